@@ -1,0 +1,129 @@
+//! The backing file seam: what lies under an overlay, and the gate that decides whether it opens.
+//!
+//! Names in an image are data that a guest may have written. Nothing here opens a file: the caller's
+//! [`BackingGate`] does, or refuses.
+
+use std::error::Error;
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use qed_spec::BackingName;
+use thiserror::Error;
+
+/// A read-only virtual disk under an overlay: QED, raw or any other format the caller brings.
+pub trait BackingFile: Debug + Send + Sync {
+    /// Bytes of the virtual disk. Reads past it are the overlay's business: it reads zeros there.
+    fn len(&self) -> u64;
+
+    /// Whether the virtual disk has no bytes.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Fills `buf` from byte `offset` of the virtual disk; the range ends at or before `len()`.
+    ///
+    /// # Errors
+    /// What kept the bytes from being read.
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<(), BackingError>;
+
+    /// The longest run from `offset` with one mapping, at most `max_len` bytes and never empty
+    /// while `offset < len()` and `max_len > 0`.
+    ///
+    /// # Errors
+    /// What kept the tables from being read.
+    fn extent_at(&self, offset: u64, max_len: u64) -> Result<GuestExtent, BackingError>;
+}
+
+/// A run of bytes of a virtual disk with one mapping, seen through its whole backing chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GuestExtent {
+    /// Bytes.
+    pub len: u64,
+    /// Image of the chain that decides about the run: 0 is the image asked, 1 its backing file.
+    pub depth: u32,
+    /// What the run holds.
+    pub kind: GuestExtentKind,
+}
+
+/// What a [`GuestExtent`] holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GuestExtentKind {
+    /// Bytes stored at this offset of that image's file.
+    Data {
+        /// First byte in the file.
+        host_offset: u64,
+    },
+    /// Bytes stored compressed: no plain offset to read them from.
+    Compressed,
+    /// Zeros by an entry that says so.
+    Zero,
+    /// Zeros because no image of the chain has anything here; `depth` is the chain's last.
+    Unallocated,
+}
+
+/// Why a backing file could not be read: the place, and the error of whatever holds it.
+#[derive(Debug, Error)]
+#[error("backing file at guest offset {offset:#x}")]
+pub struct BackingError {
+    /// Byte of the backing file's virtual disk.
+    pub offset: u64,
+    /// The error of the storage or of the format.
+    #[source]
+    pub source: Box<dyn Error + Send + Sync>,
+}
+
+/// The format of a backing file, always stated and never guessed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BackingFormat {
+    /// The image says that its backing file is raw.
+    Raw,
+    /// The image does not say; the gate's owner must.
+    Unstated,
+}
+
+/// What an image asks of the gate.
+#[derive(Debug, Clone, Copy)]
+pub struct BackingRequest<'a> {
+    /// The name as the image has it, relative names being relative to the image's folder.
+    pub name: BackingName<'a>,
+    /// The format as the image has it.
+    pub format: BackingFormat,
+}
+
+/// Opens the backing files that images name, or refuses to.
+pub trait BackingGate {
+    /// Opens what `request` names; none to open the image as if it had no backing file, which is
+    /// for tools that look at metadata only.
+    ///
+    /// # Errors
+    /// Why it does not.
+    fn open_backing(
+        &self,
+        request: BackingRequest<'_>,
+    ) -> Result<Option<Arc<dyn BackingFile>>, GateError>;
+}
+
+/// Why a gate did not open a backing file.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum GateError {
+    /// The caller opens no backing files.
+    #[error("backing files are not opened here")]
+    Refused,
+    /// The gate's own reason.
+    #[error(transparent)]
+    Other(Box<dyn Error + Send + Sync>),
+}
+
+/// The default gate: an image with a backing file does not open.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RefuseBacking;
+
+impl BackingGate for RefuseBacking {
+    fn open_backing(
+        &self,
+        _request: BackingRequest<'_>,
+    ) -> Result<Option<Arc<dyn BackingFile>>, GateError> {
+        Err(GateError::Refused)
+    }
+}

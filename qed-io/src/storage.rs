@@ -1,0 +1,120 @@
+//! The `Storage` trait: what the layers above may ask of the bytes that hold an image.
+//!
+//! Owns the contracts that every implementation keeps; knows neither files nor formats.
+
+use std::fmt::Debug;
+use std::io;
+use std::ops::Range;
+
+use crate::lock::{ImageLock, LockError};
+
+/// The bytes of one image file or block device, shared by any number of threads.
+///
+/// Offsets and lengths are in bytes and need no alignment; an implementation that has alignment
+/// rules of its own (`O_DIRECT`) keeps them inside. Reads and writes are exact: they transfer the
+/// whole buffer or fail. Writes that overlap in time and place have no defined order.
+pub trait Storage: Debug + Send + Sync {
+    /// The current length in bytes; for a block device its capacity.
+    ///
+    /// # Errors
+    /// The operating system's error.
+    fn len(&self) -> io::Result<u64>;
+
+    /// Whether the length is zero.
+    ///
+    /// # Errors
+    /// As [`Storage::len`].
+    fn is_empty(&self) -> io::Result<bool> {
+        Ok(self.len()? == 0)
+    }
+
+    /// Fills `buf` from `offset`.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::UnexpectedEof`] when the range ends past the length; else the operating
+    /// system's error. `buf` is unspecified after an error.
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()>;
+
+    /// Writes all of `buf` at `offset`, extending a regular file as needed (the gap reads as
+    /// zeros). Durable after the next [`Storage::flush`].
+    ///
+    /// # Errors
+    /// The operating system's error; part of the range may then hold the new bytes.
+    fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<()>;
+
+    /// Sets the length. New bytes read as zeros. Durable after the next [`Storage::flush`].
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::Unsupported`] for a block device, unless `len` is its capacity.
+    fn set_len(&self, len: u64) -> io::Result<()>;
+
+    /// Makes every write, truncation and punch that completed before this call durable.
+    ///
+    /// # Errors
+    /// The operating system's error. After one, nothing written since the last good flush may be
+    /// relied on, even if it can still be read.
+    fn flush(&self) -> io::Result<()>;
+
+    /// Makes `range` read as zeros without changing the length, as cheaply as the storage can;
+    /// the range may lie partly or wholly past the length, which then grows to its end.
+    ///
+    /// # Errors
+    /// As [`Storage::write_at`].
+    fn write_zeroes(&self, range: Range<u64>) -> io::Result<()>;
+
+    /// Gives the space of `range` back where the storage can; the range reads as zeros afterwards
+    /// or is unchanged. The part of the range past the length is ignored.
+    ///
+    /// Returns whether the space was given back.
+    ///
+    /// # Errors
+    /// The operating system's error, except that not being able to punch holes is `Ok(false)`.
+    fn punch_hole(&self, range: Range<u64>) -> io::Result<bool>;
+
+    /// The run of bytes from `at` that is known to be all hole or may hold data.
+    ///
+    /// A storage that cannot tell returns one data run up to its length. At or past the length the
+    /// run is empty.
+    ///
+    /// # Errors
+    /// The operating system's error.
+    fn run_at(&self, at: u64) -> io::Result<StorageRun>;
+
+    /// What new space reads as when the storage grows.
+    fn growth(&self) -> Growth;
+
+    /// Takes the image lock, so that other programs (QEMU among them) see what this one does.
+    ///
+    /// A lock is held until the storage is dropped; a second call replaces the first's permissions.
+    ///
+    /// # Errors
+    /// [`LockError::Held`] names what another holder does not allow.
+    fn lock(&self, lock: ImageLock) -> Result<(), LockError>;
+}
+
+/// A run of bytes with one kind, from the place that was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StorageRun {
+    /// Length in bytes.
+    pub len: u64,
+    /// What the run is.
+    pub kind: RunKind,
+}
+
+/// What [`Storage::run_at`] knows about a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RunKind {
+    /// May hold bytes other than zero.
+    Data,
+    /// Reads as zeros and takes no space.
+    Hole,
+}
+
+/// What space that was never written reads as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Growth {
+    /// Regular files and memory: bytes past the old length read as zeros.
+    Zeros,
+    /// Block devices: the length is fixed and unwritten space holds whatever was there.
+    Stale,
+}
