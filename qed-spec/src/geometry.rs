@@ -98,7 +98,7 @@ impl Geometry {
     #[must_use]
     pub const fn max_image_size_bytes(self) -> u64 {
         let bits = self.cluster_bits + 2 * self.table_bits;
-        if bits >= 64 { u64::MAX & !511 } else { 1 << bits }
+        if bits >= 64 { !511 } else { 1 << bits }
     }
 
     /// Splits a guest offset into table slots; none beyond what the tables can map.
@@ -156,7 +156,7 @@ impl Geometry {
     #[must_use]
     pub const fn host_offset(self, cluster: HostCluster) -> HostOffset {
         if cluster.get() > u64::MAX >> self.cluster_bits {
-            return HostOffset::new(u64::MAX & !(self.cluster_size_bytes() - 1));
+            return HostOffset::new(!(self.cluster_size_bytes() - 1));
         }
         HostOffset::new(cluster.get() << self.cluster_bits)
     }

@@ -217,7 +217,7 @@ impl Header {
             return Err(HeaderError::HeaderSize { found: fields.header_size_clusters, max });
         }
         // spec: QED-HDR-07
-        if fields.image_size % 512 != 0 {
+        if !fields.image_size.is_multiple_of(512) {
             return Err(HeaderError::ImageSizeUnaligned { found: fields.image_size });
         }
         let max = geometry.max_image_size_bytes();
