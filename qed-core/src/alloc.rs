@@ -1,0 +1,155 @@
+//! Space for new clusters at the end of the image file, owned before anything names it.
+//!
+//! The file length is raised in steps ahead of use, so that every cluster handed out lies inside
+//! the file and reads as zeros without having been written.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use qed_io::{Growth, Storage};
+use qed_spec::{Geometry, HostCluster, HostOffset};
+
+use crate::error::{ImageError, IoAction};
+
+/// The file grows by this many bytes at a time, or by sixteen clusters if that is more.
+const GROWTH_STEP_BYTES: u64 = 4 << 20;
+
+#[derive(Debug)]
+pub(crate) struct Allocator {
+    geometry: Geometry,
+    /// Number of the first cluster that was never handed out.
+    end: AtomicU64,
+    /// Bytes of the file that are known to exist.
+    file_len: AtomicU64,
+    growing: Mutex<()>,
+    /// Clusters whose allocation failed half-way: they may hold bytes of it.
+    returned: Mutex<Vec<HostCluster>>,
+    any_returned: AtomicBool,
+    can_grow: bool,
+}
+
+/// Consecutive clusters that belong to the caller and are named by nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Space {
+    pub(crate) first: HostCluster,
+    pub(crate) count: u64,
+    /// Never written since the file last grew over it: reads as zeros even after a crash, so its
+    /// data need not be durable before the entry that names it, and needs no zero fill.
+    pub(crate) fresh: bool,
+}
+
+impl Allocator {
+    /// Space past the `file_len` bytes that the image has when it is opened.
+    pub(crate) fn new(storage: &dyn Storage, geometry: Geometry, file_len: u64) -> Self {
+        Self {
+            geometry,
+            end: AtomicU64::new(geometry.clusters_for(file_len).get()),
+            file_len: AtomicU64::new(file_len),
+            growing: Mutex::default(),
+            returned: Mutex::default(),
+            any_returned: AtomicBool::new(false),
+            can_grow: storage.growth() == Growth::Zeros,
+        }
+    }
+
+    /// Takes `count` consecutive clusters; a single one may be space that was given back.
+    // spec: QED-RW-04
+    pub(crate) fn reserve(&self, storage: &dyn Storage, count: u64) -> Result<Space, ImageError> {
+        if count == 1 && self.any_returned.load(Ordering::Relaxed) {
+            let mut returned = self.returned();
+            if let Some(first) = returned.pop() {
+                self.any_returned.store(!returned.is_empty(), Ordering::Relaxed);
+                drop(returned);
+                let space = Space { first, count, fresh: false };
+                return self.covered(storage, space);
+            }
+        }
+        self.reserve_fresh(storage, count)
+    }
+
+    /// Takes `count` consecutive clusters at the end of the image, which read as zeros.
+    pub(crate) fn reserve_fresh(
+        &self,
+        storage: &dyn Storage,
+        count: u64,
+    ) -> Result<Space, ImageError> {
+        let no_space = |end| ImageError::NoSpace {
+            clusters: count,
+            end: HostOffset::new(u64::saturating_mul(end, self.geometry.cluster_size_bytes())),
+        };
+        let most = i64::MAX.unsigned_abs() >> self.geometry.cluster_bits();
+        let taken = self.end.fetch_update(Ordering::AcqRel, Ordering::Acquire, |end| {
+            end.checked_add(count).filter(|after| self.can_grow && *after <= most)
+        });
+        let first = taken.map_err(no_space)?;
+        let first = HostCluster::new(first).expect("cluster 0 is the header's");
+        self.covered(storage, Space { first, count, fresh: true })
+    }
+
+    /// Gives space back that nothing names; it may have been written.
+    pub(crate) fn give_back(&self, space: Space) {
+        let mut returned = self.returned();
+        for number in space.first.get()..space.first.get() + space.count {
+            returned.extend(HostCluster::new(number));
+        }
+        self.any_returned.store(!returned.is_empty(), Ordering::Relaxed);
+    }
+
+    /// Bytes of the image: what the file is cut to when it is closed. Nothing is in flight.
+    pub(crate) fn trimmed_len(&self) -> u64 {
+        let mut returned = self.returned();
+        let mut end = self.end.load(Ordering::Acquire);
+        returned.sort_unstable();
+        while returned.pop_if(|last| last.get() + 1 == end).is_some() {
+            end -= 1;
+        }
+        end << self.geometry.cluster_bits()
+    }
+
+    /// Starts again at the end of a file that was cut or measured anew; nothing is in flight.
+    pub(crate) fn restart(&self, file_len: u64) {
+        let _growing = self.growing.lock().unwrap_or_else(PoisonError::into_inner);
+        let end = self.geometry.clusters_for(file_len).get();
+        let mut returned = self.returned();
+        returned.retain(|cluster| cluster.get() < end);
+        self.any_returned.store(!returned.is_empty(), Ordering::Relaxed);
+        self.end.store(end, Ordering::Release);
+        self.file_len.store(file_len, Ordering::Release);
+    }
+
+    /// Whether the file was made longer than what was handed out.
+    pub(crate) fn grew_past(&self, len: u64) -> bool {
+        self.file_len.load(Ordering::Acquire) > len
+    }
+
+    /// Makes the file long enough for `space`, or gives the space back.
+    fn covered(&self, storage: &dyn Storage, space: Space) -> Result<Space, ImageError> {
+        let needed = (space.first.get() + space.count) << self.geometry.cluster_bits();
+        if self.file_len.load(Ordering::Acquire) >= needed {
+            return Ok(space);
+        }
+        let _growing = self.growing.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.file_len.load(Ordering::Acquire) >= needed {
+            return Ok(space);
+        }
+        let step = GROWTH_STEP_BYTES.max(16 << self.geometry.cluster_bits());
+        let grown = needed.saturating_add(step).min(i64::MAX.unsigned_abs());
+        let grown = grown & !(self.geometry.cluster_size_bytes() - 1);
+        // Near a limit of the file system the step may be what does not fit.
+        let set = storage.set_len(grown).map(|()| grown);
+        match set.or_else(|_| storage.set_len(needed).map(|()| needed)) {
+            Ok(file_len) => {
+                self.file_len.store(file_len, Ordering::Release);
+                Ok(space)
+            }
+            Err(error) => {
+                self.give_back(space);
+                Err(ImageError::io(IoAction::Resize, HostOffset::new(needed))(error))
+            }
+        }
+    }
+
+    fn returned(&self) -> MutexGuard<'_, Vec<HostCluster>> {
+        self.returned.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

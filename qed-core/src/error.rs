@@ -1,0 +1,230 @@
+//! Why an operation on an image failed, one enum per kind of operation.
+
+use std::error::Error;
+use std::io;
+
+use qed_io::LockError;
+use qed_spec::{BackingNameError, GuestOffset, HeaderError, HostOffset, L1Index, L2Index};
+use thiserror::Error;
+
+use crate::backing::{BackingError, GateError};
+
+/// Why reading, writing, mapping or flushing an open image failed.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ImageError {
+    /// The request reaches past the end of the virtual disk.
+    #[error("{len} bytes at guest offset {at:#x} reach past the image size of {image_size} bytes")]
+    OutOfRange {
+        /// First byte of the request.
+        at: u64,
+        /// Bytes of the request.
+        len: u64,
+        /// Bytes of the virtual disk.
+        image_size: u64,
+    },
+    /// The tables break a rule of the specification.
+    #[error("corrupt image")]
+    Corrupt(#[source] CorruptTable),
+    /// The storage failed.
+    #[error("{action} at offset {at} of the image file")]
+    Io {
+        /// What was being done.
+        action: IoAction,
+        /// Where in the image file.
+        at: HostOffset,
+        /// The storage's error.
+        #[source]
+        source: io::Error,
+    },
+    /// The backing file could not be read.
+    #[error(transparent)]
+    Backing(#[from] BackingError),
+    /// A flush failed earlier: what the file holds is unknown, so the image takes no more writes.
+    #[error("the image is read-only since a flush failed; close it and check the file")]
+    WritesStopped,
+    /// The file cannot grow: a block device, or offsets beyond 63 bits.
+    #[error("no space for {clusters} more clusters at offset {end} of the image file")]
+    NoSpace {
+        /// Clusters wanted.
+        clusters: u64,
+        /// End of the image in the file.
+        end: HostOffset,
+    },
+}
+
+/// What an [`ImageError::Io`] was doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum IoAction {
+    /// Reading guest data.
+    ReadData,
+    /// Writing guest data.
+    WriteData,
+    /// Reading an L1 or L2 table.
+    ReadTable,
+    /// Writing an L1 or L2 table.
+    WriteTable,
+    /// Reading the header.
+    ReadHeader,
+    /// Writing the header.
+    WriteHeader,
+    /// Changing or asking the file length.
+    Resize,
+    /// Flushing.
+    Flush,
+}
+
+impl std::fmt::Display for IoAction {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::ReadData => "reading guest data",
+            Self::WriteData => "writing guest data",
+            Self::ReadTable => "reading a table",
+            Self::WriteTable => "writing a table",
+            Self::ReadHeader => "reading the header",
+            Self::WriteHeader => "writing the header",
+            Self::Resize => "setting the file length",
+            Self::Flush => "flushing",
+        })
+    }
+}
+
+/// A table slot that breaks a rule, and where it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum CorruptTable {
+    /// An L1 slot that names no L2 table inside the file and outside all other metadata.
+    #[error("{l1} is {value:#x}: not an L2 table inside the file and apart from other metadata")]
+    L1Entry {
+        /// The slot.
+        l1: L1Index,
+        /// Its value.
+        value: u64,
+    },
+    /// An L2 slot that names no data cluster inside the file and outside all metadata.
+    #[error("{l1} {l2} is {value:#x}: not a data cluster inside the file and apart from metadata")]
+    L2Entry {
+        /// Slot of the L1 table.
+        l1: L1Index,
+        /// Slot of the L2 table.
+        l2: L2Index,
+        /// Its value.
+        value: u64,
+    },
+}
+
+/// Why an image did not open.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The image lock is held by somebody else, or cannot be taken.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The header breaks a rule or needs a feature that is not supported.
+    #[error(transparent)]
+    Header(#[from] HeaderError),
+    /// The backing file name breaks a rule.
+    #[error("backing file name")]
+    BackingName(#[from] BackingNameError),
+    /// The gate did not open the backing file.
+    #[error("backing file '{name}'")]
+    Gate {
+        /// The name as the image has it, bytes that are not text escaped.
+        name: String,
+        /// Why.
+        #[source]
+        source: GateError,
+    },
+    /// The image was not closed cleanly and no recovery policy was given.
+    #[error("the image was not closed cleanly and needs a check before it is written")]
+    NeedsRecovery,
+    /// The recovery hook refused or failed.
+    #[error("recovery of an image that was not closed cleanly")]
+    Recovery(#[source] Box<dyn Error + Send + Sync>),
+    /// The recovery hook returned, but the image still needs a check.
+    #[error("the image still needs a check after recovery")]
+    StillDirty,
+    /// Reading the tables or clearing autoclear bits failed, or the tables are corrupt.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+}
+
+/// Why an image could not be created.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum CreateError {
+    /// The options do not make a legal header.
+    #[error(transparent)]
+    Header(#[from] HeaderError),
+    /// The backing file name is not legal.
+    #[error("backing file name")]
+    BackingName(#[from] BackingNameError),
+    /// The image would not fit the 63-bit offsets of a file.
+    #[error("the tables need more than 2^63 bytes")]
+    TooLarge,
+    /// The storage failed.
+    #[error("writing the new image")]
+    Io(#[from] io::Error),
+}
+
+/// Why the virtual disk kept its size.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ResizeError {
+    /// The new size is not legal for this image.
+    #[error(transparent)]
+    Header(#[from] HeaderError),
+    /// The new size is smaller and the caller did not allow that.
+    #[error("shrinking from {from} to {to} bytes would delete data past the new end")]
+    WouldShrink {
+        /// Bytes now.
+        from: u64,
+        /// Bytes wanted.
+        to: u64,
+    },
+    /// Reading or writing failed; the size is the old one unless the header write had completed.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+}
+
+/// Why the backing file entry of the header was not changed.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum SetBackingError {
+    /// The name is not legal.
+    #[error("backing file name")]
+    BackingName(#[from] BackingNameError),
+    /// The header area has no room for the new name beside the old one.
+    #[error(
+        "the header area of {area} bytes has no room for a name of {len} bytes beside the old one"
+    )]
+    NoRoom {
+        /// Bytes of the header area.
+        area: u64,
+        /// Bytes of the new name.
+        len: u64,
+    },
+    /// The header would not be legal.
+    #[error(transparent)]
+    Header(#[from] HeaderError),
+    /// Writing the header failed.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+}
+
+impl ImageError {
+    pub(crate) fn io(action: IoAction, at: HostOffset) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Io { action, at, source }
+    }
+
+    pub(crate) fn out_of_range(at: GuestOffset, len: u64, image_size: u64) -> Self {
+        Self::OutOfRange { at: at.get(), len, image_size }
+    }
+}
+
+impl From<CorruptTable> for ImageError {
+    fn from(corrupt: CorruptTable) -> Self {
+        Self::Corrupt(corrupt)
+    }
+}

@@ -1,0 +1,185 @@
+//! Making writes durable: which metadata goes to the file when, and the life of NEED_CHECK.
+//!
+//! Step names are those of docs/write-ordering.md.
+
+use std::collections::BTreeMap;
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use qed_spec::{Features, HostOffset};
+
+use crate::error::{ImageError, IoAction};
+use crate::image::Image;
+use crate::l2_cache::DirtySlice;
+
+/// Metadata that is not in the file stays so no longer than this, if [`Image::maintain`] is called.
+const MAINTAIN_AFTER: Duration = Duration::from_secs(5);
+
+/// What one flush is about to write.
+#[derive(Debug)]
+struct Batch {
+    slices: Vec<DirtySlice>,
+    /// L1 slots and their values.
+    l1: BTreeMap<u64, u64>,
+}
+
+/// What [`Image::maintain`] saw when it last found something to do later.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Seen {
+    changes: u64,
+    since: Instant,
+}
+
+impl Image {
+    /// Makes every write that completed before this call durable.
+    ///
+    /// # Errors
+    /// A failed write of a table can be tried again. After a failed flush of the storage nothing
+    /// is known of what is durable: the image takes no more writes, see
+    /// [`ImageError::WritesStopped`].
+    // spec: QED-RW-07
+    pub fn flush(&self) -> Result<(), ImageError> {
+        let _turn = self.writer.flush_turn.lock().unwrap_or_else(PoisonError::into_inner);
+        self.flush_in_turn()
+    }
+
+    /// Does what is due at `now` and returns when to call again; none when nothing is waiting.
+    ///
+    /// Five seconds after the last change it flushes; five seconds later it clears the mark that
+    /// asks for a check. Call it from a timer: the library starts no threads.
+    ///
+    /// # Errors
+    /// As [`Image::flush`].
+    pub fn maintain(&self, now: Instant) -> Result<Option<Instant>, ImageError> {
+        let _turn = self.writer.flush_turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = self.writer.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.is_clean() && !self.need_check() {
+            *seen = None;
+            return Ok(None);
+        }
+        let changes = self.writer.changes.load(Ordering::Acquire);
+        let since = match *seen {
+            Some(seen) if seen.changes == changes => seen.since,
+            _ => now,
+        };
+        *seen = Some(Seen { changes, since });
+        let due = since + MAINTAIN_AFTER;
+        if now < due {
+            return Ok(Some(due));
+        }
+        self.flush_in_turn()?;
+        if self.is_clean() && !self.need_check() {
+            *seen = None;
+            return Ok(None);
+        }
+        let changes = self.writer.changes.load(Ordering::Acquire);
+        *seen = Some(Seen { changes, since: now });
+        Ok(Some(now + MAINTAIN_AFTER))
+    }
+
+    /// Writes everything home, clears NEED_CHECK, cuts the file to its used length and flushes.
+    pub(crate) fn settle(&self) -> Result<(), ImageError> {
+        let _turn = self.writer.flush_turn.lock().unwrap_or_else(PoisonError::into_inner);
+        self.flush_in_turn()?;
+        self.clear_need_check()?;
+        let len = self.writer.alloc.trimmed_len();
+        if self.writer.alloc.grew_past(len) {
+            let cut = self.view.tables.storage.set_len(len);
+            cut.map_err(ImageError::io(IoAction::Resize, HostOffset::new(len)))?;
+            self.writer.alloc.restart(len);
+        }
+        self.sync()
+    }
+
+    /// A flush by the holder of the turn: no other thread writes tables or the header meanwhile.
+    pub(crate) fn flush_in_turn(&self) -> Result<(), ImageError> {
+        self.check_writable()?;
+        let batch = self.take_batch();
+        if batch.slices.is_empty() && batch.l1.is_empty() {
+            self.sync()?;
+            // Nothing is pending and all that was written home is durable.
+            return self.clear_need_check();
+        }
+        self.writer.changes.fetch_add(1, Ordering::AcqRel);
+        let result = self.write_batch(&batch);
+        match result {
+            Ok(()) => {
+                self.view.tables.cache.written(&batch.slices);
+                self.sync()
+            }
+            Err(error) => {
+                self.view.tables.cache.not_written(&batch.slices);
+                let mut pending = self.writer.pending_l1();
+                for (slot, value) in batch.l1 {
+                    pending.entry(slot).or_insert(value);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Copies what is pending. Slices first: a table is linked before it gets entries, so the L1
+    /// slots taken afterwards cover every slice taken before.
+    fn take_batch(&self) -> Batch {
+        let slices = self.view.tables.cache.take_dirty();
+        let l1 = std::mem::take(&mut *self.writer.pending_l1());
+        Batch { slices, l1 }
+    }
+
+    /// Writes a batch home in the order that crash safety asks for.
+    // spec: QED-RW-06, QED-CONS-02
+    fn write_batch(&self, batch: &Batch) -> Result<(), ImageError> {
+        // Step "mark": NEED_CHECK is durable before a table changes. With a backing file the data
+        // flush already orders data, file length and link, so no mark is needed.
+        let mark = self.view.backing().is_none() && !self.need_check();
+        if mark {
+            self.set_need_check(true)?;
+        }
+        // Step "data first": data and file length are durable before an entry that names them.
+        let data_first =
+            self.view.backing().is_some() || batch.slices.iter().any(|slice| slice.copy.data_first);
+        if mark || data_first {
+            self.sync()?;
+        }
+        // Step "link".
+        let storage = &*self.view.tables.storage;
+        for slice in &batch.slices {
+            let home = slice.copy.home;
+            storage
+                .write_at(&slice.copy.bytes, home.get())
+                .map_err(ImageError::io(IoAction::WriteTable, home))?;
+        }
+        for (slot, value) in &batch.l1 {
+            self.view.tables.l1.write(storage, *slot, &[*value])?;
+        }
+        Ok(())
+    }
+
+    /// Flushes the storage; a failure ends all writing.
+    pub(crate) fn sync(&self) -> Result<(), ImageError> {
+        self.view.tables.storage.flush().map_err(|error| {
+            self.writer.stopped.store(true, Ordering::Release);
+            ImageError::io(IoAction::Flush, HostOffset::new(0))(error)
+        })
+    }
+
+    fn is_clean(&self) -> bool {
+        self.view.tables.cache.is_clean() && self.writer.pending_l1().is_empty()
+    }
+
+    fn need_check(&self) -> bool {
+        self.view.sector().header().features().contains(Features::NEED_CHECK)
+    }
+
+    fn clear_need_check(&self) -> Result<(), ImageError> {
+        if self.need_check() { self.set_need_check(false) } else { Ok(()) }
+    }
+
+    fn set_need_check(&self, on: bool) -> Result<(), ImageError> {
+        let storage = &*self.view.tables.storage;
+        self.view
+            .sector()
+            .write_fields(storage, |fields| fields.features.set(Features::NEED_CHECK, on))
+    }
+}

@@ -1,0 +1,115 @@
+//! Sector 0: the header with the bytes beside it, read once and rewritten as one sector.
+//!
+//! One sector is what a disk writes whole or not at all, so every change of the header is one
+//! write of these 512 bytes.
+
+use std::io;
+
+use qed_io::Storage;
+use qed_spec::{
+    BackingName, BackingNameError, Features, HEADER_LEN_BYTES, Header, HeaderError, HeaderFields,
+    HostOffset,
+};
+
+use crate::error::{ImageError, IoAction, OpenError};
+
+const SECTOR_LEN_BYTES: usize = 512;
+
+/// The incompatible features that this crate opens.
+pub(crate) const SUPPORTED: Features = Features::CLASSIC;
+
+/// Largest virtual disk that is opened, made or grown to: offsets in it stay below 2^63, which is
+/// also where QEMU ends.
+pub(crate) const MAX_IMAGE_SIZE_BYTES: u64 = (1 << 63) - 512;
+
+/// Refuses a size beyond [`MAX_IMAGE_SIZE_BYTES`].
+pub(crate) fn check_size(image_size: u64) -> Result<(), HeaderError> {
+    if image_size > MAX_IMAGE_SIZE_BYTES {
+        return Err(HeaderError::ImageSizeTooLarge {
+            found: image_size,
+            max: MAX_IMAGE_SIZE_BYTES,
+        });
+    }
+    Ok(())
+}
+
+/// The header of an open image and the rest of its sector.
+#[derive(Debug)]
+pub(crate) struct HeaderSector {
+    bytes: [u8; SECTOR_LEN_BYTES],
+    header: Header,
+}
+
+impl HeaderSector {
+    /// Reads and validates the header of a file of `file_len` bytes.
+    pub(crate) fn read(storage: &dyn Storage, file_len: u64) -> Result<Self, OpenError> {
+        let mut bytes = [0; SECTOR_LEN_BYTES];
+        let there = usize::try_from(file_len).unwrap_or(usize::MAX).min(SECTOR_LEN_BYTES);
+        storage
+            .read_at(&mut bytes[..there], 0)
+            .map_err(ImageError::io(IoAction::ReadHeader, HostOffset::new(0)))?;
+        let header = Header::parse(&bytes[..there], file_len, SUPPORTED)?;
+        check_size(header.image_size())?;
+        Ok(Self { bytes, header })
+    }
+
+    pub(crate) fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// Replaces the header in the file by one with other fields; durable after a flush.
+    pub(crate) fn write_fields(
+        &mut self,
+        storage: &dyn Storage,
+        change: impl FnOnce(&mut HeaderFields),
+    ) -> Result<(), ImageError> {
+        let mut fields = *self.header.fields();
+        change(&mut fields);
+        let checked = storage.len().and_then(|file_len| {
+            self.header.with_fields(fields, file_len).map_err(io::Error::other)
+        });
+        let header = checked.map_err(ImageError::io(IoAction::WriteHeader, HostOffset::new(0)))?;
+        self.write(storage, header)
+    }
+
+    /// Replaces the header in the file; durable after a flush.
+    pub(crate) fn write(
+        &mut self,
+        storage: &dyn Storage,
+        header: Header,
+    ) -> Result<(), ImageError> {
+        let mut bytes = self.bytes;
+        bytes[..HEADER_LEN_BYTES].copy_from_slice(&header.encode());
+        storage
+            .write_at(&bytes, 0)
+            .map_err(ImageError::io(IoAction::WriteHeader, HostOffset::new(0)))?;
+        self.bytes = bytes;
+        self.header = header;
+        Ok(())
+    }
+
+    /// Bytes of the header area were changed by another write than [`HeaderSector::write`].
+    pub(crate) fn patch(&mut self, at: u64, bytes: &[u8]) {
+        let at = usize::try_from(at).unwrap_or(usize::MAX).min(SECTOR_LEN_BYTES);
+        let len = bytes.len().min(SECTOR_LEN_BYTES - at);
+        self.bytes[at..at + len].copy_from_slice(&bytes[..len]);
+    }
+
+    /// Reads the backing file name, wherever in the header area it lies.
+    pub(crate) fn read_backing_name(
+        &self,
+        storage: &dyn Storage,
+    ) -> Result<Option<Vec<u8>>, OpenError> {
+        let Some((offset, len)) = self.header.backing_name_place() else {
+            return Ok(None);
+        };
+        // The header was checked: at most 4095 bytes, inside the header area.
+        let len =
+            usize::try_from(len).map_err(|_| BackingNameError::TooLong { found: len.into() })?;
+        let mut name = vec![0; len];
+        let at = HostOffset::new(offset.into());
+        storage.read_at(&mut name, at.get()).map_err(ImageError::io(IoAction::ReadHeader, at))?;
+        BackingName::new(&name)?;
+        Ok(Some(name))
+    }
+}

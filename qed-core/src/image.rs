@@ -1,0 +1,193 @@
+//! A writable image: opening it, what it holds beyond the read-only view, and closing it.
+
+use std::collections::BTreeMap;
+use std::ops::Deref;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use qed_io::{ImageLock, Storage};
+use qed_spec::{AutoclearFeatures, Features, HostOffset};
+
+use crate::alloc::Allocator;
+use crate::error::{ImageError, IoAction, OpenError};
+use crate::flush::Seen;
+use crate::header_sector::HeaderSector;
+use crate::in_flight::InFlight;
+use crate::map::Vetting;
+use crate::options::{LockPolicy, ReadContext, RecoveryPolicy, WriteContext};
+use crate::read_only::{ReadOnlyImage, storage_len};
+use crate::request::Request;
+
+/// A QED image open for reading and writing, by any number of threads.
+///
+/// Everything of [`ReadOnlyImage`] is there too. See the crate's example.
+#[derive(Debug)]
+pub struct Image {
+    pub(crate) view: ReadOnlyImage,
+    pub(crate) writer: Writer,
+}
+
+/// What only a writable image has.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    pub(crate) alloc: Allocator,
+    pub(crate) in_flight: InFlight,
+    /// L1 slots that are not in the file yet, and their values. Held while a table is allocated.
+    pending_l1: Mutex<BTreeMap<u64, u64>>,
+    /// Held by whoever writes tables or the header.
+    pub(crate) flush_turn: Mutex<()>,
+    pub(crate) seen: Mutex<Option<Seen>>,
+    /// Counts the batches of metadata written, so that `maintain` sees whether the image rests.
+    pub(crate) changes: AtomicU64,
+    /// A flush failed: no more writes.
+    pub(crate) stopped: AtomicBool,
+    closed: bool,
+}
+
+impl Writer {
+    pub(crate) fn pending_l1(&self) -> MutexGuard<'_, BTreeMap<u64, u64>> {
+        self.pending_l1.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Image {
+    /// Opens the QED image in `storage` for writing.
+    ///
+    /// The lock is taken before the header is read. An image that was not closed cleanly goes
+    /// through the recovery policy first. Autoclear bits that this crate does not know are cleared
+    /// durably before it returns.
+    ///
+    /// # Errors
+    /// As [`ReadOnlyImage::open`], and [`OpenError::NeedsRecovery`], a recovery that failed, and
+    /// tables that break a rule: every L1 slot is checked here.
+    // spec: QED-FEAT-01, QED-FEAT-03, QED-CONS-01
+    pub fn open(storage: Arc<dyn Storage>, context: &WriteContext<'_>) -> Result<Self, OpenError> {
+        if context.lock == LockPolicy::Take {
+            storage.lock(ImageLock::WRITE)?;
+        }
+        let mut sector = HeaderSector::read(&*storage, storage_len(&*storage)?)?;
+        if sector.header().features().contains(Features::NEED_CHECK) {
+            sector = recover(&*storage, context.recovery)?;
+        }
+        clear_autoclear(&*storage, &mut sector)?;
+        let file_len = storage_len(&*storage)?;
+        let alloc = Allocator::new(&*storage, sector.header().geometry(), file_len);
+        let read = ReadContext {
+            gate: context.gate,
+            lock: context.lock,
+            cache_limit_bytes: context.cache_limit_bytes,
+        };
+        let view = ReadOnlyImage::with_sector(storage, sector, file_len, &read, Vetting::All)?;
+        Ok(Self {
+            view,
+            writer: Writer {
+                alloc,
+                in_flight: InFlight::default(),
+                pending_l1: Mutex::default(),
+                flush_turn: Mutex::default(),
+                seen: Mutex::default(),
+                changes: AtomicU64::new(0),
+                stopped: AtomicBool::new(false),
+                closed: false,
+            },
+        })
+    }
+
+    /// Begins a request whose data I/O the caller does itself.
+    ///
+    /// While it lives the virtual disk keeps its size and clusters keep their places; waits only
+    /// while the disk is being resized. Hold one for a short time, and use no other method of the
+    /// image on the same thread meanwhile: a waiting resize goes before new requests.
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use qed_core::*;
+    /// # use qed_io::{MemoryStorage, Storage};
+    /// # use qed_spec::GuestOffset;
+    /// # let storage = Arc::new(MemoryStorage::default());
+    /// # create(&*storage, &CreateOptions::new(1 << 30))?;
+    /// # let context = WriteContext::new(&RefuseBacking, LockPolicy::None, RecoveryPolicy::Refuse);
+    /// # let image = Image::open(storage.clone(), &context)?;
+    /// let data = [7; 512];
+    /// let request = image.request();
+    /// match request.prepare(GuestOffset::new(4096), 512)? {
+    ///     Prepared::InPlace { host, .. } => storage.write_at(&data, host.get())?,
+    ///     Prepared::Allocating(allocation) => {
+    ///         storage.write_at(&data, allocation.host().get())?;
+    ///         allocation.fill()?;
+    ///         allocation.commit()?;
+    ///     }
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn request(&self) -> Request<'_> {
+        Request::new(self)
+    }
+
+    /// Flushes, clears the mark that asks for a check and gives back what the file has beyond the
+    /// image.
+    ///
+    /// Dropping an image does the same and cannot report what failed.
+    ///
+    /// # Errors
+    /// As [`Image::flush`]. The image is closed all the same; the mark stays if anything failed.
+    pub fn close(mut self) -> Result<(), ImageError> {
+        self.writer.closed = true;
+        self.settle()
+    }
+
+    pub(crate) fn check_writable(&self) -> Result<(), ImageError> {
+        if self.writer.stopped.load(Ordering::Acquire) {
+            return Err(ImageError::WritesStopped);
+        }
+        Ok(())
+    }
+
+    /// What every write does before it enters: makes room in the cache when too much is dirty.
+    pub(crate) fn begin_write(&self) -> Result<(), ImageError> {
+        self.check_writable()?;
+        if self.view.tables.cache.is_crowded() { self.flush() } else { Ok(()) }
+    }
+}
+
+impl Deref for Image {
+    type Target = ReadOnlyImage;
+
+    fn deref(&self) -> &ReadOnlyImage {
+        &self.view
+    }
+}
+
+impl Drop for Image {
+    fn drop(&mut self) {
+        if !self.writer.closed && !self.writer.stopped.load(Ordering::Acquire) {
+            // Nobody is left to hear of a failure; the mark then stays in the file.
+            drop(self.settle());
+        }
+    }
+}
+
+/// Runs the recovery hook and reads the header again.
+fn recover(storage: &dyn Storage, policy: RecoveryPolicy<'_>) -> Result<HeaderSector, OpenError> {
+    match policy {
+        RecoveryPolicy::Refuse => return Err(OpenError::NeedsRecovery),
+        RecoveryPolicy::Run(hook) => hook(storage).map_err(OpenError::Recovery)?,
+    }
+    let sector = HeaderSector::read(storage, storage_len(storage)?)?;
+    if sector.header().features().contains(Features::NEED_CHECK) {
+        return Err(OpenError::StillDirty);
+    }
+    Ok(sector)
+}
+
+/// Clears the autoclear bits of structures that this crate does not keep up, durably.
+fn clear_autoclear(storage: &dyn Storage, sector: &mut HeaderSector) -> Result<(), ImageError> {
+    if sector.header().fields().autoclear_features.is_empty() {
+        return Ok(());
+    }
+    sector.write_fields(storage, |fields| {
+        fields.autoclear_features = AutoclearFeatures::empty();
+    })?;
+    storage.flush().map_err(ImageError::io(IoAction::Flush, HostOffset::new(0)))
+}

@@ -1,0 +1,74 @@
+//! The in-flight claim: who is allocating which guest clusters right now.
+//!
+//! Two allocating writes to one cluster meet here; writes to different clusters never wait for each
+//! other. A claim is held across the data I/O of its owner, the mutex is not.
+
+use std::ops::Range;
+use std::sync::{Condvar, Mutex, PoisonError};
+
+#[derive(Debug, Default)]
+pub(crate) struct InFlight {
+    claims: Mutex<Claims>,
+    released: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Claims {
+    /// Ranges of guest cluster numbers, few at a time: one per allocating write in flight.
+    ranges: Vec<Range<u64>>,
+    /// Requests that wait for a range; waking nobody would still cost a system call.
+    waiting: usize,
+}
+
+/// The right to allocate a range of guest clusters, until dropped.
+#[derive(Debug)]
+pub(crate) struct Claim<'a> {
+    owner: &'a InFlight,
+    range: Range<u64>,
+}
+
+impl InFlight {
+    /// Waits until no other claim overlaps `range`, then claims it.
+    ///
+    /// A request holds one claim at a time, so waiting cannot form a cycle.
+    pub(crate) fn claim(&self, range: Range<u64>) -> Claim<'_> {
+        let mut claims = self.claims.lock().unwrap_or_else(PoisonError::into_inner);
+        while claims.ranges.iter().any(|other| other.start < range.end && range.start < other.end) {
+            claims.waiting += 1;
+            claims = self.released.wait(claims).unwrap_or_else(PoisonError::into_inner);
+            claims.waiting -= 1;
+        }
+        claims.ranges.push(range.clone());
+        Claim { owner: self, range }
+    }
+
+    /// Replaces one claimed range, or removes it, and wakes those who wait.
+    fn change(&self, from: &Range<u64>, to: Option<Range<u64>>) {
+        let mut claims = self.claims.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(index) = claims.ranges.iter().position(|range| range == from) {
+            match to {
+                Some(to) => claims.ranges[index] = to,
+                None => drop(claims.ranges.swap_remove(index)),
+            }
+        }
+        if claims.waiting > 0 {
+            self.released.notify_all();
+        }
+    }
+}
+
+impl Claim<'_> {
+    /// Gives back all but the first `clusters` of the claimed range.
+    pub(crate) fn shorten(&mut self, clusters: u64) {
+        let end = self.range.start.saturating_add(clusters).min(self.range.end);
+        let shorter = self.range.start..end;
+        self.owner.change(&self.range, Some(shorter.clone()));
+        self.range = shorter;
+    }
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        self.owner.change(&self.range, None);
+    }
+}

@@ -1,0 +1,239 @@
+//! The cache of L2 table slices: within a limit, looked up by many threads, written back by a flush.
+//!
+//! A slice is known by its number, the guest cluster number divided by 512. Lookups and publishing
+//! hold a shard shared for a few instructions, loading and evicting hold it alone.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use qed_spec::{Geometry, L2Entry};
+
+use crate::slice::{BadSlots, SLICE_ENTRIES, SLICE_LEN_BYTES, Slice, SliceCopy};
+
+const SHARDS: usize = 16;
+
+#[derive(Debug)]
+pub(crate) struct L2Cache {
+    shards: [RwLock<Shard>; SHARDS],
+    /// One load at a time in each shard, so that no thread inserts what another has outdated.
+    loading: [Mutex<()>; SHARDS],
+    slices_per_shard: usize,
+    /// Numbers of the slices that became dirty since they were last copied.
+    dirty: Mutex<Vec<u64>>,
+    dirty_count: AtomicUsize,
+}
+
+#[derive(Debug, Default)]
+struct Shard {
+    slices: HashMap<u64, Slice, BuildHasherDefault<NumberHasher>>,
+    /// Slices written in this session and evicted since: what was bad in them when first read.
+    written: HashMap<u64, Option<Box<BadSlots>>, BuildHasherDefault<NumberHasher>>,
+}
+
+/// A copied slice and its number, to unpin it once the copy is in the file.
+#[derive(Debug)]
+pub(crate) struct DirtySlice {
+    number: u64,
+    pub(crate) copy: SliceCopy,
+}
+
+impl L2Cache {
+    /// A cache of at most `limit_bytes`, but never less than eight slices a shard.
+    pub(crate) fn new(limit_bytes: u64) -> Self {
+        let slices = usize::try_from(limit_bytes / SLICE_LEN_BYTES).unwrap_or(usize::MAX);
+        Self {
+            shards: Default::default(),
+            loading: Default::default(),
+            slices_per_shard: (slices / SHARDS).max(8),
+            dirty: Mutex::default(),
+            dirty_count: AtomicUsize::new(0),
+        }
+    }
+
+    /// Looks at a slice, if it is cached.
+    pub(crate) fn look<R>(&self, number: u64, look: impl FnOnce(&Slice) -> R) -> Option<R> {
+        let shard = self.shared(number);
+        let slice = shard.slices.get(&number)?;
+        slice.touch();
+        Some(look(slice))
+    }
+
+    /// Loads a slice unless another thread just did. `load` gets the bad slots of a slice that this
+    /// session wrote before.
+    pub(crate) fn load<E>(
+        &self,
+        number: u64,
+        load: impl FnOnce(Option<BadSlots>) -> Result<Slice, E>,
+    ) -> Result<(), E> {
+        let _loading =
+            self.loading[shard_of(number)].lock().unwrap_or_else(PoisonError::into_inner);
+        let written = {
+            let shard = self.shared(number);
+            if shard.slices.contains_key(&number) {
+                return Ok(());
+            }
+            shard.written.get(&number).map(|bad| bad.as_deref().copied().unwrap_or_default())
+        };
+        let slice = load(written)?;
+        let mut shard = self.alone(number);
+        if shard.slices.len() >= self.slices_per_shard {
+            shard.evict();
+        }
+        shard.slices.insert(number, slice);
+        Ok(())
+    }
+
+    /// Publishes `entries` from slot `index` of a slice; false if the slice is not cached.
+    pub(crate) fn publish(
+        &self,
+        number: u64,
+        index: u64,
+        entries: impl Iterator<Item = L2Entry>,
+        data_first: bool,
+        geometry: Geometry,
+    ) -> bool {
+        let shard = self.shared(number);
+        let Some(slice) = shard.slices.get(&number) else {
+            return false;
+        };
+        for (slot, entry) in (index..SLICE_ENTRIES).zip(entries) {
+            slice.set(slot, entry, geometry);
+        }
+        if slice.mark_dirty(data_first) {
+            self.note_dirty(number);
+        }
+        true
+    }
+
+    /// Copies every dirty slice for the file. Each copy must come back through
+    /// [`L2Cache::written`] or [`L2Cache::not_written`].
+    pub(crate) fn take_dirty(&self) -> Vec<DirtySlice> {
+        let mut numbers = std::mem::take(&mut *self.dirty_numbers());
+        self.dirty_count.fetch_sub(numbers.len(), Ordering::AcqRel);
+        numbers.sort_unstable();
+        numbers
+            .into_iter()
+            .filter_map(|number| {
+                let shard = self.alone(number);
+                let copy = shard.slices.get(&number)?.take_copy();
+                Some(DirtySlice { number, copy })
+            })
+            .collect()
+    }
+
+    /// The copies are in the file.
+    pub(crate) fn written(&self, slices: &[DirtySlice]) {
+        for slice in slices {
+            self.look(slice.number, Slice::unpin);
+        }
+    }
+
+    /// The copies did not reach the file: their slices are dirty again.
+    pub(crate) fn not_written(&self, slices: &[DirtySlice]) {
+        for slice in slices {
+            let was_clean = self.look(slice.number, |cached| {
+                let was_clean = cached.mark_dirty(slice.copy.data_first);
+                cached.unpin();
+                was_clean
+            });
+            if was_clean == Some(true) {
+                self.note_dirty(slice.number);
+            }
+        }
+    }
+
+    /// Whether so much is dirty that a flush should make room.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.dirty_count.load(Ordering::Relaxed) * 2 >= self.slices_per_shard * SHARDS
+    }
+
+    /// Whether nothing is dirty.
+    pub(crate) fn is_clean(&self) -> bool {
+        self.dirty_count.load(Ordering::Acquire) == 0
+    }
+
+    /// Drops the slices with these numbers and what is known of them. Nothing is dirty, and no
+    /// request is in flight: their tables are about to change on disk.
+    pub(crate) fn forget(&self, numbers: &Range<u64>) {
+        for shard in &self.shards {
+            let mut shard = shard.write().unwrap_or_else(PoisonError::into_inner);
+            shard.slices.retain(|number, _| !numbers.contains(number));
+            shard.written.retain(|number, _| !numbers.contains(number));
+        }
+    }
+
+    fn note_dirty(&self, number: u64) {
+        self.dirty_numbers().push(number);
+        self.dirty_count.fetch_add(1, Ordering::AcqRel);
+    }
+
+    fn dirty_numbers(&self) -> std::sync::MutexGuard<'_, Vec<u64>> {
+        self.dirty.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn shared(&self, number: u64) -> RwLockReadGuard<'_, Shard> {
+        self.shards[shard_of(number)].read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn alone(&self, number: u64) -> RwLockWriteGuard<'_, Shard> {
+        self.shards[shard_of(number)].write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Shard {
+    /// Drops the slices that nobody looked at since the last call; if all were looked at, half of
+    /// those that can go. Dirty and pinned slices stay, so a shard may exceed its share.
+    fn evict(&mut self) {
+        let before = self.slices.len();
+        let written = &mut self.written;
+        let mut keep = |number: &u64, slice: &Slice, wanted: bool| {
+            if wanted || !slice.is_evictable() {
+                return true;
+            }
+            if let Some(bad) = slice.bad_if_written() {
+                written.insert(*number, (bad != BadSlots::default()).then(|| Box::new(bad)));
+            }
+            false
+        };
+        self.slices.retain(|number, slice| {
+            let used = slice.take_used();
+            keep(number, slice, used)
+        });
+        if self.slices.len() == before {
+            let mut turn = false;
+            self.slices.retain(|number, slice| {
+                turn = !turn;
+                keep(number, slice, turn)
+            });
+        }
+    }
+}
+
+fn shard_of(number: u64) -> usize {
+    usize::try_from(number % SHARDS as u64).expect("below 16")
+}
+
+/// Spreads slice numbers over a hash table: they are not chosen by an adversary in any way that
+/// costs more than the slices themselves.
+#[derive(Debug, Default)]
+struct NumberHasher(u64);
+
+impl Hasher for NumberHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        // 2^64 divided by the golden ratio; the swap moves the well-mixed high bits down.
+        self.0 = (self.0 ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15).swap_bytes();
+    }
+}

@@ -1,0 +1,334 @@
+//! From guest ranges to extents: the two-level lookup over the L1 table and the slice cache.
+//!
+//! Reads tables, never data.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use qed_io::Storage;
+use qed_spec::{Geometry, GuestOffset, Header, HostCluster, HostOffset, L1Index, L2Entry, L2Index};
+
+use crate::error::{CorruptTable, ImageError, IoAction};
+use crate::l1::{L1Table, TableRules};
+use crate::l2_cache::L2Cache;
+use crate::slice::{BadSlots, SLICE_ENTRIES, SLICE_LEN_BYTES, Slice, Slot};
+
+/// A run of guest bytes that one mapping of one image serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Extent {
+    /// Bytes.
+    pub len: u64,
+    /// Where the bytes come from.
+    pub kind: ExtentKind,
+}
+
+/// What an [`Extent`] is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExtentKind {
+    /// Stored in the image file from this offset.
+    Data(HostOffset),
+    /// Zeros, whatever the backing file holds.
+    Zero,
+    /// Not in this image: the backing file's bytes, zeros where there are none.
+    Unallocated,
+}
+
+/// The mapping of an open image.
+#[derive(Debug)]
+pub(crate) struct Tables {
+    pub(crate) storage: Arc<dyn Storage>,
+    pub(crate) geometry: Geometry,
+    pub(crate) l1: L1Table,
+    pub(crate) cache: L2Cache,
+    rules: TableRules,
+    /// File length when the image was opened: what is on disk from before names nothing past it.
+    end_at_open: u64,
+    /// First bytes of the L2 tables found at open, ascending; no data cluster lies in one.
+    /// Empty for a read-only image, which cannot harm its tables.
+    tables_at_open: RwLock<Vec<u64>>,
+    /// Every L1 slot was checked at open, so what stands there now is ours or good.
+    vetted: bool,
+    /// An entry past the end reads as unallocated: the image was not closed cleanly and is
+    /// opened for reading only.
+    dangling_reads_unallocated: bool,
+}
+
+/// Whether the tables are vetted against each other before use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Vetting {
+    /// For reading: a bad slot is reported when it is met.
+    AsMet { dangling_reads_unallocated: bool },
+    /// For writing: every L1 slot is good and no guest write can reach a table.
+    All,
+}
+
+/// The slots of one guest cluster.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    l1: L1Index,
+    l2: L2Index,
+    /// Number of the slice in the cache, and the slot in it.
+    slice: u64,
+    slot: u64,
+}
+
+impl Tables {
+    pub(crate) fn open(
+        storage: Arc<dyn Storage>,
+        header: &Header,
+        file_len: u64,
+        cache_limit_bytes: u64,
+        vetting: Vetting,
+    ) -> Result<Self, ImageError> {
+        let l1 = L1Table::read(&*storage, header)?;
+        let (tables_at_open, dangling_reads_unallocated) = match vetting {
+            Vetting::All => (l1.all_tables(file_len)?, false),
+            Vetting::AsMet { dangling_reads_unallocated } => {
+                (Vec::new(), dangling_reads_unallocated)
+            }
+        };
+        Ok(Self {
+            storage,
+            geometry: header.geometry(),
+            l1,
+            cache: L2Cache::new(cache_limit_bytes),
+            rules: TableRules::of(header),
+            end_at_open: file_len,
+            tables_at_open: RwLock::new(tables_at_open),
+            vetted: vetting == Vetting::All,
+            dangling_reads_unallocated,
+        })
+    }
+
+    /// The longest run from `at` with one mapping, at most `len` bytes, within the virtual disk;
+    /// it ends where a slice ends, or an L2 table that does not exist.
+    // spec: QED-MAP-01
+    pub(crate) fn run(&self, at: GuestOffset, len: u64) -> Result<Extent, ImageError> {
+        let place = self.place(at);
+        let clusters = self.geometry.clusters_for(self.within_cluster(at) + len).get();
+        match self.cached_run(place, clusters)? {
+            Some((count, kind)) => {
+                let within = self.within_cluster(at);
+                let run_len = (count << self.geometry.cluster_bits()) - within;
+                let kind = match kind {
+                    ExtentKind::Data(start) => {
+                        ExtentKind::Data(start.checked_add(within).expect("inside a cluster"))
+                    }
+                    other => other,
+                };
+                Ok(Extent { len: run_len.min(len), kind })
+            }
+            None => {
+                let coverage = self.geometry.l2_coverage_bytes();
+                let left = coverage - (at.get() & (coverage - 1));
+                Ok(Extent { len: left.min(len), kind: ExtentKind::Unallocated })
+            }
+        }
+    }
+
+    /// The entries of up to `count` clusters from the one at `at`, as far as `wanted` takes them;
+    /// none where there is no L2 table. Stops at the end of a slice.
+    pub(crate) fn entries(
+        &self,
+        at: GuestOffset,
+        count: u64,
+        mut wanted: impl FnMut(L2Entry) -> bool,
+    ) -> Result<Option<u64>, ImageError> {
+        let place = self.place(at);
+        if !self.load(place)? {
+            return Ok(None);
+        }
+        self.with_slice(place, |slice| {
+            let end = (place.slot + count).min(SLICE_ENTRIES);
+            let mut taken = 0;
+            for slot in place.slot..end {
+                if !wanted(self.entry(slice, place, slot)?) {
+                    break;
+                }
+                taken += 1;
+            }
+            Ok(taken)
+        })
+        .map(Some)
+    }
+
+    /// Publishes entries for the clusters from `at`; all lie in one slice whose table exists.
+    pub(crate) fn publish(
+        &self,
+        at: GuestOffset,
+        entries: impl Iterator<Item = L2Entry> + Clone,
+        data_first: bool,
+    ) -> Result<(), ImageError> {
+        let place = self.place(at);
+        while !self.cache.publish(
+            place.slice,
+            place.slot,
+            entries.clone(),
+            data_first,
+            self.geometry,
+        ) {
+            self.load(place)?;
+        }
+        Ok(())
+    }
+
+    /// Tables were unlinked: their space may become data clusters.
+    pub(crate) fn tables_unlinked(&self) {
+        let linked =
+            |offset: &u64| (0..self.l1.len()).any(|l1| self.l1.value(L1Index::new(l1)) == *offset);
+        self.tables_at_open.write().unwrap_or_else(PoisonError::into_inner).retain(linked);
+    }
+
+    /// The L1 slot that maps `at`.
+    pub(crate) fn l1_index(&self, at: GuestOffset) -> L1Index {
+        self.place(at).l1
+    }
+
+    /// Clusters from the one at `at` to the end of its slice.
+    pub(crate) fn clusters_left_in_slice(&self, at: GuestOffset) -> u64 {
+        SLICE_ENTRIES - self.place(at).slot
+    }
+
+    /// Byte of `at` in its cluster.
+    pub(crate) fn within_cluster(&self, at: GuestOffset) -> u64 {
+        at.get() & (self.geometry.cluster_size_bytes() - 1)
+    }
+
+    /// The table of an L1 slot; none if it does not exist.
+    pub(crate) fn table(&self, l1: L1Index) -> Result<Option<HostCluster>, ImageError> {
+        // Tables of this session lie past the end at open; they were never read from disk.
+        match self.l1.table(l1, self.table_limit()) {
+            Err(CorruptTable::L1Entry { value, .. })
+                if self.dangling_reads_unallocated && value >= self.end_at_open =>
+            {
+                Ok(None)
+            }
+            other => other.map_err(Into::into),
+        }
+    }
+
+    fn table_limit(&self) -> u64 {
+        if self.vetted { u64::MAX } else { self.end_at_open }
+    }
+
+    fn cached_run(
+        &self,
+        place: Place,
+        clusters: u64,
+    ) -> Result<Option<(u64, ExtentKind)>, ImageError> {
+        if let Some(run) = self.cache.look(place.slice, |slice| self.scan(slice, place, clusters)) {
+            return run.map(Some);
+        }
+        if !self.load(place)? {
+            return Ok(None);
+        }
+        self.with_slice(place, |slice| self.scan(slice, place, clusters)).map(Some)
+    }
+
+    /// Looks at a slice whose table exists, loading it as often as it is evicted.
+    fn with_slice<R>(
+        &self,
+        place: Place,
+        mut look: impl FnMut(&Slice) -> Result<R, ImageError>,
+    ) -> Result<R, ImageError> {
+        loop {
+            if let Some(found) = self.cache.look(place.slice, &mut look) {
+                return found;
+            }
+            self.load(place)?;
+        }
+    }
+
+    /// Brings a slice into the cache; false if its table does not exist.
+    fn load(&self, place: Place) -> Result<bool, ImageError> {
+        let Some(table) = self.table(place.l1)? else {
+            return Ok(false);
+        };
+        let first_slot = place.l2.get() - place.slot;
+        let home = self.geometry.host_offset(table).checked_add(first_slot * 8);
+        let home = home.expect("a legal table lies inside the file");
+        self.cache.load(place.slice, |written| self.read_slice(home, written))?;
+        Ok(true)
+    }
+
+    fn read_slice(&self, home: HostOffset, written: Option<BadSlots>) -> Result<Slice, ImageError> {
+        let mut bytes = [0; SLICE_LEN_BYTES as usize];
+        self.storage
+            .read_at(&mut bytes, home.get())
+            .map_err(ImageError::io(IoAction::ReadTable, home))?;
+        // A slice of this session names clusters past the end at open, except in the slots that
+        // were bad when it was first read.
+        let end = if written.is_some() { u64::MAX } else { self.end_at_open };
+        // spec: QED-TBL-03, QED-TBL-05
+        let is_legal = |at: HostOffset| {
+            self.rules.allows(at.get(), self.geometry.cluster_size_bytes(), end)
+                && !self.is_in_table(at.get())
+        };
+        let bad = written.unwrap_or_default();
+        Ok(Slice::decode(&bytes, home, self.geometry, bad, is_legal))
+    }
+
+    fn is_in_table(&self, offset: u64) -> bool {
+        let tables = self.tables_at_open.read().unwrap_or_else(PoisonError::into_inner);
+        let after = tables.partition_point(|table| *table <= offset);
+        let table = after.checked_sub(1).map(|before| tables[before]);
+        table.is_some_and(|table| offset - table < self.geometry.table_size_bytes())
+    }
+
+    /// The run of up to `clusters` clusters from `place` with one mapping.
+    fn scan(
+        &self,
+        slice: &Slice,
+        place: Place,
+        clusters: u64,
+    ) -> Result<(u64, ExtentKind), ImageError> {
+        let first = self.entry(slice, place, place.slot)?;
+        let end = place.slot.saturating_add(clusters).min(SLICE_ENTRIES);
+        let mut count = 1;
+        while place.slot + count < end {
+            let continues = match (first, self.entry(slice, place, place.slot + count)) {
+                (L2Entry::Data(first), Ok(L2Entry::Data(next))) => {
+                    next.get().checked_sub(first.get()) == Some(count)
+                }
+                (first, Ok(next)) => first == next,
+                (_, Err(_)) => false,
+            };
+            if !continues {
+                break;
+            }
+            count += 1;
+        }
+        Ok((count, self.kind(first)))
+    }
+
+    fn kind(&self, entry: L2Entry) -> ExtentKind {
+        match entry {
+            L2Entry::Unallocated => ExtentKind::Unallocated,
+            L2Entry::Zero => ExtentKind::Zero,
+            L2Entry::Data(cluster) => ExtentKind::Data(self.geometry.host_offset(cluster)),
+        }
+    }
+
+    fn entry(&self, slice: &Slice, place: Place, slot: u64) -> Result<L2Entry, ImageError> {
+        match slice.slot(slot, self.geometry) {
+            Slot::Entry(entry) => Ok(entry),
+            Slot::Bad(value) if self.dangling_reads_unallocated && value >= self.end_at_open => {
+                Ok(L2Entry::Unallocated)
+            }
+            Slot::Bad(value) => {
+                let l2 = L2Index::new(place.l2.get() - place.slot + slot);
+                Err(CorruptTable::L2Entry { l1: place.l1, l2, value }.into())
+            }
+        }
+    }
+
+    fn place(&self, at: GuestOffset) -> Place {
+        let lookup = self.geometry.lookup(at).expect("requests lie inside the image size");
+        let cluster = self.geometry.guest_cluster(at).get();
+        Place {
+            l1: lookup.l1,
+            l2: lookup.l2,
+            slice: cluster / SLICE_ENTRIES,
+            slot: cluster % SLICE_ENTRIES,
+        }
+    }
+}

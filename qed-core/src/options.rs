@@ -1,0 +1,106 @@
+//! What a caller states to open an image. Nothing here has a default that could surprise.
+
+use std::error::Error;
+use std::fmt;
+use std::sync::Arc;
+
+use qed_io::Storage;
+use qed_spec::{BackingName, Features, Header};
+
+use crate::backing::{BackingFile, BackingFormat, BackingGate, BackingRequest};
+use crate::error::OpenError;
+
+/// Bytes of L2 tables kept in memory unless the caller states another limit: 32 MiB map 256 GiB of
+/// virtual disk at 64 KiB clusters.
+pub const DEFAULT_CACHE_LIMIT_BYTES: u64 = 32 << 20;
+
+/// Whether the image lock is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LockPolicy {
+    /// Take it before the header is read; opening fails if it is held.
+    Take,
+    /// Take none: somebody else guards the image, or the reader accepts changes under it.
+    None,
+}
+
+/// How an image is opened for reading.
+#[derive(Clone, Copy)]
+pub struct ReadContext<'a> {
+    /// Decides about the backing file.
+    pub gate: &'a dyn BackingGate,
+    /// Whether the image lock is taken.
+    pub lock: LockPolicy,
+    /// Bytes of L2 tables kept in memory.
+    pub cache_limit_bytes: u64,
+}
+
+/// How an image is opened for writing.
+#[derive(Clone, Copy)]
+pub struct WriteContext<'a> {
+    /// Decides about the backing file.
+    pub gate: &'a dyn BackingGate,
+    /// Whether the image lock is taken.
+    pub lock: LockPolicy,
+    /// What happens if the image was not closed cleanly.
+    pub recovery: RecoveryPolicy<'a>,
+    /// Bytes of L2 tables kept in memory; those with entries that are not in the file yet come
+    /// on top, at most for as long as a flush takes.
+    pub cache_limit_bytes: u64,
+}
+
+/// What the recovery hook is: checks and mends the image in a storage that is locked and not open.
+pub type RecoveryHook<'a> = dyn Fn(&dyn Storage) -> Result<(), Box<dyn Error + Send + Sync>> + 'a;
+
+/// What opening for writing does with an image that was not closed cleanly.
+#[derive(Clone, Copy)]
+pub enum RecoveryPolicy<'a> {
+    /// Fails with [`OpenError::NeedsRecovery`].
+    Refuse,
+    /// Runs the hook on the locked storage before anything else reads it.
+    Run(&'a RecoveryHook<'a>),
+}
+
+impl<'a> ReadContext<'a> {
+    /// The context with the default cache limit.
+    #[must_use]
+    pub fn new(gate: &'a dyn BackingGate, lock: LockPolicy) -> Self {
+        Self { gate, lock, cache_limit_bytes: DEFAULT_CACHE_LIMIT_BYTES }
+    }
+}
+
+impl<'a> WriteContext<'a> {
+    /// The context with the default cache limit.
+    #[must_use]
+    pub fn new(gate: &'a dyn BackingGate, lock: LockPolicy, recovery: RecoveryPolicy<'a>) -> Self {
+        Self { gate, lock, recovery, cache_limit_bytes: DEFAULT_CACHE_LIMIT_BYTES }
+    }
+}
+
+impl fmt::Debug for RecoveryPolicy<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Refuse => "Refuse",
+            Self::Run(_) => "Run",
+        })
+    }
+}
+
+/// Asks the gate for the backing file that `header` names.
+// spec: QED-BACK-05
+pub(crate) fn open_backing(
+    gate: &dyn BackingGate,
+    header: &Header,
+    name: Option<&[u8]>,
+) -> Result<Option<Arc<dyn BackingFile>>, OpenError> {
+    let Some(name) = name else {
+        return Ok(None);
+    };
+    let name = BackingName::new(name)?;
+    let format = if header.features().contains(Features::BACKING_FORMAT_NO_PROBE) {
+        BackingFormat::Raw
+    } else {
+        BackingFormat::Unstated
+    };
+    gate.open_backing(BackingRequest { name, format })
+        .map_err(|source| OpenError::Gate { name: name.to_string(), source })
+}

@@ -1,0 +1,254 @@
+//! One request to a writable image: plan here, perform anywhere, commit here.
+//!
+//! The caller may do the data I/O itself. While a [`Request`] lives, the host offsets it gave out
+//! stay what they are.
+
+use std::ops::Range;
+
+use qed_spec::{GuestOffset, HostOffset, L1Entry, L2Entry};
+
+use crate::alloc::Space;
+use crate::drain::RequestGuard;
+use crate::error::{ImageError, IoAction};
+use crate::image::Image;
+use crate::in_flight::Claim;
+use crate::map::{Extent, ExtentKind};
+
+/// A request in progress; see [`Image::request`].
+#[derive(Debug)]
+pub struct Request<'a> {
+    image: &'a Image,
+    #[expect(dead_code, reason = "held until the request ends")]
+    guard: RequestGuard<'a>,
+}
+
+/// How a write can go on from its first byte.
+#[derive(Debug)]
+pub enum Prepared<'r> {
+    /// The bytes have a place: write them there, and the write is done.
+    InPlace {
+        /// Where in the image file.
+        host: HostOffset,
+        /// Bytes that fit, at least one.
+        len: u64,
+    },
+    /// The bytes get new clusters: write them, fill what they leave of the clusters, commit.
+    Allocating(Allocation<'r>),
+}
+
+/// New clusters for a range of the guest, claimed by one write and visible to nobody.
+///
+/// Dropping it gives the clusters back. Other allocating writes to the same guest clusters wait
+/// until it is committed or dropped.
+#[derive(Debug)]
+pub struct Allocation<'r> {
+    image: &'r Image,
+    #[expect(dead_code, reason = "held until the allocation ends")]
+    claim: Claim<'r>,
+    guest: Range<u64>,
+    space: Space,
+    /// What the first and the last cluster were, for their fill.
+    first_was: L2Entry,
+    last_was: L2Entry,
+    committed: bool,
+}
+
+impl<'a> Request<'a> {
+    pub(crate) fn new(image: &'a Image) -> Self {
+        Self { image, guard: image.view.drain.enter() }
+    }
+
+    /// Maps a range as [`crate::ReadOnlyImage::map`] does; the offsets hold while the request
+    /// lives.
+    ///
+    /// # Errors
+    /// As [`crate::ReadOnlyImage::map`].
+    pub fn map(&self, at: GuestOffset, len: u64) -> Result<Extent, ImageError> {
+        self.image.view.check_range(at, len)?;
+        self.image.view.run(at, len)
+    }
+
+    /// Finds or allocates a place for the guest bytes `at..at + len`, or for the first part of
+    /// them; the caller goes on with the rest.
+    ///
+    /// # Errors
+    /// [`ImageError::OutOfRange`], [`ImageError::WritesStopped`], no space, or a table that cannot
+    /// be read or is corrupt. Nothing has changed then.
+    ///
+    /// # Panics
+    /// If `len` is 0.
+    pub fn prepare(&self, at: GuestOffset, len: u64) -> Result<Prepared<'_>, ImageError> {
+        assert!(len > 0, "a write has at least one byte");
+        self.image.check_writable()?;
+        self.image.view.check_range(at, len)?;
+        self.image.prepare(at, len)
+    }
+}
+
+impl Image {
+    /// As [`Request::prepare`], for a caller that has checked the range and holds a request.
+    pub(crate) fn prepare(&self, at: GuestOffset, len: u64) -> Result<Prepared<'_>, ImageError> {
+        let tables = &self.view.tables;
+        let in_place = |extent: Extent| match extent.kind {
+            ExtentKind::Data(host) => Some(Prepared::InPlace { host, len: extent.len }),
+            ExtentKind::Zero | ExtentKind::Unallocated => None,
+        };
+        if let Some(prepared) = in_place(tables.run(at, len)?) {
+            return Ok(prepared);
+        }
+        let (mut claim, clusters) = self.claim(at, len);
+        // What was unallocated a moment ago may be another write's by now.
+        if let Some(prepared) = in_place(tables.run(at, len)?) {
+            return Ok(prepared);
+        }
+        let (mut first_was, mut last_was) = (None, L2Entry::Unallocated);
+        self.ensure_table(at)?;
+        let run = tables.entries(at, clusters, |entry| {
+            let wanted = !matches!(entry, L2Entry::Data(_));
+            if wanted {
+                first_was.get_or_insert(entry);
+                last_was = entry;
+            }
+            wanted
+        })?;
+        let run = run.expect("the table was just made sure of");
+        claim.shorten(run);
+        let space = self.writer.alloc.reserve(&*tables.storage, run)?;
+        let cluster_size = tables.geometry.cluster_size_bytes();
+        let run_len = run * cluster_size - tables.within_cluster(at);
+        Ok(Prepared::Allocating(Allocation {
+            image: self,
+            claim,
+            guest: at.get()..at.get() + run_len.min(len),
+            space,
+            first_was: first_was.expect("the first cluster was found not to be data"),
+            last_was,
+            committed: false,
+        }))
+    }
+
+    /// Claims the clusters of a range as far as the slice of the first goes; and how many.
+    pub(crate) fn claim(&self, at: GuestOffset, len: u64) -> (Claim<'_>, u64) {
+        let tables = &self.view.tables;
+        let clusters = tables.geometry.clusters_for(tables.within_cluster(at) + len).get();
+        let clusters = clusters.min(tables.clusters_left_in_slice(at));
+        let first = tables.geometry.guest_cluster(at).get();
+        (self.writer.in_flight.claim(first..first + clusters), clusters)
+    }
+
+    /// Allocates the L2 table that maps `at`, unless it exists.
+    // spec: QED-TBL-06
+    pub(crate) fn ensure_table(&self, at: GuestOffset) -> Result<(), ImageError> {
+        let tables = &self.view.tables;
+        let l1 = tables.l1_index(at);
+        if tables.table(l1)?.is_some() {
+            return Ok(());
+        }
+        let mut pending = self.writer.pending_l1();
+        if tables.table(l1)?.is_some() {
+            return Ok(());
+        }
+        let count = tables.geometry.table_size_clusters();
+        let space = self.writer.alloc.reserve_fresh(&*tables.storage, count)?;
+        let entry = L1Entry::Table(space.first);
+        pending.insert(l1.get(), entry.encode(tables.geometry));
+        tables.l1.set(l1, entry);
+        Ok(())
+    }
+}
+
+impl Allocation<'_> {
+    /// The guest bytes to write, as offsets in the virtual disk.
+    #[must_use]
+    pub fn guest(&self) -> Range<u64> {
+        self.guest.clone()
+    }
+
+    /// Bytes to write.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.guest.end - self.guest.start
+    }
+
+    /// Always false: an allocation has at least one byte.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.guest.is_empty()
+    }
+
+    /// Where in the image file the first guest byte goes; the others follow it.
+    #[must_use]
+    pub fn host(&self) -> HostOffset {
+        let start = self.image.geometry().host_offset(self.space.first);
+        start.checked_add(self.head_len()).expect("reserved space lies below 2^63")
+    }
+
+    /// Writes what the guest bytes leave of the first and the last cluster: the copy-on-write
+    /// fill from the backing file, or zeros.
+    ///
+    /// # Errors
+    /// Reading the backing file or writing the fill failed.
+    // spec: QED-RW-05
+    pub fn fill(&self) -> Result<(), ImageError> {
+        let head = self.guest.start - self.head_len()..self.guest.start;
+        self.fill_range(head, self.first_was)?;
+        let cluster = self.image.geometry().cluster_size_bytes();
+        let end = self.guest.end.checked_next_multiple_of(cluster).unwrap_or(self.guest.end);
+        self.fill_range(self.guest.end..end, self.last_was)
+    }
+
+    /// Publishes the clusters: from now on the guest's reads find what was written.
+    ///
+    /// Durable after the next [`Image::flush`].
+    ///
+    /// # Errors
+    /// A table that cannot be read; the clusters are then given back.
+    pub fn commit(mut self) -> Result<(), ImageError> {
+        let first = self.space.first.get();
+        let clusters = first..first + self.space.count;
+        let entries = clusters.map(|number| {
+            qed_spec::HostCluster::new(number).map_or(L2Entry::Unallocated, L2Entry::Data)
+        });
+        // Without a backing file the clusters read as zeros before: a crash that keeps the entry
+        // and loses the data shows zeros in fresh space, which is what was there. spec: QED-RW-06
+        let data_first = self.image.view.backing().is_some() || !self.space.fresh;
+        self.image.view.tables.publish(GuestOffset::new(self.guest.start), entries, data_first)?;
+        self.committed = true;
+        Ok(())
+    }
+
+    /// Bytes of the first cluster before the guest bytes.
+    fn head_len(&self) -> u64 {
+        self.image.view.tables.within_cluster(GuestOffset::new(self.guest.start))
+    }
+
+    fn fill_range(&self, guest: Range<u64>, was: L2Entry) -> Result<(), ImageError> {
+        if guest.is_empty() {
+            return Ok(());
+        }
+        let view = &self.image.view;
+        let at = GuestOffset::new(guest.start);
+        let into_space = guest.start - (self.guest.start - self.head_len());
+        let host = view.tables.geometry.host_offset(self.space.first).get() + into_space;
+        let storage = &*view.tables.storage;
+        let written = |result: std::io::Result<()>| {
+            result.map_err(ImageError::io(IoAction::WriteData, HostOffset::new(host)))
+        };
+        let len = guest.end - guest.start;
+        if was == L2Entry::Unallocated && view.backing_covers(at) {
+            let len = usize::try_from(len).expect("less than a cluster");
+            let mut fill = vec![0; len];
+            view.read_backing(&mut fill, at)?;
+            return written(storage.write_at(&fill, host));
+        }
+        if self.space.fresh { Ok(()) } else { written(storage.write_zeroes(host..host + len)) }
+    }
+}
+
+impl Drop for Allocation<'_> {
+    fn drop(&mut self) {
+        if !self.committed {
+            self.image.writer.alloc.give_back(self.space);
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! Growing and shrinking the virtual disk. No request is in flight meanwhile.
+//!
+//! Step names are those of docs/write-ordering.md.
+
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+
+use qed_spec::{GuestOffset, HostOffset, L1Entry, L1Index, L2Entry};
+
+use crate::error::{ImageError, IoAction, ResizeError};
+use crate::header_sector::check_size;
+use crate::image::Image;
+use crate::map::ExtentKind;
+use crate::read_only::storage_len;
+use crate::slice::SLICE_ENTRIES;
+
+/// Whether a resize may delete what lies past a smaller end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shrink {
+    /// A smaller size is an error.
+    Refuse,
+    /// Data past the new end is deleted.
+    Allow,
+}
+
+impl Image {
+    /// Sets the size of the virtual disk to `new_size` bytes, a multiple of 512; durable when it
+    /// returns.
+    ///
+    /// New space reads as zeros, also where a longer backing file could show through. Shrinking
+    /// gives the tail of the file back; clusters that were freed in the middle stay in the file
+    /// as leaks until a repair. Waits for the requests in flight.
+    ///
+    /// # Errors
+    /// A size that the tables cannot map, a smaller one that is not allowed, or failed I/O.
+    // spec: QED-SIZE-01, QED-SIZE-02
+    pub fn resize(&self, new_size: u64, shrink: Shrink) -> Result<(), ResizeError> {
+        let _drained = self.view.drain.drain();
+        let _turn = self.writer.flush_turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let old_size = self.view.image_size();
+        if new_size < old_size && shrink == Shrink::Refuse {
+            return Err(ResizeError::WouldShrink { from: old_size, to: new_size });
+        }
+        check_size(new_size)?;
+        let file_len = storage_len(&*self.view.tables.storage)?;
+        let mut fields = *self.view.header().fields();
+        fields.image_size = new_size;
+        self.view.header().with_fields(fields, file_len)?;
+        self.flush_in_turn()?;
+        if new_size >= old_size {
+            self.grow(old_size, new_size)?;
+        } else {
+            self.shrink(old_size, new_size)?;
+        }
+        Ok(())
+    }
+
+    fn grow(&self, old_size: u64, new_size: u64) -> Result<(), ImageError> {
+        let tables = &self.view.tables;
+        // What an interrupted grow or a foreign writer left past the end must not show up.
+        let slots = tables.geometry.l1_entries_for(new_size);
+        for l1 in tables.l1.extend(&*tables.storage, slots)? {
+            self.unlink(l1);
+        }
+        let table_end = old_size.next_multiple_of(tables.geometry.l2_coverage_bytes());
+        self.unmap(old_size, table_end.min(new_size))?;
+        // Step "zero tail".
+        let cluster = tables.geometry.cluster_size_bytes();
+        let cluster_end = old_size.next_multiple_of(cluster);
+        self.zero(old_size, cluster_end.min(new_size), new_size)?;
+        // Step "hide backing".
+        let backing_len = self.view.backing().map_or(0, |backing| backing.len());
+        self.zero(cluster_end, backing_len.min(new_size), new_size)?;
+        self.flush_in_turn()?;
+        self.commit_size(new_size)
+    }
+
+    fn shrink(&self, old_size: u64, new_size: u64) -> Result<(), ImageError> {
+        let tables = &self.view.tables;
+        // Step "unmap".
+        let coverage = tables.geometry.l2_coverage_bytes();
+        let first_gone = tables.geometry.l1_entries_for(new_size);
+        let clusters_gone = (first_gone * coverage) >> tables.geometry.cluster_bits();
+        self.unmap(new_size, old_size.min(first_gone * coverage))?;
+        tables.cache.forget(&(clusters_gone / SLICE_ENTRIES..u64::MAX));
+        for l1 in first_gone..tables.l1.len() {
+            self.unlink(L1Index::new(l1));
+        }
+        self.flush_in_turn()?;
+        self.commit_size(new_size)?;
+        tables.l1.truncate(first_gone);
+        tables.tables_unlinked();
+        self.cut_file()
+    }
+
+    /// Step "commit size": one sector write, durable before anything relies on it.
+    fn commit_size(&self, new_size: u64) -> Result<(), ImageError> {
+        let storage = &*self.view.tables.storage;
+        self.view.sector().write_fields(storage, |fields| fields.image_size = new_size)?;
+        self.sync()?;
+        self.view.image_size.store(new_size, Ordering::Release);
+        Ok(())
+    }
+
+    /// Step "cut file": gives back what lies past the last cluster in use.
+    fn cut_file(&self) -> Result<(), ImageError> {
+        let end = self.end_in_use()?;
+        let cut = self.view.tables.storage.set_len(end);
+        cut.map_err(ImageError::io(IoAction::Resize, HostOffset::new(end)))?;
+        self.sync()?;
+        self.writer.alloc.restart(end);
+        Ok(())
+    }
+
+    /// Makes every cluster that starts in `from..to` unallocated; the tables stay.
+    fn unmap(&self, from: u64, to: u64) -> Result<(), ImageError> {
+        let tables = &self.view.tables;
+        let cluster = tables.geometry.cluster_size_bytes();
+        let mut at = from.next_multiple_of(cluster);
+        while at < to {
+            let guest = GuestOffset::new(at);
+            if tables.table(tables.l1_index(guest))?.is_none() {
+                at = (at + 1).next_multiple_of(tables.geometry.l2_coverage_bytes());
+                continue;
+            }
+            let count = tables.clusters_left_in_slice(guest).min((to - at).div_ceil(cluster));
+            // A slot that cannot be read as an entry is not unallocated either.
+            let unallocated = |entry| entry == L2Entry::Unallocated;
+            if !matches!(tables.entries(guest, count, unallocated), Ok(Some(n)) if n == count) {
+                let cleared = (0..count).map(|_| L2Entry::Unallocated);
+                tables.publish(guest, cleared, false)?;
+            }
+            if tables.cache.is_crowded() {
+                self.flush_in_turn()?;
+            }
+            at += count * cluster;
+        }
+        Ok(())
+    }
+
+    fn unlink(&self, l1: L1Index) {
+        self.writer.pending_l1().insert(l1.get(), 0);
+        self.view.tables.l1.set(l1, L1Entry::Unallocated);
+    }
+
+    /// Makes `from..to` read as zeros on a disk of `disk_end` bytes.
+    fn zero(&self, from: u64, to: u64, disk_end: u64) -> Result<(), ImageError> {
+        let mut at = from;
+        while at < to {
+            at += self.zero_some(GuestOffset::new(at), to - at, disk_end)?;
+            if self.view.tables.cache.is_crowded() {
+                self.flush_in_turn()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// End of the last cluster that the header or a table names.
+    fn end_in_use(&self) -> Result<u64, ImageError> {
+        let tables = &self.view.tables;
+        let header = self.view.header();
+        let l1_end = header.fields().l1_table_offset.get() + tables.geometry.table_size_bytes();
+        let mut end = l1_end.max(header.header_area_len_bytes());
+        for l1 in 0..tables.l1.len() {
+            if let Some(table) = tables.table(L1Index::new(l1))? {
+                let table = tables.geometry.host_offset(table).get();
+                end = end.max(table + tables.geometry.table_size_bytes());
+            }
+        }
+        let (mut at, size) = (0, self.view.image_size());
+        while at < size {
+            let extent = tables.run(GuestOffset::new(at), size - at)?;
+            if let ExtentKind::Data(host) = extent.kind {
+                end = end.max(host.get() + extent.len);
+            }
+            at += extent.len;
+        }
+        Ok(end.next_multiple_of(tables.geometry.cluster_size_bytes()))
+    }
+}

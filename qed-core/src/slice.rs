@@ -1,0 +1,169 @@
+//! One 4 KiB slice of an L2 table in memory: 512 slots that readers load without a lock.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+use qed_spec::{Geometry, HostOffset, L2Entry};
+use zerocopy::IntoBytes;
+
+/// Slots in a slice. Every table is a whole number of slices, since clusters are 4 KiB or more.
+pub(crate) const SLICE_ENTRIES: u64 = 512;
+const ENTRIES: usize = 512;
+/// Bytes of a slice, on disk and as counted against the cache limit.
+pub(crate) const SLICE_LEN_BYTES: u64 = SLICE_ENTRIES * 8;
+
+/// Which slots of a slice broke a rule when they were read, one bit each.
+pub(crate) type BadSlots = [u64; ENTRIES / 64];
+
+/// A slice, its place on disk and its state.
+#[derive(Debug)]
+pub(crate) struct Slice {
+    entries: [AtomicU64; ENTRIES],
+    bad: [AtomicU64; ENTRIES / 64],
+    /// Where the slice lies in the image file.
+    home: HostOffset,
+    /// Holds entries that are not in the file.
+    dirty: AtomicBool,
+    /// Among them one whose data must be durable before it.
+    data_first: AtomicBool,
+    /// Held entries of this session once, so what lies at its home is ours.
+    written: AtomicBool,
+    /// Copies of this slice on their way to the file; it must not be evicted meanwhile.
+    pins: AtomicU32,
+    /// Looked at since the last eviction.
+    used: AtomicBool,
+}
+
+/// What a slot says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Slot {
+    Entry(L2Entry),
+    /// The slot broke a rule when it was read; its value.
+    Bad(u64),
+}
+
+impl Slice {
+    fn from_values(values: &[u64; ENTRIES], bad: BadSlots, home: HostOffset) -> Self {
+        Self {
+            entries: std::array::from_fn(|i| AtomicU64::new(values[i])),
+            bad: bad.map(AtomicU64::new),
+            home,
+            dirty: AtomicBool::new(false),
+            data_first: AtomicBool::new(false),
+            written: AtomicBool::new(false),
+            pins: AtomicU32::new(0),
+            used: AtomicBool::new(true),
+        }
+    }
+
+    /// A slice as read from disk; `known_bad` are the slots already found bad in this session, and
+    /// `is_legal` decides about the data offsets of the others.
+    pub(crate) fn decode(
+        bytes: &[u8; ENTRIES * 8],
+        home: HostOffset,
+        geometry: Geometry,
+        known_bad: BadSlots,
+        is_legal: impl Fn(HostOffset) -> bool,
+    ) -> Self {
+        let mut bad = known_bad;
+        let mut values = [0; ENTRIES];
+        for (i, value) in bytes.chunks_exact(8).enumerate() {
+            let value = u64::from_le_bytes(value.try_into().expect("chunks of eight"));
+            values[i] = value;
+            let legal = match L2Entry::decode(value, geometry) {
+                Ok(L2Entry::Data(cluster)) => is_legal(geometry.host_offset(cluster)),
+                Ok(L2Entry::Unallocated | L2Entry::Zero) => true,
+                Err(_) => false,
+            };
+            if !legal {
+                bad[i / 64] |= 1 << (i % 64);
+            }
+        }
+        Self::from_values(&values, bad, home)
+    }
+
+    /// The slot with this number, `0..512`.
+    pub(crate) fn slot(&self, index: u64, geometry: Geometry) -> Slot {
+        let i = slot_index(index);
+        let value = self.entries[i].load(Ordering::Acquire);
+        if self.bad[i / 64].load(Ordering::Acquire) & (1 << (i % 64)) != 0 {
+            return Slot::Bad(value);
+        }
+        L2Entry::decode(value, geometry).map_or(Slot::Bad(value), Slot::Entry)
+    }
+
+    /// Publishes an entry; its data has been written. The caller marks the slice.
+    ///
+    /// Only a resize gets here with a bad slot, to clear what lies beyond the end of the disk.
+    pub(crate) fn set(&self, index: u64, entry: L2Entry, geometry: Geometry) {
+        let i = slot_index(index);
+        self.entries[i].store(entry.encode(geometry), Ordering::Release);
+        if self.bad[i / 64].load(Ordering::Relaxed) != 0 {
+            self.bad[i / 64].fetch_and(!(1 << (i % 64)), Ordering::AcqRel);
+        }
+    }
+
+    /// Marks the slice dirty; whether it was clean before.
+    pub(crate) fn mark_dirty(&self, data_first: bool) -> bool {
+        if data_first {
+            self.data_first.store(true, Ordering::Release);
+        }
+        self.written.store(true, Ordering::Release);
+        !self.dirty.swap(true, Ordering::AcqRel)
+    }
+
+    /// A copy of the bytes for the file; the slice is clean and pinned afterwards.
+    ///
+    /// Nobody publishes meanwhile: the caller holds the slice exclusively.
+    pub(crate) fn take_copy(&self) -> SliceCopy {
+        self.dirty.store(false, Ordering::Release);
+        self.pins.fetch_add(1, Ordering::AcqRel);
+        let values: [u64; ENTRIES] =
+            std::array::from_fn(|i| self.entries[i].load(Ordering::Acquire).to_le());
+        SliceCopy {
+            home: self.home,
+            bytes: values.as_bytes().into(),
+            data_first: self.data_first.swap(false, Ordering::AcqRel),
+        }
+    }
+
+    /// The copy is in the file, or has been given up.
+    pub(crate) fn unpin(&self) {
+        self.pins.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// Notes a look at the slice, for the eviction.
+    pub(crate) fn touch(&self) {
+        if !self.used.load(Ordering::Relaxed) {
+            self.used.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the slice was looked at since the last call.
+    pub(crate) fn take_used(&self) -> bool {
+        self.used.swap(false, Ordering::Relaxed)
+    }
+
+    /// Whether the file has all that the slice has.
+    pub(crate) fn is_evictable(&self) -> bool {
+        !self.dirty.load(Ordering::Acquire) && self.pins.load(Ordering::Acquire) == 0
+    }
+
+    /// The bad slots, if this session wrote the slice.
+    pub(crate) fn bad_if_written(&self) -> Option<BadSlots> {
+        let bad = || std::array::from_fn(|i| self.bad[i].load(Ordering::Acquire));
+        self.written.load(Ordering::Acquire).then(bad)
+    }
+}
+
+/// What a flush writes for one slice.
+#[derive(Debug)]
+pub(crate) struct SliceCopy {
+    pub(crate) home: HostOffset,
+    pub(crate) bytes: Box<[u8]>,
+    /// An entry of the copy must not become durable before its data.
+    pub(crate) data_first: bool,
+}
+
+fn slot_index(index: u64) -> usize {
+    usize::try_from(index % SLICE_ENTRIES).expect("below 512")
+}

@@ -1,0 +1,4 @@
+//! Tests of qed-core through its public API.
+
+mod model;
+mod support;

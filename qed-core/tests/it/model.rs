@@ -1,0 +1,130 @@
+//! Random operations agree with a flat vector of bytes, alone and from many threads.
+
+use std::sync::{Arc, Mutex};
+
+use qed_core::{BackingFile, Shrink};
+use qed_spec::{Geometry, GuestOffset};
+
+use crate::support::{Bytes, Holds, Random, new_storage, open};
+
+const DISK: u64 = 3 << 20;
+
+fn backing(random: &mut Random, len: u64) -> Arc<dyn BackingFile> {
+    Arc::new(Bytes((0..len).map(|_| random.next().to_le_bytes()[7] | 1).collect()))
+}
+
+fn initial(gate: &Holds, size: u64) -> Vec<u8> {
+    let mut model = vec![0; usize::try_from(size).unwrap()];
+    if let Some(backing) = &gate.0 {
+        let len = model.len().min(usize::try_from(backing.len()).unwrap());
+        backing.read_at(&mut model[..len], 0).unwrap();
+    }
+    model
+}
+
+fn read_all(image: &qed_core::ReadOnlyImage) -> Vec<u8> {
+    let mut all = vec![0xee; usize::try_from(image.image_size()).unwrap()];
+    image.read_at(&mut all, GuestOffset::new(0)).unwrap();
+    all
+}
+
+fn random_range(random: &mut Random, size: u64) -> (u64, u64) {
+    let len = match random.below(4) {
+        0 => 1 + random.below(16),
+        1 => 1 + random.below(9000),
+        2 => 4096,
+        _ => 1 + random.below(60_000),
+    };
+    let at = if random.below(3) == 0 { random.below(size) & !4095 } else { random.below(size) };
+    (at, len.min(size - at))
+}
+
+#[test]
+fn random_operations_equal_the_model() {
+    for seed in 1..=60 {
+        let mut random = Random(seed * 0x9e37_79b9);
+        let gate = match seed % 3 {
+            0 => Holds(None),
+            1 => Holds(Some(backing(&mut random, DISK - 5120))),
+            _ => Holds(Some(backing(&mut random, DISK + 9 * 512))),
+        };
+        let geometry = Geometry::new(4096 << (seed % 3), 1 << (seed % 3)).unwrap();
+        let storage = new_storage(geometry, DISK, gate.0.is_some());
+        let mut model = initial(&gate, DISK);
+        let mut image = open(storage.clone(), &gate);
+        for step in 0..120 {
+            let size = image.image_size();
+            let (at, len) = random_range(&mut random, size);
+            let (start, end) = (at as usize, (at + len) as usize);
+            match random.below(20) {
+                0..9 => {
+                    let byte = random.next().to_le_bytes()[7];
+                    image.write_at(&vec![byte; end - start], GuestOffset::new(at)).unwrap();
+                    model[start..end].fill(byte);
+                }
+                9..12 => {
+                    image.write_zeroes(GuestOffset::new(at), len).unwrap();
+                    model[start..end].fill(0);
+                }
+                12..15 => {
+                    let mut buf = vec![0xee; end - start];
+                    image.read_at(&mut buf, GuestOffset::new(at)).unwrap();
+                    assert!(buf == model[start..end], "seed {seed} step {step} read at {at:#x}");
+                }
+                15..17 => image.flush().unwrap(),
+                17 => {
+                    image.close().unwrap();
+                    image = open(storage.clone(), &gate);
+                }
+                _ => {
+                    let sectors = DISK / 1024 + random.below(DISK / 1024);
+                    let new_size = sectors * 512;
+                    image.resize(new_size, Shrink::Allow).unwrap();
+                    model.resize(new_size as usize, 0);
+                    assert!(read_all(&image) == model, "seed {seed} step {step} resize {new_size}");
+                }
+            }
+        }
+        assert!(read_all(&image) == model, "seed {seed} at the end");
+        image.close().unwrap();
+        assert!(read_all(&open(storage, &gate)) == model, "seed {seed} reopened");
+    }
+}
+
+#[test]
+fn threads_that_share_clusters_lose_nothing() {
+    const THREADS: u64 = 8;
+    for with_backing in [false, true] {
+        let mut random = Random(7);
+        let gate = Holds(with_backing.then(|| backing(&mut random, DISK / 2)));
+        let storage = new_storage(Geometry::new(4096, 2).unwrap(), DISK, with_backing);
+        let image = open(storage.clone(), &gate);
+        let model = Mutex::new(initial(&gate, DISK));
+        // Sector n of the disk belongs to thread n % 8, so threads meet in every cluster.
+        std::thread::scope(|scope| {
+            for thread in 0..THREADS {
+                let (image, model) = (&image, &model);
+                scope.spawn(move || {
+                    let mut random = Random(thread + 1);
+                    for round in 0..800 {
+                        let sector = random.below(DISK / 512 / THREADS) * THREADS + thread;
+                        let (at, byte) = (sector * 512, random.next().to_le_bytes()[7]);
+                        image.write_at(&[byte; 512], GuestOffset::new(at)).unwrap();
+                        let range = at as usize..at as usize + 512;
+                        model.lock().unwrap()[range].fill(byte);
+                        let mut buf = [0; 512];
+                        image.read_at(&mut buf, GuestOffset::new(at)).unwrap();
+                        assert_eq!(buf, [byte; 512], "thread {thread} sector {sector}");
+                        if round % 100 == 0 {
+                            image.flush().unwrap();
+                        }
+                    }
+                });
+            }
+        });
+        let model = model.into_inner().unwrap();
+        assert!(read_all(&image) == model);
+        image.close().unwrap();
+        assert!(read_all(&open(storage, &gate)) == model);
+    }
+}

@@ -1,0 +1,85 @@
+//! Images in memory and a small deterministic random number generator.
+
+use std::sync::Arc;
+
+use qed_core::{
+    BackingError, BackingFile, BackingGate, BackingRequest, CreateBacking, CreateOptions,
+    GateError, GuestExtent, GuestExtentKind, Image, LockPolicy, RecoveryPolicy, WriteContext,
+    create,
+};
+use qed_io::{MemoryStorage, Storage};
+use qed_spec::Geometry;
+
+/// xorshift64*: the same numbers for the same seed, everywhere.
+pub(crate) struct Random(pub(crate) u64);
+
+impl Random {
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
+        self.next() % end
+    }
+}
+
+/// A backing file made of bytes.
+#[derive(Debug)]
+pub(crate) struct Bytes(pub(crate) Vec<u8>);
+
+impl BackingFile for Bytes {
+    fn len(&self) -> u64 {
+        self.0.len() as u64
+    }
+
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<(), BackingError> {
+        let start = usize::try_from(offset).unwrap();
+        buf.copy_from_slice(&self.0[start..start + buf.len()]);
+        Ok(())
+    }
+
+    fn extent_at(&self, offset: u64, max_len: u64) -> Result<GuestExtent, BackingError> {
+        let kind = GuestExtentKind::Data { host_offset: offset };
+        Ok(GuestExtent { len: max_len.min(self.len() - offset), depth: 0, kind })
+    }
+}
+
+/// Opens the backing file it holds, whatever the name.
+#[derive(Debug, Clone)]
+pub(crate) struct Holds(pub(crate) Option<Arc<dyn BackingFile>>);
+
+impl BackingGate for Holds {
+    fn open_backing(
+        &self,
+        _request: BackingRequest<'_>,
+    ) -> Result<Option<Arc<dyn BackingFile>>, GateError> {
+        Ok(self.0.clone())
+    }
+}
+
+pub(crate) fn small_geometry() -> Geometry {
+    Geometry::new(4096, 2).unwrap()
+}
+
+/// A new image in memory, over `backing` if there is one.
+pub(crate) fn new_storage(geometry: Geometry, size: u64, backing: bool) -> Arc<MemoryStorage> {
+    let storage = Arc::new(MemoryStorage::default());
+    let backing = backing
+        .then(|| CreateBacking { name: b"base".to_vec(), format: qed_core::BackingFormat::Raw });
+    create(&*storage, &CreateOptions { geometry, image_size: size, backing }).unwrap();
+    storage
+}
+
+pub(crate) fn open(storage: Arc<dyn Storage>, gate: &dyn BackingGate) -> Image {
+    Image::open(storage, &context(gate)).unwrap()
+}
+
+pub(crate) fn context(gate: &dyn BackingGate) -> WriteContext<'_> {
+    WriteContext {
+        cache_limit_bytes: 0,
+        ..WriteContext::new(gate, LockPolicy::Take, RecoveryPolicy::Refuse)
+    }
+}
