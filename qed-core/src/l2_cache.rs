@@ -43,7 +43,7 @@ pub(crate) struct DirtySlice {
 impl L2Cache {
     /// A cache of at most `limit_bytes`, but never less than eight slices a shard.
     pub(crate) fn new(limit_bytes: u64) -> Self {
-        let slices = usize::try_from(limit_bytes / SLICE_LEN_BYTES).unwrap_or(usize::MAX);
+        let slices = usize::try_from(limit_bytes / SLICE_LEN_BYTES as u64).unwrap_or(usize::MAX);
         Self {
             shards: Default::default(),
             loading: Default::default(),

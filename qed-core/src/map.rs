@@ -251,7 +251,7 @@ impl Tables {
     }
 
     fn read_slice(&self, home: HostOffset, written: Option<BadSlots>) -> Result<Slice, ImageError> {
-        let mut bytes = [0; SLICE_LEN_BYTES as usize];
+        let mut bytes = [0; SLICE_LEN_BYTES];
         self.storage
             .read_at(&mut bytes, home.get())
             .map_err(ImageError::io(IoAction::ReadTable, home))?;

@@ -9,7 +9,7 @@ use zerocopy::IntoBytes;
 pub(crate) const SLICE_ENTRIES: u64 = 512;
 const ENTRIES: usize = 512;
 /// Bytes of a slice, on disk and as counted against the cache limit.
-pub(crate) const SLICE_LEN_BYTES: u64 = SLICE_ENTRIES * 8;
+pub(crate) const SLICE_LEN_BYTES: usize = ENTRIES * 8;
 
 /// Which slots of a slice broke a rule when they were read, one bit each.
 pub(crate) type BadSlots = [u64; ENTRIES / 64];
@@ -58,7 +58,7 @@ impl Slice {
     /// A slice as read from disk; `known_bad` are the slots already found bad in this session, and
     /// `is_legal` decides about the data offsets of the others.
     pub(crate) fn decode(
-        bytes: &[u8; ENTRIES * 8],
+        bytes: &[u8; SLICE_LEN_BYTES],
         home: HostOffset,
         geometry: Geometry,
         known_bad: BadSlots,

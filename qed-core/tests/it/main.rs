@@ -1,4 +1,9 @@
 //! Tests of qed-core through its public API.
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    reason = "a failed unwrap is a failed test, and test disks are small"
+)]
 
 mod model;
 mod support;
