@@ -5,5 +5,9 @@
     reason = "a failed unwrap is a failed test, and test disks are small"
 )]
 
+mod hostile_tables;
+mod life_cycle;
 mod model;
+mod requests;
+mod set_backing;
 mod support;

@@ -1,0 +1,152 @@
+//! Tables that name what they must not: no guest write reaches metadata, no read panics.
+
+use std::sync::Arc;
+
+use qed_core::{
+    CorruptTable, Image, ImageError, LockPolicy, OpenError, ReadContext, ReadOnlyImage,
+    RefuseBacking,
+};
+use qed_io::{MemoryStorage, Storage};
+use qed_spec::{Features, GuestOffset};
+
+use crate::support::{context, new_storage, open, small_geometry};
+
+const CLUSTER: u64 = 4096;
+const DISK: u64 = 8 << 20;
+/// Header, L1 table of two clusters, then the first L2 table.
+const L1: u64 = CLUSTER;
+const L2: u64 = 3 * CLUSTER;
+
+/// An image with two L2 tables: guest clusters 0 and 1024 are allocated.
+fn storage() -> Arc<MemoryStorage> {
+    let storage = new_storage(small_geometry(), DISK, false);
+    let image = open(storage.clone(), &RefuseBacking);
+    image.write_at(&[1; 512], GuestOffset::new(0)).unwrap();
+    image.write_at(&[2; 512], GuestOffset::new(1024 * CLUSTER)).unwrap();
+    image.close().unwrap();
+    storage
+}
+
+fn put(storage: &MemoryStorage, at: u64, value: u64) {
+    storage.write_at(&value.to_le_bytes(), at).unwrap();
+}
+
+fn second_table(storage: &MemoryStorage) -> u64 {
+    let bytes = storage.to_vec();
+    u64::from_le_bytes(bytes[L1 as usize + 8..L1 as usize + 16].try_into().unwrap())
+}
+
+// spec-test: QED-TBL-03, QED-TBL-05
+#[test]
+fn an_l2_entry_into_metadata_or_nowhere_is_an_error_and_its_neighbours_work() {
+    let second = second_table(&storage());
+    let end = storage().len().unwrap();
+    let bad = [
+        CLUSTER / 2,
+        L1,
+        L1 + CLUSTER,
+        L2,
+        L2 + CLUSTER,
+        second,
+        second + CLUSTER,
+        end,
+        end + CLUSTER,
+        1 << 62,
+        u64::MAX - CLUSTER + 1,
+        L2 + 1,
+        2,
+        3,
+        511,
+        u64::MAX,
+        1 << 63,
+    ];
+    for value in bad {
+        let storage = storage();
+        put(&storage, L2 + 8, value);
+        let image = open(storage.clone(), &RefuseBacking);
+        let at = GuestOffset::new(CLUSTER);
+        let errors = [
+            image.write_at(&[9; 512], at).unwrap_err(),
+            image.write_zeroes(at, CLUSTER).unwrap_err(),
+            image.read_at(&mut [0; 512], at).unwrap_err(),
+        ];
+        for error in errors {
+            let ImageError::Corrupt(CorruptTable::L2Entry { l1, l2, value: found }) = error else {
+                panic!("{value:#x}: {error}");
+            };
+            assert_eq!((l1.get(), l2.get(), found), (0, 1, value));
+        }
+        image.write_at(&[9; 512], GuestOffset::new(2 * CLUSTER)).unwrap();
+        image.close().unwrap();
+        let bytes = storage.to_vec();
+        let kept = &bytes[L2 as usize + 8..L2 as usize + 16];
+        assert_eq!(kept, value.to_le_bytes(), "the evidence is kept");
+    }
+}
+
+// spec-test: QED-TBL-02
+#[test]
+fn a_bad_l1_slot_refuses_writing_and_is_met_when_reading() {
+    let end = storage().len().unwrap();
+    for value in
+        [1, 511, CLUSTER / 2, L1, L1 + CLUSTER, L2, L2 + CLUSTER, end, end - CLUSTER, u64::MAX]
+    {
+        let storage = storage();
+        put(&storage, L1 + 8, value);
+        let before = storage.to_vec();
+        let error = Image::open(storage.clone(), &context(&RefuseBacking)).unwrap_err();
+        let is_l1 =
+            matches!(error, OpenError::Image(ImageError::Corrupt(CorruptTable::L1Entry { .. })));
+        assert!(is_l1, "{value:#x}: {error}");
+        let read = ReadContext::new(&RefuseBacking, LockPolicy::None);
+        let image = ReadOnlyImage::open(storage.clone(), &read).unwrap();
+        let mut sector = [0; 512];
+        image.read_at(&mut sector, GuestOffset::new(0)).unwrap();
+        assert_eq!(sector, [1; 512]);
+        if value != L2 && value != L2 + CLUSTER && value != end - CLUSTER {
+            image.read_at(&mut sector, GuestOffset::new(1024 * CLUSTER)).unwrap_err();
+        }
+        assert!(storage.to_vec() == before);
+    }
+}
+
+#[test]
+fn a_dirty_image_opened_for_reading_takes_dangling_entries_for_unallocated() {
+    let storage = storage();
+    let end = storage.len().unwrap();
+    put(&storage, L2 + 8, end);
+    put(&storage, L1 + 8, end + 7 * CLUSTER);
+    put(&storage, 16, Features::NEED_CHECK.bits());
+    let read = ReadContext::new(&RefuseBacking, LockPolicy::None);
+    let image = ReadOnlyImage::open(storage, &read).unwrap();
+    for at in [CLUSTER, 1024 * CLUSTER] {
+        let mut sector = [1; 512];
+        image.read_at(&mut sector, GuestOffset::new(at)).unwrap();
+        assert_eq!(sector, [0; 512]);
+    }
+}
+
+#[test]
+fn whatever_the_tables_say_no_guest_write_reaches_metadata() {
+    let mut random = crate::support::Random(3);
+    for _ in 0..300 {
+        let storage = storage();
+        let clusters = storage.len().unwrap() / CLUSTER + 2;
+        for _ in 0..200 {
+            let table = if random.below(2) == 0 { L2 } else { second_table(&storage) };
+            put(&storage, table + 8 * random.below(1024), random.below(clusters) * CLUSTER);
+        }
+        let before = storage.to_vec();
+        let image = open(storage.clone(), &RefuseBacking);
+        for cluster in 0..DISK / CLUSTER {
+            let at = GuestOffset::new(cluster * CLUSTER);
+            // A corrupt entry refuses the write; all others go through.
+            drop(image.write_at(&[0xaa; 512], at));
+        }
+        let after = storage.to_vec();
+        let tables = second_table(&storage) as usize;
+        for metadata in [0..L2 as usize + 2 * 4096, tables..tables + 2 * 4096] {
+            assert!(after[metadata.clone()] == before[metadata], "before any flush");
+        }
+    }
+}

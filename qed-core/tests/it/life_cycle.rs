@@ -1,0 +1,151 @@
+//! NEED_CHECK from the first flush to the close, recovery, autoclear bits, locks stated by callers.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use qed_core::{
+    Image, LockPolicy, OpenError, ReadContext, ReadOnlyImage, RecoveryPolicy, RefuseBacking,
+    WriteContext,
+};
+use qed_io::{MemoryStorage, Storage};
+use qed_spec::{Features, GuestOffset};
+
+use crate::support::{Bytes, Holds, context, new_storage, open, small_geometry};
+
+const DISK: u64 = 1 << 20;
+
+fn image() -> (Arc<MemoryStorage>, Image) {
+    let storage = new_storage(small_geometry(), DISK, false);
+    (storage.clone(), open(storage, &RefuseBacking))
+}
+
+fn marked(storage: &MemoryStorage) -> bool {
+    let bytes = storage.to_vec();
+    u64::from_le_bytes(bytes[16..24].try_into().unwrap()) & Features::NEED_CHECK.bits() != 0
+}
+
+fn set_bits(storage: &MemoryStorage, at: u64, bits: u64) {
+    storage.write_at(&bits.to_le_bytes(), at).unwrap();
+}
+
+// spec-test: QED-CONS-02
+#[test]
+fn an_allocation_marks_the_image_until_a_flush_finds_nothing_pending() {
+    let (storage, image) = image();
+    image.flush().unwrap();
+    assert!(!marked(&storage), "a flush without writes");
+    image.write_at(&[1; 512], GuestOffset::new(0)).unwrap();
+    image.flush().unwrap();
+    assert!(marked(&storage), "a flush of an allocation");
+    image.flush().unwrap();
+    assert!(!marked(&storage), "a flush with nothing pending");
+    image.write_at(&[2; 512], GuestOffset::new(0)).unwrap();
+    image.flush().unwrap();
+    assert!(!marked(&storage), "a flush of an in-place write");
+}
+
+#[test]
+fn close_and_drop_clear_the_mark_and_cut_the_file() {
+    for drop_it in [false, true] {
+        let (storage, image) = image();
+        image.write_at(&[1; 4096], GuestOffset::new(0)).unwrap();
+        image.flush().unwrap();
+        if drop_it {
+            drop(image)
+        } else {
+            image.close().unwrap()
+        }
+        assert!(!marked(&storage));
+        // Header, L1 (2), L2 (2), one data cluster.
+        assert_eq!(storage.len().unwrap(), 6 * 4096);
+    }
+}
+
+#[test]
+fn maintain_flushes_after_five_seconds_and_clears_the_mark_five_later() {
+    let (storage, image) = image();
+    let start = Instant::now();
+    let after = |seconds| start + Duration::from_secs(seconds);
+    assert_eq!(image.maintain(start).unwrap(), None, "nothing waits");
+    image.write_at(&[1; 512], GuestOffset::new(0)).unwrap();
+    assert_eq!(image.maintain(after(1)).unwrap(), Some(after(6)));
+    assert_eq!(image.maintain(after(5)).unwrap(), Some(after(6)), "too early changes nothing");
+    assert!(!marked(&storage));
+    assert_eq!(image.maintain(after(6)).unwrap(), Some(after(11)));
+    assert!(marked(&storage), "flushed");
+    assert_eq!(image.maintain(after(11)).unwrap(), None);
+    assert!(!marked(&storage), "cleared");
+}
+
+#[test]
+fn an_overlay_is_never_marked() {
+    let storage = new_storage(small_geometry(), DISK, true);
+    let gate = Holds(Some(Arc::new(Bytes(vec![7; 8192]))));
+    let image = open(storage.clone(), &gate);
+    image.write_at(&[1; 512], GuestOffset::new(512)).unwrap();
+    image.flush().unwrap();
+    assert!(!marked(&storage));
+}
+
+// spec-test: QED-CONS-01
+#[test]
+fn a_dirty_image_opens_for_writing_only_through_the_hook() {
+    let storage = new_storage(small_geometry(), DISK, false);
+    set_bits(&storage, 16, Features::NEED_CHECK.bits());
+    let refused = Image::open(storage.clone(), &context(&RefuseBacking));
+    assert!(matches!(refused, Err(OpenError::NeedsRecovery)));
+
+    let with_hook =
+        |hook: &dyn Fn(&dyn Storage) -> Result<(), Box<dyn std::error::Error + Send + Sync>>| {
+            let recovery = RecoveryPolicy::Run(hook);
+            let context = WriteContext { recovery, ..context(&RefuseBacking) };
+            Image::open(storage.clone(), &context).map(drop)
+        };
+    assert!(matches!(with_hook(&|_| Ok(())), Err(OpenError::StillDirty)));
+    assert!(matches!(with_hook(&|_| Err("cross-linked".into())), Err(OpenError::Recovery(_))));
+    let calls = AtomicU32::new(0);
+    let mend = |storage: &dyn Storage| {
+        calls.fetch_add(1, Ordering::Relaxed);
+        Ok(storage.write_at(&0_u64.to_le_bytes(), 16)?)
+    };
+    with_hook(&mend).unwrap();
+    with_hook(&mend).unwrap();
+    assert_eq!(calls.load(Ordering::Relaxed), 1, "a clean image runs no hook");
+}
+
+// spec-test: QED-FEAT-01
+#[test]
+fn every_feature_bit_that_is_not_classic_refuses_both_ways_to_open() {
+    for bit in 3..64 {
+        let storage = new_storage(small_geometry(), DISK, false);
+        set_bits(&storage, 16, 1 << bit);
+        let before = storage.to_vec();
+        let read = ReadContext::new(&RefuseBacking, LockPolicy::None);
+        for error in [
+            ReadOnlyImage::open(storage.clone(), &read).unwrap_err(),
+            Image::open(storage.clone(), &context(&RefuseBacking)).unwrap_err(),
+        ] {
+            assert!(error.to_string().contains(&format!("feature bit {bit}")), "{error}");
+        }
+        assert!(storage.to_vec() == before);
+    }
+}
+
+// spec-test: QED-FEAT-03
+#[test]
+fn autoclear_bits_are_cleared_for_writing_and_kept_for_reading() {
+    for bit in 0..64 {
+        let storage = new_storage(small_geometry(), DISK, false);
+        set_bits(&storage, 32, 1 << bit);
+        set_bits(&storage, 24, 1 << bit);
+        let before = storage.to_vec();
+        let read = ReadContext::new(&RefuseBacking, LockPolicy::None);
+        drop(ReadOnlyImage::open(storage.clone(), &read).unwrap());
+        assert!(storage.to_vec() == before, "reading writes nothing");
+        drop(open(storage.clone(), &RefuseBacking));
+        let after = storage.to_vec();
+        assert_eq!(after[32..40], [0; 8], "autoclear bit {bit}");
+        assert_eq!(after[24..32], before[24..32], "compatible bits are kept");
+    }
+}

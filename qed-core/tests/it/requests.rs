@@ -1,0 +1,93 @@
+//! Plan, perform, commit: the caller does the I/O, abandons it, or maps.
+
+use qed_core::{BackingFile, ExtentKind, GuestExtentKind, ImageError, Prepared, RefuseBacking};
+use qed_io::Storage;
+use qed_spec::GuestOffset;
+
+use crate::support::{Bytes, Holds, new_storage, open, small_geometry};
+
+const CLUSTER: u64 = 4096;
+const DISK: u64 = 1 << 20;
+
+#[test]
+fn an_abandoned_allocation_is_invisible_and_its_space_is_used_again() {
+    let storage = new_storage(small_geometry(), DISK, false);
+    let image = open(storage.clone(), &RefuseBacking);
+    let at = GuestOffset::new(CLUSTER + 512);
+    for _ in 0..100 {
+        let request = image.request();
+        let Prepared::Allocating(allocation) = request.prepare(at, 512).unwrap() else {
+            panic!("the cluster is unallocated");
+        };
+        storage.write_at(&[0xbb; 4096], allocation.host().get() - 512).unwrap();
+    }
+    let mut sector = [1; 512];
+    image.read_at(&mut sector, at).unwrap();
+    assert_eq!(sector, [0; 512]);
+    // The space holds bytes of the abandoned write: what is left of the cluster must be zeroed.
+    image.write_at(&[3; 512], at).unwrap();
+    let mut cluster = [1; CLUSTER as usize];
+    image.read_at(&mut cluster, GuestOffset::new(CLUSTER)).unwrap();
+    assert!(cluster[512..1024] == [3; 512]);
+    assert!(cluster[..512] == [0; 512] && cluster[1024..] == [0; 3072]);
+    image.close().unwrap();
+    assert_eq!(storage.len().unwrap(), 6 * CLUSTER, "one data cluster");
+}
+
+#[test]
+fn extents_name_the_layer_that_decides() {
+    let storage = new_storage(small_geometry(), DISK, true);
+    let gate = Holds(Some(std::sync::Arc::new(Bytes(vec![7; 8 * CLUSTER as usize]))));
+    let image = open(storage, &gate);
+    image.write_at(&[1; 2 * CLUSTER as usize], GuestOffset::new(CLUSTER)).unwrap();
+    image.write_zeroes(GuestOffset::new(4 * CLUSTER), CLUSTER).unwrap();
+    let data = match image.map(GuestOffset::new(CLUSTER + 5), DISK / 2).unwrap() {
+        extent if extent.len == 2 * CLUSTER - 5 => extent.kind,
+        extent => panic!("{extent:?}"),
+    };
+    let ExtentKind::Data(host) = data else { panic!("{data:?}") };
+    let at = |offset, len, depth, kind| {
+        let extent = image.extent_at(offset, len).unwrap();
+        assert_eq!((extent.depth, extent.kind), (depth, kind), "{offset:#x}");
+        extent.len
+    };
+    let below = GuestExtentKind::Data { host_offset: 0 };
+    assert_eq!(at(0, DISK, 1, below), CLUSTER);
+    let here = GuestExtentKind::Data { host_offset: host.get() - 5 };
+    assert_eq!(at(CLUSTER, DISK, 0, here), 2 * CLUSTER);
+    assert_eq!(at(4 * CLUSTER, DISK, 0, GuestExtentKind::Zero), CLUSTER);
+    assert_eq!(at(100 * CLUSTER, CLUSTER, 1, GuestExtentKind::Zero), CLUSTER);
+}
+
+#[test]
+fn requests_past_the_end_change_nothing() {
+    let storage = new_storage(small_geometry(), DISK, false);
+    let image = open(storage.clone(), &RefuseBacking);
+    let before = storage.to_vec();
+    for (at, len) in [(DISK, 1), (DISK - 511, 512), (u64::MAX, 2), (0, DISK + 1)] {
+        let at = GuestOffset::new(at);
+        let buf = vec![1; len as usize];
+        for error in [
+            image.write_at(&buf, at).unwrap_err(),
+            image.write_zeroes(at, len).unwrap_err(),
+            image.map(at, len).unwrap_err(),
+            image.request().prepare(at, len).map(drop).unwrap_err(),
+        ] {
+            assert!(matches!(error, ImageError::OutOfRange { .. }), "{error}");
+        }
+    }
+    assert!(storage.to_vec() == before);
+}
+
+// spec-test: QED-RW-05
+#[test]
+fn a_partial_write_over_a_zero_cluster_is_filled_with_zeros() {
+    let storage = new_storage(small_geometry(), DISK, true);
+    let gate = Holds(Some(std::sync::Arc::new(Bytes(vec![7; DISK as usize]))));
+    let image = open(storage, &gate);
+    image.write_zeroes(GuestOffset::new(0), CLUSTER).unwrap();
+    image.write_at(&[1; 512], GuestOffset::new(1024)).unwrap();
+    let mut cluster = [9; 4096];
+    image.read_at(&mut cluster, GuestOffset::new(0)).unwrap();
+    assert!(cluster[..1024] == [0; 1024] && cluster[1536..] == [0; 2560]);
+}
