@@ -3,6 +3,7 @@
 use core::fmt;
 
 use crate::error::BackingNameError;
+use crate::len::wide;
 
 /// Longest backing file name in bytes that QEMU writes and reads.
 pub const MAX_BACKING_NAME_LEN_BYTES: usize = 4095;
@@ -22,10 +23,10 @@ impl<'a> BackingName<'a> {
             return Err(BackingNameError::Empty);
         }
         if bytes.len() > MAX_BACKING_NAME_LEN_BYTES {
-            return Err(BackingNameError::TooLong { found: len_u64(bytes) });
+            return Err(BackingNameError::TooLong { found: wide(bytes.len()) });
         }
         if let Some(at) = bytes.iter().position(|byte| *byte == 0) {
-            return Err(BackingNameError::Nul { at: len_u64(bytes.get(..at).unwrap_or_default()) });
+            return Err(BackingNameError::Nul { at: wide(at) });
         }
         Ok(Self(bytes))
     }
@@ -47,9 +48,4 @@ impl fmt::Display for BackingName<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.0.escape_ascii())
     }
-}
-
-#[expect(clippy::as_conversions, reason = "usize is at most 64 bits wide")]
-const fn len_u64(bytes: &[u8]) -> u64 {
-    bytes.len() as u64
 }

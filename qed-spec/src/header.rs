@@ -8,6 +8,7 @@ use crate::backing_name::{BackingName, MAX_BACKING_NAME_LEN_BYTES};
 use crate::error::{BackingNameError, HeaderError};
 use crate::features::{AutoclearFeatures, CompatFeatures, Features};
 use crate::geometry::Geometry;
+use crate::len::wide;
 use crate::parse;
 use crate::raw::{HEADER_LEN_BYTES, RawHeader};
 
@@ -59,7 +60,7 @@ impl Header {
     /// whose meaning they might change.
     pub fn parse(bytes: &[u8], file_len: u64, supported: Features) -> Result<Self, HeaderError> {
         let (_, raw) = parse::raw_header(bytes)
-            .map_err(|_| HeaderError::Truncated { found: len_u64(bytes) })?;
+            .map_err(|_| HeaderError::Truncated { found: wide(bytes.len()) })?;
         // spec: QED-HDR-02
         if raw.magic != RawHeader::MAGIC {
             return Err(HeaderError::Magic { found: raw.magic });
@@ -185,6 +186,14 @@ impl Header {
             .then_some((self.backing_name_offset, self.backing_name_len))
     }
 
+    /// Whether the backing file name has bytes in `start..end` of the image.
+    pub(crate) fn backing_name_overlaps(&self, start: u64, end: u64) -> bool {
+        self.backing_name_place().is_some_and(|(offset, len)| {
+            let offset = u64::from(offset);
+            offset < end && offset.saturating_add(len.into()) > start
+        })
+    }
+
     /// The backing file name, from `bytes` that start at byte 0 of the image.
     ///
     /// # Errors
@@ -201,7 +210,7 @@ impl Header {
         let (_, name) = parse::bytes_at(bytes, offset.into(), len.into()).map_err(|_| {
             BackingNameError::NeedMore {
                 needed: u64::from(offset).saturating_add(len.into()),
-                found: len_u64(bytes),
+                found: wide(bytes.len()),
             }
         })?;
         BackingName::new(name).map(Some)
@@ -244,12 +253,12 @@ impl Header {
         if len == 0 {
             return Err(BackingNameError::Empty);
         }
-        if len > len_of_longest_name() {
+        if len > wide(MAX_BACKING_NAME_LEN_BYTES) {
             return Err(BackingNameError::TooLong { found: len });
         }
         let end = offset.saturating_add(len);
         let area_end = self.header_area_len_bytes();
-        if offset < len_of_header() || end > area_end {
+        if offset < wide(HEADER_LEN_BYTES) || end > area_end {
             return Err(BackingNameError::OutsideHeaderArea { offset, end, area_end });
         }
         Ok(())
@@ -270,19 +279,4 @@ fn geometry(raw: &RawHeader) -> Result<Geometry, HeaderError> {
 
 fn narrow(value: u64) -> U32 {
     U32::new(u32::try_from(value).expect("cluster and table sizes were u32 when checked"))
-}
-
-#[expect(clippy::as_conversions, reason = "usize is at most 64 bits wide")]
-const fn len_u64(bytes: &[u8]) -> u64 {
-    bytes.len() as u64
-}
-
-#[expect(clippy::as_conversions, reason = "a constant")]
-const fn len_of_longest_name() -> u64 {
-    MAX_BACKING_NAME_LEN_BYTES as u64
-}
-
-#[expect(clippy::as_conversions, reason = "a constant")]
-const fn len_of_header() -> u64 {
-    HEADER_LEN_BYTES as u64
 }

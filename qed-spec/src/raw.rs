@@ -8,6 +8,15 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 /// Length of the header structure in bytes; the header *area* is `header_size` clusters.
 pub const HEADER_LEN_BYTES: usize = size_of::<RawHeader>();
 
+/// Length of one copy of the extension superblock in bytes.
+pub const SUPERBLOCK_LEN_BYTES: usize = size_of::<RawSuperblock>();
+
+/// Room for the sections of a superblock in bytes, their heads and padding included.
+pub const SECTIONS_LEN_BYTES: usize = 4048;
+
+/// Length of the anchor in bytes.
+pub const ANCHOR_LEN_BYTES: usize = size_of::<RawAnchor>();
+
 /// One slot of an L1 or L2 table as it lies on disk.
 pub type TableEntry = U64;
 
@@ -47,7 +56,87 @@ impl RawHeader {
     pub const MAGIC: [u8; 4] = *b"QED\0";
 }
 
+/// One copy of the extension superblock.
+// spec: QED-SB-02
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
+)]
+#[repr(C)]
+pub struct RawSuperblock {
+    /// `QEDX`.
+    pub magic: [u8; 4],
+    /// Version of the layout.
+    pub version: U32,
+    /// CRC-32C of all bytes of the copy, these four taken as zeros.
+    pub crc32c: U32,
+    /// Bytes of `sections` in use, a multiple of 8.
+    pub sections_len: U32,
+    /// Number of the write that made this copy, from 1.
+    pub generation: U64,
+    /// Identity of the image.
+    pub uuid: [u8; 16],
+    /// Random number of the current run of the journal and its kin.
+    pub epoch: U64,
+    /// Typed sections, then zeros.
+    pub sections: [u8; SECTIONS_LEN_BYTES],
+}
+
+impl RawSuperblock {
+    /// The magic bytes of every superblock.
+    pub const MAGIC: [u8; 4] = *b"QEDX";
+    /// The version that this crate reads and writes.
+    pub const VERSION: u32 = 1;
+}
+
+/// What precedes the payload of a superblock section.
+// spec: QED-SB-05
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
+)]
+#[repr(C)]
+pub struct RawSectionHead {
+    /// What the payload means.
+    pub kind: U32,
+    /// Bytes of the payload, without the zeros that pad it to a multiple of 8.
+    pub len: U32,
+}
+
+/// The anchor of an image whose cluster 0 is too small for superblocks.
+// spec: QED-SB-19
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
+)]
+#[repr(C)]
+pub struct RawAnchor {
+    /// `QEDA`.
+    pub magic: [u8; 4],
+    /// Version of the layout.
+    pub version: U32,
+    /// CRC-32C of all bytes of the anchor, these four taken as zeros.
+    pub crc32c: U32,
+    /// CRC-32C of the backing file name that `format` describes.
+    pub name_crc32c: U32,
+    /// Host offsets of superblock copies A and B in bytes; both 0 where there are none.
+    pub superblocks: [U64; 2],
+    /// Format of the backing file in ASCII, then zeros; all zero where none is stored.
+    pub format: [u8; 32],
+    /// Zeros.
+    pub reserved: [u8; 448],
+}
+
+impl RawAnchor {
+    /// The magic bytes of every anchor.
+    pub const MAGIC: [u8; 4] = *b"QEDA";
+    /// The version that this crate reads and writes.
+    pub const VERSION: u32 = 1;
+}
+
 const _: () = assert!(size_of::<RawHeader>() == 64);
 const _: () = assert!(offset_of!(RawHeader, features) == 16);
 const _: () = assert!(offset_of!(RawHeader, l1_table_offset) == 40);
 const _: () = assert!(offset_of!(RawHeader, backing_filename_offset) == 56);
+const _: () = assert!(size_of::<RawSuperblock>() == 4096);
+const _: () = assert!(offset_of!(RawSuperblock, generation) == 16);
+const _: () = assert!(offset_of!(RawSuperblock, sections) == 48);
+const _: () = assert!(size_of::<RawAnchor>() == 512);
+const _: () = assert!(offset_of!(RawAnchor, format) == 32);

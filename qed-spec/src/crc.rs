@@ -1,0 +1,26 @@
+//! The one checksum of the format. It knows bytes, not what they mean.
+
+use crc::{CRC_32_ISCSI, Crc};
+
+/// CRC-32C, also called Castagnoli.
+static CRC32C: Crc<u32> = Crc::<u32>::new(&CRC_32_ISCSI);
+
+/// Where a block keeps its own checksum: after magic and version, in every version of every block.
+const FIELD: core::ops::Range<usize> = 8..12;
+
+/// The checksum of `bytes`.
+pub(crate) fn crc32c(bytes: &[u8]) -> u32 {
+    CRC32C.checksum(bytes)
+}
+
+/// The checksum of a block whose own checksum field counts as zeros.
+// spec: QED-SB-03
+pub(crate) fn crc32c_of_block(block: &[u8]) -> u32 {
+    let (before, rest) = block.split_at_checked(FIELD.start).unwrap_or((block, &[]));
+    let (_, after) = rest.split_at_checked(FIELD.len()).unwrap_or_default();
+    let mut digest = CRC32C.digest();
+    digest.update(before);
+    digest.update(&[0; 4]);
+    digest.update(after);
+    digest.finalize()
+}

@@ -1,0 +1,148 @@
+//! Writing a superblock: from nothing, or from a parsed one with everything kept that is not
+//! changed, sections of unknown types included.
+
+use zerocopy::IntoBytes;
+use zerocopy::little_endian::{U32, U64};
+
+use crate::len::wide;
+use crate::raw::{RawSectionHead, RawSuperblock, SECTIONS_LEN_BYTES, SUPERBLOCK_LEN_BYTES};
+use crate::superblock::backing_format::{MAX_BACKING_FORMAT_LEN_BYTES, StoredBackingFormat};
+use crate::superblock::error::SuperblockFull;
+use crate::superblock::section::{SECTION_HEAD_LEN_BYTES, SectionType, Sections};
+use crate::superblock::{Epoch, Generation, ImageUuid, Superblock, checksum};
+
+/// The next superblock of an image, 4 KiB of it in place; encoding allocates nothing.
+#[derive(Debug, Clone)]
+pub struct SuperblockBuilder {
+    uuid: ImageUuid,
+    epoch: Epoch,
+    area: Area,
+}
+
+impl SuperblockBuilder {
+    /// A superblock without sections.
+    #[must_use]
+    pub fn new(uuid: ImageUuid, epoch: Epoch) -> Self {
+        Self { uuid, epoch, area: Area::EMPTY }
+    }
+
+    /// A superblock with the identity, the epoch and every section of `current`.
+    // spec: QED-SB-13
+    #[must_use]
+    pub fn from_superblock(current: &Superblock<'_>) -> Self {
+        let mut area = Area::EMPTY;
+        for section in current.sections() {
+            area.push(section.kind(), section.payload()).expect("they fit where they come from");
+        }
+        Self { uuid: current.uuid(), epoch: current.epoch(), area }
+    }
+
+    /// Replaces the epoch.
+    pub fn set_epoch(&mut self, epoch: Epoch) {
+        self.epoch = epoch;
+    }
+
+    /// Adds or replaces the section of this type; the others are kept as they are.
+    ///
+    /// # Errors
+    /// [`SuperblockFull`], and the builder is unchanged.
+    // spec: QED-SB-06
+    pub fn set_section(&mut self, kind: SectionType, payload: &[u8]) -> Result<(), SuperblockFull> {
+        let mut area = Area::EMPTY;
+        let others = self.area.sections().filter(|section| section.kind() != kind);
+        for section in others.clone().filter(|section| section.kind() < kind) {
+            area.push(section.kind(), section.payload())?;
+        }
+        area.push(kind, payload)?;
+        for section in others.filter(|section| section.kind() > kind) {
+            // Where the room ends is the new section's doing, so the error names that one.
+            area.push(section.kind(), section.payload())
+                .map_err(|full| SuperblockFull { kind, ..full })?;
+        }
+        self.area = area;
+        Ok(())
+    }
+
+    /// Stores the format of the backing file.
+    ///
+    /// # Errors
+    /// As [`SuperblockBuilder::set_section`].
+    // spec: QED-SB-15
+    pub fn set_backing_format(
+        &mut self,
+        stored: &StoredBackingFormat<'_>,
+    ) -> Result<(), SuperblockFull> {
+        let mut payload = [0; 4 + MAX_BACKING_FORMAT_LEN_BYTES];
+        let (crc, format) = (stored.name_crc32c().to_le_bytes(), stored.format().as_bytes());
+        for (slot, byte) in payload.iter_mut().zip(crc.iter().chain(format)) {
+            *slot = *byte;
+        }
+        let len = crc.len().saturating_add(format.len());
+        self.set_section(SectionType::BACKING_FORMAT, payload.get(..len).unwrap_or_default())
+    }
+
+    /// Removes the section of this type, if there is one.
+    pub fn remove_section(&mut self, kind: SectionType) {
+        let mut area = Area::EMPTY;
+        for section in self.area.sections().filter(|section| section.kind() != kind) {
+            area.push(section.kind(), section.payload()).expect("fewer sections than before");
+        }
+        self.area = area;
+    }
+
+    /// The 4096 bytes of the copy, checksum included; [`Superblock::parse`] reads them back.
+    ///
+    /// Which generation to use and where to write is [`crate::SuperblockChoice::next_write`].
+    // spec: QED-SB-02, QED-SB-03
+    #[must_use]
+    pub fn encode(&self, generation: Generation) -> [u8; SUPERBLOCK_LEN_BYTES] {
+        let mut raw = RawSuperblock {
+            magic: RawSuperblock::MAGIC,
+            version: U32::new(RawSuperblock::VERSION),
+            crc32c: U32::ZERO,
+            sections_len: narrow(self.area.len),
+            generation: U64::new(generation.get()),
+            uuid: *self.uuid.as_bytes(),
+            epoch: U64::new(self.epoch.get()),
+            sections: self.area.bytes,
+        };
+        raw.crc32c = U32::new(checksum(&raw));
+        zerocopy::transmute!(raw)
+    }
+}
+
+/// Sections as they lie in a superblock: well formed, ascending, zeros behind them.
+#[derive(Debug, Clone)]
+struct Area {
+    bytes: [u8; SECTIONS_LEN_BYTES],
+    len: usize,
+}
+
+impl Area {
+    const EMPTY: Self = Self { bytes: [0; SECTIONS_LEN_BYTES], len: 0 };
+
+    fn sections(&self) -> Sections<'_> {
+        let used = self.bytes.get(..self.len).unwrap_or_default();
+        Sections::checked(used).expect("`push` keeps sections well formed and callers sort them")
+    }
+
+    /// Appends a section; its type must be above those before it.
+    fn push(&mut self, kind: SectionType, payload: &[u8]) -> Result<(), SuperblockFull> {
+        let free = SECTIONS_LEN_BYTES.saturating_sub(self.len);
+        let payload_end = SECTION_HEAD_LEN_BYTES.saturating_add(payload.len());
+        let needed = payload_end.checked_next_multiple_of(8).unwrap_or(usize::MAX);
+        let full = SuperblockFull { kind, needed: wide(needed), free: wide(free) };
+        let end = self.len.checked_add(needed).ok_or(full)?;
+        let room = self.bytes.get_mut(self.len..end).ok_or(full)?;
+        let head = RawSectionHead { kind: U32::new(kind.get()), len: narrow(payload.len()) };
+        for (slot, byte) in room.iter_mut().zip(head.as_bytes().iter().chain(payload)) {
+            *slot = *byte;
+        }
+        self.len = end;
+        Ok(())
+    }
+}
+
+fn narrow(len: usize) -> U32 {
+    U32::new(u32::try_from(len).expect("at most the length of a superblock"))
+}
