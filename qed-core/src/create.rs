@@ -49,17 +49,31 @@ impl CreateOptions {
 /// Options that break a rule are found before anything is written.
 // spec: QED-HDR-01, QED-BACK-01
 pub fn create(storage: &dyn Storage, options: &CreateOptions) -> Result<Header, CreateError> {
+    let (header, front) = header_area(options)?;
+    storage.set_len(0)?;
+    storage.set_len(empty_len(options.geometry))?;
+    storage.flush()?;
+    storage.write_at(&front, 0)?;
+    storage.flush()?;
+    Ok(header)
+}
+
+/// The header of a new image and the first bytes of its header area: the header, then the backing
+/// file name. For writers that fill an image before its header makes it one.
+///
+/// # Errors
+/// Options that break a rule.
+pub fn header_area(options: &CreateOptions) -> Result<(Header, Vec<u8>), CreateError> {
     check_size(options.image_size)?;
     let geometry = options.geometry;
-    let cluster = geometry.cluster_size_bytes();
-    let file_len = cluster + geometry.table_size_bytes();
+    let file_len = empty_len(geometry);
     let fields = HeaderFields {
         geometry,
         header_size_clusters: 1,
         features: Features::empty(),
         compat_features: CompatFeatures::empty(),
         autoclear_features: AutoclearFeatures::empty(),
-        l1_table_offset: HostOffset::new(cluster),
+        l1_table_offset: HostOffset::new(geometry.cluster_size_bytes()),
         image_size: options.image_size,
     };
     let mut header = Header::new(fields, file_len)?;
@@ -70,13 +84,12 @@ pub fn create(storage: &dyn Storage, options: &CreateOptions) -> Result<Header, 
         front.extend_from_slice(name.as_bytes());
     }
     front[..HEADER_LEN_BYTES].copy_from_slice(&header.encode());
+    Ok((header, front))
+}
 
-    storage.set_len(0)?;
-    storage.set_len(file_len)?;
-    storage.flush()?;
-    storage.write_at(&front, 0)?;
-    storage.flush()?;
-    Ok(header)
+/// Bytes of the file of an image without data: one cluster of header area and the L1 table.
+fn empty_len(geometry: Geometry) -> u64 {
+    geometry.cluster_size_bytes() + geometry.table_size_bytes()
 }
 
 fn with_backing(

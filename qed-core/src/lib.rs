@@ -53,7 +53,7 @@ pub use backing::{
     BackingError, BackingFile, BackingFormat, BackingGate, BackingRequest, GateError, GuestExtent,
     GuestExtentKind, RefuseBacking,
 };
-pub use create::{CreateBacking, CreateOptions, create};
+pub use create::{CreateBacking, CreateOptions, create, header_area};
 pub use error::{
     CorruptTable, CreateError, ImageError, IoAction, OpenError, ResizeError, SetBackingError,
 };
