@@ -1,50 +1,83 @@
-//! Storage in memory: a growable vector of bytes behind a lock. For tests, fuzzing and small images.
+//! Storage in memory: bytes behind a lock, as a regular file or as a block device behaves.
+//!
+//! For tests, fuzzing and small images; knows no operating system.
 
 use std::io;
 use std::ops::Range;
-use std::sync::{PoisonError, RwLock};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::lock::{ImageLock, LockError};
 use crate::storage::{Growth, RunKind, Storage, StorageRun};
 
-/// An image in memory; behaves as a regular file on a file system without holes.
-#[derive(Debug, Default)]
+/// An image in memory.
+///
+/// Flushing does nothing, every lock is granted and no run is known to be a hole.
+#[derive(Debug)]
 pub struct MemoryStorage {
     bytes: RwLock<Vec<u8>>,
+    growth: Growth,
 }
 
 impl MemoryStorage {
-    /// A storage that holds `bytes`.
+    /// A storage that holds `bytes` and grows as a regular file does.
     #[must_use]
-    pub fn new(bytes: Vec<u8>) -> Self {
-        Self { bytes: RwLock::new(bytes) }
+    pub const fn new(bytes: Vec<u8>) -> Self {
+        Self { bytes: RwLock::new(bytes), growth: Growth::Zeros }
+    }
+
+    /// A storage that holds `bytes` and behaves as a block device of that capacity: its length is
+    /// fixed and what was never written is stale.
+    #[must_use]
+    pub const fn device(bytes: Vec<u8>) -> Self {
+        Self { bytes: RwLock::new(bytes), growth: Growth::Stale }
     }
 
     /// A copy of all bytes.
     #[must_use]
     pub fn to_vec(&self) -> Vec<u8> {
-        self.bytes.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.read().clone()
     }
 
-    fn grown(&self, end: u64) -> io::Result<std::sync::RwLockWriteGuard<'_, Vec<u8>>> {
-        let end = usize::try_from(end).map_err(|_| io::ErrorKind::FileTooLarge)?;
-        let mut bytes = self.bytes.write().unwrap_or_else(PoisonError::into_inner);
-        if bytes.len() < end {
-            let more = end - bytes.len();
-            bytes.try_reserve(more).map_err(|_| io::ErrorKind::OutOfMemory)?;
-            bytes.resize(end, 0);
+    // A writer that panics leaves plain bytes behind, so a poisoned lock is as good as any.
+    fn read(&self) -> RwLockReadGuard<'_, Vec<u8>> {
+        self.bytes.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Vec<u8>> {
+        self.bytes.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs `change` on the bytes of a range that is not empty, grown to hold it.
+    fn change(&self, range: Range<u64>, change: impl FnOnce(&mut [u8])) -> io::Result<()> {
+        let range = usize_range(&range).ok_or(io::ErrorKind::FileTooLarge)?;
+        let mut bytes = self.write();
+        if bytes.len() < range.end {
+            if self.growth == Growth::Stale {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            resize(&mut bytes, range.end)?;
         }
-        Ok(bytes)
+        change(&mut bytes[range]);
+        Ok(())
+    }
+}
+
+impl Default for MemoryStorage {
+    fn default() -> Self {
+        Self::new(Vec::new())
     }
 }
 
 impl Storage for MemoryStorage {
     fn len(&self) -> io::Result<u64> {
-        Ok(self.bytes.read().unwrap_or_else(PoisonError::into_inner).len() as u64)
+        Ok(self.read().len() as u64)
     }
 
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
-        let bytes = self.bytes.read().unwrap_or_else(PoisonError::into_inner);
+        if buf.is_empty() {
+            return Ok(());
+        }
+        let bytes = self.read();
         let range = usize_range(&(offset..offset.saturating_add(buf.len() as u64)));
         let from = range.and_then(|r| bytes.get(r)).ok_or(io::ErrorKind::UnexpectedEof)?;
         buf.copy_from_slice(from);
@@ -52,17 +85,20 @@ impl Storage for MemoryStorage {
     }
 
     fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
+        if buf.is_empty() {
+            return Ok(());
+        }
         let end = offset.checked_add(buf.len() as u64).ok_or(io::ErrorKind::FileTooLarge)?;
-        let mut bytes = self.grown(end)?;
-        let range = usize_range(&(offset..end)).ok_or(io::ErrorKind::FileTooLarge)?;
-        bytes[range].copy_from_slice(buf);
-        Ok(())
+        self.change(offset..end, |bytes| bytes.copy_from_slice(buf))
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        let mut bytes = self.grown(len)?;
-        bytes.truncate(usize::try_from(len).map_err(|_| io::ErrorKind::FileTooLarge)?);
-        Ok(())
+        let len = usize::try_from(len).map_err(|_| io::ErrorKind::FileTooLarge)?;
+        let mut bytes = self.write();
+        if self.growth == Growth::Stale && bytes.len() != len {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        resize(&mut bytes, len)
     }
 
     fn flush(&self) -> io::Result<()> {
@@ -70,17 +106,17 @@ impl Storage for MemoryStorage {
     }
 
     fn write_zeroes(&self, range: Range<u64>) -> io::Result<()> {
-        let mut bytes = self.grown(range.end)?;
-        let range = usize_range(&range).ok_or(io::ErrorKind::FileTooLarge)?;
-        bytes[range].fill(0);
-        Ok(())
+        if range.is_empty() {
+            return Ok(());
+        }
+        self.change(range, |bytes| bytes.fill(0))
     }
 
     fn punch_hole(&self, range: Range<u64>) -> io::Result<bool> {
-        let mut bytes = self.bytes.write().unwrap_or_else(PoisonError::into_inner);
-        let end = range.end.min(bytes.len() as u64);
-        if let Some(range) = usize_range(&(range.start..end)).filter(|r| r.start < r.end) {
-            bytes[range].fill(0);
+        let mut bytes = self.write();
+        let inside = range.start..range.end.min(bytes.len() as u64);
+        if let Some(inside) = usize_range(&inside).filter(|r| !r.is_empty()) {
+            bytes[inside].fill(0);
         }
         Ok(true)
     }
@@ -90,7 +126,7 @@ impl Storage for MemoryStorage {
     }
 
     fn growth(&self) -> Growth {
-        Growth::Zeros
+        self.growth
     }
 
     fn lock(&self, _lock: ImageLock) -> Result<(), LockError> {
@@ -98,6 +134,55 @@ impl Storage for MemoryStorage {
     }
 }
 
+fn resize(bytes: &mut Vec<u8>, len: usize) -> io::Result<()> {
+    let more = len.saturating_sub(bytes.len());
+    bytes.try_reserve(more).map_err(|_| io::ErrorKind::OutOfMemory)?;
+    bytes.resize(len, 0);
+    Ok(())
+}
+
 fn usize_range(range: &Range<u64>) -> Option<Range<usize>> {
     Some(usize::try_from(range.start).ok()?..usize::try_from(range.end).ok()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_keeps_its_length() {
+        let device = MemoryStorage::device(vec![7; 1024]);
+        let kind = |result: io::Result<()>| result.map_err(|error| error.kind());
+        assert_eq!(kind(device.set_len(1024)), Ok(()));
+        assert_eq!(kind(device.set_len(1023)), Err(io::ErrorKind::Unsupported));
+        assert_eq!(kind(device.write_at(&[1; 8], 1020)), Err(io::ErrorKind::StorageFull));
+        assert_eq!(kind(device.write_zeroes(1000..1025)), Err(io::ErrorKind::StorageFull));
+        assert_eq!(device.growth(), Growth::Stale);
+        assert_eq!(device.to_vec(), vec![7; 1024]);
+    }
+
+    #[test]
+    fn empty_transfers_do_nothing_anywhere() {
+        let memory = MemoryStorage::new(vec![7; 4]);
+        memory.read_at(&mut [], u64::MAX).unwrap();
+        memory.write_at(&[], 9).unwrap();
+        memory.write_zeroes(9..9).unwrap();
+        assert!(memory.punch_hole(2..2).unwrap());
+        assert_eq!(memory.to_vec(), [7; 4]);
+    }
+
+    #[test]
+    fn what_does_not_fit_in_memory_is_an_error() {
+        let memory = MemoryStorage::default();
+        for result in [
+            memory.set_len(u64::MAX),
+            memory.write_at(&[1], u64::MAX),
+            memory.write_at(&[1], u64::MAX - 1),
+            memory.write_zeroes(0..u64::MAX),
+        ] {
+            let kind = result.unwrap_err().kind();
+            assert!(matches!(kind, io::ErrorKind::OutOfMemory | io::ErrorKind::FileTooLarge));
+        }
+        assert!(memory.is_empty().unwrap());
+    }
 }

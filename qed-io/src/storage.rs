@@ -3,7 +3,7 @@
 //! Owns the contracts that every implementation keeps; knows neither files nor formats.
 
 use std::fmt::Debug;
-use std::io;
+use std::io::{self, IoSlice};
 use std::ops::Range;
 
 use crate::lock::{ImageLock, LockError};
@@ -12,7 +12,9 @@ use crate::lock::{ImageLock, LockError};
 ///
 /// Offsets and lengths are in bytes and need no alignment; an implementation that has alignment
 /// rules of its own (`O_DIRECT`) keeps them inside. Reads and writes are exact: they transfer the
-/// whole buffer or fail. Writes that overlap in time and place have no defined order.
+/// whole buffer or fail. An empty transfer or range does nothing, wherever it lies. Operations that
+/// overlap in time and place have no defined order; bytes outside the range of an operation are
+/// never touched by it.
 pub trait Storage: Debug + Send + Sync {
     /// The current length in bytes; for a block device its capacity.
     ///
@@ -41,6 +43,22 @@ pub trait Storage: Debug + Send + Sync {
     /// # Errors
     /// The operating system's error; part of the range may then hold the new bytes.
     fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<()>;
+
+    /// Writes all bytes of `bufs`, one after the other, at `offset`, as [`Storage::write_at`] does.
+    ///
+    /// For callers that have the parts of one write in several places; a file writes them in one
+    /// system call. The slices themselves are unspecified afterwards.
+    ///
+    /// # Errors
+    /// As [`Storage::write_at`].
+    fn write_vectored_at(&self, bufs: &mut [IoSlice<'_>], offset: u64) -> io::Result<()> {
+        let mut at = offset;
+        for buf in bufs {
+            self.write_at(buf, at)?;
+            at = at.checked_add(buf.len() as u64).ok_or(io::ErrorKind::FileTooLarge)?;
+        }
+        Ok(())
+    }
 
     /// Sets the length. New bytes read as zeros. Durable after the next [`Storage::flush`].
     ///

@@ -1,0 +1,264 @@
+//! Storage in a regular file or a block device.
+//!
+//! Owns one open file description and decides which way each operation takes; the ways are in the
+//! modules below. Knows no image format.
+
+mod aligned;
+mod direct;
+mod open;
+mod range_locks;
+mod space;
+mod transfer;
+
+use std::io::{self, IoSlice};
+use std::ops::Range;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Mutex, PoisonError};
+
+use rustix::io::retry_on_intr;
+
+use crate::lock::{ByteLocks, ImageLock, LockError};
+use crate::storage::{Growth, RunKind, Storage, StorageRun};
+use direct::DirectIo;
+use space::Space;
+
+pub use open::{Access, Existing, FileKind, FileOptions, NewFileOptions, OpenError, RefusedKind};
+
+/// How many zero bytes are written at a time where nothing cheaper exists.
+const ZEROS_PER_WRITE: u64 = 256 * 1024;
+
+/// The bytes of one regular file or block device.
+///
+/// All I/O is positional: a file offset that is shared with another owner of the descriptor does
+/// not matter. The image lock ends when the storage is dropped.
+#[derive(Debug)]
+pub struct FileStorage {
+    fd: OwnedFd,
+    kind: FileKind,
+    access: Access,
+    identity: FileIdentity,
+    was_created: bool,
+    direct: Option<DirectIo>,
+    space: Space,
+    locks: Mutex<ByteLocks>,
+}
+
+/// Which file it is, whatever its name; equal for two hard links and two nodes of one device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct FileIdentity {
+    /// Device number: of the file system that holds a file, or of the block device itself.
+    pub device: u64,
+    /// Inode number; 0, which no file has, for a block device.
+    pub inode: u64,
+}
+
+impl FileStorage {
+    /// Which file this is, for finding an image twice in one chain.
+    #[must_use]
+    pub const fn identity(&self) -> FileIdentity {
+        self.identity
+    }
+
+    /// Regular file or block device.
+    #[must_use]
+    pub const fn kind(&self) -> FileKind {
+        self.kind
+    }
+
+    /// What the storage was opened for.
+    #[must_use]
+    pub const fn access(&self) -> Access {
+        self.access
+    }
+
+    /// Whether the page cache is bypassed (`O_DIRECT`).
+    #[must_use]
+    pub const fn is_direct(&self) -> bool {
+        self.direct.is_some()
+    }
+
+    /// Whether [`FileStorage::create`] made the file, rather than finding it: whoever gives up
+    /// half way may remove such a file and no other.
+    #[must_use]
+    pub const fn was_created(&self) -> bool {
+        self.was_created
+    }
+
+    /// The descriptor, or an error when the storage may only be read.
+    fn for_writing(&self) -> io::Result<BorrowedFd<'_>> {
+        match self.access {
+            Access::ReadWrite => Ok(self.fd.as_fd()),
+            Access::ReadOnly => Err(io::Error::new(
+                io::ErrorKind::PermissionDenied,
+                "the file is open for reading only",
+            )),
+        }
+    }
+
+    /// Makes bytes inside the length read as zeros.
+    fn zero_inside(&self, range: Range<u64>) -> io::Result<()> {
+        let inner = self.space.cheap_part(&range);
+        if !self.cheaply(&inner, Space::zero)? {
+            return self.write_zero_bytes(range);
+        }
+        self.write_zero_bytes(range.start..inner.start)?;
+        self.write_zero_bytes(inner.end..range.end)
+    }
+
+    /// Runs one space operation on a range that may be empty; `false` if nothing was changed.
+    fn cheaply(
+        &self,
+        range: &Range<u64>,
+        operation: impl FnOnce(&Space, BorrowedFd<'_>, &Range<u64>) -> io::Result<bool>,
+    ) -> io::Result<bool> {
+        let fd = self.for_writing()?;
+        if range.is_empty() {
+            return Ok(false);
+        }
+        let _held = self.direct.as_ref().map(|direct| direct.hold(range));
+        operation(&self.space, fd, range)
+    }
+
+    fn write_zero_bytes(&self, range: Range<u64>) -> io::Result<()> {
+        let zeros = vec![0; capped(range.end.saturating_sub(range.start), ZEROS_PER_WRITE)];
+        let mut at = range.start;
+        while at < range.end {
+            let len = capped(range.end - at, ZEROS_PER_WRITE);
+            self.write_at(&zeros[..len], at)?;
+            at += len as u64;
+        }
+        Ok(())
+    }
+}
+
+impl Storage for FileStorage {
+    fn len(&self) -> io::Result<u64> {
+        transfer::length(self.fd.as_fd(), self.kind)
+    }
+
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        if buf.is_empty() {
+            return Ok(());
+        }
+        transfer::end_of(offset, buf.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
+        match &self.direct {
+            Some(direct) => direct.read_at(self.fd.as_fd(), buf, offset),
+            None => transfer::read_exact(self.fd.as_fd(), buf, offset),
+        }
+    }
+
+    fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
+        let fd = self.for_writing()?;
+        if buf.is_empty() {
+            return Ok(());
+        }
+        transfer::end_of(offset, buf.len()).ok_or(io::ErrorKind::FileTooLarge)?;
+        match &self.direct {
+            Some(direct) => direct.write_at(fd, buf, offset),
+            None => transfer::write_all(fd, buf, offset),
+        }
+    }
+
+    fn write_vectored_at(&self, bufs: &mut [IoSlice<'_>], offset: u64) -> io::Result<()> {
+        let fd = self.for_writing()?;
+        let len = bufs.iter().try_fold(0, |sum: usize, buf| sum.checked_add(buf.len()));
+        let end = len.and_then(|len| transfer::end_of(offset, len));
+        end.ok_or(io::ErrorKind::FileTooLarge)?;
+        match &self.direct {
+            // One copy: the parts start and end wherever they like, the device is choosier.
+            Some(_) => self.write_at(&joined(bufs), offset),
+            None => transfer::write_all_vectored(fd, bufs, offset),
+        }
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        let fd = self.for_writing()?;
+        if self.kind == FileKind::BlockDevice {
+            let capacity = self.len()?;
+            return if len == capacity { Ok(()) } else { Err(io::ErrorKind::Unsupported.into()) };
+        }
+        if i64::try_from(len).is_err() {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        let _held = self.direct.as_ref().map(|direct| direct.hold(&(0..u64::MAX)));
+        Ok(retry_on_intr(|| rustix::fs::ftruncate(fd, len))?)
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        Ok(retry_on_intr(|| rustix::fs::fdatasync(&self.fd))?)
+    }
+
+    fn write_zeroes(&self, range: Range<u64>) -> io::Result<()> {
+        self.for_writing()?;
+        if range.is_empty() {
+            return Ok(());
+        }
+        let mut at = range.start;
+        while at < range.end {
+            let run = self.run_at(at)?;
+            if run.len == 0 {
+                break;
+            }
+            let end = range.end.min(at.saturating_add(run.len));
+            // A hole reads as zeros already, and zeroing one would take space for it.
+            if run.kind == RunKind::Data {
+                self.zero_inside(at..end)?;
+            }
+            at = end;
+        }
+        // Growing by a write cannot cut off what another thread writes further out at this
+        // moment, as setting the length could.
+        if self.len()? < range.end { self.write_at(&[0], range.end - 1) } else { Ok(()) }
+    }
+
+    fn punch_hole(&self, range: Range<u64>) -> io::Result<bool> {
+        self.for_writing()?;
+        let inside = range.start..range.end.min(self.len()?);
+        if inside.is_empty() {
+            return Ok(true);
+        }
+        let inner = self.space.cheap_part(&inside);
+        if !self.cheaply(&inner, Space::punch)? {
+            return Ok(false);
+        }
+        self.write_zero_bytes(inside.start..inner.start)?;
+        self.write_zero_bytes(inner.end..inside.end)?;
+        Ok(true)
+    }
+
+    fn run_at(&self, at: u64) -> io::Result<StorageRun> {
+        self.space.run_at(self.fd.as_fd(), at, self.len()?)
+    }
+
+    fn growth(&self) -> Growth {
+        match self.kind {
+            FileKind::Regular => Growth::Zeros,
+            FileKind::BlockDevice => Growth::Stale,
+        }
+    }
+
+    fn lock(&self, lock: ImageLock) -> Result<(), LockError> {
+        let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
+        locks.replace(&self.fd, lock)
+    }
+}
+
+/// Gives the lock back even if the descriptor lives on elsewhere as a duplicate.
+impl Drop for FileStorage {
+    fn drop(&mut self) {
+        // Nobody is left to tell; a lock that stays is one too many, never one too few.
+        let _ = self.lock(ImageLock::NONE);
+    }
+}
+
+fn capped(len: u64, cap: u64) -> usize {
+    usize::try_from(len.min(cap)).expect("the caps are far below 2^32")
+}
+
+fn joined(bufs: &[IoSlice<'_>]) -> Vec<u8> {
+    let mut all = Vec::with_capacity(bufs.iter().map(|buf| buf.len()).sum());
+    for buf in bufs {
+        all.extend_from_slice(buf);
+    }
+    all
+}

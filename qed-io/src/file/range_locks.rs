@@ -1,0 +1,105 @@
+//! Exclusive ranges of one file for the threads of this process, first come first served.
+//!
+//! Owns who waits for whom; knows nothing of files. A direct write reads and rewrites whole
+//! sectors, so two writers of one sector must not meet there.
+
+use std::ops::Range;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+/// The ranges that are held or waited for.
+#[derive(Debug, Default)]
+pub(super) struct RangeLocks {
+    queue: Mutex<Queue>,
+    left: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    next_ticket: u64,
+    /// In the order of their tickets: holders and waiters alike.
+    entries: Vec<(u64, Range<u64>)>,
+}
+
+impl RangeLocks {
+    /// Waits until no earlier caller holds or waits for any of `range`, and holds it then.
+    pub(super) fn hold(&self, range: Range<u64>) -> RangeGuard<'_> {
+        let mut queue = self.queue();
+        let ticket = queue.next_ticket;
+        queue.next_ticket += 1;
+        queue.entries.push((ticket, range));
+        let queue = self
+            .left
+            .wait_while(queue, |queue| queue.must_wait(ticket))
+            .unwrap_or_else(PoisonError::into_inner);
+        drop(queue);
+        RangeGuard { locks: self, ticket }
+    }
+
+    // The queue is whole whenever its mutex is free, so poison means nothing.
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Queue {
+    fn must_wait(&self, ticket: u64) -> bool {
+        let mine = self.entries.iter().position(|entry| entry.0 == ticket);
+        let (earlier, rest) = self.entries.split_at(mine.unwrap_or(0));
+        rest.first().is_some_and(|(_, range)| {
+            earlier.iter().any(|(_, other)| range.start < other.end && other.start < range.end)
+        })
+    }
+}
+
+/// A held range; gives it back when dropped.
+#[derive(Debug)]
+pub(super) struct RangeGuard<'a> {
+    locks: &'a RangeLocks,
+    ticket: u64,
+}
+
+impl Drop for RangeGuard<'_> {
+    fn drop(&mut self) {
+        self.locks.queue().entries.retain(|entry| entry.0 != self.ticket);
+        self.locks.left.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Queues `ranges` as tickets 0, 1, ..; which of them would have to wait.
+    fn waiting(ranges: &[Range<u64>]) -> Vec<bool> {
+        let entries: Vec<_> = (0..).zip(ranges.iter().cloned()).collect();
+        let queue = Queue { next_ticket: entries.len() as u64, entries };
+        (0..queue.next_ticket).map(|ticket| queue.must_wait(ticket)).collect()
+    }
+
+    #[test]
+    fn only_those_wait_who_overlap_an_earlier_one() {
+        assert_eq!(waiting(&[0..5, 5..9, 9..12]), [false, false, false]);
+        assert_eq!(waiting(&[0..6, 5..9]), [false, true]);
+        assert_eq!(waiting(&[5..9, 0..6]), [false, true]);
+        assert_eq!(waiting(&[0..1, 0..u64::MAX, 7..9]), [false, true, true]);
+    }
+
+    #[test]
+    fn threads_on_one_range_take_turns() {
+        let locks = RangeLocks::default();
+        let inside = std::sync::atomic::AtomicU32::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    for start in 0..200 {
+                        let _held = locks.hold(start % 3..10);
+                        let before = inside.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                        assert_eq!(before, 0, "two threads hold overlapping ranges");
+                        inside.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
+                    }
+                });
+            }
+        });
+        assert!(locks.queue().entries.is_empty());
+    }
+}
