@@ -1,1 +1,31 @@
-//! Under construction.
+//! Consistency check and repair of QED images.
+//!
+//! [`check`] reads every table of an image and reports what breaks a rule as data; [`repair`] mends
+//! it; [`recover`] is what a program runs on an image that was not closed, before it writes to it.
+//!
+//! **Invariant:** this crate shares no code with the allocator (`qed-core`): a checker that did
+//! could not convict it. It makes no operating system call; all I/O goes through
+//! [`qed_io::Storage`].
+#![forbid(unsafe_code)]
+
+mod check;
+mod cluster_set;
+mod error;
+mod explain;
+mod finding;
+mod layout;
+mod metadata;
+mod owners;
+mod recover;
+mod repair;
+mod report;
+mod scan;
+mod tables;
+mod unused;
+
+pub use check::{CheckOptions, check};
+pub use error::{CheckError, RecoverError};
+pub use finding::{Class, Finding, FindingKind, Place};
+pub use recover::recover;
+pub use repair::{Repair, repair};
+pub use report::{Counts, Repaired, Report, Statistics};

@@ -1,0 +1,74 @@
+//! Clears the entries that cannot be right whatever else the image holds.
+
+use qed_spec::L1Index;
+
+use super::write::{Changes, flush};
+use crate::cluster_set::ClusterSet;
+use crate::error::CheckError;
+use crate::layout::Data;
+use crate::metadata;
+use crate::report::FindingLog;
+use crate::tables::{PieceBuffer, Tables};
+
+/// Makes unallocated: entries that are unaligned, past the end of the file or name metadata, and L1
+/// slots past the end of the virtual disk. Durable on return.
+///
+/// Tables that overlap others are cleared too: when one of them later gets a copy, the copy must
+/// not bring back an entry that the growing file would give a meaning.
+pub(super) fn run(tables: &Tables<'_>) -> Result<(), CheckError> {
+    let (_, in_tables) = metadata::claim(tables, &mut FindingLog::new(0))?;
+    let mut buffer = PieceBuffer::default();
+    tables.for_each_l1(|l1, value| match tables.layout.table(value) {
+        Ok(Some(table)) => clear_l2(tables, &in_tables, l1, table.start, &mut buffer),
+        _ => Ok(()),
+    })?;
+    clear_l1(tables, &mut buffer)?;
+    flush(tables.storage)
+}
+
+fn clear_l1(tables: &Tables<'_>, buffer: &mut PieceBuffer) -> Result<(), CheckError> {
+    for piece in tables.l1_pieces() {
+        let piece = piece?;
+        let entries = buffer.read(tables, &piece)?;
+        let mut changes = Changes::default();
+        for (index, entry) in entries.iter_mut().enumerate() {
+            let l1 = L1Index::new(piece.first + index as u64);
+            let value = entry.get();
+            if value != 0
+                && (tables.layout.table(value).is_err() || tables.layout.is_beyond_image(l1))
+            {
+                entry.set(0);
+                changes.note(index);
+            }
+        }
+        changes.write(tables.storage, entries, piece.at)?;
+    }
+    Ok(())
+}
+
+fn clear_l2(
+    tables: &Tables<'_>,
+    in_tables: &ClusterSet,
+    l1: L1Index,
+    start: u64,
+    buffer: &mut PieceBuffer,
+) -> Result<(), CheckError> {
+    for piece in tables.l2_pieces(l1, start) {
+        let piece = piece?;
+        let entries = buffer.read(tables, &piece)?;
+        let mut changes = Changes::default();
+        for (index, entry) in entries.iter_mut().enumerate() {
+            let is_wrong = match tables.layout.data(entry.get()) {
+                Ok(Data::Cluster(cluster)) => in_tables.contains(cluster),
+                Ok(Data::None | Data::Zero) => false,
+                Err(_) => true,
+            };
+            if is_wrong {
+                entry.set(0);
+                changes.note(index);
+            }
+        }
+        changes.write(tables.storage, entries, piece.at)?;
+    }
+    Ok(())
+}
