@@ -1,2 +1,88 @@
-//! Under construction.
-fn main() {}
+//! The developer tasks: `cargo xtask NAME`. Owns the list of tasks and nothing of what they do.
+//!
+//! Links none of the workspace's crates: it starts their programs and reads what they print.
+#![forbid(unsafe_code)]
+
+mod bench;
+mod demo_image;
+mod fresh;
+mod lint;
+mod man;
+mod package;
+mod process;
+mod repo;
+mod security;
+mod test;
+mod tidy;
+
+use std::env;
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+
+/// One task: its name, the line that `cargo xtask` prints for it, and what it does with the words
+/// after its name.
+struct Task {
+    name: &'static str,
+    help: &'static str,
+    run: fn(&[String]) -> Result<()>,
+}
+
+const TASKS: &[Task] = &[
+    Task { name: "ci", help: "everything that .ci/run does", run: test::ci },
+    Task { name: "test", help: "./test: install what is missing, run every test", run: test::run },
+    Task {
+        name: "lint",
+        help: "rustfmt, clippy, rustdoc, shellcheck; warnings fail",
+        run: lint::run,
+    },
+    Task { name: "tidy", help: "the rules of this tree that no compiler knows", run: tidy::run },
+    Task { name: "package", help: "cargo package for every published crate", run: package::run },
+    Task { name: "security", help: "write the hostile cases into SECURITY.md", run: security::run },
+    Task { name: "man", help: "make the man pages in target/man and check them", run: man::run },
+    Task {
+        name: "bench",
+        help: "time qed beside qemu-img: bench [--list] [CASE..]",
+        run: bench::run,
+    },
+    Task { name: "demo-image", help: "make docs/demo/ext4.qcow2 anew", run: demo_image::run },
+    Task {
+        name: "fresh",
+        help: "./demo and ./test in new Debian roots (needs root)",
+        run: fresh::run,
+    },
+];
+
+fn main() -> ExitCode {
+    let words: Vec<String> = env::args().skip(1).collect();
+    match dispatch(&words) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(words: &[String]) -> Result<()> {
+    let Some((name, rest)) = words.split_first() else {
+        print_help();
+        bail!("no task is named");
+    };
+    if matches!(name.as_str(), "help" | "-h" | "--help") {
+        print_help();
+        return Ok(());
+    }
+    let Some(task) = TASKS.iter().find(|task| task.name == name) else {
+        print_help();
+        bail!("there is no task {name}");
+    };
+    (task.run)(rest)
+}
+
+fn print_help() {
+    println!("cargo xtask TASK, one of:");
+    for task in TASKS {
+        println!("  {:<12} {}", task.name, task.help);
+    }
+}

@@ -1,0 +1,72 @@
+//! The inputs of the cases: their names, and how each is made when it is not there yet.
+
+mod full_image;
+mod sparse_disk;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::process;
+
+/// An input file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Input {
+    None,
+    /// 4 GiB with 1.6 GiB of data in runs of 64 KiB to 1 MiB, the rest holes.
+    Raw,
+    /// The same disk in QCOW2, as `qemu-img convert` writes it.
+    Qcow2,
+    Qcow2Zlib,
+    Qcow2Zstd,
+    /// A QED image with 10^7 allocated clusters of 64 KiB.
+    TenMillionClusters,
+}
+
+impl Input {
+    /// The file in the folder of inputs.
+    pub(super) fn path(self, dir: &Path) -> PathBuf {
+        dir.join(match self {
+            Self::None => "none",
+            Self::Raw => "disk.raw",
+            Self::Qcow2 => "disk.qcow2",
+            Self::Qcow2Zlib => "disk-zlib.qcow2",
+            Self::Qcow2Zstd => "disk-zstd.qcow2",
+            Self::TenMillionClusters => "full-1e7.qed",
+        })
+    }
+
+    /// Makes the file unless it is there.
+    ///
+    /// # Errors
+    /// It could not be written, or qemu-img failed.
+    pub(super) fn make(self, dir: &Path) -> Result<()> {
+        let path = self.path(dir);
+        if self == Self::None || path.exists() {
+            return Ok(());
+        }
+        fs::create_dir_all(dir).with_context(|| dir.display().to_string())?;
+        eprintln!("making {}", path.display());
+        let unfinished = path.with_extension("unfinished");
+        match self {
+            Self::None => {}
+            Self::Raw => sparse_disk::write(&unfinished)?,
+            Self::Qcow2 => convert_raw(dir, &unfinished, &[])?,
+            Self::Qcow2Zlib => convert_raw(dir, &unfinished, &["-c"])?,
+            Self::Qcow2Zstd => {
+                convert_raw(dir, &unfinished, &["-c", "-o", "compression_type=zstd"])?;
+            }
+            Self::TenMillionClusters => full_image::write(&unfinished, 10_000_000)?,
+        }
+        fs::rename(&unfinished, &path).with_context(|| path.display().to_string())
+    }
+}
+
+fn convert_raw(dir: &Path, output: &Path, options: &[&str]) -> Result<()> {
+    Input::Raw.make(dir)?;
+    let mut command = Command::new("qemu-img");
+    command.args(["convert", "-f", "raw", "-O", "qcow2"]).args(options);
+    process::run(command.arg(Input::Raw.path(dir)).arg(output))
+}

@@ -1,0 +1,82 @@
+//! The rules of this tree that no compiler knows. Owns the list of checks and how a problem is
+//! told; each check lies in a file of its own and sees the tree as a value.
+
+mod clauses;
+mod dependencies;
+mod graph;
+mod heads;
+mod hostile;
+mod leftovers;
+mod licences;
+mod readme;
+mod sizes;
+mod tree;
+
+use std::fmt;
+
+use anyhow::{Result, bail};
+
+use crate::repo;
+use tree::Tree;
+
+/// One broken rule.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Problem {
+    path: String,
+    /// Counted from 1.
+    line: usize,
+    text: String,
+}
+
+impl Problem {
+    fn new(path: impl Into<String>, line: usize, text: impl Into<String>) -> Self {
+        Self { path: path.into(), line, text: text.into() }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}: {}", self.path, self.line, self.text)
+    }
+}
+
+/// Prints every broken rule and fails if there is one.
+pub(crate) fn run(_words: &[String]) -> Result<()> {
+    let problems = problems()?;
+    for problem in &problems {
+        println!("{problem}");
+    }
+    if !problems.is_empty() {
+        bail!("tidy found {} problems", problems.len());
+    }
+    println!("tidy: nothing found");
+    Ok(())
+}
+
+fn problems() -> Result<Vec<Problem>> {
+    let tree = Tree::read()?;
+    let metadata = repo::metadata()?;
+    let mut problems = graph::check(&metadata)?;
+    problems.extend(dependencies::check(&tree, &metadata)?);
+    problems.extend(licences::check(&repo::metadata_of_all()?)?);
+    problems.extend(heads::check(&tree));
+    problems.extend(sizes::check(&tree)?);
+    problems.extend(leftovers::check(&tree));
+    problems.extend(clauses::check(&tree)?);
+    problems.extend(hostile::check(&tree)?);
+    problems.extend(readme::check(&tree)?);
+    problems.sort();
+    Ok(problems)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_tree_keeps_its_rules() {
+        let problems = problems().unwrap();
+        let list: Vec<String> = problems.iter().map(Problem::to_string).collect();
+        assert!(list.is_empty(), "\n{}", list.join("\n"));
+    }
+}
