@@ -1,0 +1,171 @@
+//! Images for measuring: all of the metadata, none of the data, made in the time it takes to write
+//! the tables.
+//!
+//! Owns the layout of a made image. Uses no allocator, so that what is measured is not what made
+//! the input.
+
+use std::error::Error;
+use std::io;
+
+use qed_io::Storage;
+use qed_spec::{
+    AutoclearFeatures, CompatFeatures, Features, Geometry, Header, HeaderError, HeaderFields,
+    HostOffset,
+};
+
+/// What image to make.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fabrication {
+    /// Data clusters; the virtual disk is as large and all of it is allocated.
+    pub clusters: u64,
+    /// Cluster and table size.
+    pub geometry: Geometry,
+    /// Which data cluster of the file each guest cluster lies in.
+    pub order: Order,
+}
+
+/// The order of the data clusters in the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// As the guest sees them: the image of a copy.
+    Sequential,
+    /// A random permutation: the image of random writes.
+    Scattered {
+        /// The same seed makes the same image.
+        seed: u64,
+    },
+}
+
+/// Makes an image in `storage`, which must be empty: header, L1 table, and each L2 table before the
+/// data that a sequential writer would have put after it. The data clusters are holes.
+///
+/// # Errors
+/// When the clusters need more L2 tables than the L1 table has entries, and the storage's errors.
+pub fn fabricate(storage: &dyn Storage, what: &Fabrication) -> Result<Header, Box<dyn Error>> {
+    let place = Placement::new(what)?;
+    let fields = HeaderFields {
+        geometry: what.geometry,
+        header_size_clusters: 1,
+        features: Features::empty(),
+        compat_features: CompatFeatures::empty(),
+        autoclear_features: AutoclearFeatures::empty(),
+        l1_table_offset: HostOffset::new(what.geometry.cluster_size_bytes()),
+        image_size: what.clusters * what.geometry.cluster_size_bytes(),
+    };
+    let header = Header::new(fields, place.file_len)?;
+    storage.set_len(place.file_len)?;
+    storage.write_at(&header.encode(), 0)?;
+    let tables: Vec<u64> = (0..place.tables).map(|table| place.table_offset(table)).collect();
+    write_entries(storage, &tables, fields.l1_table_offset.get())?;
+    let order = place.order(what);
+    let mut entries = Vec::new();
+    for (table, clusters) in (0..).zip(order.chunks(place.entries)) {
+        entries.clear();
+        entries.extend(clusters.iter().map(|cluster| place.data_offset(*cluster)));
+        write_entries(storage, &entries, place.table_offset(table))?;
+    }
+    storage.flush()?;
+    Ok(header)
+}
+
+/// Where tables and data lie.
+struct Placement {
+    cluster_size: u64,
+    table_size: u64,
+    /// Entries of one table.
+    entries: usize,
+    tables: u64,
+    file_len: u64,
+}
+
+impl Placement {
+    fn new(what: &Fabrication) -> Result<Self, HeaderError> {
+        let geometry = what.geometry;
+        let entries = geometry.table_entries();
+        let tables = what.clusters.div_ceil(entries);
+        let max = entries.saturating_mul(entries);
+        if what.clusters > max {
+            let max = geometry.max_image_size_bytes();
+            let found = what.clusters.saturating_mul(geometry.cluster_size_bytes());
+            return Err(HeaderError::ImageSizeTooLarge { found, max });
+        }
+        let metadata = 1 + geometry.table_size_clusters() * (tables + 1);
+        Ok(Self {
+            cluster_size: geometry.cluster_size_bytes(),
+            table_size: geometry.table_size_bytes(),
+            entries: usize::try_from(entries).expect("a table has at most 2^27 entries"),
+            tables,
+            file_len: (metadata + what.clusters) * geometry.cluster_size_bytes(),
+        })
+    }
+
+    fn table_offset(&self, table: u64) -> u64 {
+        let group = self.table_size + self.entries as u64 * self.cluster_size;
+        self.cluster_size + self.table_size + table * group
+    }
+
+    /// Where data cluster number `cluster` of the file lies.
+    fn data_offset(&self, cluster: u64) -> u64 {
+        let (table, within) = (cluster / self.entries as u64, cluster % self.entries as u64);
+        self.table_offset(table) + self.table_size + within * self.cluster_size
+    }
+
+    /// For each guest cluster the number of its data cluster.
+    fn order(&self, what: &Fabrication) -> Vec<u64> {
+        let mut order: Vec<u64> = (0..what.clusters).collect();
+        if let Order::Scattered { mut seed } = what.order {
+            for last in (1..order.len()).rev() {
+                let other = split_mix(&mut seed) % (last as u64 + 1);
+                order.swap(last, usize::try_from(other).expect("an index below another"));
+            }
+        }
+        order
+    }
+}
+
+fn write_entries(storage: &dyn Storage, entries: &[u64], at: u64) -> io::Result<()> {
+    let bytes: Vec<u8> = entries.iter().flat_map(|entry| entry.to_le_bytes()).collect();
+    storage.write_at(&bytes, at)
+}
+
+/// The next number of the SplitMix64 sequence.
+fn split_mix(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut value = *state;
+    value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    value ^ (value >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use qed_check::{CheckOptions, check};
+    use qed_io::MemoryStorage;
+
+    use super::*;
+
+    #[test]
+    fn made_images_are_sound_and_as_full_as_asked() {
+        let geometry = Geometry::new(4096, 2).unwrap();
+        for clusters in [0, 1, 1023, 1024, 1025, 3000] {
+            for order in [Order::Sequential, Order::Scattered { seed: 7 }] {
+                let storage = MemoryStorage::default();
+                fabricate(&storage, &Fabrication { clusters, geometry, order }).unwrap();
+                let report = check(&storage, &CheckOptions::default()).unwrap();
+                assert!(report.is_clean(), "{clusters} {order:?}: {:?}", report.findings);
+                assert_eq!(report.statistics.allocated_clusters, clusters);
+                assert_eq!(report.statistics.total_clusters, clusters);
+                let is_scattered = report.statistics.fragmented_clusters > clusters / 2;
+                assert_eq!(is_scattered, clusters > 2 && order != Order::Sequential);
+            }
+        }
+    }
+
+    #[test]
+    fn more_clusters_than_the_tables_can_map_are_refused() {
+        let geometry = Geometry::new(4096, 1).unwrap();
+        let clusters = 512 * 512 + 1;
+        let what = Fabrication { clusters, geometry, order: Order::Sequential };
+        assert!(fabricate(&MemoryStorage::default(), &what).is_err());
+    }
+}
