@@ -1,0 +1,168 @@
+//! Streaming conversion: reads, zero detection, compression and writes side by side on a bounded
+//! number of threads.
+//!
+//! Owns the order of work; knows source mappings through [`BackingFile`] and targets through
+//! [`Sink`], and no format.
+
+use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use qed_core::BackingFile;
+
+use crate::jobs;
+use crate::progress::Progress;
+use crate::target::{Sink, Target};
+
+mod error;
+mod plan;
+mod turnstile;
+mod worker;
+
+pub use error::{ConvertError, WriteAction};
+pub use turnstile::Order;
+
+pub(crate) use turnstile::Turn;
+
+use plan::{Job, Plan};
+use turnstile::Turnstile;
+use worker::Worker;
+
+/// How a conversion runs, whatever the target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConvertOptions {
+    /// Threads that read, look for zeros, compress and write. Each holds one buffer of at most
+    /// 2 MiB, twice that when compressing; see [`convert`] for what comes on top.
+    pub threads: NonZeroUsize,
+    /// Whether the target is laid out in guest order. A stream always is.
+    pub order: Order,
+    /// Runs of zeros of at least this many bytes become holes: rounded up to whole sectors of 512
+    /// bytes, at most 512 KiB count. 0 writes every zero, so that the target is fully allocated.
+    pub sparse_len: u64,
+    /// Sectors that cannot be read become zeros instead of ending the conversion.
+    pub salvage: bool,
+}
+
+impl Default for ConvertOptions {
+    /// As many threads as cores, guest order, holes from 4 KiB, no salvage.
+    fn default() -> Self {
+        Self {
+            threads: jobs::default_threads(),
+            order: Order::Guest,
+            sparse_len: 4096,
+            salvage: false,
+        }
+    }
+}
+
+/// What a conversion did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Summary {
+    /// Bytes of the virtual disk.
+    pub virtual_size: u64,
+    /// Bytes that were not zero, or written as if they were not, before compression.
+    pub data_len: u64,
+    /// Bytes that could not be read and became zeros.
+    pub unreadable_len: u64,
+}
+
+/// Copies the virtual disk `source` to `target`; durable when it returns.
+///
+/// Only data is read: what the source maps as zeros or holes costs nothing. Work is split into
+/// ranges of the virtual disk that `options.threads` threads copy side by side.
+///
+/// A new QED or QCOW2 target gets its header last, after everything else is durable, so an
+/// interrupted conversion leaves a file that no program takes for an image. A raw target has no
+/// such mark.
+///
+/// Memory: the buffers of the threads, the first-level table of a new QED or QCOW2 target (at most
+/// 32 MiB), the second-level tables that jobs in flight touch, and two bytes per host cluster when
+/// compressing.
+///
+/// # Errors
+/// [`ConvertError`] says which side failed and where; the target is then incomplete. With
+/// `salvage`, bytes that cannot be read are no error.
+pub fn convert(
+    source: &dyn BackingFile,
+    target: Target<'_>,
+    options: &ConvertOptions,
+    progress: &dyn Progress,
+) -> Result<Summary, ConvertError> {
+    let order = if target.is_stream() { Order::Guest } else { options.order };
+    let sink = target.into_sink(source.len())?;
+    let run = Run::new(source, &*sink, options, order, progress);
+    run.copy_all()?;
+    sink.finish()?;
+    progress.advanced(source.len(), source.len());
+    Ok(Summary {
+        virtual_size: source.len(),
+        data_len: run.data_len.into_inner(),
+        unreadable_len: run.unreadable_len.into_inner(),
+    })
+}
+
+/// What the threads of one conversion share.
+pub(crate) struct Run<'a> {
+    source: &'a dyn BackingFile,
+    sink: &'a dyn Sink,
+    options: &'a ConvertOptions,
+    progress: &'a dyn Progress,
+    turnstile: Turnstile,
+    plan: Mutex<Plan<'a>>,
+    done: AtomicU64,
+    data_len: AtomicU64,
+    unreadable_len: AtomicU64,
+}
+
+impl<'a> Run<'a> {
+    fn new(
+        source: &'a dyn BackingFile,
+        sink: &'a dyn Sink,
+        options: &'a ConvertOptions,
+        order: Order,
+        progress: &'a dyn Progress,
+    ) -> Self {
+        let plan = Plan::new(source, sink.shape(), options.sparse_len == 0);
+        Self {
+            source,
+            sink,
+            options,
+            progress,
+            turnstile: Turnstile::new(order),
+            plan: Mutex::new(plan),
+            done: AtomicU64::new(0),
+            data_len: AtomicU64::new(0),
+            unreadable_len: AtomicU64::new(0),
+        }
+    }
+
+    /// Works through the plan on this thread and its helpers.
+    fn copy_all(&self) -> Result<(), ConvertError> {
+        jobs::run(
+            self.options.threads,
+            || self.next_job(),
+            || Worker::new(self),
+            |worker, (job, turn)| worker.perform(&job, turn),
+            || self.turnstile.stop(),
+        )
+    }
+
+    fn next_job(&self) -> Result<Option<(Job, Turn<'_>)>, ConvertError> {
+        let mut plan = self.plan.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.progress.is_cancelled() {
+            return Err(ConvertError::Cancelled);
+        }
+        let Some(job) = plan.next()? else {
+            return Ok(None);
+        };
+        let range = job.range();
+        let turn = self.turnstile.enter(range.start, range.end);
+        drop(plan);
+        // Everything before the lowest job in flight is behind.
+        let done = turn.settled();
+        if self.done.fetch_max(done, Ordering::Relaxed) < done {
+            self.progress.advanced(done, self.source.len());
+        }
+        Ok(Some((job, turn)))
+    }
+}

@@ -1,0 +1,116 @@
+//! One thread of a conversion: fills its buffer from the source, finds the data in it and hands it
+//! to the sink.
+
+use std::ops::Range;
+use std::sync::atomic::Ordering;
+
+use crate::convert::plan::{Fate, Job, Segment};
+use crate::convert::{ConvertError, Run, Turn};
+use crate::target::Chunk;
+use crate::zero;
+
+/// Smallest unit that `salvage` gives up, and that holes are made of.
+const SECTOR: u64 = 512;
+
+pub(crate) struct Worker<'r, 'a> {
+    run: &'r Run<'a>,
+    buf: Vec<u8>,
+    data: Vec<Range<usize>>,
+    kept: Vec<Range<usize>>,
+    /// Bytes per block of zero detection; none to take everything for data.
+    block: Option<usize>,
+}
+
+impl<'r, 'a> Worker<'r, 'a> {
+    pub(crate) fn new(run: &'r Run<'a>) -> Self {
+        let asked = run.options.sparse_len;
+        let least = run.sink.shape().least_hole_len;
+        let block = asked.max(least).div_ceil(SECTOR).saturating_mul(SECTOR);
+        let block = usize::try_from(block).unwrap_or(usize::MAX);
+        Self {
+            run,
+            buf: Vec::new(),
+            data: Vec::new(),
+            kept: Vec::new(),
+            block: (asked != 0).then_some(block),
+        }
+    }
+
+    pub(crate) fn perform(&mut self, job: &Job, turn: Turn<'_>) -> Result<(), ConvertError> {
+        match job {
+            Job::Zero(range) => self.run.sink.zero(range.clone(), turn),
+            Job::Copy(segments) => self.copy(segments, job.range(), turn),
+        }
+    }
+
+    fn copy(
+        &mut self,
+        segments: &[Segment],
+        range: Range<u64>,
+        turn: Turn<'_>,
+    ) -> Result<(), ConvertError> {
+        let len = index(range.end - range.start);
+        if self.buf.len() < len {
+            self.buf.resize(len, 0);
+        }
+        self.data.clear();
+        self.kept.clear();
+        for segment in segments {
+            let within =
+                index(segment.range.start - range.start)..index(segment.range.end - range.start);
+            self.fill(segment, within)?;
+        }
+        let data_len: usize = self.data.iter().map(ExactSizeIterator::len).sum();
+        self.run.data_len.fetch_add(data_len as u64, Ordering::Relaxed);
+        let chunk =
+            Chunk { at: range.start, bytes: &self.buf[..len], data: &self.data, kept: &self.kept };
+        self.run.sink.write(&chunk, turn)
+    }
+
+    /// Fills the part of the buffer that `segment` describes and notes what is in it.
+    fn fill(&mut self, segment: &Segment, within: Range<usize>) -> Result<(), ConvertError> {
+        match (segment.fate, self.block) {
+            (Fate::Keep, _) => zero::extend(&mut self.kept, within),
+            (Fate::Zero, Some(_)) => self.buf[within].fill(0),
+            (Fate::Zero, None) => {
+                self.buf[within.clone()].fill(0);
+                zero::extend(&mut self.data, within);
+            }
+            (Fate::Read, block) => {
+                self.read(within.clone(), segment.range.start)?;
+                match block {
+                    Some(block) => zero::find_data(&self.buf, within, block, &mut self.data),
+                    None => zero::extend(&mut self.data, within),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn read(&mut self, within: Range<usize>, at: u64) -> Result<(), ConvertError> {
+        let buf = &mut self.buf[within];
+        match self.run.source.read_at(buf, at) {
+            Err(_) if self.run.options.salvage => {
+                salvage(self.run, buf, at);
+                Ok(())
+            }
+            read => read.map_err(ConvertError::read),
+        }
+    }
+}
+
+/// Reads what can be read of `buf` sector by sector; the rest becomes zeros.
+fn salvage(run: &Run<'_>, buf: &mut [u8], at: u64) {
+    for (sector, at) in buf.chunks_mut(index(SECTOR)).zip((at..).step_by(index(SECTOR))) {
+        if let Err(error) = run.source.read_at(sector, at) {
+            sector.fill(0);
+            let len = sector.len() as u64;
+            run.unreadable_len.fetch_add(len, Ordering::Relaxed);
+            run.progress.unreadable(at, len, &error);
+        }
+    }
+}
+
+fn index(len: u64) -> usize {
+    usize::try_from(len).expect("a job is at most 2 MiB")
+}

@@ -1,0 +1,134 @@
+//! How large the file of a conversion's target becomes, without writing it.
+//!
+//! Reads mappings only, so zeros inside data count as data.
+
+use qed_core::{BackingFile, CreateError, CreateOptions, GuestExtentKind};
+use qed_spec::Geometry;
+use thiserror::Error;
+
+use crate::convert::ConvertError;
+use crate::extents::Extents;
+use crate::target::{Qcow2CreateOptions, Qcow2OptionError, qcow2_metadata_len};
+
+/// The format to measure for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MeasureTarget {
+    /// Raw: holes are not counted off, as the file has its full length all the same.
+    Raw,
+    /// QED with this cluster and table size.
+    Qed(Geometry),
+    /// QCOW2; the options' size need not be set.
+    Qcow2(Qcow2CreateOptions),
+}
+
+/// File sizes in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Measure {
+    /// For what is allocated now.
+    pub required: u64,
+    /// When every cluster is allocated.
+    pub fully_allocated: u64,
+}
+
+/// Why there is nothing to measure.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum MeasureError {
+    /// The source's mapping could not be read.
+    #[error(transparent)]
+    Source(ConvertError),
+    /// The options or the size break a rule of QED.
+    #[error(transparent)]
+    Qed(#[from] CreateError),
+    /// The options or the size break a rule of QCOW2.
+    #[error(transparent)]
+    Qcow2(#[from] Qcow2OptionError),
+}
+
+/// Measures the target of converting `source`.
+///
+/// # Errors
+/// Options that make no image of this size, or a mapping that cannot be read.
+pub fn measure(source: &dyn BackingFile, target: &MeasureTarget) -> Result<Measure, MeasureError> {
+    let all = measure_size(source.len(), target)?.fully_allocated;
+    let required = match target {
+        MeasureTarget::Raw => all,
+        MeasureTarget::Qed(geometry) => {
+            let (cluster, reach) = (geometry.cluster_size_bytes(), geometry.l2_coverage_bytes());
+            let used = Used::count(source, cluster, reach)?;
+            let tables = (used.tables + 1) * geometry.table_size_bytes();
+            cluster + tables + used.clusters * cluster
+        }
+        MeasureTarget::Qcow2(options) => {
+            // QEMU counts every L2 table whether or not it is used, and so does this.
+            let cluster = u64::from(options.cluster_len);
+            let used = Used::count(source, cluster, u64::MAX)?;
+            all - source.len().next_multiple_of(cluster) + used.clusters * cluster
+        }
+    };
+    Ok(Measure { required, fully_allocated: all })
+}
+
+/// Measures an empty image of `size` bytes.
+///
+/// # Errors
+/// Options that make no image of this size.
+pub fn measure_size(size: u64, target: &MeasureTarget) -> Result<Measure, MeasureError> {
+    Ok(match target {
+        MeasureTarget::Raw => Measure { required: size, fully_allocated: size },
+        MeasureTarget::Qed(geometry) => {
+            let options = CreateOptions { geometry: *geometry, ..CreateOptions::new(size) };
+            qed_core::header_area(&options)?;
+            let table = geometry.table_size_bytes();
+            let required = geometry.cluster_size_bytes() + table;
+            let tables = geometry.l1_entries_for(size).saturating_mul(table);
+            let data = size.checked_next_multiple_of(geometry.cluster_size_bytes());
+            let data = data.unwrap_or(u64::MAX);
+            let fully_allocated = required.saturating_add(tables).saturating_add(data);
+            Measure { required, fully_allocated }
+        }
+        MeasureTarget::Qcow2(options) => {
+            let options = Qcow2CreateOptions { size, ..options.clone() };
+            options.validate()?;
+            let required = qcow2_metadata_len(&options);
+            let data = size.next_multiple_of(options.cluster_len.into());
+            Measure { required, fully_allocated: required + data }
+        }
+    })
+}
+
+/// Clusters with data, and L2 tables that name one.
+struct Used {
+    clusters: u64,
+    tables: u64,
+}
+
+impl Used {
+    fn count(
+        source: &dyn BackingFile,
+        cluster_len: u64,
+        table_reach: u64,
+    ) -> Result<Self, MeasureError> {
+        let mut used = Self { clusters: 0, tables: 0 };
+        // One past the last cluster and table that were counted.
+        let (mut clusters_end, mut tables_end) = (0, 0);
+        let mut extents = Extents::of(source);
+        let mut at = 0;
+        while at < source.len() {
+            let extent =
+                extents.at(at).map_err(ConvertError::read).map_err(MeasureError::Source)?;
+            let end = at + extent.len;
+            if let GuestExtentKind::Data { .. } | GuestExtentKind::Compressed = extent.kind {
+                let add = |unit, counted_end: &mut u64, count: &mut u64| {
+                    let unit_end = end.div_ceil(unit);
+                    *count += unit_end - (*counted_end).max(at / unit);
+                    *counted_end = unit_end;
+                };
+                add(cluster_len, &mut clusters_end, &mut used.clusters);
+                add(table_reach, &mut tables_end, &mut used.tables);
+            }
+            at = end;
+        }
+        Ok(used)
+    }
+}

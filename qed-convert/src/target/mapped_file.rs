@@ -1,0 +1,137 @@
+//! The file of a new image with tables: clusters and tables at their final place, in any order.
+//!
+//! Nothing written here means anything before the header is, which is the owner's last write.
+
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use qed_io::{Growth, Storage};
+
+use crate::convert::{ConvertError, Turn, WriteAction};
+use crate::target::cluster_map::{ClusterMap, EntryFormat, MapShape, Table};
+use crate::target::{Chunk, Shape};
+
+pub(crate) struct MappedFile {
+    storage: Arc<dyn Storage>,
+    shape: MapShape,
+    map: Mutex<ClusterMap>,
+    /// Space that was never written reads as zeros.
+    blank: bool,
+}
+
+impl MappedFile {
+    /// Empties `storage`, or on a block device voids its first cluster, so that what it held is no
+    /// image any more; gives out space from host offset `first_free` on.
+    pub(crate) fn create(
+        storage: Arc<dyn Storage>,
+        shape: MapShape,
+        format: EntryFormat,
+        first_free: u64,
+    ) -> Result<Self, ConvertError> {
+        let blank = storage.growth() == Growth::Zeros;
+        if blank {
+            storage.set_len(0).map_err(ConvertError::write(WriteAction::Length, 0))?;
+        } else {
+            let void = storage.write_zeroes(0..shape.cluster_len);
+            void.map_err(ConvertError::write(WriteAction::Header, 0))?;
+        }
+        storage.flush().map_err(ConvertError::write(WriteAction::Flush, 0))?;
+        let map = Mutex::new(ClusterMap::new(shape, format, first_free));
+        Ok(Self { storage, shape, map, blank })
+    }
+
+    pub(crate) fn shape(&self, keep_from_depth: Option<u32>) -> Shape {
+        Shape {
+            cluster_len: self.shape.cluster_len,
+            table_reach: self.shape.table_reach(),
+            zeros_below: self.shape.zeros_below,
+            keep_from_depth,
+            // Stale space under a hole would show through.
+            least_hole_len: if self.blank { 0 } else { self.shape.cluster_len },
+        }
+    }
+
+    pub(crate) fn map(&self) -> MutexGuard<'_, ClusterMap> {
+        self.map.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs `plan` on the map when it is this job's turn, and writes the tables that are complete.
+    pub(crate) fn in_turn<R>(
+        &self,
+        turn: Turn<'_>,
+        plan: impl FnOnce(&mut ClusterMap) -> Result<R, ConvertError>,
+    ) -> Result<R, ConvertError> {
+        turn.wait()?;
+        let mut map = self.map();
+        let planned = plan(&mut map)?;
+        let settled = map.take_settled(turn.settled());
+        drop(map);
+        drop(turn);
+        self.write_tables(settled)?;
+        Ok(planned)
+    }
+
+    pub(crate) fn write(&self, chunk: &Chunk<'_>, turn: Turn<'_>) -> Result<(), ConvertError> {
+        let hosts = self.in_turn(turn, |map| map.place(chunk))?;
+        let cluster_len = self.shape.cluster_len;
+        let first = chunk.at / cluster_len;
+        for run in chunk.data {
+            // The clusters of a run are neighbours in the file, so the first one tells.
+            let at = chunk.at + run.start as u64;
+            let slot = usize::try_from(at / cluster_len - first).expect("clusters in a buffer");
+            self.write_data(&chunk.bytes[run.clone()], hosts[slot] + at % cluster_len)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn write_data(&self, bytes: &[u8], host: u64) -> Result<(), ConvertError> {
+        self.storage.write_at(bytes, host).map_err(ConvertError::write(WriteAction::Data, host))
+    }
+
+    pub(crate) fn zero(&self, range: Range<u64>, turn: Turn<'_>) -> Result<(), ConvertError> {
+        let cluster_len = self.shape.cluster_len;
+        self.in_turn(turn, |map| {
+            let mut clusters = range.start / cluster_len..range.end.div_ceil(cluster_len);
+            clusters.try_for_each(|cluster| map.place_zero(cluster))
+        })
+    }
+
+    /// Writes the tables that are left; none is open afterwards.
+    pub(crate) fn finish_tables(&self) -> Result<(), ConvertError> {
+        let tables = self.map().take_all();
+        self.write_tables(tables)
+    }
+
+    /// Writes the L1 table with `owned` set in its entries, makes the file as long as what was
+    /// given out, and flushes; then writes `front`, which holds the header, and flushes again.
+    pub(crate) fn publish(&self, l1_at: u64, owned: u64, front: &[u8]) -> Result<(), ConvertError> {
+        let (l1, end) = {
+            let map = self.map();
+            let own = |host: &u64| if *host == 0 { 0 } else { host | owned };
+            (map.encode(&map.l1().iter().map(own).collect::<Vec<_>>()), map.end())
+        };
+        if self.blank {
+            self.storage.set_len(end).map_err(ConvertError::write(WriteAction::Length, end))?;
+        }
+        self.write_table(&l1, l1_at)?;
+        self.storage.flush().map_err(ConvertError::write(WriteAction::Flush, 0))?;
+        self.storage.write_at(front, 0).map_err(ConvertError::write(WriteAction::Header, 0))?;
+        self.storage.flush().map_err(ConvertError::write(WriteAction::Flush, 0))
+    }
+
+    pub(crate) fn write_table(&self, bytes: &[u8], host: u64) -> Result<(), ConvertError> {
+        self.storage.write_at(bytes, host).map_err(ConvertError::write(WriteAction::Table, host))
+    }
+
+    fn write_tables(&self, tables: Vec<Table>) -> Result<(), ConvertError> {
+        for mut table in tables {
+            if !self.blank {
+                let entries = usize::try_from(self.shape.entries_per_table());
+                table.entries.resize(entries.expect("tables of QCOW2 are one cluster"), 0);
+            }
+            let bytes = self.map().encode(&table.entries);
+            self.write_table(&bytes, table.host)?;
+        }
+        Ok(())
+    }
+}

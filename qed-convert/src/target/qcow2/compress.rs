@@ -1,0 +1,105 @@
+//! The codecs of compressed clusters.
+
+use std::io;
+use std::ops::Range;
+
+use flate2::{Compress, Compression, FlushCompress, Status};
+
+use crate::convert::ConvertError;
+use crate::target::qcow2::options::Qcow2Compression;
+use crate::target::{Chunk, Content};
+
+/// log2 of the deflate window that QCOW2 readers have.
+const DEFLATE_WINDOW_BITS: u8 = 12;
+
+pub(crate) struct Compressor {
+    codec: Codec,
+    cluster_len: usize,
+}
+
+enum Codec {
+    Zlib(Compress),
+    Zstd(zstd::bulk::Compressor<'static>),
+}
+
+/// The streams of a chunk, one after the other.
+pub(crate) struct Compressed {
+    pub(crate) bytes: Vec<u8>,
+    /// The stream of each cluster; none for a cluster without data or one that would not get
+    /// smaller.
+    pub(crate) clusters: Vec<Option<Range<usize>>>,
+}
+
+impl Compressor {
+    pub(crate) fn new(kind: Qcow2Compression, cluster_len: u32) -> Result<Self, ConvertError> {
+        let codec = match kind {
+            Qcow2Compression::Zlib => Codec::Zlib(Compress::new_with_window_bits(
+                Compression::default(),
+                false,
+                DEFLATE_WINDOW_BITS,
+            )),
+            Qcow2Compression::Zstd => Codec::Zstd(
+                zstd::bulk::Compressor::new(zstd::DEFAULT_COMPRESSION_LEVEL)
+                    .map_err(|source| ConvertError::Compress { at: 0, source })?,
+            ),
+        };
+        Ok(Self { codec, cluster_len: usize::try_from(cluster_len).expect("at most 2 MiB") })
+    }
+
+    /// Compresses every cluster of `chunk` that holds data.
+    pub(crate) fn compress_all(
+        &mut self,
+        chunk: &Chunk<'_>,
+        contents: &[Content],
+    ) -> Result<Compressed, ConvertError> {
+        let mut all = Compressed { bytes: Vec::new(), clusters: Vec::new() };
+        let mut at = chunk.at;
+        for (cluster, content) in chunk.bytes.chunks(self.cluster_len).zip(contents) {
+            let stream = if *content == Content::Data {
+                let stream = self.compress(cluster, &mut all.bytes);
+                stream.map_err(|source| ConvertError::Compress { at, source })?
+            } else {
+                None
+            };
+            all.clusters.push(stream);
+            at += cluster.len() as u64;
+        }
+        Ok(all)
+    }
+
+    /// Appends the stream of one cluster to `out`, which is as before if it would not get smaller.
+    fn compress(&mut self, cluster: &[u8], out: &mut Vec<u8>) -> io::Result<Option<Range<usize>>> {
+        let mut padded;
+        let mut cluster = cluster;
+        if cluster.len() < self.cluster_len {
+            // The last cluster of the virtual disk: readers expect a whole one.
+            padded = cluster.to_vec();
+            padded.resize(self.cluster_len, 0);
+            cluster = &padded;
+        }
+        let start = out.len();
+        let len = match &mut self.codec {
+            Codec::Zlib(codec) => deflate(codec, cluster, out)?,
+            Codec::Zstd(codec) => {
+                let room = zstd::zstd_safe::compress_bound(cluster.len());
+                out.resize(start + room, 0);
+                Some(codec.compress_to_buffer(cluster, &mut out[start..])?)
+            }
+        };
+        let len = len.filter(|len| *len < self.cluster_len);
+        out.truncate(start + len.unwrap_or(0));
+        Ok(len.map(|len| start..start + len))
+    }
+}
+
+/// Appends the raw deflate stream of `cluster` to `out`; none when it does not get smaller.
+fn deflate(codec: &mut Compress, cluster: &[u8], out: &mut Vec<u8>) -> io::Result<Option<usize>> {
+    let start = out.len();
+    out.resize(start + cluster.len() - 1, 0);
+    codec.reset();
+    let status = codec
+        .compress(cluster, &mut out[start..], FlushCompress::Finish)
+        .map_err(io::Error::other)?;
+    let len = usize::try_from(codec.total_out()).expect("bounded by the buffer");
+    Ok((status == Status::StreamEnd).then_some(len))
+}

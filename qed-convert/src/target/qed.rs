@@ -1,0 +1,78 @@
+//! A new QED image: header area, L1 table, then each L2 table before the data of its range.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use qed_core::{BackingFormat, CreateBacking, CreateOptions};
+use qed_io::{Growth, Storage};
+use qed_spec::{Geometry, Header, L2Entry};
+
+use crate::convert::{ConvertError, Turn};
+use crate::target::cluster_map::{EntryFormat, MapShape};
+use crate::target::mapped_file::MappedFile;
+use crate::target::{Chunk, NewBacking, Shape, Sink};
+
+pub(crate) struct QedSink {
+    file: MappedFile,
+    header: Header,
+    /// Header and backing file name.
+    front: Vec<u8>,
+    overlay: bool,
+}
+
+impl QedSink {
+    pub(crate) fn create(
+        storage: Arc<dyn Storage>,
+        geometry: Geometry,
+        backing: Option<NewBacking>,
+        size: u64,
+    ) -> Result<Self, ConvertError> {
+        if storage.growth() != Growth::Zeros {
+            return Err(ConvertError::NeedsRegularFile { format: "qed" });
+        }
+        let shape = MapShape {
+            cluster_len: geometry.cluster_size_bytes(),
+            table_clusters: geometry.table_size_clusters(),
+            size,
+            zeros_below: backing.as_ref().map_or(0, |backing| backing.len),
+        };
+        let overlay = backing.is_some();
+        let backing = backing.map(|backing| CreateBacking {
+            format: match backing.format.as_deref() {
+                Some("raw") => BackingFormat::Raw,
+                _ => BackingFormat::Unstated,
+            },
+            name: backing.name,
+        });
+        let options = CreateOptions { geometry, image_size: size, backing };
+        let (header, front) = qed_core::header_area(&options)?;
+        let first_free = header.fields().l1_table_offset.get() + geometry.table_size_bytes();
+        let format = EntryFormat {
+            owned: 0,
+            zero: Some(L2Entry::Zero.encode(geometry)),
+            encode: u64::to_le_bytes,
+            limit: i64::MAX as u64,
+        };
+        let file = MappedFile::create(storage, shape, format, first_free)?;
+        Ok(Self { file, header, front, overlay })
+    }
+}
+
+impl Sink for QedSink {
+    fn shape(&self) -> Shape {
+        self.file.shape(self.overlay.then_some(1))
+    }
+
+    fn write(&self, chunk: &Chunk<'_>, turn: Turn<'_>) -> Result<(), ConvertError> {
+        self.file.write(chunk, turn)
+    }
+
+    fn zero(&self, range: Range<u64>, turn: Turn<'_>) -> Result<(), ConvertError> {
+        self.file.zero(range, turn)
+    }
+
+    fn finish(&self) -> Result<(), ConvertError> {
+        self.file.finish_tables()?;
+        self.file.publish(self.header.fields().l1_table_offset.get(), 0, &self.front)
+    }
+}
