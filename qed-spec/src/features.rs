@@ -4,6 +4,7 @@ use bitflags::bitflags;
 
 bitflags! {
     /// Incompatible features: an implementation that does not know a set bit must not open the image.
+    // spec: QED-FEAT-04, QED-FEAT-05
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
     pub struct Features: u64 {
         /// A backing file is named in the header.
@@ -25,10 +26,12 @@ bitflags! {
     }
 
     /// Compatible features: unknown bits are kept and ignored.
+    // spec: QED-FEAT-02, QED-FEAT-07
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
     pub struct CompatFeatures: u64 {}
 
     /// Autoclear features: a writer clears the bits it does not know before its first write.
+    // spec: QED-FEAT-06
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
     pub struct AutoclearFeatures: u64 {
         /// The per-table dirty bitmap is maintained.

@@ -39,7 +39,7 @@ impl Geometry {
     pub const MAX_TABLE_SIZE_CLUSTERS: u32 = 16;
 
     /// The shape with this cluster size in bytes and this table size in clusters, if it is legal.
-    // spec: QED-HDR-03, QED-HDR-04
+    // spec: QED-HDR-03, QED-HDR-04, QED-MAP-03
     #[must_use]
     pub const fn new(cluster_size_bytes: u32, table_size_clusters: u32) -> Option<Self> {
         let cluster_ok = cluster_size_bytes.is_power_of_two()
@@ -80,6 +80,7 @@ impl Geometry {
     }
 
     /// Entries in one table.
+    // spec: QED-TBL-01
     #[must_use]
     pub const fn table_entries(self) -> u64 {
         1 << self.table_bits

@@ -65,7 +65,7 @@ impl Header {
         if raw.magic != RawHeader::MAGIC {
             return Err(HeaderError::Magic { found: raw.magic });
         }
-        // spec: QED-FEAT-01
+        // spec: QED-FEAT-01, QED-HDR-10
         let features = Features::from_bits_retain(raw.features.get());
         if let Some((bit, name)) = features.first_unsupported(supported) {
             return Err(HeaderError::UnsupportedFeature { bit, name });
@@ -133,6 +133,7 @@ impl Header {
     ///
     /// # Errors
     /// The first rule that is broken for a file of `file_len` bytes.
+    // spec: QED-FEAT-09
     pub fn with_backing_name_at(
         &self,
         place: Option<(u32, u32)>,
@@ -167,6 +168,7 @@ impl Header {
     }
 
     /// Bytes of the header area.
+    // spec: QED-HDR-08
     #[must_use]
     #[expect(
         clippy::arithmetic_side_effects,

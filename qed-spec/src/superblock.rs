@@ -38,10 +38,12 @@ pub struct Superblock<'a> {
 pub struct Generation(NonZeroU64);
 
 /// The identity of an image, 16 bytes in the order they have on disk.
+// spec: QED-SB-17
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ImageUuid([u8; 16]);
 
 /// A random number that separates what this run wrote from what an earlier one left behind.
+// spec: QED-SB-17
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Epoch(u64);
 
@@ -51,7 +53,7 @@ impl<'a> Superblock<'a> {
     /// # Errors
     /// The first rule that is broken. A damaged copy of any version breaks the rule of the
     /// checksum, so [`SuperblockError::Version`] means an intact copy of another version.
-    // spec: QED-SB-01, QED-SB-03, QED-SB-04
+    // spec: QED-SB-02, QED-SB-03, QED-SB-04
     pub fn parse(bytes: &'a [u8]) -> Result<Self, SuperblockError> {
         let (_, raw) = parse::leaf::<RawSuperblock>(bytes)
             .map_err(|_| SuperblockError::Truncated { found: wide(bytes.len()) })?;

@@ -8,7 +8,7 @@ use crate::len::wide;
 use crate::raw::{RawSectionHead, RawSuperblock, SECTIONS_LEN_BYTES, SUPERBLOCK_LEN_BYTES};
 use crate::superblock::backing_format::{MAX_BACKING_FORMAT_LEN_BYTES, StoredBackingFormat};
 use crate::superblock::error::SuperblockFull;
-use crate::superblock::section::{SECTION_HEAD_LEN_BYTES, SectionType, Sections};
+use crate::superblock::section::{SECTION_HEAD_LEN_BYTES, Section, SectionType, Sections};
 use crate::superblock::{Epoch, Generation, ImageUuid, Superblock, checksum};
 
 /// The next superblock of an image, 4 KiB of it in place; encoding allocates nothing.
@@ -31,9 +31,7 @@ impl SuperblockBuilder {
     #[must_use]
     pub fn from_superblock(current: &Superblock<'_>) -> Self {
         let mut area = Area::EMPTY;
-        for section in current.sections() {
-            area.push(section.kind(), section.payload()).expect("they fit where they come from");
-        }
+        area.extend(current.sections());
         Self { uuid: current.uuid(), epoch: current.epoch(), area }
     }
 
@@ -48,17 +46,15 @@ impl SuperblockBuilder {
     /// [`SuperblockFull`], and the builder is unchanged.
     // spec: QED-SB-06
     pub fn set_section(&mut self, kind: SectionType, payload: &[u8]) -> Result<(), SuperblockFull> {
+        let others = self.area.without(kind);
+        let (needed, free) = (section_len(payload), others.free());
+        if needed > free {
+            return Err(SuperblockFull { kind, needed: wide(needed), free: wide(free) });
+        }
         let mut area = Area::EMPTY;
-        let others = self.area.sections().filter(|section| section.kind() != kind);
-        for section in others.clone().filter(|section| section.kind() < kind) {
-            area.push(section.kind(), section.payload())?;
-        }
-        area.push(kind, payload)?;
-        for section in others.filter(|section| section.kind() > kind) {
-            // Where the room ends is the new section's doing, so the error names that one.
-            area.push(section.kind(), section.payload())
-                .map_err(|full| SuperblockFull { kind, ..full })?;
-        }
+        area.extend(others.sections().filter(|section| section.kind() < kind));
+        area.push(kind, payload);
+        area.extend(others.sections().filter(|section| section.kind() > kind));
         self.area = area;
         Ok(())
     }
@@ -83,11 +79,7 @@ impl SuperblockBuilder {
 
     /// Removes the section of this type, if there is one.
     pub fn remove_section(&mut self, kind: SectionType) {
-        let mut area = Area::EMPTY;
-        for section in self.area.sections().filter(|section| section.kind() != kind) {
-            area.push(section.kind(), section.payload()).expect("fewer sections than before");
-        }
-        self.area = area;
+        self.area = self.area.without(kind);
     }
 
     /// The 4096 bytes of the copy, checksum included; [`Superblock::parse`] reads them back.
@@ -126,21 +118,38 @@ impl Area {
         Sections::checked(used).expect("`push` keeps sections well formed and callers sort them")
     }
 
-    /// Appends a section; its type must be above those before it.
-    fn push(&mut self, kind: SectionType, payload: &[u8]) -> Result<(), SuperblockFull> {
-        let free = SECTIONS_LEN_BYTES.saturating_sub(self.len);
-        let payload_end = SECTION_HEAD_LEN_BYTES.saturating_add(payload.len());
-        let needed = payload_end.checked_next_multiple_of(8).unwrap_or(usize::MAX);
-        let full = SuperblockFull { kind, needed: wide(needed), free: wide(free) };
-        let end = self.len.checked_add(needed).ok_or(full)?;
-        let room = self.bytes.get_mut(self.len..end).ok_or(full)?;
+    fn without(&self, kind: SectionType) -> Self {
+        let mut area = Self::EMPTY;
+        area.extend(self.sections().filter(|section| section.kind() != kind));
+        area
+    }
+
+    fn free(&self) -> usize {
+        SECTIONS_LEN_BYTES.saturating_sub(self.len)
+    }
+
+    fn extend<'a>(&mut self, sections: impl Iterator<Item = Section<'a>>) {
+        for section in sections {
+            self.push(section.kind(), section.payload());
+        }
+    }
+
+    /// Appends a section for which there is room; its type must be above those before it.
+    fn push(&mut self, kind: SectionType, payload: &[u8]) {
+        let end = self.len.saturating_add(section_len(payload));
+        let room = self.bytes.get_mut(self.len..end).expect("callers ask `free` first");
         let head = RawSectionHead { kind: U32::new(kind.get()), len: narrow(payload.len()) };
         for (slot, byte) in room.iter_mut().zip(head.as_bytes().iter().chain(payload)) {
             *slot = *byte;
         }
         self.len = end;
-        Ok(())
     }
+}
+
+/// Bytes that a section with this payload takes up, head and padding included.
+fn section_len(payload: &[u8]) -> usize {
+    let len = SECTION_HEAD_LEN_BYTES.saturating_add(payload.len());
+    len.checked_next_multiple_of(8).unwrap_or(usize::MAX)
 }
 
 fn narrow(len: usize) -> U32 {

@@ -1,0 +1,15 @@
+//! Tests of qed-spec through its public interface, most of them over whole domains.
+
+mod anchor;
+mod clauses;
+mod copies;
+mod entry;
+mod features;
+mod geometry;
+mod header;
+mod image;
+mod names;
+mod no_std;
+mod qemu;
+mod section;
+mod superblock;
