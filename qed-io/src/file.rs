@@ -262,3 +262,47 @@ fn joined(bufs: &[IoSlice<'_>]) -> Vec<u8> {
     }
     all
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A file whose file system can do nothing but read and write, holding `len` bytes of 7.
+    fn plain(unit: u64, direct: bool, len: usize) -> FileStorage {
+        let mut file = tempfile::tempfile().unwrap();
+        io::Write::write_all(&mut file, &vec![7; len]).unwrap();
+        if direct {
+            let flags = rustix::fs::fcntl_getfl(&file).unwrap();
+            rustix::fs::fcntl_setfl(&file, flags | rustix::fs::OFlags::DIRECT).unwrap();
+        }
+        let mut storage = FileStorage::from_fd(file).unwrap();
+        storage.space = Space::without_abilities(unit);
+        storage
+    }
+
+    #[test]
+    fn zeros_are_written_by_hand_where_nothing_is_cheaper() {
+        let len = 1_000_000;
+        for (unit, direct) in [(1, false), (512, false), (1, true)] {
+            let storage = plain(unit, direct, len);
+            storage.write_zeroes(10..800_000).unwrap();
+            storage.write_zeroes(999_999..1_000_050).unwrap();
+            let mut bytes = vec![1; 1_000_050];
+            storage.read_at(&mut bytes, 0).unwrap();
+            let zeros = |range: Range<usize>| bytes[range].iter().all(|&byte| byte == 0);
+            assert!(zeros(10..800_000) && zeros(999_999..1_000_050));
+            assert_eq!(bytes.iter().filter(|&&byte| byte == 7).count(), 10 + 199_999);
+        }
+    }
+
+    #[test]
+    fn a_file_that_cannot_punch_says_so_and_is_unchanged() {
+        let storage = plain(1, false, 100);
+        assert!(!storage.punch_hole(10..50).unwrap());
+        let mut bytes = [0; 100];
+        storage.read_at(&mut bytes, 0).unwrap();
+        assert_eq!(bytes, [7; 100]);
+        let whole = StorageRun { len: 60, kind: RunKind::Data };
+        assert_eq!(storage.run_at(40).unwrap(), whole, "all may be data");
+    }
+}

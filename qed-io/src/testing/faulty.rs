@@ -83,8 +83,8 @@ impl Faulty {
         Self { inner, state: Mutex::default() }
     }
 
-    /// Fails request `number`, counted from 0 since the storage was made; with
-    /// [`Repeat::Always`] every later one too.
+    /// Fails request `number`, counted from 0 since the storage was made, or the next one if that
+    /// has passed; with [`Repeat::Always`] every later one too.
     pub fn fail_nth(&self, number: u64, fault: Fault, repeat: Repeat) {
         self.fail_when(move |request| request.number >= number, fault, repeat);
     }

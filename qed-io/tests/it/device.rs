@@ -1,0 +1,67 @@
+//! Block devices: what differs from a file.
+
+use std::io::ErrorKind;
+
+use qed_io::{
+    Existing, FileKind, FileOptions, FileStorage, Growth, ImageLock, LockError, NewFileOptions,
+    RunKind, Storage, StorageRun,
+};
+
+use crate::support::{LoopDevice, contents};
+
+const LEN: u64 = 1 << 20;
+
+#[test]
+fn a_device_has_a_fixed_length_and_stale_space() {
+    let device = LoopDevice::attach(LEN, 512);
+    let storage = device.open(false);
+    assert_eq!((storage.kind(), storage.growth()), (FileKind::BlockDevice, Growth::Stale));
+    assert_eq!(storage.len().unwrap(), LEN);
+    assert_eq!(storage.run_at(5).unwrap(), StorageRun { len: LEN - 5, kind: RunKind::Data });
+    assert_eq!(storage.set_len(LEN - 512).unwrap_err().kind(), ErrorKind::Unsupported);
+    storage.set_len(LEN).unwrap();
+    for direct in [false, true] {
+        let storage = device.open(direct);
+        let past = storage.write_at(&[1; 1024], LEN - 512).unwrap_err();
+        assert_eq!(past.kind(), ErrorKind::StorageFull, "direct {direct}");
+        let past = storage.read_at(&mut [0; 2], LEN - 1).unwrap_err();
+        assert_eq!(past.kind(), ErrorKind::UnexpectedEof, "direct {direct}");
+    }
+}
+
+#[test]
+fn zeros_on_a_device_keep_the_neighbours() {
+    for (sector, direct) in [(512, false), (512, true), (4096, false), (4096, true)] {
+        let device = LoopDevice::attach(LEN, sector);
+        let storage = device.open(direct);
+        let mut want = vec![7; LEN as usize];
+        storage.write_at(&want, 0).unwrap();
+        for range in [100..200_u64, 5_000..500_000, 8192..16384, LEN - 3..LEN] {
+            storage.write_zeroes(range.clone()).unwrap();
+            want[range.start as usize..range.end as usize].fill(0);
+            assert!(contents(&storage) == want, "{range:?}, sector {sector}, direct {direct}");
+        }
+        let range = 600_001..700_001_usize;
+        assert!(storage.punch_hole(600_001..700_001).unwrap(), "a loop device can punch");
+        want[range].fill(0);
+        assert!(contents(&storage) == want, "punch, sector {sector}, direct {direct}");
+    }
+}
+
+#[test]
+fn a_device_is_known_by_its_number_and_can_be_locked_and_taken_over() {
+    let device = LoopDevice::attach(LEN, 512);
+    let storage = device.open(false);
+    assert_eq!(storage.identity().inode, 0);
+    assert_eq!(storage.identity(), device.open(true).identity());
+    storage.write_at(b"bytes", 0).unwrap();
+    drop(storage);
+
+    let over =
+        NewFileOptions { existing: Existing::Truncate, lock: ImageLock::WRITE, direct: false };
+    let storage = FileStorage::create(device.node(), over).unwrap();
+    assert!(!storage.was_created());
+    assert_eq!(&contents(&storage)[..5], b"bytes");
+    let other = FileStorage::open(device.node(), FileOptions::READ_ONLY).unwrap();
+    assert!(matches!(other.lock(ImageLock::READ), Err(LockError::Held { .. })));
+}
