@@ -73,6 +73,6 @@ pub use memory::MemoryStorage;
 pub use storage::{Growth, RunKind, Storage, StorageRun};
 #[cfg(feature = "test-utils")]
 pub use testing::{
-    Completion, Fault, Faulty, Gate, Held, Operation, Outcome, Record, Recorder, Repeat, Request,
-    RequestKind,
+    Completion, Fault, Faulty, Gate, HeldRequest, Operation, Outcome, Record, Recorder, Repeat,
+    Request, RequestKind,
 };

@@ -11,7 +11,7 @@ mod request;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use faulty::{Fault, Faulty, Repeat};
-pub use gate::{Gate, Held};
+pub use gate::{Gate, HeldRequest};
 pub use recorder::{Completion, Operation, Outcome, Record, Recorder};
 pub use request::{Request, RequestKind};
 

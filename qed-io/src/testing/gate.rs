@@ -47,7 +47,7 @@ pub struct Gate {
 
 /// One request that is stopped, or will be when it comes; dropping it lets the request go.
 #[derive(Debug)]
-pub struct Held {
+pub struct HeldRequest {
     shared: Arc<Shared>,
     id: u64,
 }
@@ -83,12 +83,12 @@ impl Gate {
     ///
     /// The predicate must not use the storage.
     #[must_use = "dropping it lets the request go"]
-    pub fn hold(&self, chooses: impl Fn(&Request) -> bool + Send + 'static) -> Held {
+    pub fn hold(&self, chooses: impl Fn(&Request) -> bool + Send + 'static) -> HeldRequest {
         let mut state = locked(&self.shared.state);
         let id = state.next_id;
         state.next_id += 1;
         state.holds.push(Hold { id, chooses: Box::new(chooses), stopped: false });
-        Held { shared: Arc::clone(&self.shared), id }
+        HeldRequest { shared: Arc::clone(&self.shared), id }
     }
 
     /// Waits here if a hold chooses the request.
@@ -114,7 +114,7 @@ impl State {
     }
 }
 
-impl Held {
+impl HeldRequest {
     /// Waits until the request has come and is stopped.
     ///
     /// # Panics
@@ -143,7 +143,7 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for HeldRequest {
     fn drop(&mut self) {
         locked(&self.shared.state).holds.retain(|hold| hold.id != self.id);
         self.shared.changed.notify_all();
