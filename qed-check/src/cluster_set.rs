@@ -66,20 +66,28 @@ impl ClusterSet {
     ///
     /// Clusters at or past the set's end are ignored.
     pub(crate) fn insert(&self, run: Range<u64>) -> Result<u64, OverBudget> {
-        let end = run.end.min(self.clusters);
-        let mut at = run.start;
         let mut before = 0;
-        while at < end {
-            let chunk = self.chunk(at >> self.chunk_bits)?;
-            let within = at & ((1 << self.chunk_bits) - 1);
-            let (word, bit) = (within / 64, within % 64);
-            let count = (end - at).min(64 - bit);
-            let mask = (u64::MAX >> (64 - count)) << bit;
-            let old = chunk[word_index(word)].fetch_or(mask, Ordering::Relaxed);
-            before += u64::from((old & mask).count_ones());
-            at += count;
+        for (word, mask) in words(run.start..run.end.min(self.clusters)) {
+            before += u64::from(self.insert_word(word, mask)?.count_ones());
         }
         Ok(before)
+    }
+
+    /// Inserts the members of `part`, which must be of the same size; returns whether none of them
+    /// was a member before.
+    pub(crate) fn absorb(&self, part: &LocalSet) -> Result<bool, OverBudget> {
+        let mut was_free = true;
+        for (word, mask) in (0..).zip(&part.words).filter(|(_, mask)| **mask != 0) {
+            was_free &= self.insert_word(word, *mask)? == 0;
+        }
+        Ok(was_free)
+    }
+
+    /// Inserts the clusters of `mask` in word `word` of the set; returns those that were members.
+    fn insert_word(&self, word: u64, mask: u64) -> Result<u64, OverBudget> {
+        let chunk = self.chunk(word >> (self.chunk_bits - 6))?;
+        let within = word & ((1 << (self.chunk_bits - 6)) - 1);
+        Ok(chunk[word_index(within)].fetch_or(mask, Ordering::Relaxed) & mask)
     }
 
     pub(crate) fn contains(&self, cluster: u64) -> bool {
@@ -154,6 +162,60 @@ impl ClusterSet {
             (0..bytes / 8).map(|_| AtomicU64::new(0)).collect()
         }))
     }
+}
+
+/// A set of host clusters for one thread at a time: no atomic operations, allocated as a whole.
+///
+/// Threads that insert scattered clusters into one [`ClusterSet`] spend their time passing cache
+/// lines to each other; each fills one of these instead, to be absorbed at the end.
+#[derive(Debug)]
+pub(crate) struct LocalSet {
+    words: Vec<u64>,
+}
+
+impl LocalSet {
+    pub(crate) fn new(clusters: u64) -> Self {
+        Self { words: vec![0; word_index(clusters.div_ceil(64))] }
+    }
+
+    /// Inserts `count` clusters, 1 to 64, from `first`; returns whether none of them was a member
+    /// before. Clusters past the last word of the set are ignored.
+    #[inline(always)]
+    pub(crate) fn insert(&mut self, first: u64, count: u64) -> bool {
+        let mask = u64::MAX >> (64 - count);
+        let was_free = self.insert_word(first / 64, mask << (first % 64));
+        if first % 64 + count <= 64 {
+            return was_free;
+        }
+        self.insert_word(first / 64 + 1, mask >> (64 - first % 64)) & was_free
+    }
+
+    #[inline(always)]
+    fn insert_word(&mut self, word: u64, mask: u64) -> bool {
+        match self.words.get_mut(word_index(word)) {
+            Some(word) => {
+                let old = *word;
+                *word = old | mask;
+                old & mask == 0
+            }
+            None => true,
+        }
+    }
+}
+
+/// A run of clusters as words of 64 clusters: the number of each word and the bits in it.
+#[inline]
+fn words(run: Range<u64>) -> impl Iterator<Item = (u64, u64)> {
+    let mut at = run.start;
+    std::iter::from_fn(move || {
+        if at >= run.end {
+            return None;
+        }
+        let (word, bit) = (at / 64, at % 64);
+        let count = (run.end - at).min(64 - bit);
+        at += count;
+        Some((word, (u64::MAX >> (64 - count)) << bit))
+    })
 }
 
 const fn chunk_bits(clusters: u64) -> u32 {

@@ -2,13 +2,14 @@
 //! entry is out of order, without saying which.
 
 use std::num::NonZeroUsize;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use qed_spec::{L1Index, TableEntry};
 use rayon::prelude::*;
 
-use crate::cluster_set::ClusterSet;
+use crate::cluster_set::{ClusterSet, LocalSet, OverBudget};
 use crate::error::CheckError;
+use crate::layout::Layout;
 use crate::metadata::Metadata;
 use crate::tables::{Piece, PieceBuffer, Tables};
 
@@ -16,6 +17,10 @@ use crate::tables::{Piece, PieceBuffer, Tables};
 const BATCH_PIECES: usize = 4096;
 /// Threads at least, so that a disk always has several reads to work on.
 const MIN_THREADS: usize = 8;
+/// Entries that are looked at together.
+const GROUP: usize = 8;
+/// Memory for the threads' own sets of claims; more only where one set for all is faster anyway.
+const LOCAL_BYTES: u64 = 8 << 20;
 
 /// What was counted in a run of pieces in guest order.
 #[derive(Debug, Clone, Copy)]
@@ -60,7 +65,8 @@ pub(crate) fn run(
     used: &ClusterSet,
     threads: Option<NonZeroUsize>,
 ) -> Result<Summary, CheckError> {
-    let mut workers = Workers { tables, used, pool: None, threads, buffers: Vec::new() };
+    let threads = threads.map_or_else(default_threads, NonZeroUsize::get);
+    let mut scanner = Scanner { tables, used, threads, pool: None, claims: Vec::new() };
     let mut total = Summary::EMPTY;
     let cluster_size = tables.layout.cluster_size();
     let mut batch = Vec::new();
@@ -68,127 +74,266 @@ pub(crate) fn run(
         for piece in tables.l2_pieces(l1, start) {
             batch.push(piece?);
             if batch.len() == BATCH_PIECES {
-                total = total.then(workers.scan(&batch)?, cluster_size);
+                total = total.then(scanner.scan(&batch)?, cluster_size);
                 batch.clear();
             }
         }
         Ok(())
     })?;
-    Ok(total.then(workers.scan(&batch)?, cluster_size))
+    total = total.then(scanner.scan(&batch)?, cluster_size);
+    total.sound &= scanner.merge_claims()?;
+    Ok(total)
 }
 
-/// The threads, started with the first batch that is worth them.
-struct Workers<'a> {
+/// The threads and what they share.
+struct Scanner<'a> {
     tables: &'a Tables<'a>,
     used: &'a ClusterSet,
-    pool: Option<rayon::ThreadPool>,
-    threads: Option<NonZeroUsize>,
+    threads: usize,
+    /// Started with the first batch that is worth it.
+    pool: Option<Pool>,
+    /// Claims that are not in `used` yet: one set for each processor, if they are small. A thread
+    /// reads without one and takes one to work on what it has read.
+    claims: Vec<Mutex<LocalSet>>,
+}
+
+struct Pool {
+    threads: rayon::ThreadPool,
     /// One for each thread, so that the memory stays where it is.
     buffers: Vec<Mutex<PieceBuffer>>,
 }
 
-impl Workers<'_> {
+impl Scanner<'_> {
     fn scan(&mut self, batch: &[Piece]) -> Result<Summary, CheckError> {
-        let threads = self.threads.map_or_else(default_threads, NonZeroUsize::get);
-        if batch.len() <= 1 || threads == 1 {
+        if batch.len() <= 1 || self.threads == 1 {
             return self.scan_here(batch);
         }
         if self.pool.is_none() {
-            let builder = rayon::ThreadPoolBuilder::new().num_threads(threads);
-            self.pool = Some(builder.build().map_err(CheckError::Threads)?);
-            self.buffers = (0..threads).map(|_| Mutex::default()).collect();
+            self.start()?;
         }
         match &self.pool {
-            Some(pool) => pool.install(|| self.scan_parallel(batch)),
+            Some(pool) => pool.threads.install(|| self.scan_parallel(batch, &pool.buffers)),
             None => self.scan_here(batch),
         }
+    }
+
+    fn start(&mut self) -> Result<(), CheckError> {
+        let builder = rayon::ThreadPoolBuilder::new().num_threads(self.threads);
+        let threads = builder.build().map_err(CheckError::Threads)?;
+        let buffers = (0..self.threads).map(|_| Mutex::default()).collect();
+        self.pool = Some(Pool { threads, buffers });
+        let clusters = self.tables.layout.clusters;
+        let affordable = LOCAL_BYTES / ClusterSet::full_bytes(clusters).max(1);
+        let wanted = processors().min(self.threads);
+        let count = wanted.min(usize::try_from(affordable).unwrap_or(usize::MAX));
+        if count > 1 {
+            self.claims = (0..count).map(|_| Mutex::new(LocalSet::new(clusters))).collect();
+        }
+        Ok(())
     }
 
     fn scan_here(&self, batch: &[Piece]) -> Result<Summary, CheckError> {
         let mut buffer = PieceBuffer::default();
         batch.iter().try_fold(Summary::EMPTY, |sum, piece| {
-            let next = scan_piece(self.tables, self.used, piece, &mut buffer)?;
+            let next = self.scan_piece(piece, &mut buffer, 0)?;
             Ok(sum.then(next, self.tables.layout.cluster_size()))
         })
     }
 
-    fn scan_parallel(&self, batch: &[Piece]) -> Result<Summary, CheckError> {
+    fn scan_parallel(
+        &self,
+        batch: &[Piece],
+        buffers: &[Mutex<PieceBuffer>],
+    ) -> Result<Summary, CheckError> {
         let cluster_size = self.tables.layout.cluster_size();
         let one = |piece: &Piece| {
             let thread = rayon::current_thread_index().unwrap_or(0);
-            let mut buffer = self.buffers[thread].lock().unwrap_or_else(PoisonError::into_inner);
-            scan_piece(self.tables, self.used, piece, &mut buffer)
+            let mut buffer = lock(&buffers[thread]);
+            self.scan_piece(piece, &mut buffer, thread)
         };
         batch
             .par_iter()
             .map(one)
             .try_reduce(|| Summary::EMPTY, |sum, next| Ok(sum.then(next, cluster_size)))
     }
+
+    fn scan_piece(
+        &self,
+        piece: &Piece,
+        buffer: &mut PieceBuffer,
+        thread: usize,
+    ) -> Result<Summary, CheckError> {
+        let layout = &self.tables.layout;
+        let entries = &*buffer.read(self.tables, piece)?;
+        let mut failed = None;
+        let mut summary = if self.claims.is_empty() {
+            let claims = SharedClaims { used: self.used, failed: &mut failed };
+            scan_entries(layout, piece.l1, entries, claims)
+        } else {
+            let mut claims = lock(&self.claims[thread % self.claims.len()]);
+            scan_entries(layout, piece.l1, entries, &mut *claims)
+        };
+        if let Some(over) = failed {
+            return Err(over.into());
+        }
+        let in_image = layout.entries_in_image(piece.l1).saturating_sub(piece.first);
+        let in_image = usize::try_from(in_image).unwrap_or(usize::MAX).min(entries.len());
+        summary.sound &= entries[in_image..].iter().all(|entry| entry.get() == 0);
+        Ok(summary)
+    }
+
+    /// Returns whether no cluster was claimed twice.
+    fn merge_claims(&self) -> Result<bool, CheckError> {
+        let mut sound = true;
+        for claims in &self.claims {
+            sound &= self.used.absorb(&lock(claims))?;
+        }
+        Ok(sound)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
 }
 
 fn default_threads() -> usize {
-    std::thread::available_parallelism().map_or(1, NonZeroUsize::get).max(MIN_THREADS)
+    processors().max(MIN_THREADS)
 }
 
-fn scan_piece(
-    tables: &Tables<'_>,
-    used: &ClusterSet,
-    piece: &Piece,
-    buffer: &mut PieceBuffer,
-) -> Result<Summary, CheckError> {
-    let entries = &*buffer.read(tables, piece)?;
-    let mut summary = scan_entries(tables, used, piece.l1, entries)?;
-    let in_image = tables.layout.entries_in_image(piece.l1).saturating_sub(piece.first);
-    let in_image = usize::try_from(in_image).unwrap_or(usize::MAX).min(entries.len());
-    summary.sound &= entries[in_image..].iter().all(|entry| entry.get() == 0);
-    Ok(summary)
-}
-
-/// Splits the entries into runs whose clusters follow each other on the host and claims each.
+/// Claims what the entries name.
 fn scan_entries(
-    tables: &Tables<'_>,
-    used: &ClusterSet,
+    layout: &Layout,
     l1: L1Index,
     entries: &[TableEntry],
-) -> Result<Summary, CheckError> {
-    let cluster_size = tables.layout.cluster_size();
-    let mut summary = Summary::EMPTY;
-    // The run so far is start..next; the first cluster of the piece ends an empty one.
-    let (mut start, mut next) = (0, 0);
-    for entry in entries {
-        let value = entry.get();
-        if value <= 1 {
-            summary.zero += value;
-            continue;
+    claims: impl Claims,
+) -> Summary {
+    let mut scan = EntryScan { layout, claims, next: 0, first: 0, summary: Summary::EMPTY };
+    let (groups, rest) = entries.as_chunks();
+    for group in groups {
+        if !scan.claim_group(group) {
+            group.iter().for_each(|entry| scan.claim_one(entry.get()));
         }
-        summary.allocated += 1;
-        if value != next {
-            if next != 0 || start != 0 {
-                summary.sound &= claim(tables, used, start, next)?;
-                summary.fragmented += 1;
-            } else {
-                summary.first = Some((l1, value));
-            }
-            start = value;
-            next = value;
-        }
-        next = next.wrapping_add(cluster_size);
     }
-    if next != 0 || start != 0 {
-        summary.sound &= claim(tables, used, start, next)?;
-        summary.last = Some((l1, next.wrapping_sub(cluster_size)));
-    }
-    Ok(summary)
+    rest.iter().for_each(|entry| scan.claim_one(entry.get()));
+    scan.finish(l1)
 }
 
-/// Claims the clusters of the bytes `start..end`; returns whether all of it is in order.
-fn claim(tables: &Tables<'_>, used: &ClusterSet, start: u64, end: u64) -> Result<bool, CheckError> {
-    let layout = &tables.layout;
-    if start & (layout.cluster_size() - 1) != 0 {
-        return Ok(false);
+/// Where claims go; returns whether nobody had claimed any of `count` clusters, at most 64, from
+/// `first`, all inside the file.
+trait Claims {
+    fn claim(&mut self, first: u64, count: u64) -> bool;
+}
+
+impl Claims for &mut LocalSet {
+    #[inline]
+    fn claim(&mut self, first: u64, count: u64) -> bool {
+        self.insert(first, count)
     }
-    // A run that wraps around at 2^64 starts past the end of any file.
-    let run = start >> layout.cluster_bits()..end >> layout.cluster_bits();
-    let taken = used.insert(run.clone())?;
-    Ok(taken == 0 && run.start < run.end && run.end <= layout.whole_clusters)
+}
+
+/// Claims in the set that all threads share. Once the set is over its budget, claims are lost and
+/// the check fails with `failed`.
+struct SharedClaims<'a> {
+    used: &'a ClusterSet,
+    failed: &'a mut Option<OverBudget>,
+}
+
+impl Claims for SharedClaims<'_> {
+    fn claim(&mut self, first: u64, count: u64) -> bool {
+        match self.used.insert(first..first + count) {
+            Ok(taken) => taken == 0,
+            Err(over) => {
+                *self.failed = Some(over);
+                true
+            }
+        }
+    }
+}
+
+/// The innermost loop: a few instructions for a cluster, since with scattered clusters each waits
+/// for memory and only what fits the processor's window is waited for at once.
+struct EntryScan<'a, C> {
+    layout: &'a Layout,
+    claims: C,
+    /// Where the cluster after the last one would start, in bytes; 0 before the first.
+    next: u64,
+    /// Where the first cluster starts.
+    first: u64,
+    summary: Summary,
+}
+
+impl<C: Claims> EntryScan<'_, C> {
+    /// Claims eight clusters at once if they follow each other on the host and lie in the file;
+    /// else does nothing and returns false.
+    #[inline(always)]
+    fn claim_group(&mut self, group: &[TableEntry; GROUP]) -> bool {
+        let start = group[0].get();
+        let bits = self.layout.cluster_bits();
+        let mut expected = start;
+        let mut difference = 0;
+        for entry in group {
+            difference |= entry.get() ^ expected;
+            expected = expected.wrapping_add(1 << bits);
+        }
+        let cluster = start >> bits;
+        let is_inside = cluster.saturating_add(GROUP as u64) <= self.layout.whole_clusters;
+        if difference != 0 || start <= 1 || cluster << bits != start || !is_inside {
+            return false;
+        }
+        self.count(start, GROUP as u64);
+        self.next = expected;
+        self.summary.sound &= self.claims.claim(cluster, GROUP as u64);
+        true
+    }
+
+    #[inline(always)]
+    fn claim_one(&mut self, value: u64) {
+        if value <= 1 {
+            self.summary.zero += value;
+            return;
+        }
+        let bits = self.layout.cluster_bits();
+        let cluster = value >> bits;
+        self.count(value, 1);
+        self.next = value.wrapping_add(1 << bits);
+        if cluster << bits == value && cluster < self.layout.whole_clusters {
+            self.summary.sound &= self.claims.claim(cluster, 1);
+        } else {
+            self.claim_unsound(cluster << bits == value, cluster);
+        }
+    }
+
+    /// A cluster that the end of the file cuts off is in use for all that.
+    #[cold]
+    fn claim_unsound(&mut self, is_aligned: bool, cluster: u64) {
+        self.summary.sound = false;
+        if is_aligned && cluster < self.layout.clusters {
+            self.claims.claim(cluster, 1);
+        }
+    }
+
+    /// Counts `count` entries that follow each other from the value `start`.
+    #[inline(always)]
+    fn count(&mut self, start: u64, count: u64) {
+        if self.first == 0 {
+            self.first = start;
+            self.next = start;
+        }
+        self.summary.allocated = self.summary.allocated.wrapping_add(count);
+        let is_broken = u64::from(start != self.next);
+        self.summary.fragmented = self.summary.fragmented.wrapping_add(is_broken);
+    }
+
+    fn finish(self, l1: L1Index) -> Summary {
+        let mut summary = self.summary;
+        if self.first != 0 {
+            summary.first = Some((l1, self.first));
+            summary.last = Some((l1, self.next.wrapping_sub(self.layout.cluster_size())));
+        }
+        summary
+    }
 }
