@@ -1,1 +1,34 @@
-//! Under construction.
+//! Streaming conversion between raw, QED and QCOW2 disk images, comparison and measuring.
+//!
+//! [`convert`] copies any [`qed_core::BackingFile`] to a [`Target`], sparse on both sides and on
+//! several threads.
+#![forbid(unsafe_code)]
+
+mod commit;
+mod compare;
+mod convert;
+mod extents;
+mod jobs;
+mod measure;
+mod progress;
+mod qcow2;
+mod rebase;
+mod target;
+mod zero;
+
+pub use commit::{CommitBase, CommitError, commit};
+pub use compare::{CompareError, CompareOptions, Comparison, Side, compare};
+pub use convert::{ConvertError, ConvertOptions, Order, Summary, WriteAction, convert};
+pub use measure::{Measure, MeasureError, MeasureTarget, measure, measure_size};
+pub use progress::{NoProgress, Progress};
+pub use qcow2::{
+    Qcow2Bitmap, Qcow2Corruption, Qcow2EntryFault, Qcow2FormatError, Qcow2Header, Qcow2Image,
+    Qcow2OpenError, Qcow2Options, Qcow2Part, Qcow2ReadError, Qcow2SnapshotInfo,
+    Qcow2SnapshotSelector, Qcow2StreamFault,
+};
+pub use rebase::{RebaseError, RebaseOptions, rebase};
+pub use target::{
+    NewBacking, Preallocation, Qcow2Compression, Qcow2CreateOptions, Qcow2OptionError,
+    Qcow2Version, Target, TargetContent, create_qcow2,
+};
+pub use zero::is_zero;
