@@ -5,7 +5,10 @@
 use std::sync::{Arc, PoisonError, RwLock};
 
 use qed_io::Storage;
-use qed_spec::{Geometry, GuestOffset, Header, HostCluster, HostOffset, L1Index, L2Entry, L2Index};
+use qed_spec::{
+    Geometry, GuestCluster, GuestOffset, Header, HostCluster, HostOffset, L1Index, L2Entry,
+    L2Index, Lookup,
+};
 
 use crate::error::{CorruptTable, ImageError, IoAction};
 use crate::l1::{L1Table, TableRules};
@@ -61,11 +64,10 @@ pub(crate) enum Vetting {
     All,
 }
 
-/// The slots of one guest cluster.
+/// A guest cluster as the cache sees it; its table slots are worked out when they are needed.
 #[derive(Debug, Clone, Copy)]
 struct Place {
-    l1: L1Index,
-    l2: L2Index,
+    cluster: GuestCluster,
     /// Number of the slice in the cache, and the slot in it.
     slice: u64,
     slot: u64,
@@ -180,7 +182,7 @@ impl Tables {
 
     /// The L1 slot that maps `at`.
     pub(crate) fn l1_index(&self, at: GuestOffset) -> L1Index {
-        self.place(at).l1
+        self.lookup(self.place(at)).l1
     }
 
     /// Clusters from the one at `at` to the end of its slice.
@@ -240,10 +242,11 @@ impl Tables {
 
     /// Brings a slice into the cache; false if its table does not exist.
     fn load(&self, place: Place) -> Result<bool, ImageError> {
-        let Some(table) = self.table(place.l1)? else {
+        let lookup = self.lookup(place);
+        let Some(table) = self.table(lookup.l1)? else {
             return Ok(false);
         };
-        let first_slot = place.l2.get() - place.slot;
+        let first_slot = lookup.l2.get() - place.slot;
         let home = self.geometry.host_offset(table).checked_add(first_slot * 8);
         let home = home.expect("a legal table lies inside the file");
         self.cache.load(place.slice, |written| self.read_slice(home, written))?;
@@ -315,20 +318,23 @@ impl Tables {
                 Ok(L2Entry::Unallocated)
             }
             Slot::Bad(value) => {
-                let l2 = L2Index::new(place.l2.get() - place.slot + slot);
-                Err(CorruptTable::L2Entry { l1: place.l1, l2, value }.into())
+                let lookup = self.lookup(place);
+                let l2 = L2Index::new(lookup.l2.get() - place.slot + slot);
+                Err(CorruptTable::L2Entry { l1: lookup.l1, l2, value }.into())
             }
         }
     }
 
     fn place(&self, at: GuestOffset) -> Place {
-        let lookup = self.geometry.lookup(at).expect("requests lie inside the image size");
-        let cluster = self.geometry.guest_cluster(at).get();
-        Place {
-            l1: lookup.l1,
-            l2: lookup.l2,
-            slice: cluster / SLICE_ENTRIES,
-            slot: cluster % SLICE_ENTRIES,
-        }
+        let cluster = self.geometry.guest_cluster(at);
+        let number = cluster.get();
+        Place { cluster, slice: number / SLICE_ENTRIES, slot: number % SLICE_ENTRIES }
+    }
+
+    /// The table slots of a cluster.
+    fn lookup(&self, place: Place) -> Lookup {
+        let at = self.geometry.guest_cluster_offset(place.cluster);
+        let lookup = at.and_then(|at| self.geometry.lookup(at));
+        lookup.expect("requests lie inside the image size")
     }
 }

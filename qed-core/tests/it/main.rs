@@ -5,9 +5,12 @@
     reason = "a failed unwrap is a failed test, and test disks are small"
 )]
 
+mod faults;
 mod hostile_tables;
 mod life_cycle;
 mod model;
+mod order;
 mod requests;
 mod set_backing;
+mod stalled;
 mod support;

@@ -1,0 +1,113 @@
+//! Every I/O of a workload fails, once and for good: no panic, and nothing acknowledged is lost.
+
+use std::sync::Arc;
+
+use qed_core::{Image, ImageError, LockPolicy, ReadContext, ReadOnlyImage, RefuseBacking, Shrink};
+use qed_io::{Fault, Faulty, Repeat, RequestKind};
+use qed_io::{MemoryStorage, Storage};
+use qed_spec::GuestOffset;
+
+use crate::support::{Bytes, Holds, context, new_storage, open, small_geometry};
+
+const DISK: u64 = 6 << 20;
+
+/// What the guest was told: byte values by sector, and which of them a flush covered.
+#[derive(Default)]
+struct Guest {
+    written: Vec<(u64, u8)>,
+    flushed: usize,
+}
+
+/// Runs until the first error; the workload grows, shrinks, zeroes and closes.
+fn work(storage: Arc<dyn Storage>, gate: &Holds, guest: &mut Guest) -> Result<(), ImageError> {
+    let Ok(image) = Image::open(storage, &context(gate)) else {
+        return Ok(());
+    };
+    for round in 0..3_u8 {
+        for sector in 0..6 {
+            let at = (u64::from(round) * 301 + sector * 1777) * 512 % DISK;
+            image.write_at(&[round + 1; 512], GuestOffset::new(at))?;
+            guest.written.retain(|(sector, _)| *sector != at);
+            guest.written.push((at, round + 1));
+        }
+        image.write_zeroes(GuestOffset::new(DISK / 2), 64 << 10)?;
+        guest.written.retain(|(at, _)| !(DISK / 2..DISK / 2 + (64 << 10)).contains(at));
+        guest.flushed = guest.flushed.min(guest.written.len());
+        image.flush()?;
+        guest.flushed = guest.written.len();
+        drop(image.resize(DISK + u64::from(round) * 8192, Shrink::Refuse));
+    }
+    image.close()
+}
+
+fn verify(storage: Arc<MemoryStorage>, gate: &Holds, guest: &Guest, case: &str) {
+    let read = ReadContext::new(gate, LockPolicy::None);
+    let image = ReadOnlyImage::open(storage, &read).unwrap_or_else(|e| panic!("{case}: {e}"));
+    let in_doubt: Vec<u64> = guest.written[guest.flushed..].iter().map(|(at, _)| *at).collect();
+    for (at, byte) in &guest.written[..guest.flushed] {
+        let mut sector = [0xee; 512];
+        image.read_at(&mut sector, GuestOffset::new(*at)).unwrap();
+        assert!(sector == [*byte; 512] || in_doubt.contains(at), "{case}: sector {at:#x}");
+    }
+}
+
+#[test]
+fn each_request_fails_once_and_for_good() {
+    for gate in [Holds(None), Holds(Some(Arc::new(Bytes(vec![9; DISK as usize - 512]))))] {
+        for fault in [Fault::Io, Fault::NoSpace, Fault::Partial { bytes: 100 }] {
+            for repeat in [Repeat::Once, Repeat::Always] {
+                for number in 0.. {
+                    let storage = new_storage(small_geometry(), DISK, gate.0.is_some());
+                    let faulty = Arc::new(Faulty::new(storage.clone()));
+                    faulty.fail_nth(number, fault, repeat);
+                    let mut guest = Guest::default();
+                    drop(work(faulty.clone(), &gate, &mut guest));
+                    if faulty.failures() == 0 {
+                        assert!(number > 40, "the workload is longer than {number} requests");
+                        break;
+                    }
+                    verify(storage, &gate, &guest, &format!("{number} {fault:?} {repeat:?}"));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_failed_flush_ends_all_writing_and_reading_goes_on() {
+    let storage = new_storage(small_geometry(), DISK, false);
+    let faulty = Arc::new(Faulty::new(storage));
+    let image = open(faulty.clone(), &RefuseBacking);
+    image.write_at(&[1; 512], GuestOffset::new(0)).unwrap();
+    faulty.fail_when(|request| request.kind == RequestKind::Flush, Fault::Io, Repeat::Once);
+    assert!(matches!(image.flush(), Err(ImageError::Io { .. })));
+    for error in [
+        image.write_at(&[1; 512], GuestOffset::new(0)).unwrap_err(),
+        image.write_zeroes(GuestOffset::new(0), 512).unwrap_err(),
+        image.flush().unwrap_err(),
+        image.request().prepare(GuestOffset::new(0), 512).map(drop).unwrap_err(),
+    ] {
+        assert!(matches!(error, ImageError::WritesStopped), "{error}");
+    }
+    image.read_at(&mut [0; 512], GuestOffset::new(0)).unwrap();
+    image.close().unwrap_err();
+}
+
+#[test]
+fn a_failed_table_write_is_tried_again_by_the_next_flush() {
+    let storage = new_storage(small_geometry(), DISK, false);
+    let faulty = Arc::new(Faulty::new(storage.clone()));
+    let image = open(faulty.clone(), &RefuseBacking);
+    image.write_at(&[1; 512], GuestOffset::new(0)).unwrap();
+    // The first L2 table lies behind the header and the L1 table of two clusters.
+    let table = 3 * 4096..5 * 4096;
+    let writes_table = move |request: &qed_io::Request| request.touches(RequestKind::Write, &table);
+    faulty.fail_when(writes_table, Fault::NoSpace, Repeat::Once);
+    assert!(matches!(image.flush(), Err(ImageError::Io { .. })));
+    image.flush().unwrap();
+    drop(image);
+    let again = open(storage, &RefuseBacking);
+    let mut sector = [0; 512];
+    again.read_at(&mut sector, GuestOffset::new(0)).unwrap();
+    assert_eq!(sector, [1; 512]);
+}
