@@ -172,6 +172,7 @@ impl Image {
         self.view.sector().header().features().contains(Features::NEED_CHECK)
     }
 
+    // spec: QED-CONS-03
     fn clear_need_check(&self) -> Result<(), ImageError> {
         if self.need_check() { self.set_need_check(false) } else { Ok(()) }
     }

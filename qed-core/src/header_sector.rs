@@ -73,6 +73,7 @@ impl HeaderSector {
     }
 
     /// Replaces the header in the file; durable after a flush.
+    // spec: QED-HDR-09
     pub(crate) fn write(
         &mut self,
         storage: &dyn Storage,

@@ -36,12 +36,16 @@ impl TableRules {
         }
     }
 
-    /// Whether `len` bytes at `offset` keep clear of the header area and the L1 table and begin
-    /// below `end`.
+    /// Whether `len` bytes at `offset` keep clear of the header area and the L1 table and lie below
+    /// `end`.
+    // spec: QED-TBL-07, QED-TBL-08
     pub(crate) fn allows(&self, offset: u64, len: u64, end: u64) -> bool {
         let l1_end = self.l1_offset.saturating_add(self.geometry.table_size_bytes());
-        let clear_of_l1 = offset >= l1_end || offset.saturating_add(len) <= self.l1_offset;
-        offset >= self.header_end && offset < end && clear_of_l1
+        let Some(place_end) = offset.checked_add(len) else {
+            return false;
+        };
+        let clear_of_l1 = offset >= l1_end || place_end <= self.l1_offset;
+        offset >= self.header_end && place_end <= end && clear_of_l1
     }
 }
 
@@ -64,12 +68,8 @@ impl L1Table {
         match L1Entry::decode(value, self.rules.geometry) {
             Ok(L1Entry::Unallocated) => Ok(None),
             Ok(L1Entry::Table(table)) => {
-                let (len, offset) = (
-                    self.rules.geometry.table_size_bytes(),
-                    self.rules.geometry.host_offset(table).get(),
-                );
-                let inside = offset.checked_add(len).is_some_and(|end| end <= file_len);
-                if inside && self.rules.allows(offset, len, file_len) {
+                let offset = self.rules.geometry.host_offset(table).get();
+                if self.rules.allows(offset, self.rules.geometry.table_size_bytes(), file_len) {
                     Ok(Some(table))
                 } else {
                     Err(CorruptTable::L1Entry { l1, value })

@@ -200,7 +200,7 @@ impl Tables {
         // Tables of this session lie past the end at open; they were never read from disk.
         match self.l1.table(l1, self.table_limit()) {
             Err(CorruptTable::L1Entry { value, .. })
-                if self.dangling_reads_unallocated && value >= self.end_at_open =>
+                if self.is_dangling(value, self.geometry.table_size_bytes()) =>
             {
                 Ok(None)
             }
@@ -261,13 +261,19 @@ impl Tables {
         // A slice of this session names clusters past the end at open, except in the slots that
         // were bad when it was first read.
         let end = if written.is_some() { u64::MAX } else { self.end_at_open };
-        // spec: QED-TBL-03, QED-TBL-05
+        // spec: QED-TBL-07, QED-TBL-08
         let is_legal = |at: HostOffset| {
             self.rules.allows(at.get(), self.geometry.cluster_size_bytes(), end)
                 && !self.is_in_table(at.get())
         };
         let bad = written.unwrap_or_default();
         Ok(Slice::decode(&bytes, home, self.geometry, bad, is_legal))
+    }
+
+    /// Whether an entry names `len` bytes that a crash kept the file from covering.
+    // spec: QED-CONS-05
+    fn is_dangling(&self, value: u64, len: u64) -> bool {
+        self.dangling_reads_unallocated && value.saturating_add(len) > self.end_at_open
     }
 
     fn is_in_table(&self, offset: u64) -> bool {
@@ -311,10 +317,11 @@ impl Tables {
         }
     }
 
+    // spec: QED-TBL-10
     fn entry(&self, slice: &Slice, place: Place, slot: u64) -> Result<L2Entry, ImageError> {
         match slice.slot(slot, self.geometry) {
             Slot::Entry(entry) => Ok(entry),
-            Slot::Bad(value) if self.dangling_reads_unallocated && value >= self.end_at_open => {
+            Slot::Bad(value) if self.is_dangling(value, self.geometry.cluster_size_bytes()) => {
                 Ok(L2Entry::Unallocated)
             }
             Slot::Bad(value) => {

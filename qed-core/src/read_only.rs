@@ -49,7 +49,7 @@ impl ReadOnlyImage {
     /// # Errors
     /// A held lock, a header that breaks a rule, a backing file that the gate refuses, tables that
     /// cannot be read. Bad table slots are reported when a request meets them.
-    // spec: QED-HDR-02
+    // spec: QED-CONS-04
     pub fn open(storage: Arc<dyn Storage>, context: &ReadContext<'_>) -> Result<Self, OpenError> {
         if context.lock == LockPolicy::Take {
             storage.lock(ImageLock::READ)?;
@@ -213,20 +213,8 @@ impl ReadOnlyImage {
         }
     }
 
-    /// Reads data clusters; bytes that a last cluster has past the end of the file are zeros.
     fn read_data(&self, buf: &mut [u8], host: HostOffset) -> Result<(), ImageError> {
-        let storage = &self.tables.storage;
-        let read = match storage.read_at(buf, host.get()) {
-            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
-                storage.len().and_then(|file_len| {
-                    let there = file_len.saturating_sub(host.get()).min(buf.len() as u64);
-                    let there = usize::try_from(there).unwrap_or(buf.len());
-                    buf[there..].fill(0);
-                    storage.read_at(&mut buf[..there], host.get())
-                })
-            }
-            read => read,
-        };
+        let read = self.tables.storage.read_at(buf, host.get());
         read.map_err(ImageError::io(IoAction::ReadData, host))
     }
 }

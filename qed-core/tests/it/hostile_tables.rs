@@ -36,7 +36,7 @@ fn second_table(storage: &MemoryStorage) -> u64 {
     u64::from_le_bytes(bytes[L1 as usize + 8..L1 as usize + 16].try_into().unwrap())
 }
 
-// spec-test: QED-TBL-03, QED-TBL-05
+// spec-test: QED-TBL-03, QED-TBL-05, QED-TBL-07, QED-TBL-08, QED-TBL-10
 #[test]
 fn an_l2_entry_into_metadata_or_nowhere_is_an_error_and_its_neighbours_work() {
     let second = second_table(&storage());
@@ -110,10 +110,28 @@ fn a_bad_l1_slot_refuses_writing_and_is_met_when_reading() {
     }
 }
 
+// spec-test: QED-CONS-06, QED-TBL-07
+#[test]
+fn a_last_cluster_that_the_file_covers_in_part_is_not_used() {
+    let storage = storage();
+    let end = storage.len().unwrap();
+    storage.write_at(&[5; 512], end).unwrap();
+    put(&storage, L2 + 8, end);
+    let image = open(storage.clone(), &RefuseBacking);
+    image.read_at(&mut [0; 512], GuestOffset::new(CLUSTER)).unwrap_err();
+    image.write_at(&[6; 512], GuestOffset::new(2 * CLUSTER)).unwrap();
+    image.close().unwrap();
+    let bytes = storage.to_vec();
+    let place = u64::from_le_bytes(bytes[L2 as usize + 16..L2 as usize + 24].try_into().unwrap());
+    assert_eq!(place, end + CLUSTER);
+}
+
+// spec-test: QED-CONS-05
 #[test]
 fn a_dirty_image_opened_for_reading_takes_dangling_entries_for_unallocated() {
     let storage = storage();
     let end = storage.len().unwrap();
+    storage.set_len(end + 512).unwrap();
     put(&storage, L2 + 8, end);
     put(&storage, L1 + 8, end + 7 * CLUSTER);
     put(&storage, 16, Features::NEED_CHECK.bits());

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use qed_core::{
-    Image, LockPolicy, OpenError, ReadContext, ReadOnlyImage, RecoveryPolicy, RefuseBacking,
-    WriteContext,
+    Image, LockPolicy, OpenError, ReadContext, ReadOnlyImage, RecoveryHook, RecoveryPolicy,
+    RefuseBacking, WriteContext,
 };
 use qed_io::{MemoryStorage, Storage};
 use qed_spec::{Features, GuestOffset};
@@ -96,12 +96,11 @@ fn a_dirty_image_opens_for_writing_only_through_the_hook() {
     let refused = Image::open(storage.clone(), &context(&RefuseBacking));
     assert!(matches!(refused, Err(OpenError::NeedsRecovery)));
 
-    let with_hook =
-        |hook: &dyn Fn(&dyn Storage) -> Result<(), Box<dyn std::error::Error + Send + Sync>>| {
-            let recovery = RecoveryPolicy::Run(hook);
-            let context = WriteContext { recovery, ..context(&RefuseBacking) };
-            Image::open(storage.clone(), &context).map(drop)
-        };
+    let with_hook = |hook: &RecoveryHook<'_>| {
+        let recovery = RecoveryPolicy::Run(hook);
+        let context = WriteContext { recovery, ..context(&RefuseBacking) };
+        Image::open(storage.clone(), &context).map(drop)
+    };
     assert!(matches!(with_hook(&|_| Ok(())), Err(OpenError::StillDirty)));
     assert!(matches!(with_hook(&|_| Err("cross-linked".into())), Err(OpenError::Recovery(_))));
     let calls = AtomicU32::new(0);
@@ -114,7 +113,7 @@ fn a_dirty_image_opens_for_writing_only_through_the_hook() {
     assert_eq!(calls.load(Ordering::Relaxed), 1, "a clean image runs no hook");
 }
 
-// spec-test: QED-FEAT-01
+// spec-test: QED-FEAT-01, QED-CONS-04
 #[test]
 fn every_feature_bit_that_is_not_classic_refuses_both_ways_to_open() {
     for bit in 3..64 {
