@@ -6,6 +6,7 @@
 mod bench;
 mod demo_image;
 mod fresh;
+mod instructions;
 mod lint;
 mod man;
 mod package;
@@ -44,6 +45,11 @@ const TASKS: &[Task] = &[
         name: "bench",
         help: "time qed beside qemu-img: bench [--list] [CASE..]",
         run: bench::run,
+    },
+    Task {
+        name: "instructions",
+        help: "count the instructions of hot paths",
+        run: instructions::run,
     },
     Task { name: "demo-image", help: "make docs/demo/ext4.qcow2 anew", run: demo_image::run },
     Task {

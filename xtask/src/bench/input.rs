@@ -1,6 +1,5 @@
 //! The inputs of the cases: their names, and how each is made when it is not there yet.
 
-mod full_image;
 mod sparse_disk;
 
 use std::fs;
@@ -9,7 +8,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use crate::process;
+use crate::{process, repo};
 
 /// An input file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,8 +20,10 @@ pub(super) enum Input {
     Qcow2,
     Qcow2Zlib,
     Qcow2Zstd,
-    /// A QED image with 10^7 allocated clusters of 64 KiB.
-    TenMillionClusters,
+    /// A QED image with 10^7 allocated clusters of 64 KiB, in the guest's order.
+    FullSequential,
+    /// The same, in random order.
+    FullScattered,
 }
 
 impl Input {
@@ -34,7 +35,8 @@ impl Input {
             Self::Qcow2 => "disk.qcow2",
             Self::Qcow2Zlib => "disk-zlib.qcow2",
             Self::Qcow2Zstd => "disk-zstd.qcow2",
-            Self::TenMillionClusters => "full-1e7.qed",
+            Self::FullSequential => "full-1e7.qed",
+            Self::FullScattered => "full-1e7-scattered.qed",
         })
     }
 
@@ -58,10 +60,20 @@ impl Input {
             Self::Qcow2Zstd => {
                 convert_raw(dir, &unfinished, &["-c", "-o", "compression_type=zstd"])?;
             }
-            Self::TenMillionClusters => full_image::write(&unfinished, 10_000_000)?,
+            Self::FullSequential => fabricate(&unfinished, "sequential")?,
+            Self::FullScattered => fabricate(&unfinished, "scattered")?,
         }
         fs::rename(&unfinished, &path).with_context(|| path.display().to_string())
     }
+}
+
+/// The generator of the fuzz crate, which uses no allocator under test. Data clusters are holes.
+fn fabricate(output: &Path, order: &str) -> Result<()> {
+    let mut cargo = process::cargo();
+    cargo.args(["run", "--quiet", "--release", "--locked", "--package", "qed-fuzz"]);
+    cargo.args(["--bin", "fabricate", "--"]).arg(output);
+    cargo.args(["--clusters", "10000000", "--order", order]);
+    process::run(cargo.current_dir(repo::root()))
 }
 
 fn convert_raw(dir: &Path, output: &Path, options: &[&str]) -> Result<()> {

@@ -45,7 +45,7 @@ pub(super) fn write(path: &Path) -> Result<()> {
     while offset < DISK_LEN {
         let len = (STEP * (1 + random.below(STEPS_MAX))).min(DISK_LEN - offset);
         write_run(&file, offset, len, &pool, &mut random)?;
-        offset += len + STEP * (1 + random.below(STEPS_MAX * 3 / 2 + 8));
+        offset += len + STEP * (1 + random.below(STEPS_MAX * 3 / 2));
     }
     file.sync_all()?;
     Ok(())
