@@ -45,6 +45,37 @@ impl Image {
     /// As [`Image::write_at`].
     // spec: QED-RW-03
     pub fn write_zeroes(&self, at: GuestOffset, len: u64) -> Result<(), ImageError> {
+        self.zero_steps(at, len, |at, left, size| self.zero_some(at, left, size))
+    }
+
+    /// Makes `len` bytes of the virtual disk from `at` read as zeros whatever backing file the
+    /// image has later: as [`Image::write_zeroes`], and whole clusters that are not allocated
+    /// always become zero clusters.
+    ///
+    /// # Errors
+    /// As [`Image::write_at`].
+    pub fn write_zeroes_over_any_backing(
+        &self,
+        at: GuestOffset,
+        len: u64,
+    ) -> Result<(), ImageError> {
+        self.zero_steps(at, len, |at, left, size| {
+            let extent = self.view.run(at, left)?;
+            match extent.kind {
+                ExtentKind::Unallocated => self.zero_backed(at, extent.len, size),
+                ExtentKind::Data(_) | ExtentKind::Zero => self.zero_some(at, left, size),
+            }
+        })
+    }
+
+    /// Runs `step`, which zeroes the first part of a range on a disk of a given size, until the
+    /// whole range is zero.
+    fn zero_steps(
+        &self,
+        at: GuestOffset,
+        len: u64,
+        step: impl Fn(GuestOffset, u64, u64) -> Result<u64, ImageError>,
+    ) -> Result<(), ImageError> {
         self.view.check_range(at, len)?;
         let (mut at, mut left) = (at, len);
         while left > 0 {
@@ -52,7 +83,7 @@ impl Image {
             self.begin_write()?;
             let request = self.request();
             self.view.check_range(at, left)?;
-            let done = self.zero_some(at, left, self.view.image_size())?;
+            let done = step(at, left, self.view.image_size())?;
             drop(request);
             at = at.checked_add(done).expect("inside the virtual disk");
             left -= done;
