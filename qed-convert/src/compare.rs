@@ -25,8 +25,11 @@ const SECTOR: usize = 512;
 pub struct CompareOptions {
     /// Threads that read; each holds two buffers of 256 KiB.
     pub threads: NonZeroUsize,
-    /// Sizes, and what is data, zero or unallocated, have to be equal too. Otherwise the longer
-    /// disk may only have zeros past the end of the shorter one.
+    /// Sizes, and what is data, compressed, zero or unallocated, have to be equal too. Otherwise
+    /// the longer disk may only have zeros past the end of the shorter one.
+    ///
+    /// QEMU's strict mode also counts where a driver happens to cut its runs, so that
+    /// files of different formats or layout differ with the same allocation; this does not.
     pub strict: bool,
 }
 

@@ -168,7 +168,8 @@ impl Run<'_> {
     fn copy(&self, bytes: &[u8], at: GuestOffset) -> Result<(), RebaseError> {
         let len = bytes.len() as u64;
         if is_zero(bytes) {
-            self.image.write_zeroes(at, len)?;
+            // The new backing file may be longer than the old one.
+            self.image.write_zeroes_over_any_backing(at, len)?;
         } else {
             self.image.write_at(bytes, at)?;
         }

@@ -83,23 +83,62 @@ impl Compressor {
             Codec::Zstd(codec) => {
                 let room = zstd::zstd_safe::compress_bound(cluster.len());
                 out.resize(start + room, 0);
-                Some(codec.compress_to_buffer(cluster, &mut out[start..])?)
+                codec.compress_to_buffer(cluster, &mut out[start..])?
             }
         };
-        let len = len.filter(|len| *len < self.cluster_len);
+        let len = Some(len).filter(|len| *len < self.cluster_len);
         out.truncate(start + len.unwrap_or(0));
         Ok(len.map(|len| start..start + len))
     }
 }
 
-/// Appends the raw deflate stream of `cluster` to `out`; none when it does not get smaller.
-fn deflate(codec: &mut Compress, cluster: &[u8], out: &mut Vec<u8>) -> io::Result<Option<usize>> {
+/// Appends the raw deflate stream of `cluster` to `out`; its length.
+fn deflate(codec: &mut Compress, cluster: &[u8], out: &mut Vec<u8>) -> io::Result<usize> {
     let start = out.len();
-    out.resize(start + cluster.len() - 1, 0);
+    // Room for any stream, also one that grows: zlib-rs 0.6.8 cannot reset a stream that it left
+    // unfinished (bytes of the old one stay queued).
+    let len = cluster.len();
+    out.resize(start + len + len / 8 + len / 64 + 64, 0);
     codec.reset();
     let status = codec
         .compress(cluster, &mut out[start..], FlushCompress::Finish)
         .map_err(io::Error::other)?;
-    let len = usize::try_from(codec.total_out()).expect("bounded by the buffer");
-    Ok((status == Status::StreamEnd).then_some(len))
+    if status != Status::StreamEnd {
+        return Err(io::Error::other("the deflate stream is longer than it can be"));
+    }
+    Ok(usize::try_from(codec.total_out()).expect("bounded by the buffer"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn noise(len: usize) -> Vec<u8> {
+        let mut state = 1_u32;
+        let next = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            state.to_be_bytes()[0]
+        };
+        std::iter::repeat_with(next).take(len).collect()
+    }
+
+    #[test]
+    fn clusters_that_do_not_get_smaller_leave_no_trace_in_the_next() {
+        for kind in [Qcow2Compression::Zlib, Qcow2Compression::Zstd] {
+            for cluster_len in [512, 4096, 65536, 2 << 20] {
+                let len = usize::try_from(cluster_len).unwrap();
+                let mut compressor = Compressor::new(kind, cluster_len).unwrap();
+                let mut out = Vec::new();
+                for _ in 0..10 {
+                    assert_eq!(compressor.compress(&noise(len), &mut out).unwrap(), None);
+                }
+                assert!(out.is_empty());
+                let stream = compressor.compress(&vec![7; len], &mut out).unwrap().unwrap();
+                let mut fresh = Vec::new();
+                let mut compressor = Compressor::new(kind, cluster_len).unwrap();
+                compressor.compress(&vec![7; len], &mut fresh).unwrap();
+                assert_eq!((stream.start, &out), (0, &fresh), "{kind:?} {cluster_len}");
+            }
+        }
+    }
 }

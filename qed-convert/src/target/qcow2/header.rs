@@ -41,7 +41,8 @@ pub(crate) fn encode(options: &Qcow2CreateOptions, refcounts: RefcountTable) -> 
     put64(&mut bytes, options.size);
     put32(&mut bytes, 0); // no encryption
     put32(&mut bytes, u32::try_from(options.l1_entries()).expect("the L1 table is limited"));
-    put64(&mut bytes, options.cluster_len.into());
+    let l1_at = if options.l1_entries() == 0 { 0 } else { options.cluster_len };
+    put64(&mut bytes, l1_at.into());
     put64(&mut bytes, refcounts.at);
     put32(&mut bytes, refcounts.clusters);
     put32(&mut bytes, 0); // no snapshots

@@ -219,9 +219,9 @@ impl Qcow2CreateOptions {
         self.size.div_ceil(self.table_reach())
     }
 
-    /// Clusters of the L1 table, which has one even when it has no entries.
+    /// Clusters of the L1 table.
     pub(crate) fn l1_clusters(&self) -> u64 {
-        (self.l1_entries() * 8).div_ceil(self.cluster_len.into()).max(1)
+        (self.l1_entries() * 8).div_ceil(self.cluster_len.into())
     }
 }
 
@@ -231,8 +231,8 @@ pub(crate) fn metadata_len(options: &Qcow2CreateOptions) -> u64 {
     let cluster_len = u64::from(options.cluster_len);
     let per_cluster = cluster_len / 8;
     let data = options.size.div_ceil(cluster_len);
-    let l2 = data.next_multiple_of(per_cluster) / per_cluster;
-    let l1 = l2.next_multiple_of(per_cluster) / per_cluster;
+    let l2 = data.div_ceil(per_cluster);
+    let l1 = l2.div_ceil(per_cluster);
     let plain = 1 + l2 + l1;
     let refcounts = refcounts::Sizes::of(plain + data, cluster_len, options.refcount_bits);
     (plain + refcounts.blocks + refcounts.table_clusters) * cluster_len

@@ -1,0 +1,209 @@
+//! Random sparse disks to every target and back, in memory, for any number of threads.
+
+use std::sync::Arc;
+
+use qed_convert::{
+    ConvertOptions, NewBacking, NoProgress, Order, Qcow2Compression, Qcow2CreateOptions,
+    Qcow2Version, Target, TargetContent, convert,
+};
+use qed_core::{
+    BackingFile, BackingFormat, CreateBacking, CreateOptions, Image, LockPolicy, RecoveryPolicy,
+    WriteContext, create,
+};
+use qed_io::{MemoryStorage, Storage};
+use qed_spec::{Geometry, GuestOffset};
+
+use crate::lab::{
+    ModelDisk, OneBacking, Random, assert_same, memory, noise, open_qcow2, open_qed, options,
+    read_all,
+};
+
+const SEEDS: u64 = 40;
+
+/// A source, perhaps with a backing file, and how to convert it.
+struct Case {
+    name: String,
+    source: ModelDisk,
+    backing: Option<Arc<ModelDisk>>,
+    options: ConvertOptions,
+}
+
+impl Case {
+    fn random(seed: u64) -> (Self, Random) {
+        let mut random = Random::new(seed);
+        let size = (1 + random.below(6000)) * 512;
+        let backing = (random.below(2) == 0).then(|| {
+            let size = (1 + random.below(6000)) * 512;
+            Arc::new(ModelDisk::random(&mut random, size, None))
+        });
+        let source = ModelDisk::random(&mut random, size, backing.as_deref());
+        let threads = usize::try_from(1 + random.below(8)).expect("fits in memory");
+        let options = ConvertOptions {
+            order: random.pick(&[Order::Guest, Order::Any]),
+            sparse_len: random.pick(&[0, 512, 4096, 4096, 5000, 65536, 1 << 30]),
+            ..options(threads)
+        };
+        let name = format!("seed {seed}, {size} bytes, {options:?}");
+        (Self { name, source, backing, options }, random)
+    }
+
+    /// The backing file of the target: the source's, or none to copy everything.
+    fn new_backing(&self) -> Option<NewBacking> {
+        let backing = self.backing.as_ref()?;
+        Some(NewBacking { name: b"base".to_vec(), format: Some("raw".into()), len: backing.len() })
+    }
+
+    fn backing_file(&self) -> Option<Arc<dyn BackingFile>> {
+        self.backing.clone().map(|backing| backing as Arc<dyn BackingFile>)
+    }
+
+    #[track_caller]
+    fn convert(&self, target: Target<'_>) {
+        let what = format!("{target:?} of {}", self.name);
+        let summary = convert(&self.source, target, &self.options, &NoProgress).expect(&what);
+        assert_eq!(summary.virtual_size, self.source.len());
+        assert_eq!(summary.unreadable_len, 0);
+    }
+}
+
+#[test]
+fn raw_targets_hold_the_source_and_nothing_else() {
+    for seed in 0..SEEDS {
+        let (case, mut random) = Case::random(seed);
+        let new = Arc::new(MemoryStorage::new(noise(&mut random, 100_000)));
+        case.convert(Target::Raw(new.clone()));
+        assert_same(&new.to_vec(), &case.source.bytes, &case.name);
+
+        let old = noise(&mut random, case.source.len() + 700);
+        let existing = Arc::new(MemoryStorage::new(old.clone()));
+        let content = TargetContent::Unknown;
+        case.convert(Target::RawImage { storage: existing.clone(), content });
+        let (copy, rest) = old.split_at(case.source.bytes.len());
+        assert_ne!(copy, &case.source.bytes);
+        assert_same(&existing.to_vec(), &[&case.source.bytes, rest].concat(), &case.name);
+
+        let mut stream = Vec::new();
+        case.convert(Target::Stream(Box::new(&mut stream)));
+        assert_same(&stream, &case.source.bytes, &case.name);
+    }
+}
+
+#[test]
+fn qed_targets_read_back_as_the_source() {
+    for seed in 0..SEEDS {
+        let (case, mut random) = Case::random(seed);
+        let cluster = 1 << random.pick(&[12, 13, 16, 20, 23]);
+        let geometry = Geometry::new(cluster, random.pick(&[1, 2, 4, 16])).unwrap();
+        for backing in [None, case.new_backing()] {
+            let file = case.backing_file().filter(|_| backing.is_some());
+            let storage = memory();
+            case.convert(Target::Qed { storage: storage.clone(), geometry, backing });
+            assert_same(&read_all(&open_qed(storage, file)), &case.source.bytes, &case.name);
+        }
+    }
+}
+
+#[test]
+fn qcow2_targets_read_back_as_the_source() {
+    for seed in 0..SEEDS {
+        let (case, mut random) = Case::random(seed);
+        let version = random.pick(&[Qcow2Version::V2, Qcow2Version::V3, Qcow2Version::V3]);
+        let is_v3 = version == Qcow2Version::V3;
+        for backing in [None, case.new_backing()] {
+            let file = case.backing_file().filter(|_| backing.is_some());
+            let compression = random.pick(&[Qcow2Compression::Zlib, Qcow2Compression::Zstd]);
+            let options = Qcow2CreateOptions {
+                version,
+                cluster_len: 1 << random.pick(&[9, 10, 12, 16, 21]),
+                refcount_bits: if is_v3 { random.pick(&[1, 2, 8, 16, 64]) } else { 16 },
+                lazy_refcounts: is_v3 && random.below(2) == 0,
+                compression: if is_v3 { compression } else { Qcow2Compression::Zlib },
+                backing,
+                ..Qcow2CreateOptions::new(0)
+            };
+            let what = format!("{options:?} of {}", case.name);
+            for compress in [false, true] {
+                let (storage, options) = (memory(), options.clone());
+                case.convert(Target::Qcow2 { storage: storage.clone(), options, compress });
+                let image = open_qcow2(storage, file.clone());
+                assert_same(&read_all(&image), &case.source.bytes, &what);
+            }
+        }
+    }
+}
+
+#[test]
+fn existing_qed_images_are_overwritten_and_keep_their_rest() {
+    for seed in 0..SEEDS {
+        let (case, mut random) = Case::random(seed);
+        let size = case.source.len() + 1024 * random.below(500);
+        let geometry = Geometry::new(1 << random.pick(&[12, 16]), 2).unwrap();
+        let overlay = case.new_backing().filter(|_| random.below(2) == 0);
+        let storage = memory();
+        let backing = overlay.as_ref().map(|backing| CreateBacking {
+            name: backing.name.clone(),
+            format: BackingFormat::Raw,
+        });
+        create(&*storage, &CreateOptions { geometry, image_size: size, backing }).unwrap();
+        let gate = OneBacking(case.backing_file());
+        let context = WriteContext::new(&gate, LockPolicy::Take, RecoveryPolicy::Refuse);
+        let image = Image::open(storage.clone(), &context).unwrap();
+        let mut want = vec![0; usize::try_from(size).unwrap()];
+        let content = if overlay.is_some() {
+            let backing = case.backing.as_ref().unwrap();
+            let shown = backing.bytes.len().min(want.len());
+            want[..shown].copy_from_slice(&backing.bytes[..shown]);
+            TargetContent::SourceFrom(1)
+        } else {
+            let len = random.below(size);
+            let old = noise(&mut random, len);
+            image.write_at(&old, GuestOffset::new(0)).unwrap();
+            want[..old.len()].copy_from_slice(&old);
+            TargetContent::Unknown
+        };
+        want[..case.source.bytes.len()].copy_from_slice(&case.source.bytes);
+        case.convert(Target::QedImage { image: &image, content });
+        image.close().unwrap();
+        let file = case.backing_file().filter(|_| overlay.is_some());
+        assert_same(&read_all(&open_qed(storage, file)), &want, &case.name);
+    }
+}
+
+#[test]
+fn in_guest_order_the_file_does_not_depend_on_the_threads() {
+    for seed in 0..4 {
+        let mut random = Random::new(seed);
+        let source = ModelDisk::random(&mut random, 6 << 20, None);
+        let files = |target: &dyn Fn(Arc<dyn Storage>) -> Target<'static>| {
+            [1, 2, 8].map(|threads| {
+                let storage = memory();
+                convert(&source, target(storage.clone()), &options(threads), &NoProgress).unwrap();
+                storage.to_vec()
+            })
+        };
+        let geometry = Geometry::new(4096, 1).unwrap();
+        let qed = files(&|storage| Target::Qed { storage, geometry, backing: None });
+        let qcow2_options = Qcow2CreateOptions { cluster_len: 4096, ..Qcow2CreateOptions::new(0) };
+        let qcow2 = files(&|storage| {
+            let options = qcow2_options.clone();
+            Target::Qcow2 { storage, options, compress: true }
+        });
+        for [one, two, eight] in [qed, qcow2] {
+            assert!(one == two && one == eight, "seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn zeros_inside_data_take_no_clusters_unless_asked_for() {
+    let source = ModelDisk::of_data(vec![0; 1 << 20]);
+    let sizes = [4096, 0].map(|sparse_len| {
+        let storage = memory();
+        let geometry = Geometry::new(4096, 1).unwrap();
+        let target = Target::Qed { storage: storage.clone(), geometry, backing: None };
+        let options = ConvertOptions { sparse_len, ..options(2) };
+        let summary = convert(&source, target, &options, &NoProgress).unwrap();
+        (storage.to_vec().len(), summary.data_len)
+    });
+    assert_eq!(sizes, [(2 * 4096, 0), (3 * 4096 + (1 << 20), 1 << 20)]);
+}
