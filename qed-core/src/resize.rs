@@ -86,6 +86,7 @@ impl Image {
         for l1 in first_gone..tables.l1.len() {
             self.unlink(L1Index::new(l1));
         }
+        self.wipe_cut_off(new_size)?;
         self.flush_in_turn()?;
         self.commit_size(new_size)?;
         tables.l1.truncate(first_gone);
@@ -134,6 +135,23 @@ impl Image {
                 self.flush_in_turn()?;
             }
             at += count * cluster;
+        }
+        Ok(())
+    }
+
+    /// Step "wipe": zeroes what the last cluster will hold past the end of the disk. It means
+    /// nothing there, but QEMU shows it when it grows the disk. spec: QED-QEMU-18
+    fn wipe_cut_off(&self, new_size: u64) -> Result<(), ImageError> {
+        let tables = &self.view.tables;
+        let at = GuestOffset::new(new_size);
+        let within = tables.within_cluster(at);
+        if within == 0 {
+            return Ok(());
+        }
+        let len = tables.geometry.cluster_size_bytes() - within;
+        if let ExtentKind::Data(host) = tables.run(at, len)?.kind {
+            let wiped = tables.storage.write_zeroes(host.get()..host.get() + len);
+            wiped.map_err(ImageError::io(IoAction::WriteData, host))?;
         }
         Ok(())
     }

@@ -11,6 +11,7 @@ mod life_cycle;
 mod model;
 mod order;
 mod requests;
+mod resize;
 mod set_backing;
 mod stalled;
 mod support;
