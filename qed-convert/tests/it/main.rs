@@ -1,0 +1,14 @@
+//! The integration tests of qed-convert, one binary.
+
+mod chain_edit;
+mod compare;
+mod convert_faults;
+mod convert_model;
+mod convert_qemu;
+mod lab;
+mod qcow2_crafted;
+mod qcow2_flips;
+mod qcow2_hostile;
+mod qcow2_hostile_cases;
+mod qcow2_lab;
+mod qcow2_matrix;
