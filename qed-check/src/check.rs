@@ -57,8 +57,8 @@ impl Default for CheckOptions {
 pub fn check(storage: &dyn Storage, options: &CheckOptions) -> Result<Report, CheckError> {
     let tables = Tables::open(storage)?;
     let mut log = FindingLog::new(options.findings_limit);
-    let (metadata, used) = metadata::claim(&tables, &mut log)?;
-    let summary = scan::run(&tables, &metadata, &used, options.threads)?;
+    let (metadata, mut used) = metadata::claim(&tables, &mut log)?;
+    let summary = scan::run(&tables, &metadata, &mut used, options.threads)?;
     if !(summary.sound && metadata.sound) {
         let claimed = ClusterSet::new(tables.layout.clusters, used.budget_bytes());
         explain::run(&tables, &metadata, &claimed, &mut log)?;

@@ -75,12 +75,22 @@ impl ClusterSet {
 
     /// Inserts the members of `part`, which must be of the same size; returns whether none of them
     /// was a member before.
-    pub(crate) fn absorb(&self, part: &LocalSet) -> Result<bool, OverBudget> {
-        let mut was_free = true;
-        for (word, mask) in (0..).zip(&part.words).filter(|(_, mask)| **mask != 0) {
-            was_free &= self.insert_word(word, *mask)? == 0;
+    pub(crate) fn absorb(&mut self, part: &LocalSet) -> Result<bool, OverBudget> {
+        let chunk_words = word_index(1 << (self.chunk_bits - 6));
+        let mut taken = 0;
+        for (index, words) in part.words.chunks(chunk_words).enumerate() {
+            if words.iter().all(|word| *word == 0) {
+                continue;
+            }
+            self.chunk(index as u64)?;
+            let chunk = self.chunks[index].get_mut().into_iter().flatten();
+            for (word, mask) in chunk.zip(words) {
+                let word = word.get_mut();
+                taken |= *word & mask;
+                *word |= mask;
+            }
         }
-        Ok(was_free)
+        Ok(taken == 0)
     }
 
     /// Inserts the clusters of `mask` in word `word` of the set; returns those that were members.
@@ -136,7 +146,14 @@ impl ClusterSet {
             let word = chunk[word_index(within / 64)].load(Ordering::Relaxed) >> (within % 64);
             let member = word & 1 == 1;
             let same = if member { word.trailing_ones() } else { word.trailing_zeros() };
-            at = (at + u64::from(same).min(64 - within % 64)).min(end);
+            at += u64::from(same).min(64 - within % 64);
+            let whole = if member { u64::MAX } else { 0 };
+            let rest = chunk.get(word_index(at & (chunk_size - 1)) / 64..).unwrap_or_default();
+            if at % 64 == 0 && at & (chunk_size - 1) != 0 {
+                let same = rest.iter().take_while(|word| word.load(Ordering::Relaxed) == whole);
+                at += 64 * same.count() as u64;
+            }
+            at = at.min(end);
             Some((member, start..at))
         })
     }
@@ -228,3 +245,6 @@ const fn chunk_bits(clusters: u64) -> u32 {
 const fn word_index(index: u64) -> usize {
     index as usize
 }
+
+#[cfg(test)]
+mod tests;

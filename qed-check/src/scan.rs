@@ -15,8 +15,10 @@ use crate::tables::{Piece, PieceBuffer, Tables};
 
 /// Pieces that are handed to the threads at once.
 const BATCH_PIECES: usize = 4096;
+/// Pieces that make threads worth their start, unless the caller asks for threads.
+const MIN_PARALLEL_PIECES: usize = 4;
 /// Threads at least, so that a disk always has several reads to work on.
-const MIN_THREADS: usize = 8;
+const MIN_THREADS: usize = 12;
 /// Entries that are looked at together.
 const GROUP: usize = 8;
 /// Memory for the threads' own sets of claims; more only where one set for all is faster anyway.
@@ -62,11 +64,10 @@ impl Summary {
 pub(crate) fn run(
     tables: &Tables<'_>,
     metadata: &Metadata,
-    used: &ClusterSet,
+    used: &mut ClusterSet,
     threads: Option<NonZeroUsize>,
 ) -> Result<Summary, CheckError> {
-    let threads = threads.map_or_else(default_threads, NonZeroUsize::get);
-    let mut scanner = Scanner { tables, used, threads, pool: None, claims: Vec::new() };
+    let mut scanner = Scanner { tables, used: &*used, threads, pool: None, claims: Vec::new() };
     let mut total = Summary::EMPTY;
     let cluster_size = tables.layout.cluster_size();
     let mut batch = Vec::new();
@@ -81,7 +82,10 @@ pub(crate) fn run(
         Ok(())
     })?;
     total = total.then(scanner.scan(&batch)?, cluster_size);
-    total.sound &= scanner.merge_claims()?;
+    for claims in std::mem::take(&mut scanner.claims) {
+        let claims = claims.into_inner().unwrap_or_else(PoisonError::into_inner);
+        total.sound &= used.absorb(&claims)?;
+    }
     Ok(total)
 }
 
@@ -89,7 +93,7 @@ pub(crate) fn run(
 struct Scanner<'a> {
     tables: &'a Tables<'a>,
     used: &'a ClusterSet,
-    threads: usize,
+    threads: Option<NonZeroUsize>,
     /// Started with the first batch that is worth it.
     pool: Option<Pool>,
     /// Claims that are not in `used` yet: one set for each processor, if they are small. A thread
@@ -105,11 +109,14 @@ struct Pool {
 
 impl Scanner<'_> {
     fn scan(&mut self, batch: &[Piece]) -> Result<Summary, CheckError> {
-        if batch.len() <= 1 || self.threads == 1 {
+        // Threads cost more to start than a few tables to read.
+        let threads = self.threads.map_or_else(default_threads, NonZeroUsize::get);
+        let is_small = batch.len() < if self.threads.is_some() { 2 } else { MIN_PARALLEL_PIECES };
+        if self.pool.is_none() && (is_small || threads == 1) {
             return self.scan_here(batch);
         }
         if self.pool.is_none() {
-            self.start()?;
+            self.start(threads)?;
         }
         match &self.pool {
             Some(pool) => pool.threads.install(|| self.scan_parallel(batch, &pool.buffers)),
@@ -117,18 +124,16 @@ impl Scanner<'_> {
         }
     }
 
-    fn start(&mut self) -> Result<(), CheckError> {
-        let builder = rayon::ThreadPoolBuilder::new().num_threads(self.threads);
-        let threads = builder.build().map_err(CheckError::Threads)?;
-        let buffers = (0..self.threads).map(|_| Mutex::default()).collect();
-        self.pool = Some(Pool { threads, buffers });
+    fn start(&mut self, threads: usize) -> Result<(), CheckError> {
+        let builder = rayon::ThreadPoolBuilder::new().num_threads(threads);
+        let pool = builder.build().map_err(CheckError::Threads)?;
+        let buffers = (0..threads).map(|_| Mutex::default()).collect();
+        self.pool = Some(Pool { threads: pool, buffers });
         let clusters = self.tables.layout.clusters;
         let affordable = LOCAL_BYTES / ClusterSet::full_bytes(clusters).max(1);
-        let wanted = processors().min(self.threads);
+        let wanted = processors().min(threads);
         let count = wanted.min(usize::try_from(affordable).unwrap_or(usize::MAX));
-        if count > 1 {
-            self.claims = (0..count).map(|_| Mutex::new(LocalSet::new(clusters))).collect();
-        }
+        self.claims = (0..count).map(|_| Mutex::new(LocalSet::new(clusters))).collect();
         Ok(())
     }
 
@@ -180,15 +185,6 @@ impl Scanner<'_> {
         let in_image = usize::try_from(in_image).unwrap_or(usize::MAX).min(entries.len());
         summary.sound &= entries[in_image..].iter().all(|entry| entry.get() == 0);
         Ok(summary)
-    }
-
-    /// Returns whether no cluster was claimed twice.
-    fn merge_claims(&self) -> Result<bool, CheckError> {
-        let mut sound = true;
-        for claims in &self.claims {
-            sound &= self.used.absorb(&lock(claims))?;
-        }
-        Ok(sound)
     }
 }
 

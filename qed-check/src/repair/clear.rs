@@ -22,6 +22,8 @@ pub(super) fn run(tables: &Tables<'_>) -> Result<(), CheckError> {
         Ok(Some(table)) => clear_l2(tables, &in_tables, l1, table.start, &mut buffer),
         _ => Ok(()),
     })?;
+    // Whether an entry names metadata can be seen only while the L1 slot is there.
+    flush(tables.storage)?;
     clear_l1(tables, &mut buffer)?;
     flush(tables.storage)
 }

@@ -1,0 +1,83 @@
+//! The sets against plain lists of `bool`, and what they cost.
+
+use super::*;
+
+/// Numbers below `end`, the same ones every time.
+fn numbers(count: u64, end: u64) -> impl Iterator<Item = u64> {
+    (1..=count).map(move |n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15) % end)
+}
+
+fn gaps(set: &ClusterSet, end: u64) -> Vec<Range<u64>> {
+    let mut gaps = Vec::new();
+    set.for_each_gap(end, |gap| gaps.push(gap));
+    gaps
+}
+
+/// The gaps of a set that is a plain list of `bool`.
+fn plain_gaps(members: &[bool]) -> Vec<Range<u64>> {
+    let mut gaps: Vec<Range<u64>> = Vec::new();
+    for (cluster, _) in (0..).zip(members).filter(|(_, member)| !**member) {
+        match gaps.last_mut() {
+            Some(last) if last.end == cluster => last.end += 1,
+            _ => gaps.push(cluster..cluster + 1),
+        }
+    }
+    gaps
+}
+
+#[test]
+fn runs_of_any_place_and_length_are_members_once() {
+    for clusters in [1, 63, 64, 65, 4096, 10_000, 20_000] {
+        let set = ClusterSet::new(clusters, u64::MAX);
+        let mut plain = vec![false; usize::try_from(clusters).unwrap()];
+        for (start, len) in numbers(60, clusters).zip(numbers(60, 300)) {
+            let run = start..start + len;
+            let range = word_index(start)..word_index((start + len).min(clusters));
+            let expected = plain[range.clone()].iter().filter(|member| **member).count();
+            assert_eq!(set.insert(run), Ok(expected as u64));
+            plain[range].fill(true);
+            assert_eq!(gaps(&set, clusters), plain_gaps(&plain));
+        }
+        for (cluster, member) in (0..).zip(&plain) {
+            assert_eq!(set.contains(cluster), *member);
+        }
+        assert!(!set.contains(clusters));
+    }
+}
+
+#[test]
+fn local_sets_add_up_to_one_set() {
+    let clusters = 9000;
+    for overlap in [false, true] {
+        let mut set = ClusterSet::new(clusters, u64::MAX);
+        set.insert(0..3).unwrap();
+        let mut plain = vec![false; 9000];
+        plain[..3].fill(true);
+        let mut parts = [LocalSet::new(clusters), LocalSet::new(clusters)];
+        for (n, start) in (0..).zip((5..8900).step_by(70)) {
+            let count = 1 + n % 64;
+            assert!(parts[word_index(n) % 2].insert(start, count));
+            plain[word_index(start)..word_index(start + count)].fill(true);
+        }
+        assert!(!parts[0].insert(5, 1) && !parts[1].insert(76, 1));
+        if overlap {
+            parts[1].insert(2, 1);
+        }
+        let absorbed = parts.map(|part| set.absorb(&part).unwrap());
+        assert_eq!(absorbed, [true, !overlap]);
+        assert_eq!(gaps(&set, clusters), plain_gaps(&plain));
+    }
+}
+
+#[test]
+fn memory_stays_within_the_budget_however_long_the_file() {
+    for clusters_bits in [20, 30, 40, 50, 52] {
+        let set = ClusterSet::new(1 << clusters_bits, 1 << 20);
+        assert!(set.chunks.len() <= 1 << MAX_CHUNKS_BITS);
+        let result =
+            numbers(5000, 1 << clusters_bits).try_for_each(|n| set.insert(n..n + 1).map(drop));
+        let used = set.used_bytes.load(Ordering::Relaxed);
+        assert!(used <= 1 << 20, "{used} bytes for 2^{clusters_bits} clusters");
+        assert_eq!(result.is_ok(), clusters_bits == 20, "2^{clusters_bits} clusters");
+    }
+}

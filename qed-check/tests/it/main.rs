@@ -1,0 +1,13 @@
+//! The tests of qed-check through its public interface.
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+mod crash;
+mod faults;
+mod findings;
+mod hostile;
+mod image;
+mod oracle;
+mod qemu;
+mod recovery;
+mod reference;
+mod repairs;

@@ -1,0 +1,83 @@
+//! Thousands of damaged images: the check against the reference, the repair against the guest.
+
+use std::collections::HashMap;
+use std::num::NonZeroUsize;
+
+use qed_check::{CheckError, CheckOptions, Class, FindingKind, Repair, check, repair};
+
+use crate::image::{GuestCluster, TestImage, damaged};
+use crate::reference;
+
+#[test]
+fn check_finds_what_the_reference_finds_on_any_number_of_threads() {
+    let mut seen = HashMap::<FindingKind, u64>::new();
+    for seed in 0..4000 {
+        let image = damaged(seed);
+        let expected = reference::findings(&image);
+        expected.iter().for_each(|finding| *seen.entry(finding.kind).or_default() += 1);
+        let mut options = CheckOptions::default();
+        options.findings_limit = usize::MAX;
+        options.threads = NonZeroUsize::new(1 + usize::try_from(seed % 8 / 7 * 3).unwrap());
+        let report = check(&*image.storage(), &options).unwrap();
+        assert_eq!(report.findings, expected, "seed {seed}");
+        options.findings_limit = 3;
+        let short = check(&*image.storage(), &options).unwrap();
+        assert_eq!(short.counts, report.counts, "seed {seed}");
+        assert_eq!(short.findings, expected[..expected.len().min(3)], "seed {seed}");
+    }
+    for kind in FindingKind::ALL {
+        assert!(seen.get(kind).copied().unwrap_or(0) >= 10, "{kind:?} is hardly tried: {seen:?}");
+    }
+}
+
+#[test]
+fn repair_keeps_what_the_guest_sees_and_leaves_nothing_to_repair() {
+    let (mut repaired, mut refused) = (0, 0);
+    for seed in 0..1500 {
+        let image = damaged(seed);
+        let before = image.check();
+        let storage = image.storage();
+        let report = match repair(&*storage, Repair::All) {
+            Err(CheckError::TooManyCopies { .. }) => {
+                assert_eq!(storage.to_vec(), image.bytes, "seed {seed}");
+                refused += 1;
+                continue;
+            }
+            other => other.unwrap(),
+        };
+        repaired += u64::from(!before.is_clean());
+        let after = image.with_bytes(storage.to_vec());
+        assert_repaired(&image, &after, seed);
+        assert_eq!(after.check().counts, report.counts, "seed {seed}");
+        for (kind, count) in before.counts.iter() {
+            let left = report.counts.of(kind);
+            let expected = count.saturating_sub(left);
+            assert_eq!(report.repaired.counts.of(kind), expected, "seed {seed} {kind:?}");
+        }
+
+        let again = repair(&*storage, Repair::All).unwrap();
+        assert_eq!(storage.to_vec(), after.bytes, "seed {seed}");
+        assert!(again.repaired.findings.is_empty());
+    }
+    assert!(repaired > 700, "{repaired} images had anything to repair");
+    assert!(refused < 50, "{refused} repairs were refused");
+}
+
+/// Asserts that `after` is sound and that the guest sees in it what it saw in `before`, but for
+/// entries that could not be right.
+pub(crate) fn assert_repaired(before: &TestImage, after: &TestImage, context: u64) {
+    let report = after.check();
+    for (kind, count) in report.counts.iter() {
+        let may_stay = kind == FindingKind::LeakInside;
+        assert!(count == 0 || may_stay, "{context}: {kind:?} stays: {:?}", report.findings);
+    }
+    assert_eq!(report.counts.of_class(Class::Corruption), 0);
+    assert!(!report.dirty, "{context}");
+    let reachable = 6 * before.entries();
+    let (old, new) = (before.guest(reachable), after.guest(reachable));
+    for (cluster, (old, new)) in (0..).zip(old.into_iter().zip(new)) {
+        let is_cleared = old == GuestCluster::Wrong || cluster >= before.image_clusters();
+        let expected = if is_cleared { GuestCluster::Unallocated } else { old };
+        assert!(new == expected, "{context}: guest cluster {cluster} changed");
+    }
+}

@@ -1,0 +1,132 @@
+//! Repairs in particular: what each mode touches, feature bits, and refusals.
+
+use qed_check::{CheckError, CheckOptions, FindingKind, Repair, check, repair};
+use qed_io::{MemoryStorage, Recorder, Storage};
+
+use crate::image::{AUTOCLEAR_AT, CLUSTER, FEATURES_AT, NEED_CHECK, TestImage};
+use crate::oracle::assert_repaired;
+
+type Damage = fn(&mut TestImage);
+
+#[test]
+fn a_sound_image_is_not_written() {
+    let image = TestImage::sample();
+    for what in [Repair::Leaks, Repair::All] {
+        let storage = Recorder::new(image.storage());
+        let report = repair(&storage, what).unwrap();
+        assert!(report.is_clean());
+        assert!(storage.records().is_empty(), "{:?}", storage.records());
+    }
+}
+
+#[test]
+fn leaks_are_left_alone_where_corruptions_make_them_uncertain() {
+    let mut image = TestImage::sample();
+    image.bytes.extend([0; 4096]);
+    image.set_l2(2, 7, 3);
+    let storage = image.storage();
+    let report = repair(&*storage, Repair::Leaks).unwrap();
+    assert_eq!((report.corruptions(), report.leaks()), (1, 1));
+    assert!(report.repaired.findings.is_empty());
+    assert_eq!(storage.to_vec(), image.bytes);
+    repair(&*storage, Repair::All).unwrap();
+    assert_repaired(&image, &image.with_bytes(storage.to_vec()), 0);
+}
+
+#[test]
+fn leaks_alone_are_cut_off_in_either_mode() {
+    for what in [Repair::Leaks, Repair::All] {
+        let mut image = TestImage::sample();
+        image.bytes.extend([0; 5000]);
+        let storage = image.storage();
+        let report = repair(&*storage, what).unwrap();
+        assert_eq!(report.repaired.counts.of(FindingKind::LeakAtEnd), 1);
+        assert_eq!(report.repaired.counts.of(FindingKind::UnusedPartialTail), 1);
+        assert_eq!(storage.to_vec(), TestImage::sample().bytes);
+    }
+}
+
+#[test]
+fn need_check_is_cleared_and_unknown_autoclear_bits_before_the_first_write() {
+    let mut image = TestImage::sample();
+    image.set_features(FEATURES_AT, NEED_CHECK);
+    image.set_features(AUTOCLEAR_AT, 1 << 32 | 1);
+    let storage = image.storage();
+    let report = repair(&*storage, Repair::Leaks).unwrap();
+    assert!(!report.dirty);
+    assert_eq!(storage.to_vec(), TestImage::sample().bytes);
+}
+
+#[test]
+fn a_later_table_over_an_earlier_one_keeps_its_data() {
+    let mut image = TestImage::new(2, 3000, 12);
+    image.table(0, 3);
+    image.set_l2(3, 700, 8 * CLUSTER);
+    image.set_l1(1, 4 * CLUSTER);
+    image.clear(5, 1);
+    image.set_l2(5, 3, 9 * CLUSTER);
+    // Lost if the file grew before it is cleared.
+    image.set_l2(5, 9, 13 * CLUSTER);
+    image.set_l1(2, 3 * CLUSTER);
+    let storage = image.storage();
+    repair(&*storage, Repair::All).unwrap();
+    assert_repaired(&image, &image.with_bytes(storage.to_vec()), 0);
+}
+
+#[test]
+fn images_that_would_multiply_are_refused() {
+    let mut image = TestImage::new(1, 512 * 512, 12);
+    image.table(0, 2);
+    for l2 in 0..9 {
+        image.set_l2(2, l2, (3 + l2) * CLUSTER);
+    }
+    for l1 in 1..30 {
+        image.set_l1(l1, 2 * CLUSTER);
+    }
+    let storage = image.storage();
+    let result = repair(&*storage, Repair::All);
+    assert!(matches!(result, Err(CheckError::TooManyCopies { needed: 200.., limit: 192 })));
+    assert_eq!(storage.to_vec(), image.bytes);
+}
+
+#[test]
+fn unsupported_features_refuse_by_number_and_name() {
+    for (bit, text) in [
+        (32, "unsupported QED feature bit 32 (JOURNAL_ACTIVE)"),
+        (33, "unsupported QED feature bit 33 (SNAPSHOTS)"),
+        (63, "unsupported QED feature bit 63"),
+    ] {
+        let mut image = TestImage::sample();
+        image.set_features(FEATURES_AT, 1 << bit);
+        let storage = image.storage();
+        for result in [
+            check(&*storage, &CheckOptions::default()),
+            repair(&*storage, Repair::Leaks),
+            repair(&*storage, Repair::All),
+        ] {
+            let Err(CheckError::Header(error)) = result else { panic!("bit {bit} is accepted") };
+            assert_eq!(error.to_string(), text);
+        }
+        assert_eq!(storage.to_vec(), image.bytes);
+    }
+}
+
+#[test]
+fn bad_headers_cannot_be_checked() {
+    let cases: [(&str, Damage); 6] = [
+        ("not a header", |i| i.bytes.truncate(63)),
+        ("magic", |i| i.bytes[0] = b'q'),
+        ("L1 past the end", |i| i.set(40, 1 << 40)),
+        ("L1 unaligned", |i| i.set(40, CLUSTER + 8)),
+        ("L1 in the header", |i| i.set(40, 0)),
+        ("empty", |i| i.bytes.clear()),
+    ];
+    for (name, damage) in cases {
+        let mut image = TestImage::sample();
+        damage(&mut image);
+        let storage = MemoryStorage::new(image.bytes);
+        let result = check(&storage, &CheckOptions::default());
+        assert!(matches!(result, Err(CheckError::Header(_))), "{name}: {result:?}");
+        assert!(storage.len().is_ok());
+    }
+}
