@@ -1,2 +1,21 @@
-//! Under construction.
-fn main() {}
+//! The `qed` program: `qemu-img` for QED, QCOW2 and raw images, and what `qemu-img` has not.
+//!
+//! This file starts it and nothing more. What the program promises to scripts is in `docs/cli.md`.
+#![forbid(unsafe_code)]
+
+mod app;
+mod args;
+mod commands;
+mod console;
+mod failure;
+mod interrupts;
+mod names;
+mod new_file;
+mod new_image;
+mod open;
+mod output;
+mod version;
+
+fn main() -> std::process::ExitCode {
+    app::main(std::env::args_os().collect())
+}

@@ -1,0 +1,40 @@
+//! Options and subcommands of `qemu-img` and of later work: refused by name, never ignored.
+
+use std::ffi::{OsStr, OsString};
+
+use clap::Args;
+
+use crate::failure::unsupported;
+
+/// Options that every subcommand knows in order to refuse them.
+#[derive(Debug, Default, Args)]
+pub(crate) struct Refused {
+    #[arg(long, hide = true, value_name = "OBJDEF")]
+    object: Vec<OsString>,
+    #[arg(long, hide = true)]
+    image_opts: bool,
+}
+
+impl Refused {
+    /// Fails if one of them was given.
+    pub(crate) fn check(&self) -> anyhow::Result<()> {
+        if !self.object.is_empty() {
+            return Err(unsupported("the option '--object'"));
+        }
+        if self.image_opts {
+            return Err(unsupported("the option '--image-opts'"));
+        }
+        Ok(())
+    }
+}
+
+const LATER_SUBCOMMANDS: [&str; 8] =
+    ["amend", "bitmap", "compact", "convert-in-place", "mount", "serve", "snapshot", "vhost"];
+
+/// Fails if `name` is a subcommand of later work.
+pub(crate) fn refuse_later_subcommand(name: &OsStr) -> anyhow::Result<()> {
+    match LATER_SUBCOMMANDS.iter().find(|later| name == **later) {
+        Some(later) => Err(unsupported(format_args!("the subcommand '{later}'"))),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,40 @@
+//! The subcommands: the list of them, and one module for each.
+
+mod completions;
+mod create;
+mod help;
+
+use clap::{Parser, Subcommand};
+
+use crate::app::Context;
+use crate::failure::Exit;
+use crate::version;
+
+/// Create, inspect, check, convert and compare QED, QCOW2 and raw disk images.
+///
+/// The program takes the command lines of qemu-img and answers as qemu-img does. Called by another
+/// name, such as a link named qemu-img, it uses that name in its messages.
+#[derive(Debug, Parser)]
+#[command(version = version::LONG, disable_help_subcommand = true, subcommand_required = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Completions(completions::CompletionsArgs),
+    Create(create::CreateArgs),
+    Help(help::HelpArgs),
+}
+
+impl Cli {
+    /// Runs the subcommand.
+    pub(crate) fn run(self, context: &Context) -> anyhow::Result<Exit> {
+        match self.command {
+            Command::Completions(args) => completions::run(&args, context),
+            Command::Create(args) => create::run(args, context),
+            Command::Help(args) => help::run(&args, context),
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! How the program ends: exit codes, the errors that carry more than a text, and error texts.
+
+use std::error::Error;
+use std::ffi::OsStr;
+use std::fmt;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+
+/// What the program hands to the shell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Exit(pub(crate) u8);
+
+impl Exit {
+    /// Done.
+    pub(crate) const SUCCESS: Self = Self(0);
+    /// Any error, usage included.
+    pub(crate) const FAILURE: Self = Self(1);
+}
+
+/// A command line that says nothing the program could do.
+#[derive(Debug)]
+pub(crate) struct UsageError {
+    /// Who complains: `qemu-img`, or `qemu-img create` for options that do not parse.
+    pub(crate) by_option_parser: bool,
+    pub(crate) text: String,
+}
+
+impl fmt::Display for UsageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl Error for UsageError {}
+
+/// A usage error found after the options were parsed.
+pub(crate) fn usage(text: impl Into<String>) -> anyhow::Error {
+    UsageError { by_option_parser: false, text: text.into() }.into()
+}
+
+/// SIGINT or SIGTERM asked the program to stop, and it stopped at a safe point.
+#[derive(Debug)]
+pub(crate) struct Interrupted {
+    pub(crate) signal: i32,
+}
+
+impl fmt::Display for Interrupted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "interrupted by signal {}", self.signal)
+    }
+}
+
+impl Error for Interrupted {}
+
+/// An option, value or subcommand that belongs to work that is not done.
+pub(crate) fn unsupported(what: impl fmt::Display) -> anyhow::Error {
+    anyhow::anyhow!("{what} is not supported yet")
+}
+
+/// The text of an error and its sources, joined by colons, as one line of `qemu-img` has it.
+pub(crate) fn error_text(error: &anyhow::Error) -> String {
+    let parts: Vec<String> = error.chain().map(part_text).collect();
+    parts.join(": ")
+}
+
+fn part_text(error: &(dyn Error + 'static)) -> String {
+    error.downcast_ref::<io::Error>().map_or_else(|| error.to_string(), io_error_text)
+}
+
+/// The operating system's words without Rust's error number behind them.
+pub(crate) fn io_error_text(error: &io::Error) -> String {
+    let text = error.to_string();
+    match error.raw_os_error() {
+        Some(number) => text.trim_end_matches(&format!(" (os error {number})")).to_owned(),
+        None => text,
+    }
+}
+
+/// A file name inside an error text: bytes that are not UTF-8 show as `\xNN`.
+pub(crate) fn shown(name: impl AsRef<OsStr>) -> String {
+    let mut text = String::new();
+    for chunk in name.as_ref().as_bytes().utf8_chunks() {
+        text.push_str(chunk.valid());
+        for byte in chunk.invalid() {
+            text.push_str(&format!("\\x{byte:02x}"));
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn io_errors_lose_their_number() {
+        let error = io::Error::from_raw_os_error(2);
+        assert_eq!(io_error_text(&error), "No such file or directory");
+        assert_eq!(io_error_text(&io::Error::other("own words")), "own words");
+    }
+
+    #[test]
+    fn names_that_are_not_utf8_are_escaped() {
+        assert_eq!(shown(OsStr::from_bytes(b"a\xff\xc3\xa9")), "a\\xff\u{e9}");
+    }
+}

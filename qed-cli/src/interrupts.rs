@@ -1,0 +1,62 @@
+//! Signals: SIGINT and SIGTERM stop the program, at once or at a safe point; SIGUSR1 asks for the
+//! progress.
+//!
+//! A command that only reads ends at once. One that writes defers: the first signal is seen at the
+//! next safe point, a second one ends the program where it stands.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use anyhow::Context;
+use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::flag;
+
+use crate::failure::Interrupted;
+
+/// What the signals said.
+#[derive(Debug, Default)]
+pub(crate) struct Interrupts {
+    at_once: Arc<AtomicBool>,
+    requested: Arc<AtomicUsize>,
+    progress: Arc<AtomicBool>,
+}
+
+impl Interrupts {
+    /// Catches the signals from now on.
+    pub(crate) fn catch() -> anyhow::Result<Self> {
+        let this = Self { at_once: Arc::new(AtomicBool::new(true)), ..Self::default() };
+        for signal in [SIGINT, SIGTERM] {
+            // In this order: end if told to, else remember and end the next time.
+            flag::register_conditional_shutdown(signal, 128 + signal, this.at_once.clone())
+                .and_then(|_| {
+                    let number = usize::try_from(signal).unwrap_or_default();
+                    flag::register_usize(signal, this.requested.clone(), number)
+                })
+                .and_then(|_| flag::register(signal, this.at_once.clone()))
+                .context("Could not catch signals")?;
+        }
+        flag::register(SIGUSR1, this.progress.clone()).context("Could not catch signals")?;
+        Ok(this)
+    }
+
+    /// From now on signals wait for [`Interrupts::check`].
+    pub(crate) fn defer(&self) {
+        self.at_once.store(false, Ordering::SeqCst);
+    }
+
+    /// A safe point.
+    ///
+    /// # Errors
+    /// [`Interrupted`] if a signal asked to stop.
+    pub(crate) fn check(&self) -> Result<(), Interrupted> {
+        match i32::try_from(self.requested.load(Ordering::SeqCst)) {
+            Ok(signal) if signal != 0 => Err(Interrupted { signal }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether SIGUSR1 came since the last call.
+    pub(crate) fn take_progress_request(&self) -> bool {
+        self.progress.swap(false, Ordering::SeqCst)
+    }
+}

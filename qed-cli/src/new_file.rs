@@ -1,0 +1,84 @@
+//! A file that is being made: one that is given up half way is removed again, if it is ours.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Context;
+use qed_io::{Existing, FileStorage, ImageLock, NewFileOptions, Storage};
+
+use crate::args::CacheMode;
+use crate::failure::shown;
+use crate::names::path_of;
+use crate::open::file_error;
+
+/// An output file. Until [`NewFile::keep`], dropping it removes the file if this program made it.
+#[derive(Debug)]
+pub(crate) struct NewFile {
+    storage: Arc<FileStorage>,
+    path: PathBuf,
+    kept: bool,
+}
+
+impl NewFile {
+    /// Creates the file, or locks and then empties an existing one.
+    pub(crate) fn create(name: &OsStr, cache: CacheMode) -> anyhow::Result<Self> {
+        let path = path_of(name)?;
+        let options = NewFileOptions {
+            existing: Existing::Truncate,
+            lock: ImageLock::WRITE,
+            direct: cache == CacheMode::Direct,
+        };
+        let storage = FileStorage::create(&path, options)
+            .map_err(|error| file_error(&path, "create", error))?;
+        Ok(Self { storage: Arc::new(storage), path, kept: false })
+    }
+
+    /// The open file, locked for writing.
+    pub(crate) fn storage(&self) -> &Arc<FileStorage> {
+        &self.storage
+    }
+
+    /// The file as a storage for the libraries.
+    pub(crate) fn shared(&self) -> Arc<dyn Storage> {
+        Arc::<FileStorage>::clone(&self.storage)
+    }
+
+    /// The file is complete; its name is durable when this returns.
+    pub(crate) fn keep(mut self) -> anyhow::Result<()> {
+        self.kept = true;
+        if self.storage.was_created() {
+            sync_folder(&self.path)
+                .with_context(|| format!("Could not sync the folder of '{}'", shown(&self.path)))?;
+        }
+        Ok(())
+    }
+
+    /// What happens to the file if it is given up now, for the user.
+    pub(crate) fn fate(&self) -> String {
+        let path = shown(&self.path);
+        if self.storage.was_created() {
+            format!("the incomplete output file '{path}' is removed")
+        } else {
+            format!("the output file '{path}' is incomplete")
+        }
+    }
+}
+
+impl Drop for NewFile {
+    fn drop(&mut self) {
+        if !self.kept && self.storage.was_created() {
+            // An error is being reported already; a file that stays is named by it.
+            drop(std::fs::remove_file(&self.path));
+        }
+    }
+}
+
+fn sync_folder(path: &Path) -> std::io::Result<()> {
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    File::open(folder)?.sync_all()
+}
