@@ -3,6 +3,7 @@
 mod completions;
 mod create;
 mod help;
+mod info;
 
 use clap::{Parser, Subcommand};
 
@@ -26,6 +27,7 @@ enum Command {
     Completions(completions::CompletionsArgs),
     Create(create::CreateArgs),
     Help(help::HelpArgs),
+    Info(info::InfoArgs),
 }
 
 impl Cli {
@@ -35,6 +37,7 @@ impl Cli {
             Command::Completions(args) => completions::run(&args, context),
             Command::Create(args) => create::run(args, context),
             Command::Help(args) => help::run(&args, context),
+            Command::Info(args) => info::run(args, context),
         }
     }
 }
