@@ -1,5 +1,6 @@
 //! The subcommands: the list of them, and one module for each.
 
+mod check;
 mod completions;
 mod create;
 mod help;
@@ -24,6 +25,7 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Check(check::CheckArgs),
     Completions(completions::CompletionsArgs),
     Create(create::CreateArgs),
     Help(help::HelpArgs),
@@ -34,6 +36,7 @@ impl Cli {
     /// Runs the subcommand.
     pub(crate) fn run(self, context: &Context) -> anyhow::Result<Exit> {
         match self.command {
+            Command::Check(args) => check::run(args, context),
             Command::Completions(args) => completions::run(&args, context),
             Command::Create(args) => create::run(args, context),
             Command::Help(args) => help::run(&args, context),

@@ -1,0 +1,145 @@
+//! `check`: is a QED image consistent, and can it be mended.
+
+mod print;
+
+use std::ffi::{OsStr, OsString};
+
+use anyhow::bail;
+use clap::Args;
+use qed_check::{CheckOptions, Repair, Report, check, repair};
+
+use crate::app::Context;
+use crate::args::{CacheMode, Format, OutputFormat, Refused, one_name};
+use crate::failure::{Exit, shown, usage};
+use crate::open::{ImageFile, OpenHow, could_not_open, stated_format};
+
+/// Check whether a QED image is consistent, and repair it.
+#[derive(Debug, Args)]
+#[command(after_long_help = NOTES)]
+pub(crate) struct CheckArgs {
+    /// Format of the image; must be stated to repair
+    #[arg(short, long, value_name = "FMT")]
+    format: Option<OsString>,
+    /// Repair leaks, or all errors
+    #[arg(short, long, value_name = "leaks|all")]
+    repair: Option<OsString>,
+    /// Cache mode
+    #[arg(short = 'T', long, value_name = "CACHE")]
+    cache: Option<OsString>,
+    /// Take no lock: the image may be in use
+    #[arg(short = 'U', long)]
+    force_share: bool,
+    /// human (the default) or json
+    #[arg(long, value_name = "OFMT")]
+    output: Option<OsString>,
+    /// Print nothing but errors
+    #[arg(short, long)]
+    quiet: bool,
+    /// The image
+    #[arg(value_name = "FILENAME")]
+    operands: Vec<OsString>,
+    #[command(flatten)]
+    refused: Refused,
+}
+
+const NOTES: &str = "\
+What is wrong is listed on standard error, one line for each finding with its permanent number.
+The backing file is not looked at.
+
+Examples:
+  qed check disk.qed
+  qed check -f qed -r all disk.qed
+
+Exit codes:
+  0   no errors
+  1   the check could not be completed
+  2   errors that may harm data
+  3   leaked clusters, but no errors
+  63  images of this format cannot be checked";
+
+/// Corruptions were found.
+const CORRUPT: Exit = Exit(2);
+/// Leaks were found and nothing worse.
+const LEAKS: Exit = Exit(3);
+/// The format has no check.
+const NOT_SUPPORTED: Exit = Exit(63);
+
+pub(crate) fn run(args: CheckArgs, context: &Context) -> anyhow::Result<Exit> {
+    args.refused.check()?;
+    let output = OutputFormat::parse(args.output.as_deref())?;
+    let repair = args.repair.as_deref().map(parse_repair).transpose()?;
+    let Some(cache) = CacheMode::by_name(args.cache.as_deref()) else {
+        bail!("Invalid source cache option: {}", shown(args.cache.unwrap_or_default()));
+    };
+    let name = one_name(args.operands)?;
+    let file = open(&name, args.format.as_deref(), repair, args.force_share, cache)?;
+    if file.format != Format::Qed {
+        let format = file.format.name();
+        let text = match file.format {
+            Format::Qcow2 => format!("This image format does not support checks: {format}"),
+            _ => "This image format does not support checks".to_owned(),
+        };
+        context.console.error(&text);
+        return Ok(NOT_SUPPORTED);
+    }
+    let report =
+        examine(&file, repair, context).map_err(|error| error.context(could_not_check(&name)))?;
+    if !args.quiet {
+        match output {
+            OutputFormat::Human => context.console.print(print::human(&report))?,
+            OutputFormat::Json => {
+                print::json(&mut context.console.lock(), &report, file.path.as_os_str())?;
+            }
+        }
+        print::findings(&context.console, &report);
+    }
+    Ok(match &report {
+        report if report.corruptions() > 0 => CORRUPT,
+        report if report.leaks() > 0 => LEAKS,
+        _ => Exit::SUCCESS,
+    })
+}
+
+fn parse_repair(value: &OsStr) -> anyhow::Result<Repair> {
+    match value.as_encoded_bytes() {
+        b"leaks" => Ok(Repair::Leaks),
+        b"all" => Ok(Repair::All),
+        _ => {
+            let value = shown(value);
+            Err(usage(format!("--repair (-r) expects 'leaks' or 'all' not '{value}'")))
+        }
+    }
+}
+
+fn open(
+    name: &OsStr,
+    format: Option<&OsStr>,
+    repair: Option<Repair>,
+    unlocked: bool,
+    cache: CacheMode,
+) -> anyhow::Result<ImageFile> {
+    if repair.is_none() {
+        return ImageFile::open(name, format, OpenHow { cache, ..OpenHow::read(unlocked) });
+    }
+    if unlocked {
+        let why = "force-share=on can only be used with read-only images";
+        bail!("{}: {why}", could_not_open(name));
+    }
+    stated_format(name, format)?;
+    ImageFile::open(name, format, OpenHow { cache, ..OpenHow::WRITE })
+}
+
+fn examine(file: &ImageFile, what: Option<Repair>, context: &Context) -> anyhow::Result<Report> {
+    Ok(match what {
+        None => check(&*file.storage, &CheckOptions::default())?,
+        Some(what) => {
+            // A repair is safe to stop anywhere, but not worth stopping half way.
+            context.interrupts.defer();
+            repair(&*file.storage, what)?
+        }
+    })
+}
+
+fn could_not_check(name: &OsStr) -> String {
+    format!("Could not check '{}'", shown(name))
+}

@@ -1,0 +1,135 @@
+//! What `check` prints: `qemu-img`'s summary on standard output, the findings on standard error.
+
+use std::ffi::OsStr;
+use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
+
+use qed_check::{Class, Finding, Report, Statistics};
+
+use crate::args::Format;
+use crate::console::Console;
+use crate::output::JsonWriter;
+
+/// The summary for people.
+pub(super) fn human(report: &Report) -> String {
+    let (corruptions, leaks) = (report.corruptions(), report.leaks());
+    let mut text = repaired(report);
+    if corruptions == 0 && leaks == 0 {
+        text += "No errors were found on the image.\n";
+    }
+    if corruptions > 0 {
+        text += &format!(
+            "\n{corruptions} errors were found on the image.\n\
+             Data may be corrupted, or further writes to the image may corrupt it.\n"
+        );
+    }
+    if leaks > 0 {
+        text += &format!(
+            "\n{leaks} leaked clusters were found on the image.\n\
+             This means waste of disk space, but no harm to data.\n"
+        );
+    }
+    text + &shares(&report.statistics)
+}
+
+fn repaired(report: &Report) -> String {
+    let counts = &report.repaired.counts;
+    let (leaks, corruptions) = (counts.of_class(Class::Leak), counts.of_class(Class::Corruption));
+    if leaks == 0 && corruptions == 0 {
+        return String::new();
+    }
+    format!(
+        "The following inconsistencies were found and repaired:\n\n    {leaks} leaked clusters\n    \
+         {corruptions} corruptions\n\nDouble checking the fixed image now...\n"
+    )
+}
+
+fn shares(statistics: &Statistics) -> String {
+    let (total, allocated) = (statistics.total_clusters, statistics.allocated_clusters);
+    if total == 0 || allocated == 0 {
+        return String::new();
+    }
+    format!(
+        "{allocated}/{total} = {:.2}% allocated, {:.2}% fragmented, {:.2}% compressed clusters\n",
+        percent(allocated, total),
+        percent(statistics.fragmented_clusters, allocated),
+        percent(statistics.compressed_clusters, allocated),
+    )
+}
+
+#[expect(clippy::cast_precision_loss, reason = "two decimals are shown")]
+fn percent(part: u64, whole: u64) -> f64 {
+    part as f64 * 100.0 / whole as f64
+}
+
+/// The summary as JSON, with the findings as one key more than `qemu-img` has.
+pub(super) fn json(out: &mut impl Write, report: &Report, name: &OsStr) -> io::Result<()> {
+    let fixed = &report.repaired.counts;
+    let statistics = &report.statistics;
+    let mut json = JsonWriter::new(out);
+    json.begin_object()?;
+    json.plain_member("total-clusters", statistics.total_clusters)?;
+    count(&mut json, "corruptions", report.corruptions())?;
+    count(&mut json, "corruptions-fixed", fixed.of_class(Class::Corruption))?;
+    json.plain_member("check-errors", 0)?;
+    count(&mut json, "leaks", report.leaks())?;
+    count(&mut json, "leaks-fixed", fixed.of_class(Class::Leak))?;
+    count(&mut json, "allocated-clusters", statistics.allocated_clusters)?;
+    json.string_member("filename", name.as_bytes())?;
+    json.string_member("format", Format::Qed.name())?;
+    count(&mut json, "fragmented-clusters", statistics.fragmented_clusters)?;
+    if !report.findings.is_empty() {
+        json.key("findings")?;
+        json.begin_array()?;
+        for finding in &report.findings {
+            json.begin_object()?;
+            json.plain_member("number", finding.kind.number())?;
+            json.string_member("class", class_name(finding.kind.class()))?;
+            json.string_member("text", finding.to_string())?;
+            json.end_object()?;
+        }
+        json.end_array()?;
+    }
+    json.end_object()?;
+    json.finish()
+}
+
+/// `qemu-img` leaves out counts of zero.
+fn count<W: Write>(json: &mut JsonWriter<W>, key: &str, count: u64) -> io::Result<()> {
+    if count > 0 { json.plain_member(key, count) } else { Ok(()) }
+}
+
+/// One line on standard error for each finding.
+pub(super) fn findings(console: &Console, report: &Report) {
+    for finding in &report.repaired.findings {
+        console.say(&format!("repaired: {}", line(finding)));
+    }
+    for finding in &report.findings {
+        console.say(&line(finding));
+    }
+    let counted = report.counts.iter().map(|(_, count)| count).sum::<u64>();
+    let listed: u64 = report.findings.iter().map(weight).sum();
+    if counted > listed {
+        console.say(&format!("and {} more", counted - listed));
+    }
+}
+
+fn weight(finding: &Finding) -> u64 {
+    match finding.place {
+        qed_check::Place::Clusters { count, .. } => count,
+        _ => 1,
+    }
+}
+
+fn line(finding: &Finding) -> String {
+    let class = class_name(finding.kind.class());
+    format!("{class} {}: {finding}", finding.kind.number())
+}
+
+fn class_name(class: Class) -> &'static str {
+    match class {
+        Class::Corruption => "error",
+        Class::Leak => "leak",
+        Class::Note => "note",
+    }
+}
