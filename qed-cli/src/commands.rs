@@ -5,6 +5,7 @@ mod completions;
 mod create;
 mod help;
 mod info;
+mod map;
 
 use clap::{Parser, Subcommand};
 
@@ -30,6 +31,7 @@ enum Command {
     Create(create::CreateArgs),
     Help(help::HelpArgs),
     Info(info::InfoArgs),
+    Map(map::MapArgs),
 }
 
 impl Cli {
@@ -41,6 +43,7 @@ impl Cli {
             Command::Create(args) => create::run(args, context),
             Command::Help(args) => help::run(&args, context),
             Command::Info(args) => info::run(args, context),
+            Command::Map(args) => map::run(args, context),
         }
     }
 }

@@ -5,6 +5,7 @@
 
 mod app;
 mod args;
+mod chain;
 mod commands;
 mod console;
 mod failure;

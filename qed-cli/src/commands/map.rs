@@ -1,0 +1,149 @@
+//! `map`: where the bytes of the virtual disk are.
+
+mod extents;
+
+use std::ffi::{OsStr, OsString};
+use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
+
+use clap::Args;
+use qed_core::GuestExtentKind;
+
+use crate::app::Context;
+use crate::args::{Format, OutputFormat, Refused, number_in, one_name};
+use crate::chain::{ChainArgs, Disk};
+use crate::failure::{Exit, shown};
+use crate::open::{ImageFile, OpenHow};
+use extents::{Mapped, for_each_extent};
+
+/// Show where the bytes of the virtual disk are stored.
+///
+/// The image is mapped alone unless something is said about its backing files.
+#[derive(Debug, Args)]
+#[command(after_long_help = NOTES)]
+pub(crate) struct MapArgs {
+    /// Format of the image; without it QED and QCOW2 are recognised by their first bytes
+    #[arg(short, long, value_name = "FMT")]
+    format: Option<OsString>,
+    /// Map the backing files too; implied by what is said about their formats
+    #[arg(long)]
+    backing_chain: bool,
+    #[command(flatten)]
+    chain: ChainArgs,
+    /// First byte of the virtual disk to show
+    #[arg(short, long, value_name = "OFFSET")]
+    start_offset: Option<OsString>,
+    /// Bytes of the virtual disk to show
+    #[arg(short = 'l', long, value_name = "LENGTH")]
+    max_length: Option<OsString>,
+    /// Take no lock: the image may be in use
+    #[arg(short = 'U', long)]
+    force_share: bool,
+    /// human (the default) or json
+    #[arg(long, value_name = "OFMT")]
+    output: Option<OsString>,
+    /// The image
+    #[arg(value_name = "FILENAME")]
+    operands: Vec<OsString>,
+    #[command(flatten)]
+    refused: Refused,
+}
+
+const NOTES: &str = "\
+Examples:
+  qed map disk.qed
+  qed map -f qed --backing-chain --backing-format raw --output=json overlay.qed
+
+Exit codes:
+  0  the mapping was printed
+  1  any error";
+
+pub(crate) fn run(args: MapArgs, context: &Context) -> anyhow::Result<Exit> {
+    args.refused.check()?;
+    let output = OutputFormat::parse(args.output.as_deref())?;
+    let offset = |value: &Option<OsString>, what| {
+        value.as_deref().map(|value| number_in(value, what, 0..=i64::MAX as u64)).transpose()
+    };
+    let start = offset(&args.start_offset, "start offset")?.unwrap_or(0);
+    let len = offset(&args.max_length, "max length")?.unwrap_or(u64::MAX);
+    let name = one_name(args.operands)?;
+    let how = OpenHow::read(args.force_share);
+    let file = ImageFile::open(&name, args.format.as_deref(), how)?;
+    let whole_chain = args.backing_chain || args.chain.is_given();
+    let disk = if whole_chain {
+        args.chain.open_file(&file, how, None)
+    } else {
+        crate::chain::open_alone(&file)
+    };
+    let disk = disk.map_err(|error| error.context(crate::open::could_not_open(&name)))?;
+    let range = start..start.saturating_add(len).min(disk.disk.len());
+    match output {
+        OutputFormat::Human => human(&disk, range, context)?,
+        OutputFormat::Json => json(&disk, range, context)?,
+    }
+    if let Some(hidden) = &disk.hidden_backing {
+        let hidden = shown(hidden);
+        context.console.error(&format!(
+            "warning: the backing file '{hidden}' is not mapped: --backing-chain asks for it"
+        ));
+    }
+    Ok(Exit::SUCCESS)
+}
+
+fn human(disk: &Disk, range: std::ops::Range<u64>, context: &Context) -> anyhow::Result<()> {
+    context.console.print(format!("{:<16}{:<16}{:<16}File\n", "Offset", "Length", "Mapped to"))?;
+    for_each_extent(disk, range, |extent| {
+        match extent.kind {
+            GuestExtentKind::Compressed => {
+                anyhow::bail!("File contains external, encrypted or compressed clusters.")
+            }
+            GuestExtentKind::Data { host_offset } => {
+                let columns = [extent.start, extent.len, host_offset].map(hex);
+                let [start, len, host] = columns;
+                let mut out = context.console.lock();
+                write!(out, "{start:<16}{len:<16}{host:<16}")?;
+                out.write_all(file_of(disk, extent.depth).as_bytes())?;
+                out.write_all(b"\n")?;
+            }
+            GuestExtentKind::Zero | GuestExtentKind::Unallocated => {}
+        }
+        Ok(())
+    })
+}
+
+/// C's `%#x`: zero has no prefix.
+fn hex(number: u64) -> String {
+    if number == 0 { "0".to_owned() } else { format!("{number:#x}") }
+}
+
+fn file_of(disk: &Disk, depth: usize) -> &OsStr {
+    disk.layers.get(depth).map_or(OsStr::new(""), |layer| &layer.name)
+}
+
+fn json(disk: &Disk, range: std::ops::Range<u64>, context: &Context) -> anyhow::Result<()> {
+    context.console.print("[")?;
+    let mut first = true;
+    for_each_extent(disk, range, |extent| {
+        let separator = if std::mem::take(&mut first) { "" } else { ",\n" };
+        context.console.print(format!("{separator}{}", json_line(disk, extent)))
+    })?;
+    context.console.print("]\n")
+}
+
+fn json_line(disk: &Disk, extent: &Mapped) -> String {
+    let Mapped { start, len, depth, kind, .. } = *extent;
+    let is_raw = disk.layers.get(depth).is_some_and(|layer| layer.format == Format::Raw);
+    // A hole of a raw file has a place in it; a zero entry has none.
+    let (present, zero, data, host) = match kind {
+        GuestExtentKind::Data { host_offset } => (true, false, true, Some(host_offset)),
+        GuestExtentKind::Compressed => (true, false, true, None),
+        GuestExtentKind::Zero => (true, true, false, is_raw.then_some(start)),
+        GuestExtentKind::Unallocated => (false, disk.hidden_backing.is_none(), false, None),
+    };
+    let compressed = kind == GuestExtentKind::Compressed;
+    let host = host.map_or_else(String::new, |host| format!(", \"offset\": {host}"));
+    format!(
+        "{{ \"start\": {start}, \"length\": {len}, \"depth\": {depth}, \"present\": {present}, \
+         \"zero\": {zero}, \"data\": {data}, \"compressed\": {compressed}{host}}}"
+    )
+}

@@ -1,0 +1,76 @@
+//! The extents of a virtual disk in order, joined where they go on alike.
+
+use std::ops::Range;
+
+use qed_core::GuestExtentKind;
+
+use crate::chain::Disk;
+
+/// An extent as `map` shows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Mapped {
+    pub(super) start: u64,
+    pub(super) len: u64,
+    /// Image of the chain that decides.
+    pub(super) depth: usize,
+    pub(super) kind: GuestExtentKind,
+}
+
+/// Asked for at once: bounds the time until the first line.
+const STEP: u64 = 16 << 30;
+
+/// Calls `show` for each extent in `range`.
+pub(super) fn for_each_extent(
+    disk: &Disk,
+    range: Range<u64>,
+    mut show: impl FnMut(&Mapped) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let mut last: Option<Mapped> = None;
+    let mut at = range.start;
+    while at < range.end {
+        let next = next_extent(disk, at, range.end - at)?;
+        at += next.len;
+        if let Some(open) = &mut last
+            && open.goes_on_with(&next)
+        {
+            open.len += next.len;
+            continue;
+        }
+        if let Some(open) = last.replace(next) {
+            show(&open)?;
+        }
+    }
+    last.map_or(Ok(()), |open| show(&open))
+}
+
+fn next_extent(disk: &Disk, at: u64, max_len: u64) -> anyhow::Result<Mapped> {
+    let extent = disk.disk.extent_at(at, max_len.min(STEP))?;
+    let mut mapped = Mapped {
+        start: at,
+        len: extent.len,
+        depth: usize::try_from(extent.depth).unwrap_or(usize::MAX),
+        kind: extent.kind,
+    };
+    anyhow::ensure!(mapped.len > 0, "the mapping ends at {at:#x}, inside the virtual disk");
+    let len_below = |depth: usize| disk.layers.get(depth).map_or(u64::MAX, |layer| layer.len);
+    // Past the end of a backing file it is the image above that has nothing there.
+    while mapped.depth > 0 && at >= len_below(mapped.depth) {
+        mapped.depth -= 1;
+        mapped.kind = GuestExtentKind::Unallocated;
+    }
+    Ok(mapped)
+}
+
+impl Mapped {
+    fn goes_on_with(&self, next: &Self) -> bool {
+        use GuestExtentKind::{Compressed, Data, Unallocated, Zero};
+        let alike = match (self.kind, next.kind) {
+            (Data { host_offset }, Data { host_offset: next }) => {
+                host_offset.checked_add(self.len) == Some(next)
+            }
+            (Compressed, Compressed) | (Zero, Zero) | (Unallocated, Unallocated) => true,
+            _ => false,
+        };
+        alike && self.depth == next.depth
+    }
+}
