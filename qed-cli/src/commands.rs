@@ -3,6 +3,7 @@
 mod check;
 mod completions;
 mod create;
+mod dump;
 mod help;
 mod info;
 mod map;
@@ -29,6 +30,7 @@ enum Command {
     Check(check::CheckArgs),
     Completions(completions::CompletionsArgs),
     Create(create::CreateArgs),
+    Dump(dump::DumpArgs),
     Help(help::HelpArgs),
     Info(info::InfoArgs),
     Map(map::MapArgs),
@@ -41,6 +43,7 @@ impl Cli {
             Command::Check(args) => check::run(args, context),
             Command::Completions(args) => completions::run(&args, context),
             Command::Create(args) => create::run(args, context),
+            Command::Dump(args) => dump::run(args, context),
             Command::Help(args) => help::run(&args, context),
             Command::Info(args) => info::run(args, context),
             Command::Map(args) => map::run(args, context),

@@ -1,0 +1,101 @@
+//! `dump`: the metadata of a QED image, every byte of it under a name.
+//!
+//! The areas that are printed cover the file from its first byte to its last, each byte once.
+
+mod areas;
+mod fields;
+mod json;
+mod layout;
+mod runs;
+mod text;
+
+use std::ffi::OsString;
+use std::io;
+
+use anyhow::Context as _;
+use clap::Args;
+use qed_io::Storage;
+
+use crate::app::Context;
+use crate::args::{OutputFormat, Refused, one_name};
+use crate::failure::Exit;
+use crate::open::{ImageFile, OpenHow, could_not_open};
+use areas::Area;
+use fields::Field;
+use layout::Layout;
+use runs::Run;
+
+/// Show every byte of the metadata of a QED image under its name in the specification.
+///
+/// The areas shown cover the file from its first byte to its last, each byte once; guest data is
+/// shown as runs of clusters. A damaged image is shown as far as it makes sense.
+#[derive(Debug, Args)]
+#[command(after_long_help = NOTES)]
+pub(crate) struct DumpArgs {
+    /// Format of the image: qed
+    #[arg(short, long, value_name = "FMT")]
+    format: Option<OsString>,
+    /// Take no lock: the image may be in use
+    #[arg(short = 'U', long)]
+    force_share: bool,
+    /// human (the default) or json
+    #[arg(long, value_name = "OFMT")]
+    output: Option<OsString>,
+    /// The image
+    #[arg(value_name = "FILENAME")]
+    operands: Vec<OsString>,
+    #[command(flatten)]
+    refused: Refused,
+}
+
+const NOTES: &str = "\
+Examples:
+  qed dump disk.qed
+  qed dump --output=json disk.qed
+
+Exit codes:
+  0  the metadata was shown
+  1  any error; a header that breaks a rule is shown before the error is";
+
+/// Where a dump goes. Calls come in the order of the file: an area begins, its fields and runs
+/// follow, it ends.
+trait Form {
+    fn begin(&mut self, name: &str, file_len: u64) -> io::Result<()>;
+    fn begin_area(&mut self, area: &Area) -> io::Result<()>;
+    fn field(&mut self, field: &Field) -> io::Result<()>;
+    fn run(&mut self, run: &Run) -> io::Result<()>;
+    fn end_area(&mut self) -> io::Result<()>;
+    fn end(&mut self) -> io::Result<()>;
+}
+
+pub(crate) fn run(args: DumpArgs, context: &Context) -> anyhow::Result<Exit> {
+    args.refused.check()?;
+    let output = OutputFormat::parse(args.output.as_deref())?;
+    let name = one_name(args.operands)?;
+    let format = args.format.unwrap_or_else(|| OsString::from("qed"));
+    let file = ImageFile::open(&name, Some(&format), OpenHow::read(args.force_share))?;
+    let layout = Layout::of(&*file.storage).with_context(|| could_not_open(&name))?;
+    let mut out = context.console.lock();
+    match output {
+        OutputFormat::Human => dump(&file, &layout, &mut text::TextForm::new(&mut out))?,
+        OutputFormat::Json => dump(&file, &layout, &mut json::JsonForm::new(&mut out))?,
+    }
+    match layout.fault {
+        Some(fault) => Err(anyhow::Error::new(fault).context(could_not_open(&name))),
+        None => Ok(Exit::SUCCESS),
+    }
+}
+
+fn dump(file: &ImageFile, layout: &Layout, form: &mut dyn Form) -> anyhow::Result<()> {
+    let storage: &dyn Storage = &*file.storage;
+    form.begin(&crate::failure::shown(&file.path), layout.file_len)?;
+    for area in layout.areas() {
+        form.begin_area(&area)?;
+        for field in fields::of(storage, &area)? {
+            form.field(&field)?;
+        }
+        runs::for_each(storage, layout, &area, |run| form.run(&run))?;
+        form.end_area()?;
+    }
+    Ok(form.end()?)
+}
