@@ -7,6 +7,7 @@ mod dump;
 mod help;
 mod info;
 mod map;
+mod resize;
 
 use clap::{Parser, Subcommand};
 
@@ -34,6 +35,7 @@ enum Command {
     Help(help::HelpArgs),
     Info(info::InfoArgs),
     Map(map::MapArgs),
+    Resize(resize::ResizeArgs),
 }
 
 impl Cli {
@@ -47,6 +49,7 @@ impl Cli {
             Command::Help(args) => help::run(&args, context),
             Command::Info(args) => info::run(args, context),
             Command::Map(args) => map::run(args, context),
+            Command::Resize(args) => resize::run(args, context),
         }
     }
 }
