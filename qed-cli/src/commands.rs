@@ -1,6 +1,7 @@
 //! The subcommands: the list of them, and one module for each.
 
 mod check;
+mod compare;
 mod completions;
 mod create;
 mod dump;
@@ -29,6 +30,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Check(check::CheckArgs),
+    Compare(compare::CompareArgs),
     Completions(completions::CompletionsArgs),
     Create(create::CreateArgs),
     Dump(dump::DumpArgs),
@@ -43,6 +45,7 @@ impl Cli {
     pub(crate) fn run(self, context: &Context) -> anyhow::Result<Exit> {
         match self.command {
             Command::Check(args) => check::run(args, context),
+            Command::Compare(args) => compare::run(args, context),
             Command::Completions(args) => completions::run(&args, context),
             Command::Create(args) => create::run(args, context),
             Command::Dump(args) => dump::run(args, context),

@@ -16,6 +16,7 @@ mod new_image;
 mod open;
 mod output;
 mod version;
+mod work;
 
 fn main() -> std::process::ExitCode {
     app::main(std::env::args_os().collect())
