@@ -3,6 +3,7 @@
 mod check;
 mod compare;
 mod completions;
+mod convert;
 mod create;
 mod dump;
 mod help;
@@ -32,6 +33,7 @@ enum Command {
     Check(check::CheckArgs),
     Compare(compare::CompareArgs),
     Completions(completions::CompletionsArgs),
+    Convert(convert::ConvertArgs),
     Create(create::CreateArgs),
     Dump(dump::DumpArgs),
     Help(help::HelpArgs),
@@ -47,6 +49,7 @@ impl Cli {
             Command::Check(args) => check::run(args, context),
             Command::Compare(args) => compare::run(args, context),
             Command::Completions(args) => completions::run(&args, context),
+            Command::Convert(args) => convert::run(args, context),
             Command::Create(args) => create::run(args, context),
             Command::Dump(args) => dump::run(args, context),
             Command::Help(args) => help::run(&args, context),

@@ -8,6 +8,7 @@ mod args;
 mod chain;
 mod commands;
 mod console;
+mod disks;
 mod failure;
 mod interrupts;
 mod names;
@@ -15,6 +16,8 @@ mod new_file;
 mod new_image;
 mod open;
 mod output;
+mod output_image;
+mod snapshot;
 mod version;
 mod work;
 

@@ -1,0 +1,85 @@
+//! Copying a virtual disk into a new image file, whatever its format.
+
+use std::ffi::OsStr;
+use std::sync::Arc;
+
+use qed_convert::{ConvertOptions, NewBacking, Summary, Target, convert};
+use qed_core::{BackingFile, BackingFormat, CreateBacking, CreateOptions, header_area};
+use qed_io::Storage;
+
+use crate::app::Context;
+use crate::args::{CacheMode, Format};
+use crate::new_file::NewFile;
+use crate::new_image::NewImage;
+use crate::work::Work;
+
+/// What the new image is to look like.
+#[derive(Debug)]
+pub(crate) struct Copy<'a> {
+    pub(crate) image: &'a NewImage,
+    pub(crate) cache: CacheMode,
+    pub(crate) backing: Option<NewBacking>,
+    pub(crate) compress: bool,
+}
+
+/// Copies `source` into a new file; it is durable when this returns, and a file that was made for
+/// nothing is gone.
+pub(crate) fn copy_to_new(
+    source: &dyn BackingFile,
+    output: &OsStr,
+    copy: &Copy<'_>,
+    options: &ConvertOptions,
+    work: Work<'_>,
+    context: &Context,
+) -> anyhow::Result<Summary> {
+    // Options that cannot be written are found before an existing file is emptied.
+    copy.check(source.len())?;
+    let file = NewFile::create(output, copy.cache)?;
+    let copied = copy.target(file.shared(), source.len()).and_then(|target| {
+        let copied = convert(source, target, options, &work);
+        work.finish(copied)
+    });
+    match copied {
+        Ok(summary) => {
+            file.keep()?;
+            Ok(summary)
+        }
+        Err(error) => {
+            context.console.error(&file.fate());
+            Err(error)
+        }
+    }
+}
+
+impl Copy<'_> {
+    /// Whether there can be such an image of `len` bytes.
+    fn check(&self, len: u64) -> anyhow::Result<()> {
+        match self.image.format {
+            Format::Raw => self.image.refuse_preallocation(),
+            Format::Qed => {
+                self.image.refuse_unbuilt()?;
+                let backing = self.backing.as_ref().map(|backing| CreateBacking {
+                    name: backing.name.clone(),
+                    format: BackingFormat::Unstated,
+                });
+                let geometry = self.image.geometry()?;
+                header_area(&CreateOptions { geometry, image_size: len, backing })?;
+                Ok(())
+            }
+            Format::Qcow2 => self.image.qcow2(len, self.backing.clone()).map(drop),
+        }
+    }
+
+    fn target(&self, storage: Arc<dyn Storage>, len: u64) -> anyhow::Result<Target<'static>> {
+        let backing = self.backing.clone();
+        Ok(match self.image.format {
+            Format::Raw => Target::Raw(storage),
+            Format::Qed => Target::Qed { storage, geometry: self.image.geometry()?, backing },
+            Format::Qcow2 => Target::Qcow2 {
+                storage,
+                options: self.image.qcow2(len, backing)?,
+                compress: self.compress,
+            },
+        })
+    }
+}
