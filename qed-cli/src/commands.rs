@@ -5,10 +5,12 @@ mod compare;
 mod completions;
 mod convert;
 mod create;
+mod dd;
 mod dump;
 mod help;
 mod info;
 mod map;
+mod measure;
 mod resize;
 
 use clap::{Parser, Subcommand};
@@ -35,10 +37,12 @@ enum Command {
     Completions(completions::CompletionsArgs),
     Convert(convert::ConvertArgs),
     Create(create::CreateArgs),
+    Dd(dd::DdArgs),
     Dump(dump::DumpArgs),
     Help(help::HelpArgs),
     Info(info::InfoArgs),
     Map(map::MapArgs),
+    Measure(measure::MeasureArgs),
     Resize(resize::ResizeArgs),
 }
 
@@ -51,10 +55,12 @@ impl Cli {
             Command::Completions(args) => completions::run(&args, context),
             Command::Convert(args) => convert::run(args, context),
             Command::Create(args) => create::run(args, context),
+            Command::Dd(args) => dd::run(args, context),
             Command::Dump(args) => dump::run(args, context),
             Command::Help(args) => help::run(&args, context),
             Command::Info(args) => info::run(args, context),
             Command::Map(args) => map::run(args, context),
+            Command::Measure(args) => measure::run(args, context),
             Command::Resize(args) => resize::run(args, context),
         }
     }

@@ -1,0 +1,132 @@
+//! `measure`: how large the file of a new image would be.
+
+use std::ffi::{OsStr, OsString};
+
+use anyhow::bail;
+use clap::Args;
+use qed_convert::{MeasureTarget, Qcow2SnapshotSelector, measure, measure_size};
+
+use crate::app::Context;
+use crate::args::{Format, OptionList, OutputFormat, Refused, number_in};
+use crate::chain::ChainArgs;
+use crate::failure::Exit;
+use crate::new_image::{NewImage, print_options};
+use crate::open::{ImageFile, OpenHow, could_not_open};
+use crate::output::JsonWriter;
+use crate::snapshot::parse_snapshot;
+
+/// Calculate the file size of a new image.
+///
+/// For an image of a given size, or for what converting an existing image would make.
+#[derive(Debug, Args)]
+#[command(after_long_help = NOTES)]
+pub(crate) struct MeasureArgs {
+    /// Format of the new image: raw (the default), qed or qcow2
+    #[arg(short = 'O', long, value_name = "FMT")]
+    target_format: Option<OsString>,
+    /// Options of the new image's format
+    #[arg(short, long, value_name = "OPTIONS")]
+    options: Vec<OsString>,
+    /// Size of the virtual disk
+    #[arg(short, long, value_name = "SIZE")]
+    size: Option<OsString>,
+    /// Format of the existing image
+    #[arg(short, long, value_name = "FMT")]
+    format: Option<OsString>,
+    #[command(flatten)]
+    chain: ChainArgs,
+    /// Internal snapshot of the existing image to measure
+    #[arg(short = 'l', long, value_name = "SNAPSHOT")]
+    snapshot: Option<OsString>,
+    /// Take no lock: the image may be in use
+    #[arg(short = 'U', long)]
+    force_share: bool,
+    /// human (the default) or json
+    #[arg(long, value_name = "OFMT")]
+    output: Option<OsString>,
+    /// The existing image
+    #[arg(value_name = "FILENAME")]
+    operands: Vec<OsString>,
+    #[command(flatten)]
+    refused: Refused,
+}
+
+const NOTES: &str = "\
+Examples:
+  qed measure -O qed --size 64G
+  qed measure -f raw -O qcow2 disk.raw
+
+Exit codes:
+  0  the sizes were printed
+  1  any error";
+
+pub(crate) fn run(args: MeasureArgs, context: &Context) -> anyhow::Result<Exit> {
+    args.refused.check()?;
+    let output = OutputFormat::parse(args.output.as_deref())?;
+    let size = args.size.as_deref();
+    let size = size.map(|size| number_in(size, "image size", 0..=i64::MAX as u64)).transpose()?;
+    if args.operands.len() > 1 {
+        bail!("At most one filename argument is allowed.");
+    }
+    let name = args.operands.first();
+    if name.is_none() && (args.format.is_some() || args.snapshot.is_some()) {
+        bail!("--image-opts, -f, and -l require a filename argument.");
+    }
+    let target = args.target_format.as_deref().unwrap_or(OsStr::new("raw"));
+    let list = OptionList::parse(&args.options)?;
+    if list.asks_for_help() {
+        print_options(&context.console, Format::parse_target(target)?)?;
+        return Ok(Exit::SUCCESS);
+    }
+    let measured = match (name, size) {
+        (None, None) => bail!("Either --size N or one filename must be specified."),
+        (Some(_), Some(_)) => bail!("--size N cannot be used together with a filename."),
+        (None, Some(size)) => {
+            measure_size(size.next_multiple_of(512), &measure_target(target, list)?)?
+        }
+        (Some(name), None) => {
+            let snapshot = args.snapshot.as_deref().map(parse_snapshot).transpose()?;
+            measure_image(&args, name, snapshot, &measure_target(target, list)?)?
+        }
+    };
+    let (required, all) = (measured.required, measured.fully_allocated);
+    match output {
+        OutputFormat::Human => context
+            .console
+            .print(format!("required size: {required}\nfully allocated size: {all}\n"))?,
+        OutputFormat::Json => {
+            let mut out = context.console.lock();
+            let mut json = JsonWriter::new(&mut out);
+            json.begin_object()?;
+            json.plain_member("required", required)?;
+            json.plain_member("fully-allocated", all)?;
+            json.end_object()?;
+            json.finish()?;
+        }
+    }
+    Ok(Exit::SUCCESS)
+}
+
+fn measure_target(format: &OsStr, list: OptionList) -> anyhow::Result<MeasureTarget> {
+    let image = NewImage::new(Format::parse_target(format)?, list)?;
+    Ok(match image.format {
+        Format::Raw => MeasureTarget::Raw,
+        Format::Qed => MeasureTarget::Qed(image.geometry()?),
+        Format::Qcow2 => MeasureTarget::Qcow2(image.qcow2(0, None)?),
+    })
+}
+
+fn measure_image(
+    args: &MeasureArgs,
+    name: &OsStr,
+    snapshot: Option<Qcow2SnapshotSelector>,
+    target: &MeasureTarget,
+) -> anyhow::Result<qed_convert::Measure> {
+    let how = OpenHow::read(args.force_share);
+    let file = ImageFile::open(name, args.format.as_deref(), how)?;
+    let disk = args
+        .chain
+        .open_file(&file, how, snapshot)
+        .map_err(|error| error.context(could_not_open(name)))?;
+    Ok(measure(&*disk.disk, target)?)
+}
