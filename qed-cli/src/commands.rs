@@ -1,6 +1,7 @@
 //! The subcommands: the list of them, and one module for each.
 
 mod check;
+mod commit;
 mod compare;
 mod completions;
 mod convert;
@@ -11,6 +12,7 @@ mod help;
 mod info;
 mod map;
 mod measure;
+mod rebase;
 mod resize;
 
 use clap::{Parser, Subcommand};
@@ -33,6 +35,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Check(check::CheckArgs),
+    Commit(commit::CommitArgs),
     Compare(compare::CompareArgs),
     Completions(completions::CompletionsArgs),
     Convert(convert::ConvertArgs),
@@ -43,6 +46,7 @@ enum Command {
     Info(info::InfoArgs),
     Map(map::MapArgs),
     Measure(measure::MeasureArgs),
+    Rebase(rebase::RebaseArgs),
     Resize(resize::ResizeArgs),
 }
 
@@ -51,6 +55,7 @@ impl Cli {
     pub(crate) fn run(self, context: &Context) -> anyhow::Result<Exit> {
         match self.command {
             Command::Check(args) => check::run(args, context),
+            Command::Commit(args) => commit::run(args, context),
             Command::Compare(args) => compare::run(args, context),
             Command::Completions(args) => completions::run(&args, context),
             Command::Convert(args) => convert::run(args, context),
@@ -61,6 +66,7 @@ impl Cli {
             Command::Info(args) => info::run(args, context),
             Command::Map(args) => map::run(args, context),
             Command::Measure(args) => measure::run(args, context),
+            Command::Rebase(args) => rebase::run(args, context),
             Command::Resize(args) => resize::run(args, context),
         }
     }

@@ -1,0 +1,142 @@
+//! `commit`: what an overlay holds goes into an image of its backing chain.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+
+use anyhow::{Context as _, anyhow, bail};
+use clap::Args;
+use qed_convert::{CommitBase, ConvertOptions, commit};
+use qed_io::{ImageLock, Storage};
+
+use crate::app::Context;
+use crate::args::{CacheMode, Format, Refused, one_name};
+use crate::chain::{ChainArgs, Disk, Layer};
+use crate::failure::{Exit, shown, unsupported};
+use crate::names::beside;
+use crate::open::{ImageFile, OpenHow, could_not_open, stated_format};
+use crate::work::Work;
+
+/// Write what an overlay holds into its backing file.
+///
+/// The overlay itself is not changed.
+#[derive(Debug, Args)]
+#[command(after_long_help = NOTES)]
+pub(crate) struct CommitArgs {
+    /// Format of the image, which must be stated
+    #[arg(short, long, value_name = "FMT")]
+    format: Option<OsString>,
+    /// Image of the backing chain to write to, instead of the first backing file
+    #[arg(short, long, value_name = "BASE_IMG")]
+    base: Option<OsString>,
+    #[command(flatten)]
+    chain: ChainArgs,
+    /// Do not empty the image, which is never done for QED images
+    #[arg(short, long)]
+    drop: bool,
+    /// Cache mode of the image
+    #[arg(short = 't', long, value_name = "CACHE")]
+    cache: Option<OsString>,
+    /// Limit of bytes per second: not supported yet
+    #[arg(short, long, value_name = "RATE", hide = true)]
+    rate: Option<OsString>,
+    /// Show progress
+    #[arg(short, long)]
+    progress: bool,
+    /// Print nothing but errors
+    #[arg(short, long)]
+    quiet: bool,
+    /// The image
+    #[arg(value_name = "FILENAME")]
+    operands: Vec<OsString>,
+    #[command(flatten)]
+    refused: Refused,
+}
+
+const NOTES: &str = "\
+Examples:
+  qed commit -f qed --backing-format qed overlay.qed
+  qed commit -f qed --backing-format qed --backing-format raw -b base.raw top.qed
+
+Exit codes:
+  0  the backing file holds everything
+  1  any error";
+
+pub(crate) fn run(args: CommitArgs, context: &Context) -> anyhow::Result<Exit> {
+    args.refused.check()?;
+    if args.rate.is_some() {
+        return Err(unsupported("the option '--rate'"));
+    }
+    let name = one_name(args.operands.clone())?;
+    let Some(cache) = CacheMode::by_name(args.cache.as_deref()) else {
+        bail!("Invalid cache option: {}", shown(args.cache.as_deref().unwrap_or_default()));
+    };
+    let format = stated_format(&name, args.format.as_deref())?;
+    format.refuse_qcow2("committing")?;
+    let how = OpenHow { cache, ..OpenHow::read(false) };
+    let file = ImageFile::open(&name, args.format.as_deref(), how)?;
+    // The base is about to be locked for writing, so locks below come one by one.
+    let disk = args.chain.open_file(&file, OpenHow { unlocked: true, ..how }, None);
+    let disk = disk.with_context(|| could_not_open(&name))?;
+    let depth = depth_of(args.base.as_deref(), &file, &disk)?;
+    commit_to(&args, &disk, depth, cache, context)?;
+    if !args.quiet {
+        context.console.print("Image committed.\n")?;
+    }
+    Ok(Exit::SUCCESS)
+}
+
+/// Which image of the chain takes the data.
+fn depth_of(base: Option<&OsStr>, file: &ImageFile, disk: &Disk) -> anyhow::Result<usize> {
+    if disk.layers.len() < 2 {
+        bail!("Image does not have a backing file");
+    }
+    let Some(base) = base else { return Ok(1) };
+    let path = beside(&file.path, base.as_bytes());
+    let is_base = |layer: &Layer| layer.name == base || layer.name == path;
+    let depth = disk.layers.iter().skip(1).position(is_base);
+    depth.map(|above| above + 1).ok_or_else(|| {
+        let (base, name) = (shown(base), shown(&file.path));
+        anyhow!("Did not find '{base}' in the backing chain of '{name}'")
+    })
+}
+
+fn commit_to(
+    args: &CommitArgs,
+    disk: &Disk,
+    depth: usize,
+    cache: CacheMode,
+    context: &Context,
+) -> anyhow::Result<()> {
+    let layer = &disk.layers[depth];
+    if layer.recognised {
+        bail!(
+            "The format of '{}' must be stated to change it: use --backing-format",
+            shown(&layer.name)
+        );
+    }
+    layer.format.refuse_qcow2("committing to")?;
+    let format = OsString::from(layer.format.name());
+    let how = OpenHow { cache, ..OpenHow::WRITE };
+    let base = ImageFile::open(&layer.name, Some(&format), how)?;
+    for between in &disk.layers[1..depth] {
+        between.storage.lock(ImageLock::READ)?;
+    }
+    let number = u32::try_from(depth)?;
+    let work = Work::start(context, args.progress, args.quiet)?;
+    let options = ConvertOptions::default();
+    match layer.format {
+        Format::Qed => {
+            let below = args.chain.below(depth);
+            let image = below.writable(&base, OpenHow::read(false))?;
+            let done = commit(&*disk.disk, number, CommitBase::Qed(&image), &options, &work);
+            work.finish(done)?;
+            image.close()?;
+        }
+        Format::Raw | Format::Qcow2 => {
+            let target = CommitBase::Raw(base.shared());
+            let done = commit(&*disk.disk, number, target, &options, &work);
+            work.finish(done)?;
+        }
+    }
+    Ok(())
+}

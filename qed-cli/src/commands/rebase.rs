@@ -1,0 +1,173 @@
+//! `rebase`: another backing file for an overlay.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+use qed_convert::{RebaseOptions, rebase};
+use qed_core::{BackingFormat, CreateBacking, Image};
+
+use crate::app::Context;
+use crate::args::{CacheMode, Format, Refused, one_name};
+use crate::chain::{ChainArgs, Disk};
+use crate::failure::{Exit, error_text, shown, usage};
+use crate::names::beside;
+use crate::open::{ImageFile, LeaveBacking, OpenHow, could_not_open, stated_format};
+use crate::work::Work;
+
+/// Change the backing file of an image.
+///
+/// The content of the virtual disk stays: clusters that the new backing file would show
+/// differently are copied into the image first. With -u only the name is changed.
+#[derive(Debug, Args)]
+#[command(after_long_help = NOTES)]
+pub(crate) struct RebaseArgs {
+    /// Format of the image, which must be stated
+    #[arg(short, long, value_name = "FMT")]
+    format: Option<OsString>,
+    /// The new backing file; empty for none
+    #[arg(short, long, value_name = "BACKING_FILENAME")]
+    backing: Option<OsString>,
+    /// Format of the new backing file
+    #[arg(short = 'F', value_name = "BACKING_FMT")]
+    new_format: Option<OsString>,
+    /// Change the name only, whatever the new backing file holds
+    #[arg(short = 'u', long)]
+    backing_unsafe: bool,
+    #[command(flatten)]
+    chain: ChainArgs,
+    /// Cache mode of the image
+    #[arg(short = 't', long, value_name = "CACHE")]
+    cache: Option<OsString>,
+    /// Cache mode of the backing files
+    #[arg(short = 'T', long, value_name = "CACHE")]
+    backing_cache: Option<OsString>,
+    /// Compress what is copied: not supported yet
+    #[arg(short, long)]
+    compress: bool,
+    /// Take no locks on the backing files
+    #[arg(short = 'U', long)]
+    force_share: bool,
+    /// Show progress
+    #[arg(short, long)]
+    progress: bool,
+    /// Print nothing but errors
+    #[arg(short, long)]
+    quiet: bool,
+    /// The image
+    #[arg(value_name = "FILENAME")]
+    operands: Vec<OsString>,
+    #[command(flatten)]
+    refused: Refused,
+}
+
+const NOTES: &str = "\
+--backing-format is about the chain below: once for each level, the backing file first. For the
+chain below the new backing file it is the second level on.
+
+Examples:
+  qed rebase -f qed --backing-format raw -b new.raw -F raw overlay.qed
+  qed rebase -f qed -u -b moved.raw -F raw overlay.qed
+  qed rebase -f qed --backing-format qed -b \"\" overlay.qed
+
+Exit codes:
+  0  the image has its new backing file
+  1  any error";
+
+pub(crate) fn run(args: RebaseArgs, context: &Context) -> anyhow::Result<Exit> {
+    args.refused.check()?;
+    let name = one_name(args.operands.clone())?;
+    if args.backing.is_none() && !args.backing_unsafe {
+        return Err(usage("Must specify backing file (-b) or use unsafe mode (-u)"));
+    }
+    let cache = cache_mode(args.cache.as_deref(), "Invalid cache option")?;
+    let below_cache = cache_mode(args.backing_cache.as_deref(), "Invalid source cache option")?;
+    let new_format = args.new_format.as_deref().map(|format| match Format::by_name(format) {
+        Some(format) => Ok(format),
+        None => bail!("Invalid format name: '{}'", shown(format)),
+    });
+    let new_format = new_format.transpose()?;
+    let format = stated_format(&name, args.format.as_deref())?;
+    format.refuse_qcow2("rebasing")?;
+    let file = ImageFile::open(&name, args.format.as_deref(), OpenHow { cache, ..OpenHow::WRITE })?;
+    if args.compress {
+        bail!("Compression not supported for this file format");
+    }
+    let backing = args.backing.as_deref().filter(|backing| !backing.is_empty());
+    if file.format != Format::Qed {
+        let backing = shown(backing.unwrap_or_default());
+        bail!("Could not change the backing file to '{backing}': Operation not supported");
+    }
+    let backing = backing.map(|backing| new_backing(backing, new_format)).transpose()?;
+    let below = OpenHow { cache: below_cache, ..OpenHow::read(args.force_share) };
+    let image = if args.backing_unsafe {
+        file.writable_qed(&LeaveBacking).with_context(|| could_not_open(&name))?
+    } else {
+        copy_differences(&args, &file, &name, below, context)?
+    };
+    image.set_backing(backing.as_ref())?;
+    image.close()?;
+    Ok(Exit::SUCCESS)
+}
+
+fn cache_mode(name: Option<&OsStr>, fault: &str) -> anyhow::Result<CacheMode> {
+    match CacheMode::by_name(name) {
+        Some(cache) => Ok(cache),
+        None => bail!("{fault}: {}", shown(name.unwrap_or_default())),
+    }
+}
+
+fn new_backing(name: &OsStr, format: Option<Format>) -> anyhow::Result<CreateBacking> {
+    let format = match format {
+        Some(Format::Raw) => BackingFormat::Raw,
+        Some(Format::Qed | Format::Qcow2) => BackingFormat::Unstated,
+        None => bail!(
+            "Could not change the backing file to '{}': backing format must be specified",
+            shown(name)
+        ),
+    };
+    Ok(CreateBacking { name: name.as_bytes().to_vec(), format })
+}
+
+/// Opens the image and copies what the new backing file would show differently.
+fn copy_differences(
+    args: &RebaseArgs,
+    file: &ImageFile,
+    name: &OsStr,
+    below: OpenHow,
+    context: &Context,
+) -> anyhow::Result<Image> {
+    let image = args.chain.writable(file, below).with_context(|| could_not_open(name))?;
+    let new = match args.backing.as_deref().filter(|backing| !backing.is_empty()) {
+        Some(backing) => Some(open_new(args, file, backing, below)?),
+        None => None,
+    };
+    let work = Work::start(context, args.progress, args.quiet)?;
+    let new = new.as_ref().map(|new| &*new.disk);
+    let copied = rebase(&image, new, &RebaseOptions::default(), &work);
+    work.finish(copied)?;
+    Ok(image)
+}
+
+fn open_new(
+    args: &RebaseArgs,
+    file: &ImageFile,
+    backing: &OsStr,
+    how: OpenHow,
+) -> anyhow::Result<Disk> {
+    let path = beside(&file.path, backing.as_bytes());
+    let opened = ImageFile::try_open(&path, args.new_format.as_deref(), how)
+        .and_then(|new| args.chain.below(1).open_file(&new, how, None));
+    let disk = opened.map_err(|error| {
+        anyhow::anyhow!(
+            "Could not open new backing file '{}': {}",
+            shown(backing),
+            error_text(&error)
+        )
+    })?;
+    if disk.layers.iter().any(|layer| layer.storage.identity() == file.storage.identity()) {
+        bail!("Backing file '{}' creates an infinite loop.", shown(backing));
+    }
+    Ok(disk)
+}
