@@ -1,5 +1,6 @@
 //! The subcommands: the list of them, and one module for each.
 
+mod bench;
 mod check;
 mod commit;
 mod compare;
@@ -34,6 +35,7 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Bench(bench::BenchArgs),
     Check(check::CheckArgs),
     Commit(commit::CommitArgs),
     Compare(compare::CompareArgs),
@@ -54,6 +56,7 @@ impl Cli {
     /// Runs the subcommand.
     pub(crate) fn run(self, context: &Context) -> anyhow::Result<Exit> {
         match self.command {
+            Command::Bench(args) => bench::run(args, context),
             Command::Check(args) => check::run(args, context),
             Command::Commit(args) => commit::run(args, context),
             Command::Compare(args) => compare::run(args, context),

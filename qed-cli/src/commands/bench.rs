@@ -1,0 +1,174 @@
+//! `bench`: how fast requests to an image are served.
+
+mod requests;
+
+use std::ffi::{OsStr, OsString};
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+use qed_core::BackingFile;
+
+use crate::app::Context;
+use crate::args::{CacheMode, Format, Refused, number_in, one_name};
+use crate::chain::ChainArgs;
+use crate::failure::{Exit, shown};
+use crate::open::{ImageFile, OpenHow, could_not_open, stated_format};
+use requests::{Device, Plan};
+
+/// Send read or write requests to an image and time them.
+#[derive(Debug, Args)]
+#[command(after_long_help = NOTES)]
+pub(crate) struct BenchArgs {
+    /// Format of the image; must be stated to write
+    #[arg(short, long, value_name = "FMT")]
+    format: Option<OsString>,
+    #[command(flatten)]
+    chain: ChainArgs,
+    /// Number of requests
+    #[arg(short, long, value_name = "COUNT")]
+    count: Option<OsString>,
+    /// Requests in flight: threads, each with one request at a time
+    #[arg(short, long, value_name = "DEPTH")]
+    depth: Option<OsString>,
+    /// Byte of the virtual disk where the first request starts
+    #[arg(short, long, value_name = "OFFSET")]
+    offset: Option<OsString>,
+    /// Bytes of each request
+    #[arg(short = 's', long, value_name = "SIZE")]
+    buffer_size: Option<OsString>,
+    /// Bytes from the start of one request to that of the next
+    #[arg(short = 'S', long, value_name = "SIZE")]
+    step_size: Option<OsString>,
+    /// Write instead of read
+    #[arg(short, long)]
+    write: bool,
+    /// Byte to write, 0 to 255
+    #[arg(long, value_name = "BYTE")]
+    pattern: Option<OsString>,
+    /// Flush after this many writes
+    #[arg(long, value_name = "COUNT")]
+    flush_interval: Option<OsString>,
+    /// Do not wait for the requests in flight before a flush
+    #[arg(long)]
+    no_drain: bool,
+    /// Cache mode
+    #[arg(short = 't', long, value_name = "CACHE")]
+    cache: Option<OsString>,
+    /// Way of doing I/O: threads
+    #[arg(short = 'i', long, value_name = "AIO")]
+    aio: Option<OsString>,
+    /// Native asynchronous I/O: not supported yet
+    #[arg(short, long)]
+    native: bool,
+    /// Take no lock: the image may be in use
+    #[arg(short = 'U', long)]
+    force_share: bool,
+    /// Accepted for scripts
+    #[arg(short, long, hide = true)]
+    quiet: bool,
+    /// The image
+    #[arg(value_name = "FILENAME")]
+    operands: Vec<OsString>,
+    #[command(flatten)]
+    refused: Refused,
+}
+
+const NOTES: &str = "\
+Examples:
+  qed bench -f qed -c 100000 -d 8 disk.qed
+  qed bench -f qed -w -s 64k -S 64k --flush-interval 64 disk.qed
+
+Exit codes:
+  0  all requests were served
+  1  any error";
+
+pub(crate) fn run(args: BenchArgs, context: &Context) -> anyhow::Result<Exit> {
+    args.refused.check()?;
+    let plan = plan(&args)?;
+    let Some(cache) = CacheMode::by_name(args.cache.as_deref()) else {
+        bail!("Invalid cache mode");
+    };
+    check_aio(&args)?;
+    let name = one_name(args.operands.clone())?;
+    if plan.flush_interval.is_some() && !args.write {
+        bail!("--flush-interval is only available in write tests");
+    }
+    if plan.flush_interval.is_some_and(|interval| interval < plan.depth) {
+        bail!("Flush interval can't be smaller than depth");
+    }
+    let device = open(&args, &name, cache)?;
+    context.console.print_now(plan.announcement())?;
+    let time = plan.run(&device, context).context("Failed request")?;
+    device.close()?;
+    context.console.print(format!("Run completed in {:.3} seconds.\n", time.as_secs_f64()))?;
+    Ok(Exit::SUCCESS)
+}
+
+fn plan(args: &BenchArgs) -> anyhow::Result<Plan> {
+    let most = i32::MAX.unsigned_abs().into();
+    let number = |value: &Option<OsString>, what, least, default| match value {
+        Some(value) => number_in(value, what, least..=most),
+        None => Ok(default),
+    };
+    let count = number(&args.count, "request count", 1, 75000)?;
+    let depth = number(&args.depth, "queue depth", 1, 64)?;
+    let offset = match &args.offset {
+        Some(offset) => number_in(offset, "offset", 0..=i64::MAX.unsigned_abs())?,
+        None => 0,
+    };
+    let len = number(&args.buffer_size, "buffer size", 1, 4096)?;
+    let step = number(&args.step_size, "step size", 1, len)?;
+    let pattern = match &args.pattern {
+        Some(pattern) => number_in(pattern, "pattern byte", 0..=255)?,
+        None => 0,
+    };
+    let flush_interval = match &args.flush_interval {
+        Some(_) => Some(number(&args.flush_interval, "flush interval", 0, 0)?),
+        None => None,
+    };
+    Ok(Plan {
+        count,
+        depth,
+        offset,
+        len,
+        step,
+        write: args.write,
+        pattern: u8::try_from(pattern)?,
+        flush_interval: flush_interval.filter(|interval| *interval > 0),
+        drain: !args.no_drain,
+    })
+}
+
+fn check_aio(args: &BenchArgs) -> anyhow::Result<()> {
+    match args.aio.as_deref().map(OsStr::as_encoded_bytes) {
+        None | Some(b"threads") if !args.native => Ok(()),
+        None | Some(b"threads" | b"native") => Err(crate::failure::unsupported("aio=native")),
+        Some(b"io_uring") => Err(crate::failure::unsupported("aio=io_uring")),
+        Some(_) => {
+            bail!("Invalid aio option: {}", shown(args.aio.as_deref().unwrap_or_default()))
+        }
+    }
+}
+
+fn open(args: &BenchArgs, name: &OsStr, cache: CacheMode) -> anyhow::Result<Device> {
+    let format = args.format.as_deref();
+    if !args.write {
+        let how = OpenHow { cache, ..OpenHow::read(args.force_share) };
+        let disk: Arc<dyn BackingFile> = args.chain.open(name, format, how)?.disk;
+        return Ok(Device::Disk(disk));
+    }
+    if args.force_share {
+        let why = "force-share=on can only be used with read-only images";
+        bail!("{}: {why}", could_not_open(name));
+    }
+    stated_format(name, format)?.refuse_qcow2("writing to")?;
+    let file = ImageFile::open(name, format, OpenHow { cache, ..OpenHow::WRITE })?;
+    match file.format {
+        Format::Qed => {
+            let image = args.chain.writable(&file, OpenHow::read(false));
+            Ok(Device::Qed(Box::new(image.with_context(|| could_not_open(name))?)))
+        }
+        Format::Raw | Format::Qcow2 => Ok(Device::Raw(file.shared())),
+    }
+}
