@@ -13,6 +13,8 @@ use qed_spec::{
     HostOffset,
 };
 
+use crate::random::Random;
+
 /// What image to make.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fabrication {
@@ -113,9 +115,10 @@ impl Placement {
     /// For each guest cluster the number of its data cluster.
     fn order(&self, what: &Fabrication) -> Vec<u64> {
         let mut order: Vec<u64> = (0..what.clusters).collect();
-        if let Order::Scattered { mut seed } = what.order {
+        if let Order::Scattered { seed } = what.order {
+            let mut random = Random::new(seed);
             for last in (1..order.len()).rev() {
-                let other = split_mix(&mut seed) % (last as u64 + 1);
+                let other = random.below(last as u64 + 1);
                 order.swap(last, usize::try_from(other).expect("an index below another"));
             }
         }
@@ -126,15 +129,6 @@ impl Placement {
 fn write_entries(storage: &dyn Storage, entries: &[u64], at: u64) -> io::Result<()> {
     let bytes: Vec<u8> = entries.iter().flat_map(|entry| entry.to_le_bytes()).collect();
     storage.write_at(&bytes, at)
-}
-
-/// The next number of the SplitMix64 sequence.
-fn split_mix(state: &mut u64) -> u64 {
-    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let mut value = *state;
-    value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    value ^ (value >> 31)
 }
 
 #[cfg(test)]

@@ -1,6 +1,25 @@
 //! Generators and oracles for QED images: what tests and benchmarks of several crates share.
+//!
+//! A generator draws from arbitrary bytes, so that a fuzzer and a seeded test drive the same one
+//! ([`from_seed`]). An oracle returns or panics.
 #![forbid(unsafe_code)]
 
+mod apply;
 mod fabricate;
+mod generators;
+mod model;
+mod operation;
+mod oracles;
+mod qemu;
+mod random;
 
+pub use apply::{Beneath, apply_to_image};
 pub use fabricate::{Fabrication, Order, fabricate};
+pub use generators::image_plan::{ImagePlan, Under};
+pub use generators::operations::operations;
+pub use model::Model;
+pub use operation::{Operation, content};
+pub use oracles::content::assert_reads_as;
+pub use oracles::soundness::{assert_clean, assert_sound};
+pub use qemu::{Answer, qemu_img, qemu_io, qemu_io_command};
+pub use random::{Random, from_seed};

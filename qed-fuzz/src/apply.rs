@@ -1,0 +1,74 @@
+//! Operations done to a QED image by this workspace's own library.
+
+use std::error::Error;
+use std::sync::Arc;
+
+use qed_core::{
+    BackingFile, BackingGate, BackingRequest, GateError, Image, LockPolicy, RecoveryPolicy, Shrink,
+    WriteContext,
+};
+use qed_io::Storage;
+use qed_spec::GuestOffset;
+
+use crate::model::Model;
+use crate::operation::{Operation, content};
+
+/// A gate that gives every image the same backing file, or none, whatever its name.
+#[derive(Debug, Clone, Default)]
+pub struct Beneath(pub Option<Arc<dyn BackingFile>>);
+
+impl BackingGate for Beneath {
+    fn open_backing(
+        &self,
+        _request: BackingRequest<'_>,
+    ) -> Result<Option<Arc<dyn BackingFile>>, GateError> {
+        Ok(self.0.clone())
+    }
+}
+
+/// Opens the image, locked, does the operations and closes it; the model keeps step.
+///
+/// A cache of no size makes the image read and write tables as often as it can.
+///
+/// # Errors
+/// The first operation that failed.
+///
+/// # Panics
+/// If a read gives other bytes than the model has.
+pub fn apply_to_image(
+    storage: Arc<dyn Storage>,
+    gate: &dyn BackingGate,
+    operations: &[Operation],
+    model: &mut Model,
+) -> Result<(), Box<dyn Error>> {
+    let context = WriteContext {
+        cache_limit_bytes: 0,
+        ..WriteContext::new(gate, LockPolicy::Take, RecoveryPolicy::Refuse)
+    };
+    let image = Image::open(storage, &context)?;
+    for operation in operations {
+        apply(&image, operation, model)?;
+        model.apply(operation);
+    }
+    Ok(image.close()?)
+}
+
+fn apply(image: &Image, operation: &Operation, model: &Model) -> Result<(), Box<dyn Error>> {
+    match operation {
+        Operation::Write { range, fill } => {
+            image.write_at(&content(*fill, range.clone()), GuestOffset::new(range.start))?;
+        }
+        Operation::WriteZeroes { range } => {
+            image.write_zeroes(GuestOffset::new(range.start), range.end - range.start)?;
+        }
+        Operation::Read { range } => {
+            let range = usize::try_from(range.start)?..usize::try_from(range.end)?;
+            let mut buf = vec![0xee; range.len()];
+            image.read_at(&mut buf, GuestOffset::new(range.start as u64))?;
+            assert!(buf == model.bytes()[range.clone()], "reading {range:#x?}");
+        }
+        Operation::Flush => image.flush()?,
+        Operation::Resize { size } => image.resize(*size, Shrink::Allow)?,
+    }
+    Ok(())
+}

@@ -1,0 +1,111 @@
+//! Every state that a crash may leave of a recorded run.
+//!
+//! The disk model of docs/write-ordering.md: between two completed flushes each sector
+//! independently holds its durable version or any written since, and so does the length.
+
+use std::collections::BTreeMap;
+
+use qed_fuzz::Random;
+use qed_io::{Operation, Record};
+
+use crate::disk::{Content, Sector};
+
+/// States of one flush interval up to this many are all built, of more a sample.
+const EXHAUSTIVE_MAX: u64 = 1 << 12;
+
+/// A moment of a recorded run at which power may fail: a flush is about to complete, or the end.
+#[derive(Debug)]
+pub(crate) struct CrashPoint {
+    /// How many records were submitted before.
+    pub(crate) position: usize,
+    durable: Content,
+    /// What was written since the last completed flush, oldest first; the first is the durable one.
+    sectors: Vec<(u64, Vec<Sector>)>,
+    lens: Vec<u64>,
+}
+
+/// All crash points of a run of one thread that began with `start`.
+///
+/// The states of any other moment are among those of the next flush.
+pub(crate) fn crash_points(start: &Content, records: &[Record]) -> Vec<CrashPoint> {
+    let mut points = Vec::new();
+    let (mut durable, mut now) = (start.clone(), start.clone());
+    let mut versions = BTreeMap::new();
+    let mut lens = vec![start.len];
+    let point = |position, durable: &Content, versions: &BTreeMap<u64, Vec<Sector>>, lens: &[u64]| {
+        let changed = versions.iter().filter(|(_, versions)| versions.len() > 1);
+        let sectors = changed.map(|(number, all)| (*number, all.clone())).collect();
+        CrashPoint { position, durable: durable.clone(), sectors, lens: lens.to_vec() }
+    };
+    for (position, record) in records.iter().enumerate() {
+        if record.operation == Operation::Flush {
+            points.push(point(position, &durable, &versions, &lens));
+            durable = now.clone();
+            versions.clear();
+            lens = vec![now.len];
+            continue;
+        }
+        let touched = now.touched(&record.operation);
+        now.apply(&record.operation);
+        for number in touched {
+            let all: &mut Vec<Sector> =
+                versions.entry(number).or_insert_with(|| vec![durable.sector(number)]);
+            if !all.contains(&now.sector(number)) {
+                all.push(now.sector(number));
+            }
+        }
+        if !lens.contains(&now.len) {
+            lens.push(now.len);
+        }
+    }
+    points.push(point(records.len(), &durable, &versions, &lens));
+    points
+}
+
+impl CrashPoint {
+    /// Calls `visit` with each state, or with at most `sample` of them where there are too many:
+    /// nothing, everything, each change alone, each missing, then random ones.
+    pub(crate) fn for_each_state(&self, sample: u64, mut visit: impl FnMut(Content)) {
+        let radices: Vec<usize> =
+            self.sectors.iter().map(|(_, all)| all.len()).chain([self.lens.len()]).collect();
+        let product = radices.iter().try_fold(1_u64, |all, n| all.checked_mul(*n as u64));
+        if let Some(product) = product.filter(|product| *product <= sample.min(EXHAUSTIVE_MAX)) {
+            for mut number in 0..product {
+                let digit = |n: &usize| {
+                    let digit = number % *n as u64;
+                    number /= *n as u64;
+                    digit as usize
+                };
+                visit(self.state(&radices.iter().map(digit).collect::<Vec<_>>()));
+            }
+            return;
+        }
+        let none = vec![0; radices.len()];
+        let all: Vec<usize> = radices.iter().map(|n| n - 1).collect();
+        visit(self.state(&none));
+        visit(self.state(&all));
+        for i in 0..radices.len() {
+            let mut alone = none.clone();
+            alone[i] = all[i];
+            visit(self.state(&alone));
+            let mut missing = all.clone();
+            missing[i] = 0;
+            visit(self.state(&missing));
+        }
+        let mut random = Random::new(1);
+        for _ in (2 + 2 * radices.len() as u64)..sample {
+            let pick = |n: &usize| random.below(*n as u64) as usize;
+            visit(self.state(&radices.iter().map(pick).collect::<Vec<_>>()));
+        }
+    }
+
+    /// The state with these versions of the sectors and, last, of the length.
+    fn state(&self, choice: &[usize]) -> Content {
+        let mut content = self.durable.clone();
+        for ((number, versions), version) in self.sectors.iter().zip(choice) {
+            content.sectors.insert(*number, versions[*version]);
+        }
+        content.set_len(self.lens[choice[choice.len() - 1]]);
+        content
+    }
+}

@@ -1,0 +1,6 @@
+//! Random operations done to one file by this workspace and by QEMU in turns, beside a flat model.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+mod alternate;
+mod around_qemu;
+mod scene;
