@@ -4,6 +4,7 @@
 //! several threads.
 #![forbid(unsafe_code)]
 
+mod chain;
 mod commit;
 mod compare;
 mod convert;
@@ -16,6 +17,10 @@ mod rebase;
 mod target;
 mod zero;
 
+pub use chain::{
+    BackingNameChanged, Chain, ChainError, ChainOptions, FormatSource, ImageFormat, Layer,
+    LayerHeader, MAX_CHAIN_DEPTH, OpenedBacking,
+};
 pub use commit::{CommitBase, CommitError, commit};
 pub use compare::{CompareError, CompareOptions, Comparison, Side, compare};
 pub use convert::{ConvertError, ConvertOptions, Order, Summary, WriteAction, convert};

@@ -9,6 +9,7 @@ mod decompress;
 mod entry;
 mod error;
 mod extensions;
+mod feature_fields;
 mod geometry;
 mod header;
 mod mapping;

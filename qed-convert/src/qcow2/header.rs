@@ -7,29 +7,20 @@ use zerocopy::FromBytes;
 
 use super::error::{Qcow2FormatError, Qcow2Part};
 use super::extensions::Extensions;
+use super::feature_fields::FeatureFields;
 use super::geometry::{CLUSTER_BITS, Geometry, L2Layout};
-use super::raw::{RawBitmapsExtension, RawHeader, RawHeaderV3};
+use super::raw::{RawBitmapsExtension, RawHeader};
 use crate::target::Qcow2Compression;
 
 /// Bytes from the start of the file that tell the cluster size and so the length of the rest.
 pub(super) const PREFIX_LEN: u64 = size_of::<RawHeader>() as u64;
 
 const MAGIC: [u8; 4] = *b"QFI\xfb";
-const V3_LEN: usize = size_of::<RawHeader>() + size_of::<RawHeaderV3>();
 const MAX_BACKING_NAME_LEN: u32 = 1023;
 /// Limits of QEMU, in bytes.
 const MAX_L1_LEN: u64 = 32 << 20;
 const MAX_REFCOUNT_TABLE_LEN: u64 = 8 << 20;
 pub(super) const MAX_SNAPSHOTS: u32 = 65536;
-
-const DIRTY: u64 = 1 << 0;
-const CORRUPT: u64 = 1 << 1;
-const EXTERNAL_DATA: u64 = 1 << 2;
-const COMPRESSION_TYPE: u64 = 1 << 3;
-const EXTENDED_L2: u64 = 1 << 4;
-const KNOWN_INCOMPATIBLE: u64 = DIRTY | CORRUPT | EXTERNAL_DATA | COMPRESSION_TYPE | EXTENDED_L2;
-const LAZY_REFCOUNTS: u64 = 1;
-const BITMAPS_VALID: u64 = 1;
 
 /// The header of a QCOW2 image that this reader can read.
 #[derive(Debug, Clone)]
@@ -37,9 +28,7 @@ pub struct Qcow2Header {
     version: u32,
     geometry: Geometry,
     image_size: u64,
-    incompatible: u64,
-    compatible: u64,
-    autoclear: u64,
+    features: FeatureFields,
     refcount_bits: u32,
     compression: Qcow2Compression,
     l1: L1Place,
@@ -70,23 +59,20 @@ impl Qcow2Header {
     /// image is not an error: it can be read.
     pub fn parse(cluster0: &[u8], file_len: u64) -> Result<Self, Qcow2FormatError> {
         let (raw, after) = raw_header(cluster0)?;
-        let v3 = Version3::parse(raw, after)?;
+        let features = FeatureFields::parse(raw, after)?;
         let cluster_size = cluster_size(cluster0)?;
-        let header_len = v3.header_len(cluster_size)?;
+        let header_len = features.header_len(cluster_size)?;
         let (name_place, area_end) = backing_name_place(raw, header_len, cluster_size)?;
         let area = bytes_between(cluster0, header_len, area_end);
         let extensions = Extensions::parse(area, header_len);
-        v3.reject_unsupported(raw, extensions.as_ref().ok())?;
+        features.reject_unsupported(raw, extensions.as_ref().ok())?;
         let extensions = extensions?;
         let header = Self {
             version: raw.version.get(),
-            geometry: v3.geometry(raw.cluster_bits.get())?,
+            geometry: features.geometry(raw.cluster_bits.get())?,
             image_size: sector_multiple(raw.size.get())?,
-            incompatible: v3.incompatible,
-            compatible: v3.compatible,
-            autoclear: v3.autoclear,
-            refcount_bits: v3.refcount_bits()?,
-            compression: v3.compression(cluster0)?,
+            refcount_bits: features.refcount_bits()?,
+            compression: features.compression(cluster0)?,
             l1: L1Place { offset: raw.l1_table_offset.get(), entries: raw.l1_size.get() },
             snapshots: SnapshotTablePlace {
                 offset: raw.snapshots_offset.get(),
@@ -94,6 +80,7 @@ impl Qcow2Header {
             },
             backing_name: backing_name(cluster0, name_place)?,
             extensions,
+            features,
         };
         header.check_tables(raw, file_len)?;
         Ok(header)
@@ -144,19 +131,19 @@ impl Qcow2Header {
     /// Whether refcounts may be wrong until the image is checked.
     #[must_use]
     pub fn is_dirty(&self) -> bool {
-        self.incompatible & DIRTY != 0
+        self.features.is_dirty()
     }
 
     /// Whether a program marked the image as corrupt; it can be read, and should not be written.
     #[must_use]
     pub fn is_corrupt(&self) -> bool {
-        self.incompatible & CORRUPT != 0
+        self.features.is_corrupt()
     }
 
     /// Whether refcounts are updated lazily.
     #[must_use]
     pub fn has_lazy_refcounts(&self) -> bool {
-        self.compatible & LAZY_REFCOUNTS != 0
+        self.features.has_lazy_refcounts()
     }
 
     /// Whether clusters have subclusters with mappings of their own.
@@ -191,7 +178,7 @@ impl Qcow2Header {
 
     /// The bitmaps extension, where it describes the image as it is.
     pub(super) fn bitmaps(&self) -> Option<&RawBitmapsExtension> {
-        self.extensions.bitmaps.as_ref().filter(|_| self.autoclear & BITMAPS_VALID != 0)
+        self.extensions.bitmaps.as_ref().filter(|_| self.features.bitmaps_are_valid())
     }
 
     fn check_tables(&self, raw: &RawHeader, file_len: u64) -> Result<(), Qcow2FormatError> {
@@ -270,95 +257,6 @@ fn raw_header(bytes: &[u8]) -> Result<(&RawHeader, &[u8]), Qcow2FormatError> {
     }
 }
 
-/// The fields of version 3, with the values that version 2 stands for.
-struct Version3 {
-    incompatible: u64,
-    compatible: u64,
-    autoclear: u64,
-    refcount_order: u32,
-    /// Not set for version 2.
-    header_length: Option<u32>,
-}
-
-impl Version3 {
-    fn parse(raw: &RawHeader, after: &[u8]) -> Result<Self, Qcow2FormatError> {
-        if raw.version.get() == 2 {
-            let (incompatible, compatible, autoclear) = (0, 0, 0);
-            let (refcount_order, header_length) = (4, None);
-            return Ok(Self { incompatible, compatible, autoclear, refcount_order, header_length });
-        }
-        let v3 = RawHeaderV3::ref_from_prefix(after);
-        let (v3, _) = v3.map_err(|_| short_v3(after))?;
-        Ok(Self {
-            incompatible: v3.incompatible_features.get(),
-            compatible: v3.compatible_features.get(),
-            autoclear: v3.autoclear_features.get(),
-            refcount_order: v3.refcount_order.get(),
-            header_length: Some(v3.header_length.get()),
-        })
-    }
-
-    fn header_len(&self, cluster_size: u64) -> Result<u64, Qcow2FormatError> {
-        let Some(found) = self.header_length else {
-            return Ok(PREFIX_LEN);
-        };
-        let len = u64::from(found);
-        if len < V3_LEN as u64 || !len.is_multiple_of(8) || len > cluster_size {
-            return Err(Qcow2FormatError::HeaderLength { found, limit: cluster_size });
-        }
-        Ok(len)
-    }
-
-    fn reject_unsupported(
-        &self,
-        raw: &RawHeader,
-        extensions: Option<&Extensions>,
-    ) -> Result<(), Qcow2FormatError> {
-        let unknown = self.incompatible & !KNOWN_INCOMPATIBLE;
-        if unknown != 0 {
-            let bit = unknown.trailing_zeros();
-            let name = extensions.and_then(|known| known.incompatible_name(bit)).map(String::from);
-            return Err(Qcow2FormatError::UnsupportedFeature { bit, name });
-        }
-        if self.incompatible & EXTERNAL_DATA != 0 {
-            return Err(Qcow2FormatError::ExternalDataFile);
-        }
-        match raw.crypt_method.get() {
-            0 => Ok(()),
-            found => Err(Qcow2FormatError::Encrypted { found }),
-        }
-    }
-
-    fn geometry(&self, cluster_bits: u32) -> Result<Geometry, Qcow2FormatError> {
-        let layout = match self.incompatible & EXTENDED_L2 {
-            0 => L2Layout::Standard,
-            _ => L2Layout::Extended,
-        };
-        let bad = Qcow2FormatError::ExtendedL2ClusterBits { cluster_bits };
-        Geometry::new(cluster_bits, layout).ok_or(bad)
-    }
-
-    fn refcount_bits(&self) -> Result<u32, Qcow2FormatError> {
-        match self.refcount_order {
-            order @ 0..=6 => Ok(1 << order),
-            found => Err(Qcow2FormatError::RefcountOrder { found }),
-        }
-    }
-
-    /// The field after the 104 bytes of version 3, where the header is long enough to have it.
-    fn compression(&self, cluster0: &[u8]) -> Result<Qcow2Compression, Qcow2FormatError> {
-        let has_field = self.header_length.is_some_and(|len| len as usize > V3_LEN);
-        let found = cluster0.get(V3_LEN).copied().filter(|_| has_field).unwrap_or(0);
-        let bit = self.incompatible & COMPRESSION_TYPE != 0;
-        match (found, bit) {
-            (0, false) => Ok(Qcow2Compression::Zlib),
-            (1, true) => Ok(Qcow2Compression::Zstd),
-            (0 | 1, _) => Err(Qcow2FormatError::CompressionBit { found, bit }),
-            _ => Err(Qcow2FormatError::CompressionType { found }),
-        }
-    }
-}
-
 /// Where the backing file name lies, and where the header extensions end.
 fn backing_name_place(
     raw: &RawHeader,
@@ -421,9 +319,4 @@ fn bytes_between(bytes: &[u8], start: u64, end: u64) -> &[u8] {
 
 fn too_short(bytes: &[u8], needed: usize) -> Qcow2FormatError {
     Qcow2FormatError::TooShort { file_len: bytes.len() as u64, needed: needed as u64 }
-}
-
-fn short_v3(after: &[u8]) -> Qcow2FormatError {
-    let file_len = PREFIX_LEN + after.len() as u64;
-    Qcow2FormatError::TooShort { file_len, needed: V3_LEN as u64 }
 }

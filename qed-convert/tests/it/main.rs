@@ -1,6 +1,7 @@
 //! The integration tests of qed-convert, one binary.
 
 mod chain_edit;
+mod chain_walk;
 mod compare;
 mod convert_faults;
 mod convert_model;

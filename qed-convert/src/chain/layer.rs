@@ -1,0 +1,239 @@
+//! One image of a chain: its open file, its format, and what its header says about the next one.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use qed_core::{BackingFile, LockPolicy, RawFile, ReadContext, ReadOnlyImage};
+use qed_io::{FileIdentity, FileOptions, FileStorage, ImageLock, Storage};
+use qed_spec::{BackingName, Features, HEADER_LEN_BYTES, Header};
+
+use super::error::ChainError;
+use super::format::ImageFormat;
+use super::gate::OpenedBacking;
+use crate::qcow2::{Qcow2Header, Qcow2Image, Qcow2Options, Qcow2SnapshotSelector};
+
+/// An image file that is open and perhaps locked, and whose header has been read.
+#[derive(Debug, Clone)]
+pub struct Layer {
+    path: PathBuf,
+    storage: Arc<FileStorage>,
+    header: LayerHeader,
+    is_recognised: bool,
+    backing: Option<NamedBacking>,
+}
+
+/// The header of an image, by its format.
+#[derive(Debug, Clone)]
+pub enum LayerHeader {
+    /// Raw images have none.
+    Raw,
+    /// The header of a QED image.
+    Qed(Header),
+    /// The header of a QCOW2 image.
+    Qcow2(Box<Qcow2Header>),
+}
+
+/// How the format of an image is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FormatSource {
+    /// Somebody said so: the caller, or the image above. The magic may still speak against it.
+    Stated(ImageFormat),
+    /// It is what the first bytes look like; the image may then name no backing file, unless the
+    /// caller states the format of that.
+    Magic,
+}
+
+/// A backing file as an image names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct NamedBacking {
+    pub(super) name: Vec<u8>,
+    pub(super) format: Option<Vec<u8>>,
+}
+
+impl Layer {
+    /// Opens the file at `path` for reading, takes its lock if `lock` says so, and reads its header.
+    ///
+    /// # Errors
+    /// What is wrong with the file, its lock, its format or its header.
+    pub fn open(
+        path: &Path,
+        format: FormatSource,
+        options: FileOptions,
+        lock: LockPolicy,
+    ) -> Result<Self, ChainError> {
+        Self::open_resolved(path, path, format, options, lock)
+    }
+
+    /// As [`Layer::open`] for the file that `path` was resolved to.
+    pub(super) fn open_resolved(
+        path: &Path,
+        resolved: &Path,
+        format: FormatSource,
+        options: FileOptions,
+        lock: LockPolicy,
+    ) -> Result<Self, ChainError> {
+        let storage = FileStorage::open(resolved, options)
+            .map_err(|source| ChainError::Open { path: path.to_path_buf(), source })?;
+        if lock == LockPolicy::Take {
+            storage
+                .lock(ImageLock::READ)
+                .map_err(|source| ChainError::Lock { path: path.to_path_buf(), source })?;
+        }
+        Self::from_storage(path, Arc::new(storage), format)
+    }
+
+    /// The image in a file that is open, known as `path`; takes no lock.
+    ///
+    /// # Errors
+    /// What is wrong with the format or the header.
+    pub fn from_storage(
+        path: &Path,
+        storage: Arc<FileStorage>,
+        format: FormatSource,
+    ) -> Result<Self, ChainError> {
+        let reading = || ChainError::reading(path.to_path_buf());
+        let (format, is_recognised) = match format {
+            FormatSource::Magic => (ImageFormat::recognise(&*storage).map_err(reading())?, true),
+            FormatSource::Stated(format) if format.fits(&*storage).map_err(reading())? => {
+                (format, false)
+            }
+            FormatSource::Stated(format) => {
+                return Err(ChainError::NotInFormat { path: path.to_path_buf(), format });
+            }
+        };
+        let (header, backing) = read_header(path, &storage, format)?;
+        Ok(Self { path: path.to_path_buf(), storage, header, is_recognised, backing })
+    }
+
+    /// The path it was opened by: for a backing file the name above it, seen from where the
+    /// program runs.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The format.
+    #[must_use]
+    pub fn format(&self) -> ImageFormat {
+        match self.header {
+            LayerHeader::Raw => ImageFormat::Raw,
+            LayerHeader::Qed(_) => ImageFormat::Qed,
+            LayerHeader::Qcow2(_) => ImageFormat::Qcow2,
+        }
+    }
+
+    /// Whether the format was not stated but recognised.
+    #[must_use]
+    pub fn is_recognised(&self) -> bool {
+        self.is_recognised
+    }
+
+    /// The header.
+    #[must_use]
+    pub fn header(&self) -> &LayerHeader {
+        &self.header
+    }
+
+    /// The file.
+    #[must_use]
+    pub fn storage(&self) -> &Arc<FileStorage> {
+        &self.storage
+    }
+
+    /// Which file it is, whatever its name.
+    #[must_use]
+    pub fn identity(&self) -> FileIdentity {
+        self.storage.identity()
+    }
+
+    /// The backing file name as the image has it.
+    #[must_use]
+    pub fn backing_name(&self) -> Option<BackingName<'_>> {
+        self.backing.as_ref().and_then(|backing| BackingName::new(&backing.name).ok())
+    }
+
+    /// The backing file's format as the image has it, in no particular encoding.
+    #[must_use]
+    pub fn backing_format(&self) -> Option<&[u8]> {
+        self.backing.as_ref().and_then(|backing| backing.format.as_deref())
+    }
+
+    /// Opens the virtual disk over `below`, what the image's backing file shows.
+    pub(super) fn open_over(
+        &self,
+        below: Option<Arc<dyn BackingFile>>,
+        snapshot: Option<&Qcow2SnapshotSelector>,
+        cache_limit_bytes: u64,
+    ) -> Result<Arc<dyn BackingFile>, ChainError> {
+        let path = || self.path.clone();
+        if snapshot.is_some() && self.format() != ImageFormat::Qcow2 {
+            return Err(ChainError::NoSnapshots { path: path(), format: self.format() });
+        }
+        let gate = OpenedBacking::new(self.backing_name(), below);
+        let storage = Arc::<FileStorage>::clone(&self.storage);
+        let lock = LockPolicy::None;
+        Ok(match self.header {
+            LayerHeader::Raw => {
+                Arc::new(RawFile::open(storage).map_err(ChainError::reading(path()))?)
+            }
+            LayerHeader::Qed(_) => {
+                let context = ReadContext { gate: &gate, lock, cache_limit_bytes };
+                let opened = ReadOnlyImage::open(storage, &context);
+                Arc::new(opened.map_err(|source| ChainError::Qed { path: path(), source })?)
+            }
+            LayerHeader::Qcow2(_) => {
+                let snapshot = snapshot.cloned();
+                let options = Qcow2Options { gate: &gate, lock, cache_limit_bytes, snapshot };
+                let opened = Qcow2Image::open(storage, &options);
+                Arc::new(opened.map_err(|source| ChainError::Qcow2 { path: path(), source })?)
+            }
+        })
+    }
+}
+
+fn read_header(
+    path: &Path,
+    storage: &FileStorage,
+    format: ImageFormat,
+) -> Result<(LayerHeader, Option<NamedBacking>), ChainError> {
+    match format {
+        ImageFormat::Raw => Ok((LayerHeader::Raw, None)),
+        ImageFormat::Qed => {
+            let (header, backing) = read_qed_header(path, storage)?;
+            Ok((LayerHeader::Qed(header), backing))
+        }
+        ImageFormat::Qcow2 => {
+            let failed = |source| ChainError::Qcow2 { path: path.to_path_buf(), source };
+            let header = Qcow2Header::read(storage).map_err(failed)?;
+            let backing = header.backing_name().map(|name| NamedBacking {
+                name: name.as_bytes().to_vec(),
+                format: header.backing_format().map(<[u8]>::to_vec),
+            });
+            Ok((LayerHeader::Qcow2(Box::new(header)), backing))
+        }
+    }
+}
+
+fn read_qed_header(
+    path: &Path,
+    storage: &FileStorage,
+) -> Result<(Header, Option<NamedBacking>), ChainError> {
+    let io = |source| ChainError::reading(path.to_path_buf())(source);
+    let file_len = storage.len().map_err(io)?;
+    let mut bytes = [0; HEADER_LEN_BYTES];
+    let there = usize::try_from(file_len).unwrap_or(HEADER_LEN_BYTES).min(HEADER_LEN_BYTES);
+    storage.read_at(&mut bytes[..there], 0).map_err(io)?;
+    let header = Header::parse(&bytes[..there], file_len, Features::CLASSIC)
+        .map_err(|source| ChainError::QedHeader { path: path.to_path_buf(), source })?;
+    let Some((offset, len)) = header.backing_name_place() else {
+        return Ok((header, None));
+    };
+    // The header was checked: at most 4095 bytes, inside the header area.
+    let mut name = vec![0; len as usize];
+    storage.read_at(&mut name, offset.into()).map_err(io)?;
+    BackingName::new(&name)
+        .map_err(|source| ChainError::QedBackingName { path: path.to_path_buf(), source })?;
+    let no_probe = header.features().contains(Features::BACKING_FORMAT_NO_PROBE);
+    let format = no_probe.then(|| ImageFormat::Raw.name().as_bytes().to_vec());
+    Ok((header, Some(NamedBacking { name, format })))
+}
