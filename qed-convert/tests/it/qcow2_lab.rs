@@ -49,7 +49,7 @@ impl Lab {
                 Some(rest) => {
                     let (file, commands) = rest.split_once(' ').expect("io FILE COMMANDS");
                     let commands = commands.split(';').flat_map(|one| ["-c", one.trim()]);
-                    self.tool("qemu-io", commands.chain([file]))
+                    self.tool("qemu-io", ["-t", "unsafe"].into_iter().chain(commands).chain([file]))
                 }
                 None => {
                     let words = line.split_whitespace();
