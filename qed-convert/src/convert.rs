@@ -5,7 +5,7 @@
 //! [`Sink`], and no format.
 
 use std::num::NonZeroUsize;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, PoisonError};
 
 use qed_core::BackingFile;
@@ -39,18 +39,23 @@ pub struct ConvertOptions {
     /// Runs of zeros of at least this many bytes become holes: rounded up to whole sectors of 512
     /// bytes, at most 512 KiB count. 0 writes every zero, so that the target is fully allocated.
     pub sparse_len: u64,
-    /// Sectors that cannot be read become zeros instead of ending the conversion.
+    /// Sectors that cannot be read become zeros instead of ending the conversion; where mappings
+    /// cannot be read, every sector is tried.
     pub salvage: bool,
+    /// Whether the target is flushed. Without, a crash of the machine may leave anything, also a
+    /// header whose image is not there; a failure of the program alone still leaves no image.
+    pub durable: bool,
 }
 
 impl Default for ConvertOptions {
-    /// As many threads as cores, guest order, holes from 4 KiB, no salvage.
+    /// As many threads as cores, guest order, holes from 4 KiB, no salvage, durable.
     fn default() -> Self {
         Self {
             threads: jobs::default_threads(),
             order: Order::Guest,
             sparse_len: 4096,
             salvage: false,
+            durable: true,
         }
     }
 }
@@ -66,7 +71,8 @@ pub struct Summary {
     pub unreadable_len: u64,
 }
 
-/// Copies the virtual disk `source` to `target`; durable when it returns.
+/// Copies the virtual disk `source` to `target`; durable when it returns unless the options say not
+/// to flush.
 ///
 /// Only data is read: what the source maps as zeros or holes costs nothing. Work is split into
 /// ranges of the virtual disk that `options.threads` threads copy side by side.
@@ -79,6 +85,25 @@ pub struct Summary {
 /// 32 MiB), the second-level tables that jobs in flight touch, and two bytes per host cluster when
 /// compressing.
 ///
+/// ```
+/// use std::sync::Arc;
+/// use qed_convert::{ConvertOptions, NoProgress, Target, convert};
+/// use qed_core::RawFile;
+/// use qed_io::{MemoryStorage, Storage};
+/// use qed_spec::Geometry;
+///
+/// let mut disk = vec![0; 1 << 20];
+/// disk[700_000] = 1;
+/// let source = RawFile::open(Arc::new(MemoryStorage::new(disk)))?;
+/// let file = Arc::new(MemoryStorage::default());
+/// let geometry = Geometry::new(65536, 4).ok_or("a legal shape")?;
+/// let target = Target::Qed { storage: file.clone(), geometry, backing: None };
+/// convert(&source, target, &ConvertOptions::default(), &NoProgress)?;
+/// // The header area, two tables of four clusters, and the one cluster with data.
+/// assert_eq!(file.len()?, (1 + 4 + 4 + 1) * 65536);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 /// [`ConvertError`] says which side failed and where; the target is then incomplete. With
 /// `salvage`, bytes that cannot be read are no error.
@@ -89,7 +114,7 @@ pub fn convert(
     progress: &dyn Progress,
 ) -> Result<Summary, ConvertError> {
     let order = if target.is_stream() { Order::Guest } else { options.order };
-    let sink = target.into_sink(source.len())?;
+    let sink = target.into_sink(source.len(), options.durable)?;
     let run = Run::new(source, &*sink, options, order, progress);
     run.copy_all()?;
     sink.finish()?;
@@ -109,7 +134,6 @@ pub(crate) struct Run<'a> {
     progress: &'a dyn Progress,
     turnstile: Turnstile,
     plan: Mutex<Plan<'a>>,
-    done: AtomicU64,
     data_len: AtomicU64,
     unreadable_len: AtomicU64,
 }
@@ -122,7 +146,7 @@ impl<'a> Run<'a> {
         order: Order,
         progress: &'a dyn Progress,
     ) -> Self {
-        let plan = Plan::new(source, sink.shape(), options.sparse_len == 0);
+        let plan = Plan::new(source, sink.shape(), options);
         Self {
             source,
             sink,
@@ -130,7 +154,6 @@ impl<'a> Run<'a> {
             progress,
             turnstile: Turnstile::new(order),
             plan: Mutex::new(plan),
-            done: AtomicU64::new(0),
             data_len: AtomicU64::new(0),
             unreadable_len: AtomicU64::new(0),
         }
@@ -157,12 +180,9 @@ impl<'a> Run<'a> {
         };
         let range = job.range();
         let turn = self.turnstile.enter(range.start, range.end);
-        drop(plan);
-        // Everything before the lowest job in flight is behind.
-        let done = turn.settled();
-        if self.done.fetch_max(done, Ordering::Relaxed) < done {
-            self.progress.advanced(done, self.source.len());
-        }
+        // Everything before the lowest job in flight is behind. Told under the lock, so that it
+        // never goes back.
+        self.progress.advanced(turn.settled(), self.source.len());
         Ok(Some((job, turn)))
     }
 }

@@ -12,8 +12,10 @@ use qed_io::Storage;
 use qed_spec::Geometry;
 
 use crate::convert::{ConvertError, Turn};
+use file::TargetFile;
 
 mod cluster_map;
+mod file;
 mod mapped_file;
 mod qcow2;
 mod qed;
@@ -153,23 +155,29 @@ impl<'a> Target<'a> {
         matches!(self, Self::Stream(_))
     }
 
-    /// Checks that the target can hold `len` bytes and prepares it.
-    pub(crate) fn into_sink(self, len: u64) -> Result<Box<dyn Sink + 'a>, ConvertError> {
+    /// Checks that the target can hold `len` bytes and prepares it; unless `durable`, nothing is
+    /// flushed.
+    pub(crate) fn into_sink(
+        self,
+        len: u64,
+        durable: bool,
+    ) -> Result<Box<dyn Sink + 'a>, ConvertError> {
+        let file = |storage| TargetFile { storage, durable };
         Ok(match self {
-            Self::Raw(storage) => Box::new(raw::RawSink::create(storage, len)?),
+            Self::Raw(storage) => Box::new(raw::RawSink::create(file(storage), len)?),
             Self::RawImage { storage, content } => {
-                Box::new(raw::RawSink::open(storage, content, len)?)
+                Box::new(raw::RawSink::open(file(storage), content, len)?)
             }
             Self::Stream(writer) => Box::new(stream::StreamSink::new(writer, len)),
             Self::Qed { storage, geometry, backing } => {
-                Box::new(qed::QedSink::create(storage, geometry, backing, len)?)
+                Box::new(qed::QedSink::create(file(storage), geometry, backing, len)?)
             }
             Self::Qcow2 { storage, options, compress } => {
                 let options = Qcow2CreateOptions { size: len, ..options };
-                Box::new(qcow2::Qcow2Sink::create(storage, options, compress)?)
+                Box::new(qcow2::Qcow2Sink::create(file(storage), options, compress)?)
             }
             Self::QedImage { image, content } => {
-                Box::new(qed_image::QedImageSink::open(image, content, len)?)
+                Box::new(qed_image::QedImageSink::open(image, content, len, durable)?)
             }
         })
     }

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use qed_core::{BackingFile, GuestExtentKind};
 
-use crate::convert::ConvertError;
+use crate::convert::{ConvertError, ConvertOptions};
 use crate::extents::Extents;
 use crate::target::Shape;
 
@@ -64,6 +64,8 @@ pub(crate) struct Plan<'a> {
     shape: Shape,
     /// Zeros are written like data.
     dense: bool,
+    /// Where the mapping cannot be read there may be data.
+    salvage: bool,
     job_len: u64,
     /// Bytes of the virtual disk planned at once: whole clusters and whole jobs.
     block_len: u64,
@@ -73,12 +75,13 @@ pub(crate) struct Plan<'a> {
 }
 
 impl<'a> Plan<'a> {
-    pub(crate) fn new(source: &'a dyn BackingFile, shape: Shape, dense: bool) -> Self {
+    pub(crate) fn new(source: &'a dyn BackingFile, shape: Shape, options: &ConvertOptions) -> Self {
         let job_len = JOB_LEN.max(shape.cluster_len).min(MAX_JOB_LEN).min(shape.table_reach);
         Self {
             extents: Extents::of(source),
             shape,
-            dense,
+            dense: options.sparse_len == 0,
+            salvage: options.salvage,
             job_len,
             block_len: job_len.max(shape.cluster_len),
             end: source.len(),
@@ -191,7 +194,13 @@ impl<'a> Plan<'a> {
 
     /// What becomes of the bytes from `at`; never empty.
     fn extent_at(&mut self, at: u64) -> Result<Segment, ConvertError> {
-        let extent = self.extents.at(at).map_err(ConvertError::read)?;
+        let extent = match self.extents.at(at) {
+            Err(_) if self.salvage => {
+                let end = (at - at % self.job_len).saturating_add(self.job_len).min(self.end);
+                return Ok(Segment { range: at..end, fate: Fate::Read });
+            }
+            extent => extent.map_err(ConvertError::read)?,
+        };
         let fate = match extent.kind {
             _ if self.shape.keep_from_depth.is_some_and(|depth| extent.depth >= depth) => {
                 Fate::Keep

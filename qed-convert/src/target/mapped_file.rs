@@ -3,16 +3,15 @@
 //! Nothing written here means anything before the header is, which is the owner's last write.
 
 use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-use qed_io::{Growth, Storage};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::convert::{ConvertError, Turn, WriteAction};
 use crate::target::cluster_map::{ClusterMap, EntryFormat, MapShape, Table};
+use crate::target::file::TargetFile;
 use crate::target::{Chunk, Shape};
 
 pub(crate) struct MappedFile {
-    storage: Arc<dyn Storage>,
+    file: TargetFile,
     shape: MapShape,
     map: Mutex<ClusterMap>,
     /// Space that was never written reads as zeros.
@@ -20,24 +19,23 @@ pub(crate) struct MappedFile {
 }
 
 impl MappedFile {
-    /// Empties `storage`, or on a block device voids its first cluster, so that what it held is no
+    /// Empties `file`, or on a block device voids its first cluster, so that what it held is no
     /// image any more; gives out space from host offset `first_free` on.
     pub(crate) fn create(
-        storage: Arc<dyn Storage>,
+        file: TargetFile,
         shape: MapShape,
         format: EntryFormat,
         first_free: u64,
     ) -> Result<Self, ConvertError> {
-        let blank = storage.growth() == Growth::Zeros;
+        let blank = file.grows_with_zeros();
         if blank {
-            storage.set_len(0).map_err(ConvertError::write(WriteAction::Length, 0))?;
+            file.set_len(0)?;
         } else {
-            let void = storage.write_zeroes(0..shape.cluster_len);
-            void.map_err(ConvertError::write(WriteAction::Header, 0))?;
+            file.write_zeroes(0..shape.cluster_len)?;
         }
-        storage.flush().map_err(ConvertError::write(WriteAction::Flush, 0))?;
+        file.flush()?;
         let map = Mutex::new(ClusterMap::new(shape, format, first_free));
-        Ok(Self { storage, shape, map, blank })
+        Ok(Self { file, shape, map, blank })
     }
 
     pub(crate) fn shape(&self, keep_from_depth: Option<u32>) -> Shape {
@@ -85,7 +83,7 @@ impl MappedFile {
     }
 
     pub(crate) fn write_data(&self, bytes: &[u8], host: u64) -> Result<(), ConvertError> {
-        self.storage.write_at(bytes, host).map_err(ConvertError::write(WriteAction::Data, host))
+        self.file.write(WriteAction::Data, bytes, host)
     }
 
     pub(crate) fn zero(&self, range: Range<u64>, turn: Turn<'_>) -> Result<(), ConvertError> {
@@ -111,16 +109,16 @@ impl MappedFile {
             (map.encode(&map.l1().iter().map(own).collect::<Vec<_>>()), map.end())
         };
         if self.blank {
-            self.storage.set_len(end).map_err(ConvertError::write(WriteAction::Length, end))?;
+            self.file.set_len(end)?;
         }
         self.write_table(&l1, l1_at)?;
-        self.storage.flush().map_err(ConvertError::write(WriteAction::Flush, 0))?;
-        self.storage.write_at(front, 0).map_err(ConvertError::write(WriteAction::Header, 0))?;
-        self.storage.flush().map_err(ConvertError::write(WriteAction::Flush, 0))
+        self.file.flush()?;
+        self.file.write(WriteAction::Header, front, 0)?;
+        self.file.flush()
     }
 
     pub(crate) fn write_table(&self, bytes: &[u8], host: u64) -> Result<(), ConvertError> {
-        self.storage.write_at(bytes, host).map_err(ConvertError::write(WriteAction::Table, host))
+        self.file.write(WriteAction::Table, bytes, host)
     }
 
     fn write_tables(&self, tables: Vec<Table>) -> Result<(), ConvertError> {

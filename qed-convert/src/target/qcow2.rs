@@ -8,6 +8,7 @@ use qed_io::Storage;
 
 use crate::convert::{ConvertError, Turn};
 use crate::target::cluster_map::{ClusterMap, EntryFormat, MapShape};
+use crate::target::file::TargetFile;
 use crate::target::mapped_file::MappedFile;
 use crate::target::{Chunk, Content, Shape, Sink};
 
@@ -41,7 +42,7 @@ pub(crate) struct Qcow2Sink {
 
 impl Qcow2Sink {
     pub(crate) fn create(
-        storage: Arc<dyn Storage>,
+        file: TargetFile,
         options: Qcow2CreateOptions,
         compress: bool,
     ) -> Result<Self, ConvertError> {
@@ -64,7 +65,7 @@ impl Qcow2Sink {
             limit,
         };
         let first_free = cluster_len * (1 + options.l1_clusters());
-        let file = MappedFile::create(storage, shape, format, first_free)?;
+        let file = MappedFile::create(file, shape, format, first_free)?;
         let packer = compress.then(|| Mutex::new(Packer::new(cluster_len, refcount_bits)));
         Ok(Self { file, options, packer })
     }
@@ -187,5 +188,6 @@ pub fn create_qcow2(
     storage: Arc<dyn Storage>,
     options: &Qcow2CreateOptions,
 ) -> Result<(), ConvertError> {
-    Qcow2Sink::create(storage, options.clone(), false)?.finish()
+    let file = TargetFile { storage, durable: true };
+    Qcow2Sink::create(file, options.clone(), false)?.finish()
 }

@@ -1,14 +1,13 @@
 //! A new QED image: header area, L1 table, then each L2 table before the data of its range.
 
 use std::ops::Range;
-use std::sync::Arc;
 
 use qed_core::{BackingFormat, CreateBacking, CreateOptions};
-use qed_io::{Growth, Storage};
 use qed_spec::{Geometry, Header, L2Entry};
 
 use crate::convert::{ConvertError, Turn};
 use crate::target::cluster_map::{EntryFormat, MapShape};
+use crate::target::file::TargetFile;
 use crate::target::mapped_file::MappedFile;
 use crate::target::{Chunk, NewBacking, Shape, Sink};
 
@@ -22,12 +21,12 @@ pub(crate) struct QedSink {
 
 impl QedSink {
     pub(crate) fn create(
-        storage: Arc<dyn Storage>,
+        file: TargetFile,
         geometry: Geometry,
         backing: Option<NewBacking>,
         size: u64,
     ) -> Result<Self, ConvertError> {
-        if storage.growth() != Growth::Zeros {
+        if !file.grows_with_zeros() {
             return Err(ConvertError::NeedsRegularFile { format: "qed" });
         }
         let shape = MapShape {
@@ -53,7 +52,7 @@ impl QedSink {
             encode: u64::to_le_bytes,
             limit: i64::MAX as u64,
         };
-        let file = MappedFile::create(storage, shape, format, first_free)?;
+        let file = MappedFile::create(file, shape, format, first_free)?;
         Ok(Self { file, header, front, overlay })
     }
 }

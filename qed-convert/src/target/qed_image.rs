@@ -11,6 +11,7 @@ use crate::target::{Chunk, Shape, Sink, TargetContent};
 pub(crate) struct QedImageSink<'a> {
     image: &'a Image,
     content: TargetContent,
+    durable: bool,
 }
 
 impl<'a> QedImageSink<'a> {
@@ -18,12 +19,13 @@ impl<'a> QedImageSink<'a> {
         image: &'a Image,
         content: TargetContent,
         len: u64,
+        durable: bool,
     ) -> Result<Self, ConvertError> {
         let target_len = image.image_size();
         if target_len < len {
             return Err(ConvertError::OutputTooSmall { source_len: len, target_len });
         }
-        Ok(Self { image, content })
+        Ok(Self { image, content, durable })
     }
 
     fn write_zeroes(&self, range: Range<u64>) -> Result<(), ConvertError> {
@@ -61,6 +63,6 @@ impl Sink for QedImageSink<'_> {
     }
 
     fn finish(&self) -> Result<(), ConvertError> {
-        Ok(self.image.flush()?)
+        if self.durable { Ok(self.image.flush()?) } else { Ok(()) }
     }
 }

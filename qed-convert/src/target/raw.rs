@@ -1,18 +1,16 @@
 //! A raw target: guest offsets are file offsets, holes are what is not written.
 
 use std::ops::Range;
-use std::sync::Arc;
-
-use qed_io::{Growth, Storage};
 
 use crate::convert::{ConvertError, Turn, WriteAction};
+use crate::target::file::TargetFile;
 use crate::target::{Chunk, Shape, Sink, TargetContent};
 
 /// Guest bytes of zeros that one job writes.
 const ZERO_STEP: u64 = 1 << 30;
 
 pub(crate) struct RawSink {
-    storage: Arc<dyn Storage>,
+    file: TargetFile,
     content: TargetContent,
     /// The length to set at the end.
     new_len: Option<u64>,
@@ -21,32 +19,31 @@ pub(crate) struct RawSink {
 impl RawSink {
     /// A new image of `len` bytes. On a block device, which cannot be emptied, every zero is
     /// written.
-    pub(crate) fn create(storage: Arc<dyn Storage>, len: u64) -> Result<Self, ConvertError> {
-        if storage.growth() != Growth::Zeros {
-            return Self::open(storage, TargetContent::Unknown, len);
+    pub(crate) fn create(file: TargetFile, len: u64) -> Result<Self, ConvertError> {
+        if !file.grows_with_zeros() {
+            return Self::open(file, TargetContent::Unknown, len);
         }
-        storage.set_len(0).map_err(ConvertError::write(WriteAction::Length, 0))?;
-        Ok(Self { storage, content: TargetContent::Zeros, new_len: Some(len) })
+        file.set_len(0)?;
+        Ok(Self { file, content: TargetContent::Zeros, new_len: Some(len) })
     }
 
     pub(crate) fn open(
-        storage: Arc<dyn Storage>,
+        file: TargetFile,
         content: TargetContent,
         len: u64,
     ) -> Result<Self, ConvertError> {
-        let target_len = storage.len().map_err(ConvertError::write(WriteAction::Length, 0))?;
+        let target_len = file.len()?;
         if target_len < len {
             return Err(ConvertError::OutputTooSmall { source_len: len, target_len });
         }
-        Ok(Self { storage, content, new_len: None })
+        Ok(Self { file, content, new_len: None })
     }
 
     fn write_zeroes(&self, range: Range<u64>) -> Result<(), ConvertError> {
         if self.content == TargetContent::Zeros {
             return Ok(());
         }
-        let at = range.start;
-        self.storage.write_zeroes(range).map_err(ConvertError::write(WriteAction::Zeros, at))
+        self.file.write_zeroes(range)
     }
 }
 
@@ -64,10 +61,7 @@ impl Sink for RawSink {
     fn write(&self, chunk: &Chunk<'_>, turn: Turn<'_>) -> Result<(), ConvertError> {
         drop(turn);
         chunk.each_run(|range, bytes| match bytes {
-            Some(bytes) => {
-                let at = range.start;
-                self.storage.write_at(bytes, at).map_err(ConvertError::write(WriteAction::Data, at))
-            }
+            Some(bytes) => self.file.write(WriteAction::Data, bytes, range.start),
             None => self.write_zeroes(range),
         })
     }
@@ -79,8 +73,8 @@ impl Sink for RawSink {
 
     fn finish(&self) -> Result<(), ConvertError> {
         if let Some(len) = self.new_len {
-            self.storage.set_len(len).map_err(ConvertError::write(WriteAction::Length, len))?;
+            self.file.set_len(len)?;
         }
-        self.storage.flush().map_err(ConvertError::write(WriteAction::Flush, 0))
+        self.file.flush()
     }
 }

@@ -131,11 +131,13 @@ fn salvage_gives_up_sectors_and_nothing_more() {
         let at = usize::try_from(*at).unwrap();
         want[at..at + 512].fill(0);
     }
-    for threads in [1, 3] {
+    for (threads, unmapped) in [(1, false), (3, false), (3, true)] {
+        source.unmapped = false;
         let result = convert(&source, Target::Raw(memory()), &options(threads), &NoProgress);
         let Err(ConvertError::Read { offset, .. }) = result else { panic!("{result:?}") };
         assert!(source.unreadable.contains(&offset));
 
+        source.unmapped = unmapped;
         let storage = memory();
         let losses = Losses::default();
         let options = ConvertOptions { salvage: true, ..options(threads) };

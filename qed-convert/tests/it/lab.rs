@@ -45,6 +45,8 @@ pub(crate) struct ModelDisk {
     runs: Vec<(u64, GuestExtentKind, u32)>,
     /// Sectors that fail to be read.
     pub(crate) unreadable: Vec<u64>,
+    /// The mapping fails to be read, too.
+    pub(crate) unmapped: bool,
 }
 
 impl ModelDisk {
@@ -130,6 +132,9 @@ impl BackingFile for ModelDisk {
     }
 
     fn extent_at(&self, offset: u64, max_len: u64) -> Result<GuestExtent, BackingError> {
+        if self.unmapped {
+            return Err(BackingError { offset, source: "bad table".into() });
+        }
         let (end, kind, depth) =
             self.runs.iter().find(|(end, ..)| offset < *end).copied().expect("inside the disk");
         Ok(GuestExtent { len: (end - offset).min(max_len), depth, kind })
