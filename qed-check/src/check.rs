@@ -54,6 +54,7 @@ impl Default for CheckOptions {
 /// let result = check(&not_an_image, &CheckOptions::default());
 /// assert!(matches!(result, Err(CheckError::Header(_))));
 /// ```
+// spec: QED-CHK-01
 pub fn check(storage: &dyn Storage, options: &CheckOptions) -> Result<Report, CheckError> {
     let tables = Tables::open(storage)?;
     let mut log = FindingLog::new(options.findings_limit);

@@ -40,6 +40,7 @@ pub(crate) fn run(
 }
 
 /// The rule that an entry breaks, the gravest first, and the cluster if another claims it too.
+// spec: QED-TBL-08
 fn judge(
     tables: &Tables<'_>,
     in_tables: &ClusterSet,

@@ -69,6 +69,7 @@ impl Layout {
     }
 
     /// The clusters of the L2 table that an L1 entry names; none for an entry of 0.
+    // spec: QED-TBL-02, QED-TBL-07
     pub(crate) fn table(&self, value: u64) -> Result<Option<Range<u64>>, FindingKind> {
         let start = match L1Entry::decode(value, self.header.geometry()) {
             Ok(L1Entry::Unallocated) => return Ok(None),
@@ -89,6 +90,7 @@ impl Layout {
     }
 
     /// What an L2 entry names, whether or not something else names it too.
+    // spec: QED-TBL-04, QED-TBL-05, QED-TBL-07
     pub(crate) fn data(&self, value: u64) -> Result<Data, FindingKind> {
         let cluster = match L2Entry::decode(value, self.header.geometry()) {
             Ok(L2Entry::Unallocated) => return Ok(Data::None),
@@ -124,6 +126,7 @@ impl Layout {
 
     /// The first slot of the table at `l1` past the end of the virtual disk; for an L1 slot that
     /// lies past it as a whole, the fault is the L1 slot's and no entry is singled out.
+    // spec: QED-TBL-09, QED-CHK-03
     pub(crate) fn entries_in_image(&self, l1: L1Index) -> u64 {
         let geometry = self.header.geometry();
         if self.is_beyond_image(l1) {

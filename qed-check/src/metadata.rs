@@ -93,6 +93,7 @@ pub(crate) fn claim(
 }
 
 /// The rule that the slot breaks and, if its table overlaps another, the first cluster in question.
+// spec: QED-TBL-06, QED-TBL-08
 fn claim_table(
     layout: &Layout,
     claimed: &ClusterSet,

@@ -53,6 +53,7 @@ pub enum Repair {
 /// # Errors
 /// As [`check`], before anything is changed; [`CheckError::TooManyCopies`], also before;
 /// [`CheckError::NoSpace`] and the storage's errors at any point, the image then being no worse.
+// spec: QED-CHK-04, QED-CHK-05, QED-CHK-06, QED-CHK-07
 pub fn repair(storage: &dyn Storage, what: Repair) -> Result<Report, CheckError> {
     let before = check(storage, &CheckOptions::default())?;
     if what == Repair::Leaks && before.corruptions() > 0 {
@@ -106,6 +107,7 @@ fn repaired(before: Report, after: &Report) -> Repaired {
 /// length stays.
 ///
 /// What lies beyond is named by no table, not even by one that another table overlaps.
+// spec: QED-CHK-06
 fn fit_length(tables: &Tables<'_>) -> Result<u64, CheckError> {
     let layout = &tables.layout;
     let mut end = layout.header_area().end.max(layout.l1_table().end);

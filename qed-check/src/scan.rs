@@ -207,10 +207,18 @@ fn scan_entries(
     entries: &[TableEntry],
     claims: impl Claims,
 ) -> Summary {
-    let mut scan = EntryScan { layout, claims, next: 0, first: 0, summary: Summary::EMPTY };
+    let mut scan = EntryScan {
+        layout,
+        claims,
+        cluster_size: layout.cluster_size(),
+        whole_bytes: layout.whole_clusters << layout.cluster_bits(),
+        next: 0,
+        first: 0,
+        summary: Summary::EMPTY,
+    };
     let (groups, rest) = entries.as_chunks();
     for group in groups {
-        if !scan.claim_group(group) {
+        if !scan.claim_run(group) && !scan.claim_scattered(group) {
             group.iter().for_each(|entry| scan.claim_one(entry.get()));
         }
     }
@@ -218,14 +226,15 @@ fn scan_entries(
     scan.finish(l1)
 }
 
-/// Where claims go; returns whether nobody had claimed any of `count` clusters, at most 64, from
-/// `first`, all inside the file.
+/// Where claims go.
 trait Claims {
+    /// Claims `count` clusters, at most 64, from `first`, all of them in the file; returns whether
+    /// nobody had claimed any.
     fn claim(&mut self, first: u64, count: u64) -> bool;
 }
 
 impl Claims for &mut LocalSet {
-    #[inline]
+    #[inline(always)]
     fn claim(&mut self, first: u64, count: u64) -> bool {
         self.insert(first, count)
     }
@@ -250,11 +259,14 @@ impl Claims for SharedClaims<'_> {
     }
 }
 
-/// The innermost loop: a few instructions for a cluster, since with scattered clusters each waits
-/// for memory and only what fits the processor's window is waited for at once.
+/// The innermost loop. A scattered cluster costs a wait for memory, and the processor waits for as
+/// many at once as fit its window: what is done for each entry must be little.
 struct EntryScan<'a, C> {
     layout: &'a Layout,
     claims: C,
+    cluster_size: u64,
+    /// End of the last cluster that is there in full, in bytes.
+    whole_bytes: u64,
     /// Where the cluster after the last one would start, in bytes; 0 before the first.
     next: u64,
     /// Where the first cluster starts.
@@ -263,72 +275,89 @@ struct EntryScan<'a, C> {
 }
 
 impl<C: Claims> EntryScan<'_, C> {
-    /// Claims eight clusters at once if they follow each other on the host and lie in the file;
-    /// else does nothing and returns false.
+    /// Claims eight entries at once if their clusters follow each other; else does nothing and
+    /// returns false.
     #[inline(always)]
-    fn claim_group(&mut self, group: &[TableEntry; GROUP]) -> bool {
+    fn claim_run(&mut self, group: &[TableEntry; GROUP]) -> bool {
         let start = group[0].get();
-        let bits = self.layout.cluster_bits();
         let mut expected = start;
         let mut difference = 0;
         for entry in group {
             difference |= entry.get() ^ expected;
-            expected = expected.wrapping_add(1 << bits);
+            expected = expected.wrapping_add(self.cluster_size);
         }
-        let cluster = start >> bits;
-        let is_inside = cluster.saturating_add(GROUP as u64) <= self.layout.whole_clusters;
-        if difference != 0 || start <= 1 || cluster << bits != start || !is_inside {
+        let is_right = self.is_right(start) & self.is_right(group[GROUP - 1].get());
+        if difference != 0 || !is_right || self.first == 0 {
             return false;
         }
-        self.count(start, GROUP as u64);
-        self.next = expected;
+        self.count_group(u64::from(start != self.next), expected);
+        let cluster = start >> self.layout.cluster_bits();
         self.summary.sound &= self.claims.claim(cluster, GROUP as u64);
         true
     }
 
+    /// Claims eight entries at once if all of them name clusters of the file; else does nothing
+    /// and returns false.
     #[inline(always)]
+    fn claim_scattered(&mut self, group: &[TableEntry; GROUP]) -> bool {
+        let values = group.map(|entry| entry.get());
+        let is_right = values.iter().fold(true, |right, value| right & self.is_right(*value));
+        if !is_right || self.first == 0 {
+            return false;
+        }
+        let mut next = self.next;
+        let mut broken = 0_u64;
+        for value in values {
+            broken = broken.wrapping_add(u64::from(value != next));
+            next = value.wrapping_add(self.cluster_size);
+        }
+        self.count_group(broken, next);
+        let bits = self.layout.cluster_bits();
+        let claim = |free, value| free & self.claims.claim(value >> bits, 1);
+        self.summary.sound &= values.into_iter().fold(true, claim);
+        true
+    }
+
+    #[inline(always)]
+    fn count_group(&mut self, broken: u64, next: u64) {
+        self.summary.allocated = self.summary.allocated.wrapping_add(GROUP as u64);
+        self.summary.fragmented = self.summary.fragmented.wrapping_add(broken);
+        self.next = next;
+    }
+
+    /// Whether `value` is the start of a cluster that is there in full. The header's is meant to be
+    /// found claimed.
+    #[inline(always)]
+    fn is_right(&self, value: u64) -> bool {
+        (value & (self.cluster_size - 1) == 0) & (value > 1) & (value < self.whole_bytes)
+    }
+
     fn claim_one(&mut self, value: u64) {
         if value <= 1 {
             self.summary.zero += value;
             return;
         }
-        let bits = self.layout.cluster_bits();
-        let cluster = value >> bits;
-        self.count(value, 1);
-        self.next = value.wrapping_add(1 << bits);
-        if cluster << bits == value && cluster < self.layout.whole_clusters {
-            self.summary.sound &= self.claims.claim(cluster, 1);
-        } else {
-            self.claim_unsound(cluster << bits == value, cluster);
-        }
-    }
-
-    /// A cluster that the end of the file cuts off is in use for all that.
-    #[cold]
-    fn claim_unsound(&mut self, is_aligned: bool, cluster: u64) {
-        self.summary.sound = false;
-        if is_aligned && cluster < self.layout.clusters {
-            self.claims.claim(cluster, 1);
-        }
-    }
-
-    /// Counts `count` entries that follow each other from the value `start`.
-    #[inline(always)]
-    fn count(&mut self, start: u64, count: u64) {
         if self.first == 0 {
-            self.first = start;
-            self.next = start;
+            self.first = value;
+            self.next = value;
         }
-        self.summary.allocated = self.summary.allocated.wrapping_add(count);
-        let is_broken = u64::from(start != self.next);
-        self.summary.fragmented = self.summary.fragmented.wrapping_add(is_broken);
+        self.summary.allocated += 1;
+        self.summary.fragmented += u64::from(value != self.next);
+        self.next = value.wrapping_add(self.cluster_size);
+        let cluster = value >> self.layout.cluster_bits();
+        let is_right = self.is_right(value);
+        // A cluster that the end of the file cuts off is in use for all that.
+        let is_there =
+            is_right || value & (self.cluster_size - 1) == 0 && cluster < self.layout.clusters;
+        let was_free = !is_there || self.claims.claim(cluster, 1);
+        self.summary.sound &= is_right & was_free;
     }
 
     fn finish(self, l1: L1Index) -> Summary {
         let mut summary = self.summary;
         if self.first != 0 {
             summary.first = Some((l1, self.first));
-            summary.last = Some((l1, self.next.wrapping_sub(self.layout.cluster_size())));
+            summary.last = Some((l1, self.next.wrapping_sub(self.cluster_size)));
         }
         summary
     }

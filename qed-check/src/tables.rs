@@ -86,7 +86,8 @@ impl<'a> Tables<'a> {
     fn pieces(&self, l1: L1Index, at: u64) -> Pieces<'a> {
         let len = self.layout.header.geometry().table_size_bytes();
         // A table in the partial tail ends with the file; the rest of it reads as zeros.
-        let end = (at + len).min(self.layout.file_len.next_multiple_of(8));
+        let file_end = self.layout.file_len.div_ceil(8).saturating_mul(8);
+        let end = at.saturating_add(len).min(file_end);
         Pieces { storage: self.storage, l1, start: at, at, end, data_end: at }
     }
 }

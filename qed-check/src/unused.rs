@@ -10,6 +10,7 @@ use crate::tables::Tables;
 /// Reports what is not in `used`; returns the cluster after the last one that is.
 ///
 /// The rest of a block device is free space, not a leak: its length cannot follow the image's.
+// spec: QED-CHK-02, QED-CHK-03
 pub(crate) fn report(tables: &Tables<'_>, used: &ClusterSet, log: &mut FindingLog) -> u64 {
     let layout = &tables.layout;
     let mut end = layout.clusters;

@@ -15,6 +15,7 @@ use crate::tables::{PieceBuffer, Tables};
 ///
 /// Tables that overlap others are cleared too: when one of them later gets a copy, the copy must
 /// not bring back an entry that the growing file would give a meaning.
+// spec: QED-CHK-05
 pub(super) fn run(tables: &Tables<'_>) -> Result<(), CheckError> {
     let (_, in_tables) = metadata::claim(tables, &mut FindingLog::new(0))?;
     let mut buffer = PieceBuffer::default();

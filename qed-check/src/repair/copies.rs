@@ -43,6 +43,7 @@ pub(super) fn refuse_too_many(tables: &Tables<'_>, report: &Report) -> Result<()
 }
 
 /// Copies tables, then data clusters, to clusters from `end` on. Durable on return.
+// spec: QED-CHK-04
 pub(super) fn run(storage: &dyn Storage, end: u64) -> Result<(), CheckError> {
     let mut copier = Copier { storage, next: end, buffer: vec![0; COPY_BYTES] };
     copy_tables(&Tables::open(storage)?, &mut copier)?;

@@ -10,11 +10,13 @@ use crate::tables::Tables;
 
 /// Makes it durable that the image is being written: no unknown autoclear bits, and NEED_CHECK if
 /// `dirty`.
+// spec: QED-FEAT-03, QED-CONS-02
 pub(super) fn mark(tables: &Tables<'_>, dirty: bool) -> Result<(), CheckError> {
     write_features(tables, dirty)
 }
 
 /// Clears NEED_CHECK once everything else is durable.
+// spec: QED-CONS-03
 pub(super) fn unmark(tables: &Tables<'_>) -> Result<(), CheckError> {
     // The writer that crashed may have left table writes that no flush has covered yet.
     flush(tables.storage)?;

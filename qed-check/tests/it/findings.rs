@@ -155,11 +155,13 @@ fn file_cases() -> Vec<Case> {
     ]
 }
 
+// spec-test: QED-CHK-01, QED-CHK-02, QED-CHK-03, QED-CHK-05, QED-TBL-02, QED-TBL-04, QED-TBL-05, QED-TBL-07
 #[test]
 fn each_rule_is_found_named_counted_and_mended() {
     l1_cases().into_iter().chain(l2_cases()).chain(file_cases()).for_each(check_case);
 }
 
+// spec-test: QED-TBL-06, QED-TBL-08
 #[test]
 fn tables_of_several_clusters_in_the_header_or_over_each_other_are_found() {
     for (first, kind, owner) in [

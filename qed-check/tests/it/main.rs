@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod crash;
+mod device;
 mod faults;
 mod findings;
 mod hostile;

@@ -8,6 +8,7 @@ use qed_check::{CheckError, CheckOptions, Class, FindingKind, Repair, check, rep
 use crate::image::{GuestCluster, TestImage, damaged};
 use crate::reference;
 
+// spec-test: QED-CHK-01, QED-CHK-02, QED-CHK-03, QED-TBL-08, QED-TBL-09
 #[test]
 fn check_finds_what_the_reference_finds_on_any_number_of_threads() {
     let mut seen = HashMap::<FindingKind, u64>::new();
@@ -30,6 +31,7 @@ fn check_finds_what_the_reference_finds_on_any_number_of_threads() {
     }
 }
 
+// spec-test: QED-CHK-04, QED-CHK-05, QED-CHK-06, QED-CHK-07
 #[test]
 fn repair_keeps_what_the_guest_sees_and_leaves_nothing_to_repair() {
     let (mut repaired, mut refused) = (0, 0);

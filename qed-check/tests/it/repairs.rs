@@ -46,6 +46,7 @@ fn leaks_alone_are_cut_off_in_either_mode() {
     }
 }
 
+// spec-test: QED-FEAT-03, QED-CONS-03
 #[test]
 fn need_check_is_cleared_and_unknown_autoclear_bits_before_the_first_write() {
     let mut image = TestImage::sample();
@@ -89,6 +90,7 @@ fn images_that_would_multiply_are_refused() {
     assert_eq!(storage.to_vec(), image.bytes);
 }
 
+// spec-test: QED-FEAT-01
 #[test]
 fn unsupported_features_refuse_by_number_and_name() {
     for (bit, text) in [

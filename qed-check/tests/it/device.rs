@@ -1,0 +1,103 @@
+//! A storage of fixed length whose unused bytes hold whatever was there, as a block device.
+
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+
+use qed_check::{CheckError, CheckOptions, FindingKind, Repair, check, repair};
+use qed_io::{Growth, ImageLock, LockError, MemoryStorage, Storage, StorageRun};
+
+use crate::image::{CLUSTER, GuestCluster, TestImage};
+
+#[derive(Debug)]
+struct Device(Arc<MemoryStorage>);
+
+impl Storage for Device {
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        self.0.read_at(buf, offset)
+    }
+
+    fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
+        if offset + buf.len() as u64 > self.len()? {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        self.0.write_at(buf, offset)
+    }
+
+    fn set_len(&self, _len: u64) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        self.0.flush()
+    }
+
+    fn write_zeroes(&self, range: Range<u64>) -> io::Result<()> {
+        self.0.write_zeroes(range)
+    }
+
+    fn punch_hole(&self, range: Range<u64>) -> io::Result<bool> {
+        self.0.punch_hole(range)
+    }
+
+    fn run_at(&self, at: u64) -> io::Result<StorageRun> {
+        self.0.run_at(at)
+    }
+
+    fn growth(&self) -> Growth {
+        Growth::Stale
+    }
+
+    fn lock(&self, lock: ImageLock) -> Result<(), LockError> {
+        self.0.lock(lock)
+    }
+}
+
+/// An image with two guest clusters in one host cluster and `spare` clusters of old bytes behind it.
+fn cross_linked(spare: usize) -> TestImage {
+    let mut image = TestImage::sample();
+    // All zeros, so that a copy has to bring them over what the device held.
+    image.clear(7, 1);
+    image.set_l2(2, 9, 7 * CLUSTER);
+    image.bytes.extend(std::iter::repeat_n(0xee, spare * 4096));
+    image
+}
+
+#[test]
+fn the_rest_of_a_device_is_free_space() {
+    let image = cross_linked(3);
+    let device = Device(image.storage());
+    let report = check(&device, &CheckOptions::default()).unwrap();
+    assert_eq!((report.corruptions(), report.leaks()), (1, 0));
+    assert_eq!(report.statistics.image_end.get(), 8 * CLUSTER);
+}
+
+#[test]
+fn copies_go_to_free_space_and_are_written_in_full() {
+    let image = cross_linked(1);
+    let device = Device(image.storage());
+    let report = repair(&device, Repair::All).unwrap();
+    assert!(report.is_clean());
+    assert_eq!(report.repaired.counts.of(FindingKind::L2Duplicate), 1);
+    let after = image.with_bytes(device.0.to_vec());
+    assert_eq!(after.bytes.len(), image.bytes.len());
+    assert_eq!(after.guest(600), image.guest(600));
+    assert_eq!(after.guest(600)[9], GuestCluster::Data(vec![0; 4096]));
+}
+
+#[test]
+fn a_full_device_is_left_as_good_as_it_was() {
+    let image = cross_linked(0);
+    let device = Device(image.storage());
+    let result = repair(&device, Repair::All);
+    assert!(matches!(result, Err(CheckError::NoSpace { clusters: 1, .. })), "{result:?}");
+    let after = image.with_bytes(device.0.to_vec());
+    assert_eq!(after.guest(600), image.guest(600));
+    let report = check(&device, &CheckOptions::default()).unwrap();
+    assert!(report.dirty);
+    assert_eq!(report.corruptions(), 1);
+}
