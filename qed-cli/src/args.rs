@@ -9,7 +9,7 @@ mod refused;
 mod size;
 
 pub(crate) use cache_mode::CacheMode;
-pub(crate) use format::Format;
+pub(crate) use format::{Format, by_name, parse_driver, parse_target, refuse_qcow2};
 pub(crate) use getopt::{parse_error, with_conventions};
 pub(crate) use option_list::{OptionList, OptionSpec, OptionType, OptionValues};
 pub(crate) use output_format::OutputFormat;

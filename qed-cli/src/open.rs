@@ -1,7 +1,8 @@
 //! Opening image files: names, stated or recognised formats, locks, and errors that say which file.
 //!
-//! The one place where the program opens an image. A format is recognised by magic for reading
-//! only; what is written has its format stated.
+//! The one place where the program opens an image that was named to it; what is below one is
+//! `chain`'s. A format is recognised by magic for reading only; what is written has its format
+//! stated.
 
 use std::ffi::OsStr;
 use std::os::unix::fs::MetadataExt;
@@ -9,19 +10,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, anyhow, bail};
-use qed_convert::Qcow2Header;
+use qed_convert::{ChainError, FormatSource, Layer, LayerHeader, Qcow2Image, Qcow2Options};
 use qed_core::{
-    BackingFile, BackingGate, BackingRequest, GateError, Image, LockPolicy, ReadContext,
+    BackingFile, BackingGate, BackingRequest, GateError, Image, LockPolicy, RawFile, ReadContext,
     ReadOnlyImage, RecoveryPolicy, WriteContext,
 };
 use qed_io::{Access, FileOptions, FileStorage, ImageLock, LockError, OpenError, Storage};
-use qed_spec::RawHeader;
 
-use crate::args::{CacheMode, Format};
+use crate::args::{CacheMode, Format, parse_driver};
 use crate::failure::{io_error_text, shown};
 use crate::names::path_of;
-
-const QCOW2_MAGIC: [u8; 4] = *b"QFI\xfb";
 
 /// How an image file is opened.
 #[derive(Debug, Clone, Copy)]
@@ -41,77 +39,35 @@ impl OpenHow {
     /// For writing, which always takes the lock.
     pub(crate) const WRITE: Self =
         Self { access: Access::ReadWrite, unlocked: false, cache: CacheMode::Cached };
+
+    /// The same for `qed-io`.
+    pub(crate) fn file_options(self) -> FileOptions {
+        FileOptions { access: self.access, direct: self.cache == CacheMode::Direct }
+    }
 }
 
-/// An open image file.
-#[derive(Debug)]
-pub(crate) struct ImageFile {
-    pub(crate) storage: Arc<FileStorage>,
-    pub(crate) path: PathBuf,
-    pub(crate) format: Format,
-    /// The format was not stated but seen in the first bytes.
-    pub(crate) recognised: bool,
+/// Opens and locks an image file and reads its header; a format that is not stated is recognised
+/// by its magic.
+pub(crate) fn open_image(
+    name: &OsStr,
+    format: Option<&OsStr>,
+    how: OpenHow,
+) -> anyhow::Result<Layer> {
+    try_open_image(name, format, how).with_context(|| could_not_open(name))
 }
 
-impl ImageFile {
-    /// Opens and locks the file; a format that is not stated is recognised by its magic.
-    pub(crate) fn open(name: &OsStr, format: Option<&OsStr>, how: OpenHow) -> anyhow::Result<Self> {
-        Self::try_open(name, format, how).with_context(|| could_not_open(name))
-    }
-
-    /// As [`ImageFile::open`], with errors that leave it to the caller to say what was opened.
-    pub(crate) fn try_open(
-        name: &OsStr,
-        format: Option<&OsStr>,
-        how: OpenHow,
-    ) -> anyhow::Result<Self> {
-        let stated = format.map(Format::parse_driver).transpose()?;
-        let path = path_of(name)?;
-        let storage = open_file(&path, how)?;
-        let format = match stated {
-            Some(format) => reject_other_magic(&storage, format)?,
-            None => recognise(&storage)?,
-        };
-        Ok(Self { storage, path, format, recognised: stated.is_none() })
-    }
-
-    /// The file as a storage for the libraries.
-    pub(crate) fn shared(&self) -> Arc<dyn Storage> {
-        Arc::<FileStorage>::clone(&self.storage)
-    }
-
-    /// Whether `path` names this very file.
-    pub(crate) fn is_same_file(&self, path: &Path) -> bool {
-        let identity = self.storage.identity();
-        std::fs::metadata(path)
-            .is_ok_and(|found| (found.dev(), found.ino()) == (identity.device, identity.inode))
-    }
-
-    /// Bytes of the virtual disk; the backing file is not opened.
-    pub(crate) fn virtual_size(&self) -> anyhow::Result<u64> {
-        let size = match self.format {
-            Format::Raw => {
-                let len = self.storage.len()?;
-                len.checked_next_multiple_of(512).unwrap_or(len)
-            }
-            Format::Qed => self.metadata_of_qed()?.image_size(),
-            Format::Qcow2 => Qcow2Header::read(&*self.storage)?.image_size(),
-        };
-        Ok(size)
-    }
-
-    /// The QED image without its backing file.
-    pub(crate) fn metadata_of_qed(&self) -> anyhow::Result<ReadOnlyImage> {
-        let context = ReadContext::new(&LeaveBacking, LockPolicy::None);
-        Ok(ReadOnlyImage::open(self.shared(), &context)?)
-    }
-
-    /// The QED image for writing; one that was not closed is recovered first.
-    pub(crate) fn writable_qed(&self, gate: &dyn BackingGate) -> anyhow::Result<Image> {
-        let recover = |storage: &dyn Storage| Ok(qed_check::recover(storage)?);
-        let recovery = RecoveryPolicy::Run(&recover);
-        Ok(Image::open(self.shared(), &WriteContext::new(gate, LockPolicy::None, recovery))?)
-    }
+/// As [`open_image`], with errors that leave it to the caller to say what was opened.
+pub(crate) fn try_open_image(
+    name: &OsStr,
+    format: Option<&OsStr>,
+    how: OpenHow,
+) -> anyhow::Result<Layer> {
+    let format = match format {
+        Some(format) => FormatSource::Stated(parse_driver(format)?),
+        None => FormatSource::Magic,
+    };
+    let (path, storage) = open_file(name, how)?;
+    Layer::from_storage(&path, storage, format).map_err(chain_error)
 }
 
 /// What a failed open begins with.
@@ -122,31 +78,44 @@ pub(crate) fn could_not_open(name: &OsStr) -> String {
 /// The format that an image to be changed has: stated, never guessed.
 pub(crate) fn stated_format(name: &OsStr, format: Option<&OsStr>) -> anyhow::Result<Format> {
     if let Some(format) = format {
-        return Format::parse_driver(format).with_context(|| could_not_open(name));
+        return parse_driver(format).with_context(|| could_not_open(name));
     }
-    let seen = ImageFile::open(name, None, OpenHow::read(true))?.format.name();
+    let seen = open_image(name, None, OpenHow::read(true))?.format();
     bail!(
-        "The format of '{name}' must be stated to change it: its first bytes say {seen}, so -f {seen} may be right",
-        name = shown(name)
+        "The format of '{}' must be stated to change it: its first bytes say {seen}, so -f {seen} \
+         may be right",
+        shown(name)
     )
 }
 
-/// Opens an image by path and takes its lock.
-fn open_file(path: &Path, how: OpenHow) -> anyhow::Result<Arc<FileStorage>> {
+/// Opens and locks a file without looking into it.
+pub(crate) fn open_file(name: &OsStr, how: OpenHow) -> anyhow::Result<(PathBuf, Arc<FileStorage>)> {
+    let path = path_of(name)?;
     if path.as_os_str().is_empty() {
         bail!("The 'file' block driver requires a file name");
     }
-    let direct = how.cache == CacheMode::Direct;
-    let storage = FileStorage::open(path, FileOptions { access: how.access, direct })
-        .map_err(|error| file_error(path, "open", error))?;
+    let storage = FileStorage::open(&path, how.file_options())
+        .map_err(|error| file_error(&path, "open", error))?;
     if !how.unlocked {
         let lock = match how.access {
             Access::ReadOnly => ImageLock::READ,
             Access::ReadWrite => ImageLock::WRITE,
         };
-        storage.lock(lock).map_err(|error| lock_error(path, error))?;
+        storage.lock(lock).map_err(|error| lock_error(&path, error))?;
     }
-    Ok(Arc::new(storage))
+    Ok((path, Arc::new(storage)))
+}
+
+/// Why an image or its chain was not opened, in `qemu-img`'s words where it has some.
+pub(crate) fn chain_error(error: ChainError) -> anyhow::Error {
+    match error {
+        ChainError::Open { path, source } => file_error(&path, "open", source),
+        ChainError::Lock { path, source } => lock_error(&path, source),
+        ChainError::NotInFormat { format: Format::Qed, .. } => anyhow!("Image not in QED format"),
+        ChainError::NotInFormat { format, .. } => anyhow!("Image is not in {format} format"),
+        ChainError::QedHeader { source, .. } => source.into(),
+        other => other.into(),
+    }
 }
 
 /// Why a file was not opened or created, in `qemu-img`'s words where it has some.
@@ -178,30 +147,55 @@ fn lock_error(path: &Path, error: LockError) -> anyhow::Error {
     }
 }
 
-fn magic(storage: &dyn Storage) -> anyhow::Result<[u8; 4]> {
-    let mut magic = [0; 4];
-    if storage.len()? >= magic.len() as u64 {
-        storage.read_at(&mut magic, 0)?;
-    }
-    Ok(magic)
+/// The file of an image as a storage for the libraries.
+pub(crate) fn storage_of(image: &Layer) -> Arc<dyn Storage> {
+    Arc::<FileStorage>::clone(image.storage())
 }
 
-fn recognise(storage: &FileStorage) -> anyhow::Result<Format> {
-    Ok(match magic(storage)? {
-        RawHeader::MAGIC => Format::Qed,
-        QCOW2_MAGIC => Format::Qcow2,
-        _ => Format::Raw,
+/// Whether `path` names the very file of `image`.
+pub(crate) fn is_same_file(image: &Layer, path: &Path) -> bool {
+    let identity = image.identity();
+    std::fs::metadata(path)
+        .is_ok_and(|found| (found.dev(), found.ino()) == (identity.device, identity.inode))
+}
+
+/// Bytes of the virtual disk; the backing file is not opened.
+pub(crate) fn virtual_size(image: &Layer) -> anyhow::Result<u64> {
+    Ok(match image.header() {
+        LayerHeader::Raw => {
+            let len = image.storage().len()?;
+            len.checked_next_multiple_of(512).unwrap_or(len)
+        }
+        LayerHeader::Qed(header) => header.image_size(),
+        LayerHeader::Qcow2(header) => header.image_size(),
     })
 }
 
-/// Magic never chooses a stated format, but it can speak against it.
-fn reject_other_magic(storage: &FileStorage, format: Format) -> anyhow::Result<Format> {
-    let magic = magic(storage)?;
-    match format {
-        Format::Qed if magic != RawHeader::MAGIC => bail!("Image not in QED format"),
-        Format::Qcow2 if magic != QCOW2_MAGIC => bail!("Image is not in qcow2 format"),
-        format => Ok(format),
-    }
+/// The virtual disk of an image as if it had no backing file.
+pub(crate) fn open_alone(image: &Layer) -> anyhow::Result<Arc<dyn BackingFile>> {
+    let storage = storage_of(image);
+    Ok(match image.format() {
+        Format::Raw => Arc::new(RawFile::open(storage)?),
+        Format::Qed => {
+            let context = ReadContext::new(&LeaveBacking, LockPolicy::None);
+            Arc::new(ReadOnlyImage::open(storage, &context)?)
+        }
+        Format::Qcow2 => Arc::new(open_qcow2_alone(image)?),
+    })
+}
+
+/// A QCOW2 image as if it had no backing file.
+pub(crate) fn open_qcow2_alone(image: &Layer) -> anyhow::Result<Qcow2Image> {
+    let options = Qcow2Options::new(&LeaveBacking, LockPolicy::None);
+    Ok(Qcow2Image::open(storage_of(image), &options)?)
+}
+
+/// A QED image for writing; one that was not closed is recovered first.
+pub(crate) fn writable_qed(image: &Layer, gate: &dyn BackingGate) -> anyhow::Result<Image> {
+    let recover = |storage: &dyn Storage| Ok(qed_check::recover(storage)?);
+    let recovery = RecoveryPolicy::Run(&recover);
+    let context = WriteContext::new(gate, LockPolicy::None, recovery);
+    Ok(Image::open(storage_of(image), &context)?)
 }
 
 /// Opens an image as if it had no backing file, for looking at its metadata.

@@ -1,49 +1,33 @@
-//! Image formats by name.
+//! Image formats by the names that `-f` and `-O` take.
 
 use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 
 use anyhow::bail;
 
+pub(crate) use qed_convert::ImageFormat as Format;
+
 use crate::failure::{shown, unsupported};
 
-/// A format the program handles.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Format {
-    Raw,
-    Qed,
-    Qcow2,
+/// The format of an image to read or change.
+pub(crate) fn parse_driver(name: &OsStr) -> anyhow::Result<Format> {
+    by_name(name).map_or_else(|| bail!("Unknown driver '{}'", shown(name)), Ok)
 }
 
-impl Format {
-    /// The name that `-f` takes and `info` shows.
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::Raw => "raw",
-            Self::Qed => "qed",
-            Self::Qcow2 => "qcow2",
-        }
-    }
+/// The format of an image to write.
+pub(crate) fn parse_target(name: &OsStr) -> anyhow::Result<Format> {
+    by_name(name).map_or_else(|| bail!("Unknown file format '{}'", shown(name)), Ok)
+}
 
-    /// The format with this name, if there is one.
-    pub(crate) fn by_name(name: &OsStr) -> Option<Self> {
-        [Self::Raw, Self::Qed, Self::Qcow2].into_iter().find(|format| name == format.name())
-    }
+/// The format with this name, if there is one.
+pub(crate) fn by_name(name: &OsStr) -> Option<Format> {
+    Format::from_name(name.as_bytes())
+}
 
-    /// The format of an image to read or change.
-    pub(crate) fn parse_driver(name: &OsStr) -> anyhow::Result<Self> {
-        Self::by_name(name).map_or_else(|| bail!("Unknown driver '{}'", shown(name)), Ok)
-    }
-
-    /// The format of an image to write.
-    pub(crate) fn parse_target(name: &OsStr) -> anyhow::Result<Self> {
-        Self::by_name(name).map_or_else(|| bail!("Unknown file format '{}'", shown(name)), Ok)
-    }
-
-    /// Refuses to change a QCOW2 image in place.
-    pub(crate) fn refuse_qcow2(self, action: &str) -> anyhow::Result<()> {
-        match self {
-            Self::Qcow2 => Err(unsupported(format_args!("{action} a qcow2 image in place"))),
-            Self::Raw | Self::Qed => Ok(()),
-        }
+/// Refuses to change a QCOW2 image in place.
+pub(crate) fn refuse_qcow2(format: Format, action: &str) -> anyhow::Result<()> {
+    match format {
+        Format::Qcow2 => Err(unsupported(format_args!("{action} a qcow2 image in place"))),
+        Format::Raw | Format::Qed => Ok(()),
     }
 }

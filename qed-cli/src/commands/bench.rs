@@ -10,10 +10,10 @@ use clap::Args;
 use qed_core::BackingFile;
 
 use crate::app::Context;
-use crate::args::{CacheMode, Format, Refused, number_in, one_name};
+use crate::args::{CacheMode, Format, Refused, number_in, one_name, refuse_qcow2};
 use crate::chain::ChainArgs;
 use crate::failure::{Exit, shown};
-use crate::open::{ImageFile, OpenHow, could_not_open, stated_format};
+use crate::open::{OpenHow, could_not_open, open_image, stated_format, storage_of};
 use requests::{Device, Plan};
 
 /// Send read or write requests to an image and time them.
@@ -162,13 +162,13 @@ fn open(args: &BenchArgs, name: &OsStr, cache: CacheMode) -> anyhow::Result<Devi
         let why = "force-share=on can only be used with read-only images";
         bail!("{}: {why}", could_not_open(name));
     }
-    stated_format(name, format)?.refuse_qcow2("writing to")?;
-    let file = ImageFile::open(name, format, OpenHow { cache, ..OpenHow::WRITE })?;
-    match file.format {
+    refuse_qcow2(stated_format(name, format)?, "writing to")?;
+    let image = open_image(name, format, OpenHow { cache, ..OpenHow::WRITE })?;
+    match image.format() {
         Format::Qed => {
-            let image = args.chain.writable(&file, OpenHow::read(false));
-            Ok(Device::Qed(Box::new(image.with_context(|| could_not_open(name))?)))
+            let writable = args.chain.writable(&image, OpenHow::read(false));
+            Ok(Device::Qed(Box::new(writable.with_context(|| could_not_open(name))?)))
         }
-        Format::Raw | Format::Qcow2 => Ok(Device::Raw(file.shared())),
+        Format::Raw | Format::Qcow2 => Ok(Device::Raw(storage_of(&image))),
     }
 }

@@ -7,11 +7,12 @@ use std::ffi::{OsStr, OsString};
 use anyhow::bail;
 use clap::Args;
 use qed_check::{CheckOptions, Repair, Report, check, repair};
+use qed_convert::Layer;
 
 use crate::app::Context;
 use crate::args::{CacheMode, Format, OutputFormat, Refused, one_name};
 use crate::failure::{Exit, shown, usage};
-use crate::open::{ImageFile, OpenHow, could_not_open, stated_format};
+use crate::open::{OpenHow, could_not_open, open_image, stated_format};
 
 /// Check whether a QED image is consistent, and repair it.
 #[derive(Debug, Args)]
@@ -72,10 +73,10 @@ pub(crate) fn run(args: CheckArgs, context: &Context) -> anyhow::Result<Exit> {
         bail!("Invalid source cache option: {}", shown(args.cache.unwrap_or_default()));
     };
     let name = one_name(args.operands)?;
-    let file = open(&name, args.format.as_deref(), repair, args.force_share, cache)?;
-    if file.format != Format::Qed {
-        let format = file.format.name();
-        let text = match file.format {
+    let image = open(&name, args.format.as_deref(), repair, args.force_share, cache)?;
+    if image.format() != Format::Qed {
+        let format = image.format();
+        let text = match format {
             Format::Qcow2 => format!("This image format does not support checks: {format}"),
             _ => "This image format does not support checks".to_owned(),
         };
@@ -83,12 +84,12 @@ pub(crate) fn run(args: CheckArgs, context: &Context) -> anyhow::Result<Exit> {
         return Ok(NOT_SUPPORTED);
     }
     let report =
-        examine(&file, repair, context).map_err(|error| error.context(could_not_check(&name)))?;
+        examine(&image, repair, context).map_err(|error| error.context(could_not_check(&name)))?;
     if !args.quiet {
         match output {
             OutputFormat::Human => context.console.print(print::human(&report))?,
             OutputFormat::Json => {
-                print::json(&mut context.console.lock(), &report, file.path.as_os_str())?;
+                print::json(&mut context.console.lock(), &report, image.path().as_os_str())?;
             }
         }
         print::findings(&context.console, &report);
@@ -117,25 +118,25 @@ fn open(
     repair: Option<Repair>,
     unlocked: bool,
     cache: CacheMode,
-) -> anyhow::Result<ImageFile> {
+) -> anyhow::Result<Layer> {
     if repair.is_none() {
-        return ImageFile::open(name, format, OpenHow { cache, ..OpenHow::read(unlocked) });
+        return open_image(name, format, OpenHow { cache, ..OpenHow::read(unlocked) });
     }
     if unlocked {
         let why = "force-share=on can only be used with read-only images";
         bail!("{}: {why}", could_not_open(name));
     }
     stated_format(name, format)?;
-    ImageFile::open(name, format, OpenHow { cache, ..OpenHow::WRITE })
+    open_image(name, format, OpenHow { cache, ..OpenHow::WRITE })
 }
 
-fn examine(file: &ImageFile, what: Option<Repair>, context: &Context) -> anyhow::Result<Report> {
+fn examine(image: &Layer, what: Option<Repair>, context: &Context) -> anyhow::Result<Report> {
     Ok(match what {
-        None => check(&*file.storage, &CheckOptions::default())?,
+        None => check(&**image.storage(), &CheckOptions::default())?,
         Some(what) => {
             // A repair is safe to stop anywhere, but not worth stopping half way.
             context.interrupts.defer();
-            repair(&*file.storage, what)?
+            repair(&**image.storage(), what)?
         }
     })
 }

@@ -5,15 +5,15 @@ use std::os::unix::ffi::OsStrExt;
 
 use anyhow::{Context as _, anyhow, bail};
 use clap::Args;
-use qed_convert::{CommitBase, ConvertOptions, commit};
+use qed_convert::{CommitBase, ConvertOptions, Layer, commit};
 use qed_io::{ImageLock, Storage};
 
 use crate::app::Context;
-use crate::args::{CacheMode, Format, Refused, one_name};
-use crate::chain::{ChainArgs, Disk, Layer};
+use crate::args::{CacheMode, Format, Refused, one_name, refuse_qcow2};
+use crate::chain::{ChainArgs, Disk};
 use crate::failure::{Exit, shown, unsupported};
 use crate::names::beside;
-use crate::open::{ImageFile, OpenHow, could_not_open, stated_format};
+use crate::open::{OpenHow, could_not_open, open_image, stated_format, storage_of};
 use crate::work::Work;
 
 /// Write what an overlay holds into its backing file.
@@ -71,13 +71,13 @@ pub(crate) fn run(args: CommitArgs, context: &Context) -> anyhow::Result<Exit> {
         bail!("Invalid cache option: {}", shown(args.cache.as_deref().unwrap_or_default()));
     };
     let format = stated_format(&name, args.format.as_deref())?;
-    format.refuse_qcow2("committing")?;
+    refuse_qcow2(format, "committing")?;
     let how = OpenHow { cache, ..OpenHow::read(false) };
-    let file = ImageFile::open(&name, args.format.as_deref(), how)?;
+    let image = open_image(&name, args.format.as_deref(), how)?;
     // The base is about to be locked for writing, so locks below come one by one.
-    let disk = args.chain.open_file(&file, OpenHow { unlocked: true, ..how }, None);
+    let disk = args.chain.open_over(image, OpenHow { unlocked: true, ..how }, None);
     let disk = disk.with_context(|| could_not_open(&name))?;
-    let depth = depth_of(args.base.as_deref(), &file, &disk)?;
+    let depth = depth_of(args.base.as_deref(), &disk)?;
     commit_to(&args, &disk, depth, cache, context)?;
     if !args.quiet {
         context.console.print("Image committed.\n")?;
@@ -86,16 +86,19 @@ pub(crate) fn run(args: CommitArgs, context: &Context) -> anyhow::Result<Exit> {
 }
 
 /// Which image of the chain takes the data.
-fn depth_of(base: Option<&OsStr>, file: &ImageFile, disk: &Disk) -> anyhow::Result<usize> {
-    if disk.layers.len() < 2 {
+fn depth_of(base: Option<&OsStr>, disk: &Disk) -> anyhow::Result<usize> {
+    let (Some(top), Some(below)) = (disk.layers.first(), disk.layers.get(1..)) else {
+        bail!("The chain is empty");
+    };
+    if below.is_empty() {
         bail!("Image does not have a backing file");
     }
     let Some(base) = base else { return Ok(1) };
-    let path = beside(&file.path, base.as_bytes());
-    let is_base = |layer: &Layer| layer.name == base || layer.name == path;
-    let depth = disk.layers.iter().skip(1).position(is_base);
+    let path = beside(top.path(), base.as_bytes());
+    let is_base = |layer: &Layer| layer.path() == base || layer.path() == path;
+    let depth = below.iter().position(is_base);
     depth.map(|above| above + 1).ok_or_else(|| {
-        let (base, name) = (shown(base), shown(&file.path));
+        let (base, name) = (shown(base), shown(top.path()));
         anyhow!("Did not find '{base}' in the backing chain of '{name}'")
     })
 }
@@ -108,23 +111,23 @@ fn commit_to(
     context: &Context,
 ) -> anyhow::Result<()> {
     let layer = &disk.layers[depth];
-    if layer.recognised {
+    if layer.is_recognised() {
         bail!(
             "The format of '{}' must be stated to change it: use --backing-format",
-            shown(&layer.name)
+            shown(layer.path())
         );
     }
-    layer.format.refuse_qcow2("committing to")?;
-    let format = OsString::from(layer.format.name());
+    refuse_qcow2(layer.format(), "committing to")?;
+    let format = OsString::from(layer.format().name());
     let how = OpenHow { cache, ..OpenHow::WRITE };
-    let base = ImageFile::open(&layer.name, Some(&format), how)?;
+    let base = open_image(layer.path().as_os_str(), Some(&format), how)?;
     for between in &disk.layers[1..depth] {
-        between.storage.lock(ImageLock::READ)?;
+        between.storage().lock(ImageLock::READ)?;
     }
     let number = u32::try_from(depth)?;
     let work = Work::start(context, args.progress, args.quiet)?;
     let options = ConvertOptions::default();
-    match layer.format {
+    match layer.format() {
         Format::Qed => {
             let below = args.chain.below(depth);
             let image = below.writable(&base, OpenHow::read(false))?;
@@ -133,7 +136,7 @@ fn commit_to(
             image.close()?;
         }
         Format::Raw | Format::Qcow2 => {
-            let target = CommitBase::Raw(base.shared());
+            let target = CommitBase::Raw(storage_of(&base));
             let done = commit(&*disk.disk, number, target, &options, &work);
             work.finish(done)?;
         }

@@ -10,12 +10,12 @@ use qed_core::{BackingFormat, CreateBacking, CreateOptions, header_area};
 use qed_io::Storage;
 
 use crate::app::Context;
-use crate::args::{CacheMode, Format, OptionList, Refused, number_in};
+use crate::args::{CacheMode, Format, OptionList, Refused, number_in, parse_driver, parse_target};
 use crate::failure::{Exit, error_text, shown, usage};
 use crate::names::{beside, path_of};
 use crate::new_file::NewFile;
 use crate::new_image::{NewImage, print_options};
-use crate::open::{ImageFile, OpenHow};
+use crate::open::{OpenHow, is_same_file, try_open_image, virtual_size};
 
 /// Create a new image.
 ///
@@ -64,7 +64,7 @@ pub(crate) fn run(args: CreateArgs, context: &Context) -> anyhow::Result<Exit> {
     let list = OptionList::parse(&args.options)?;
     let format = args.format.as_deref().unwrap_or(OsStr::new("raw"));
     if list.asks_for_help() {
-        print_options(&context.console, Format::parse_target(format)?)?;
+        print_options(&context.console, parse_target(format)?)?;
         return Ok(Exit::SUCCESS);
     }
     let (name, size) = match args.operands.as_slice() {
@@ -87,7 +87,7 @@ fn create(
     size: Option<u64>,
     context: &Context,
 ) -> anyhow::Result<()> {
-    let mut image = NewImage::new(Format::parse_target(format)?, list)?;
+    let mut image = NewImage::new(parse_target(format)?, list)?;
     path_of(name)?;
     if let Some(size) = size {
         if image.options.given("size").is_some() {
@@ -154,7 +154,7 @@ impl Backing {
         let Some(format) = format else {
             bail!("Backing file specified without backing format");
         };
-        Ok(Some(Self { name: file.to_vec(), format: Format::parse_driver(format)?, len }))
+        Ok(Some(Self { name: file.to_vec(), format: parse_driver(format)?, len }))
     }
 
     fn for_conversion(self) -> NewBacking {
@@ -166,12 +166,12 @@ impl Backing {
 /// The size of the backing file; one without a stated format is refused, with what it looks like.
 fn open_backing(file: &[u8], format: Option<&OsStr>, image: &OsStr) -> anyhow::Result<u64> {
     let path = beside(&path_of(image)?, file);
-    let opened = ImageFile::try_open(&path, format, OpenHow::read(false));
-    let size = opened.and_then(|file| {
-        if file.is_same_file(&path_of(image)?) {
+    let opened = try_open_image(&path, format, OpenHow::read(false));
+    let size = opened.and_then(|backing| {
+        if is_same_file(&backing, &path_of(image)?) {
             bail!("Error: Trying to create an image that is its own backing file");
         }
-        Ok((file.virtual_size()?, file.format))
+        Ok((virtual_size(&backing)?, backing.format()))
     });
     let (size, seen) =
         size.map_err(|error| anyhow!("{}\nCould not open backing image.", error_text(&error)))?;

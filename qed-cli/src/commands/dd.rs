@@ -8,7 +8,7 @@ use clap::Args;
 use qed_convert::ConvertOptions;
 
 use crate::app::Context;
-use crate::args::{CacheMode, Format, OptionList, Refused, number_in};
+use crate::args::{CacheMode, OptionList, Refused, by_name, number_in};
 use crate::chain::ChainArgs;
 use crate::disks::Window;
 use crate::failure::{Exit, error_text, shown};
@@ -67,7 +67,7 @@ pub(crate) fn run(args: DdArgs, context: &Context) -> anyhow::Result<Exit> {
         bail!("Must specify both input and output files");
     };
     let format = args.output_format.as_deref().unwrap_or(OsStr::new("raw"));
-    let Some(format) = Format::by_name(format) else { bail!("Unknown file format") };
+    let Some(format) = by_name(format) else { bail!("Unknown file format") };
     let source = args.chain.open(input, args.format.as_deref(), OpenHow::read(args.force_share))?;
     let block_len = blocks.block_len.unwrap_or(512);
     let len = blocks.count.map_or(u64::MAX, |count| count.saturating_mul(block_len));

@@ -11,15 +11,16 @@ mod text;
 
 use std::ffi::OsString;
 use std::io;
+use std::path::Path;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use clap::Args;
 use qed_io::Storage;
 
 use crate::app::Context;
-use crate::args::{OutputFormat, Refused, one_name};
-use crate::failure::Exit;
-use crate::open::{ImageFile, OpenHow, could_not_open};
+use crate::args::{Format, OutputFormat, Refused, one_name, parse_driver};
+use crate::failure::{Exit, shown};
+use crate::open::{OpenHow, could_not_open, open_file};
 use areas::Area;
 use fields::Field;
 use layout::Layout;
@@ -72,13 +73,19 @@ pub(crate) fn run(args: DumpArgs, context: &Context) -> anyhow::Result<Exit> {
     args.refused.check()?;
     let output = OutputFormat::parse(args.output.as_deref())?;
     let name = one_name(args.operands)?;
-    let format = args.format.unwrap_or_else(|| OsString::from("qed"));
-    let file = ImageFile::open(&name, Some(&format), OpenHow::read(args.force_share))?;
-    let layout = Layout::of(&*file.storage).with_context(|| could_not_open(&name))?;
+    if let Some(format) = args.format.as_deref()
+        && parse_driver(format)? != Format::Qed
+    {
+        bail!("Only qed images can be dumped, not {}", shown(format));
+    }
+    // Not as an image: one with a damaged header is shown as far as it goes.
+    let opened = open_file(&name, OpenHow::read(args.force_share));
+    let (path, storage) = opened.with_context(|| could_not_open(&name))?;
+    let layout = Layout::of(&*storage).with_context(|| could_not_open(&name))?;
     let mut out = context.console.lock();
     match output {
-        OutputFormat::Human => dump(&file, &layout, &mut text::TextForm::new(&mut out))?,
-        OutputFormat::Json => dump(&file, &layout, &mut json::JsonForm::new(&mut out))?,
+        OutputFormat::Human => dump(&path, &*storage, &layout, &mut text::TextForm::new(&mut out))?,
+        OutputFormat::Json => dump(&path, &*storage, &layout, &mut json::JsonForm::new(&mut out))?,
     }
     match layout.fault {
         Some(fault) => Err(anyhow::Error::new(fault).context(could_not_open(&name))),
@@ -86,9 +93,13 @@ pub(crate) fn run(args: DumpArgs, context: &Context) -> anyhow::Result<Exit> {
     }
 }
 
-fn dump(file: &ImageFile, layout: &Layout, form: &mut dyn Form) -> anyhow::Result<()> {
-    let storage: &dyn Storage = &*file.storage;
-    form.begin(&crate::failure::shown(&file.path), layout.file_len)?;
+fn dump(
+    path: &Path,
+    storage: &dyn Storage,
+    layout: &Layout,
+    form: &mut dyn Form,
+) -> anyhow::Result<()> {
+    form.begin(&shown(path), layout.file_len)?;
     for area in layout.areas() {
         form.begin_area(&area)?;
         for field in fields::of(storage, &area)? {

@@ -13,7 +13,7 @@ use clap::Args;
 use crate::app::Context;
 use crate::args::{OutputFormat, Refused, one_name};
 use crate::failure::{Exit, shown};
-use crate::open::{ImageFile, OpenHow};
+use crate::open::{OpenHow, open_image};
 use report::ImageReport;
 
 /// Show what an image says about itself.
@@ -93,11 +93,11 @@ impl Levels {
             if reports.len() > MAX_DEPTH {
                 bail!("The backing chain has more than {MAX_DEPTH} images");
             }
-            let file = ImageFile::open(&name, format.as_deref(), OpenHow::read(self.unlocked))?;
-            if !seen.insert(file.storage.identity()) {
+            let image = open_image(&name, format.as_deref(), OpenHow::read(self.unlocked))?;
+            if !seen.insert(image.identity()) {
                 bail!("Backing file '{}' creates an infinite loop.", shown(&name));
             }
-            let report = ImageReport::of(&file)?;
+            let report = ImageReport::of(&image)?;
             if self.whole_chain
                 && let Some(backing) = &report.backing
             {

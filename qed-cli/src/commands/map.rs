@@ -4,6 +4,7 @@ mod extents;
 
 use std::ffi::{OsStr, OsString};
 use std::io::Write;
+use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 
 use clap::Args;
@@ -11,10 +12,10 @@ use qed_core::GuestExtentKind;
 
 use crate::app::Context;
 use crate::args::{Format, OutputFormat, Refused, number_in, one_name};
-use crate::chain::{ChainArgs, Disk};
-use crate::failure::{Exit, shown};
-use crate::open::{ImageFile, OpenHow};
-use extents::{Mapped, for_each_extent};
+use crate::chain::ChainArgs;
+use crate::failure::Exit;
+use crate::open::{OpenHow, could_not_open, open_image};
+use extents::{Mapped, Mapping, for_each_extent};
 
 /// Show where the bytes of the virtual disk are stored.
 ///
@@ -68,21 +69,15 @@ pub(crate) fn run(args: MapArgs, context: &Context) -> anyhow::Result<Exit> {
     let len = offset(&args.max_length, "max length")?.unwrap_or(u64::MAX);
     let name = one_name(args.operands)?;
     let how = OpenHow::read(args.force_share);
-    let file = ImageFile::open(&name, args.format.as_deref(), how)?;
-    let whole_chain = args.backing_chain || args.chain.is_given();
-    let disk = if whole_chain {
-        args.chain.open_file(&file, how, None)
-    } else {
-        crate::chain::open_alone(&file)
-    };
-    let disk = disk.map_err(|error| error.context(crate::open::could_not_open(&name)))?;
-    let range = start..start.saturating_add(len).min(disk.disk.len());
+    let image = open_image(&name, args.format.as_deref(), how)?;
+    let mapping = Mapping::of(&args.chain, args.backing_chain, image, how)
+        .map_err(|error| error.context(could_not_open(&name)))?;
+    let range = start..start.saturating_add(len).min(mapping.disk.len());
     match output {
-        OutputFormat::Human => human(&disk, range, context)?,
-        OutputFormat::Json => json(&disk, range, context)?,
+        OutputFormat::Human => human(&mapping, range, context)?,
+        OutputFormat::Json => json(&mapping, range, context)?,
     }
-    if let Some(hidden) = &disk.hidden_backing {
-        let hidden = shown(hidden);
+    if let Some(hidden) = &mapping.hidden_backing {
         context.console.error(&format!(
             "warning: the backing file '{hidden}' is not mapped: --backing-chain asks for it"
         ));
@@ -90,9 +85,9 @@ pub(crate) fn run(args: MapArgs, context: &Context) -> anyhow::Result<Exit> {
     Ok(Exit::SUCCESS)
 }
 
-fn human(disk: &Disk, range: std::ops::Range<u64>, context: &Context) -> anyhow::Result<()> {
+fn human(mapping: &Mapping, range: Range<u64>, context: &Context) -> anyhow::Result<()> {
     context.console.print(format!("{:<16}{:<16}{:<16}File\n", "Offset", "Length", "Mapped to"))?;
-    for_each_extent(disk, range, |extent| {
+    for_each_extent(mapping, range, |extent| {
         match extent.kind {
             GuestExtentKind::Compressed => {
                 anyhow::bail!("File contains external, encrypted or compressed clusters.")
@@ -102,7 +97,7 @@ fn human(disk: &Disk, range: std::ops::Range<u64>, context: &Context) -> anyhow:
                 let [start, len, host] = columns;
                 let mut out = context.console.lock();
                 write!(out, "{start:<16}{len:<16}{host:<16}")?;
-                out.write_all(file_of(disk, extent.depth).as_bytes())?;
+                out.write_all(file_of(mapping, extent.depth).as_bytes())?;
                 out.write_all(b"\n")?;
             }
             GuestExtentKind::Zero | GuestExtentKind::Unallocated => {}
@@ -116,29 +111,29 @@ fn hex(number: u64) -> String {
     if number == 0 { "0".to_owned() } else { format!("{number:#x}") }
 }
 
-fn file_of(disk: &Disk, depth: usize) -> &OsStr {
-    disk.layers.get(depth).map_or(OsStr::new(""), |layer| &layer.name)
+fn file_of(mapping: &Mapping, depth: usize) -> &OsStr {
+    mapping.layers.get(depth).map_or(OsStr::new(""), |layer| layer.path().as_os_str())
 }
 
-fn json(disk: &Disk, range: std::ops::Range<u64>, context: &Context) -> anyhow::Result<()> {
+fn json(mapping: &Mapping, range: Range<u64>, context: &Context) -> anyhow::Result<()> {
     context.console.print("[")?;
     let mut first = true;
-    for_each_extent(disk, range, |extent| {
+    for_each_extent(mapping, range, |extent| {
         let separator = if std::mem::take(&mut first) { "" } else { ",\n" };
-        context.console.print(format!("{separator}{}", json_line(disk, extent)))
+        context.console.print(format!("{separator}{}", json_line(mapping, extent)))
     })?;
     context.console.print("]\n")
 }
 
-fn json_line(disk: &Disk, extent: &Mapped) -> String {
+fn json_line(mapping: &Mapping, extent: &Mapped) -> String {
     let Mapped { start, len, depth, kind, .. } = *extent;
-    let is_raw = disk.layers.get(depth).is_some_and(|layer| layer.format == Format::Raw);
+    let is_raw = mapping.layers.get(depth).is_some_and(|layer| layer.format() == Format::Raw);
     // A hole of a raw file has a place in it; a zero entry has none.
     let (present, zero, data, host) = match kind {
         GuestExtentKind::Data { host_offset } => (true, false, true, Some(host_offset)),
         GuestExtentKind::Compressed => (true, false, true, None),
         GuestExtentKind::Zero => (true, true, false, is_raw.then_some(start)),
-        GuestExtentKind::Unallocated => (false, disk.hidden_backing.is_none(), false, None),
+        GuestExtentKind::Unallocated => (false, mapping.hidden_backing.is_none(), false, None),
     };
     let compressed = kind == GuestExtentKind::Compressed;
     let host = host.map_or_else(String::new, |host| format!(", \"offset\": {host}"));

@@ -7,11 +7,11 @@ use clap::Args;
 use qed_convert::{MeasureTarget, Qcow2SnapshotSelector, measure, measure_size};
 
 use crate::app::Context;
-use crate::args::{Format, OptionList, OutputFormat, Refused, number_in};
+use crate::args::{Format, OptionList, OutputFormat, Refused, number_in, parse_target};
 use crate::chain::ChainArgs;
 use crate::failure::Exit;
 use crate::new_image::{NewImage, print_options};
-use crate::open::{ImageFile, OpenHow, could_not_open};
+use crate::open::{OpenHow, could_not_open, open_image};
 use crate::output::JsonWriter;
 use crate::snapshot::parse_snapshot;
 
@@ -75,7 +75,7 @@ pub(crate) fn run(args: MeasureArgs, context: &Context) -> anyhow::Result<Exit> 
     let target = args.target_format.as_deref().unwrap_or(OsStr::new("raw"));
     let list = OptionList::parse(&args.options)?;
     if list.asks_for_help() {
-        print_options(&context.console, Format::parse_target(target)?)?;
+        print_options(&context.console, parse_target(target)?)?;
         return Ok(Exit::SUCCESS);
     }
     let measured = match (name, size) {
@@ -86,7 +86,7 @@ pub(crate) fn run(args: MeasureArgs, context: &Context) -> anyhow::Result<Exit> 
         }
         (Some(name), None) => {
             let snapshot = args.snapshot.as_deref().map(parse_snapshot).transpose()?;
-            measure_image(&args, name, snapshot, &measure_target(target, list)?)?
+            measure_image(&args, name, snapshot.as_ref(), &measure_target(target, list)?)?
         }
     };
     let (required, all) = (measured.required, measured.fully_allocated);
@@ -108,7 +108,7 @@ pub(crate) fn run(args: MeasureArgs, context: &Context) -> anyhow::Result<Exit> 
 }
 
 fn measure_target(format: &OsStr, list: OptionList) -> anyhow::Result<MeasureTarget> {
-    let image = NewImage::new(Format::parse_target(format)?, list)?;
+    let image = NewImage::new(parse_target(format)?, list)?;
     Ok(match image.format {
         Format::Raw => MeasureTarget::Raw,
         Format::Qed => MeasureTarget::Qed(image.geometry()?),
@@ -119,14 +119,14 @@ fn measure_target(format: &OsStr, list: OptionList) -> anyhow::Result<MeasureTar
 fn measure_image(
     args: &MeasureArgs,
     name: &OsStr,
-    snapshot: Option<Qcow2SnapshotSelector>,
+    snapshot: Option<&Qcow2SnapshotSelector>,
     target: &MeasureTarget,
 ) -> anyhow::Result<qed_convert::Measure> {
     let how = OpenHow::read(args.force_share);
-    let file = ImageFile::open(name, args.format.as_deref(), how)?;
+    let image = open_image(name, args.format.as_deref(), how)?;
     let disk = args
         .chain
-        .open_file(&file, how, snapshot)
+        .open_over(image, how, snapshot)
         .map_err(|error| error.context(could_not_open(name)))?;
     Ok(measure(&*disk.disk, target)?)
 }

@@ -5,15 +5,17 @@ use std::os::unix::ffi::OsStrExt;
 
 use anyhow::{Context as _, bail};
 use clap::Args;
-use qed_convert::{RebaseOptions, rebase};
+use qed_convert::{Layer, RebaseOptions, rebase};
 use qed_core::{BackingFormat, CreateBacking, Image};
 
 use crate::app::Context;
-use crate::args::{CacheMode, Format, Refused, one_name};
+use crate::args::{CacheMode, Format, Refused, by_name, one_name, refuse_qcow2};
 use crate::chain::{ChainArgs, Disk};
 use crate::failure::{Exit, error_text, shown, usage};
 use crate::names::beside;
-use crate::open::{ImageFile, LeaveBacking, OpenHow, could_not_open, stated_format};
+use crate::open::{
+    LeaveBacking, OpenHow, could_not_open, open_image, stated_format, try_open_image, writable_qed,
+};
 use crate::work::Work;
 
 /// Change the backing file of an image.
@@ -83,28 +85,28 @@ pub(crate) fn run(args: RebaseArgs, context: &Context) -> anyhow::Result<Exit> {
     }
     let cache = cache_mode(args.cache.as_deref(), "Invalid cache option")?;
     let below_cache = cache_mode(args.backing_cache.as_deref(), "Invalid source cache option")?;
-    let new_format = args.new_format.as_deref().map(|format| match Format::by_name(format) {
+    let new_format = args.new_format.as_deref().map(|format| match by_name(format) {
         Some(format) => Ok(format),
         None => bail!("Invalid format name: '{}'", shown(format)),
     });
     let new_format = new_format.transpose()?;
     let format = stated_format(&name, args.format.as_deref())?;
-    format.refuse_qcow2("rebasing")?;
-    let file = ImageFile::open(&name, args.format.as_deref(), OpenHow { cache, ..OpenHow::WRITE })?;
+    refuse_qcow2(format, "rebasing")?;
+    let image = open_image(&name, args.format.as_deref(), OpenHow { cache, ..OpenHow::WRITE })?;
     if args.compress {
         bail!("Compression not supported for this file format");
     }
     let backing = args.backing.as_deref().filter(|backing| !backing.is_empty());
-    if file.format != Format::Qed {
+    if image.format() != Format::Qed {
         let backing = shown(backing.unwrap_or_default());
         bail!("Could not change the backing file to '{backing}': Operation not supported");
     }
     let backing = backing.map(|backing| new_backing(backing, new_format)).transpose()?;
     let below = OpenHow { cache: below_cache, ..OpenHow::read(args.force_share) };
     let image = if args.backing_unsafe {
-        file.writable_qed(&LeaveBacking).with_context(|| could_not_open(&name))?
+        writable_qed(&image, &LeaveBacking).with_context(|| could_not_open(&name))?
     } else {
-        copy_differences(&args, &file, &name, below, context)?
+        copy_differences(&args, &image, &name, below, context)?
     };
     image.set_backing(backing.as_ref())?;
     image.close()?;
@@ -133,32 +135,32 @@ fn new_backing(name: &OsStr, format: Option<Format>) -> anyhow::Result<CreateBac
 /// Opens the image and copies what the new backing file would show differently.
 fn copy_differences(
     args: &RebaseArgs,
-    file: &ImageFile,
+    image: &Layer,
     name: &OsStr,
     below: OpenHow,
     context: &Context,
 ) -> anyhow::Result<Image> {
-    let image = args.chain.writable(file, below).with_context(|| could_not_open(name))?;
+    let writable = args.chain.writable(image, below).with_context(|| could_not_open(name))?;
     let new = match args.backing.as_deref().filter(|backing| !backing.is_empty()) {
-        Some(backing) => Some(open_new(args, file, backing, below)?),
+        Some(backing) => Some(open_new(args, image, backing, below)?),
         None => None,
     };
     let work = Work::start(context, args.progress, args.quiet)?;
     let new = new.as_ref().map(|new| &*new.disk);
-    let copied = rebase(&image, new, &RebaseOptions::default(), &work);
+    let copied = rebase(&writable, new, &RebaseOptions::default(), &work);
     work.finish(copied)?;
-    Ok(image)
+    Ok(writable)
 }
 
 fn open_new(
     args: &RebaseArgs,
-    file: &ImageFile,
+    image: &Layer,
     backing: &OsStr,
     how: OpenHow,
 ) -> anyhow::Result<Disk> {
-    let path = beside(&file.path, backing.as_bytes());
-    let opened = ImageFile::try_open(&path, args.new_format.as_deref(), how)
-        .and_then(|new| args.chain.below(1).open_file(&new, how, None));
+    let path = beside(image.path(), backing.as_bytes());
+    let opened = try_open_image(&path, args.new_format.as_deref(), how)
+        .and_then(|new| args.chain.below(1).open_over(new, how, None));
     let disk = opened.map_err(|error| {
         anyhow::anyhow!(
             "Could not open new backing file '{}': {}",
@@ -166,7 +168,7 @@ fn open_new(
             error_text(&error)
         )
     })?;
-    if disk.layers.iter().any(|layer| layer.storage.identity() == file.storage.identity()) {
+    if disk.layers.iter().any(|layer| layer.identity() == image.identity()) {
         bail!("Backing file '{}' creates an infinite loop.", shown(backing));
     }
     Ok(disk)

@@ -4,14 +4,15 @@ use std::ffi::{OsStr, OsString};
 
 use anyhow::{anyhow, bail};
 use clap::Args;
+use qed_convert::Layer;
 use qed_core::Shrink;
 use qed_io::Storage;
 
 use crate::app::Context;
-use crate::args::{Format, Refused, option_size};
+use crate::args::{Format, Refused, option_size, refuse_qcow2};
 use crate::chain::ChainArgs;
 use crate::failure::{Exit, shown, unsupported, usage};
-use crate::open::{ImageFile, OpenHow, stated_format};
+use crate::open::{OpenHow, open_image, stated_format, virtual_size};
 
 /// Change the size of the virtual disk.
 ///
@@ -75,9 +76,9 @@ pub(crate) fn run(args: ResizeArgs, context: &Context) -> anyhow::Result<Exit> {
     }
     let change = Change::parse(&shown(size))?;
     let format = stated_format(name, args.format.as_deref())?;
-    format.refuse_qcow2("resizing")?;
-    let file = ImageFile::open(name, args.format.as_deref(), OpenHow::WRITE)?;
-    let old = file.virtual_size()?;
+    refuse_qcow2(format, "resizing")?;
+    let image = open_image(name, args.format.as_deref(), OpenHow::WRITE)?;
+    let old = virtual_size(&image)?;
     let new = change.apply(old)?;
     if new < old && !args.shrink {
         context.console.error("Use the --shrink option to perform a shrink operation.");
@@ -88,22 +89,22 @@ pub(crate) fn run(args: ResizeArgs, context: &Context) -> anyhow::Result<Exit> {
         return Ok(Exit::FAILURE);
     }
     context.interrupts.defer();
-    resize(&file, &args.chain, new)?;
+    resize(&image, &args.chain, new)?;
     if !args.quiet {
         context.console.print("Image resized.\n")?;
     }
     Ok(Exit::SUCCESS)
 }
 
-fn resize(file: &ImageFile, chain: &ChainArgs, size: u64) -> anyhow::Result<()> {
-    match file.format {
+fn resize(image: &Layer, chain: &ChainArgs, size: u64) -> anyhow::Result<()> {
+    match image.format() {
         Format::Raw => {
-            file.storage.set_len(size.next_multiple_of(512))?;
-            file.storage.flush()?;
+            image.storage().set_len(size.next_multiple_of(512))?;
+            image.storage().flush()?;
         }
         Format::Qed => {
             // The backing file decides what has to be hidden where the disk grows over it.
-            let image = chain.writable(file, OpenHow::read(false))?;
+            let image = chain.writable(image, OpenHow::read(false))?;
             image.resize(size, Shrink::Allow)?;
             image.close()?;
         }

@@ -9,7 +9,7 @@ use qed_convert::{ConvertOptions, Order, Qcow2SnapshotSelector};
 
 use super::ConvertArgs;
 use crate::app::Context;
-use crate::args::{CacheMode, Format, OptionList, number_in};
+use crate::args::{CacheMode, Format, OptionList, number_in, parse_driver, parse_target};
 use crate::failure::shown;
 use crate::new_image::{NewImage, print_options};
 use crate::snapshot::parse_snapshot;
@@ -44,13 +44,13 @@ impl Settings {
         let format = args.target_format.as_deref().unwrap_or(OsStr::new("raw"));
         let list = OptionList::parse(&args.target_options)?;
         if list.asks_for_help() {
-            print_options(&context.console, Format::parse_target(format)?)?;
+            print_options(&context.console, parse_target(format)?)?;
             return Ok(None);
         }
         if args.target_is_zero && !args.no_create {
             bail!("--target-is-zero requires use of -n flag");
         }
-        let mut image = NewImage::new(Format::parse_target(format)?, list)?;
+        let mut image = NewImage::new(parse_target(format)?, list)?;
         if args.compress && image.format != Format::Qcow2 {
             bail!("Compression not supported for this file format");
         }
@@ -86,7 +86,7 @@ impl Settings {
         let Some(format) = image.options.given("backing_fmt").map(OsStr::from_bytes) else {
             bail!("Use of backing file requires explicit backing format");
         };
-        Ok(Some(Backing { name: name.to_vec(), format: Format::parse_driver(format)? }))
+        Ok(Some(Backing { name: name.to_vec(), format: parse_driver(format)? }))
     }
 }
 

@@ -10,9 +10,9 @@ use qed_io::{FileStorage, Storage};
 
 use super::ConvertArgs;
 use super::settings::Settings;
-use crate::args::Format;
+use crate::args::{Format, by_name};
 use crate::disks::Joined;
-use crate::open::{ImageFile, OpenHow, could_not_open};
+use crate::open::{OpenHow, could_not_open, open_image};
 
 /// Opens the inputs; several are joined.
 pub(super) fn open(
@@ -40,14 +40,14 @@ fn open_one(
         return standard_input(format).context("Could not read standard input");
     }
     let how = OpenHow { cache: settings.source_cache, ..OpenHow::read(args.force_share) };
-    let file = ImageFile::open(input, format, how)?;
-    let disk = args.chain.open_file(&file, how, settings.snapshot.clone());
+    let image = open_image(input, format, how)?;
+    let disk = args.chain.open_over(image, how, settings.snapshot.as_ref());
     Ok(disk.with_context(|| could_not_open(input))?.disk)
 }
 
 /// Raw data on standard input: a file is read in place, a pipe through a temporary file.
 fn standard_input(format: Option<&OsStr>) -> anyhow::Result<Arc<dyn BackingFile>> {
-    if format.is_some_and(|format| Format::by_name(format) != Some(Format::Raw)) {
+    if format.is_some_and(|format| by_name(format) != Some(Format::Raw)) {
         bail!("only raw data can be read from it");
     }
     let mut stdin = io::stdin().lock();

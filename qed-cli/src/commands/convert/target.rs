@@ -11,11 +11,11 @@ use qed_core::BackingFile;
 use super::ConvertArgs;
 use super::settings::{Backing, Settings};
 use crate::app::Context;
-use crate::args::Format;
+use crate::args::{Format, refuse_qcow2};
 use crate::chain::ChainArgs;
 use crate::failure::{Interrupted, error_text, shown};
 use crate::names::{beside, path_of};
-use crate::open::{ImageFile, OpenHow, could_not_open};
+use crate::open::{OpenHow, could_not_open, open_image, storage_of, try_open_image, virtual_size};
 use crate::output_image::{Copy, copy_to_new};
 use crate::work::Work;
 
@@ -59,8 +59,8 @@ pub(super) fn write(
 fn new_backing(backing: &Backing, output: &OsStr) -> anyhow::Result<NewBacking> {
     let path = beside(&path_of(output)?, &backing.name);
     let format = backing.format.name();
-    let opened = ImageFile::try_open(&path, Some(OsStr::new(format)), OpenHow::read(false));
-    let len = opened.and_then(|file| file.virtual_size()).map_err(|error| {
+    let opened = try_open_image(&path, Some(OsStr::new(format)), OpenHow::read(false));
+    let len = opened.and_then(|image| virtual_size(&image)).map_err(|error| {
         let why = error_text(&error);
         anyhow!("{}: Could not open backing file: {why}", could_not_open(output))
     })?;
@@ -93,9 +93,9 @@ fn write_existing(
     context: &Context,
 ) -> anyhow::Result<()> {
     let format = settings.image.format;
-    format.refuse_qcow2("writing to")?;
+    refuse_qcow2(format, "writing to")?;
     let how = OpenHow { cache: settings.target_cache, ..OpenHow::WRITE };
-    let file = ImageFile::open(output, Some(OsStr::new(format.name())), how)?;
+    let existing = open_image(output, Some(OsStr::new(format.name())), how)?;
     let content = match &settings.backing {
         Some(_) if args.target_is_zero => {
             bail!("Cannot use --target-is-zero when the destination image has a backing file")
@@ -107,11 +107,11 @@ fn write_existing(
     let options = &settings.options;
     if format == Format::Raw {
         let work = Work::start(context, args.progress, args.quiet)?;
-        let target = Target::RawImage { storage: file.shared(), content };
+        let target = Target::RawImage { storage: storage_of(&existing), content };
         let copied = convert(source, target, options, &work);
         return work.finish(copied).map(drop);
     }
-    let image = existing_chain(settings).writable(&file, OpenHow::read(false))?;
+    let image = existing_chain(settings).writable(&existing, OpenHow::read(false))?;
     let work = Work::start(context, args.progress, args.quiet)?;
     let copied = convert(source, Target::QedImage { image: &image, content }, options, &work);
     work.finish(copied)?;

@@ -1,10 +1,46 @@
 //! The extents of a virtual disk in order, joined where they go on alike.
 
 use std::ops::Range;
+use std::sync::Arc;
 
-use qed_core::GuestExtentKind;
+use qed_convert::Layer;
+use qed_core::{BackingFile, GuestExtentKind};
 
-use crate::chain::Disk;
+use crate::chain::{ChainArgs, Disk};
+use crate::open::{OpenHow, open_alone, virtual_size};
+
+/// The virtual disk that is mapped.
+#[derive(Debug)]
+pub(super) struct Mapping {
+    pub(super) disk: Arc<dyn BackingFile>,
+    /// The images that are mapped, the one that was named first.
+    pub(super) layers: Vec<Layer>,
+    /// Bytes of the virtual disk of each.
+    lens: Vec<u64>,
+    /// A backing file that is left out.
+    pub(super) hidden_backing: Option<String>,
+}
+
+impl Mapping {
+    /// The mapping of `image`, with its backing files if that is asked or something is said about
+    /// them.
+    pub(super) fn of(
+        chain: &ChainArgs,
+        backing_chain: bool,
+        image: Layer,
+        how: OpenHow,
+    ) -> anyhow::Result<Self> {
+        let mut hidden_backing = None;
+        let Disk { disk, layers } = if backing_chain || chain.is_given() {
+            chain.open_over(image, how, None)?
+        } else {
+            hidden_backing = image.backing_name().map(|name| name.to_string());
+            Disk { disk: open_alone(&image)?, layers: vec![image] }
+        };
+        let lens = layers.iter().map(virtual_size).collect::<anyhow::Result<_>>()?;
+        Ok(Self { disk, layers, lens, hidden_backing })
+    }
+}
 
 /// An extent as `map` shows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,14 +57,14 @@ const STEP: u64 = 16 << 30;
 
 /// Calls `show` for each extent in `range`.
 pub(super) fn for_each_extent(
-    disk: &Disk,
+    mapping: &Mapping,
     range: Range<u64>,
     mut show: impl FnMut(&Mapped) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let mut last: Option<Mapped> = None;
     let mut at = range.start;
     while at < range.end {
-        let next = next_extent(disk, at, range.end - at)?;
+        let next = next_extent(mapping, at, range.end - at)?;
         at += next.len;
         if let Some(open) = &mut last
             && open.goes_on_with(&next)
@@ -43,8 +79,8 @@ pub(super) fn for_each_extent(
     last.map_or(Ok(()), |open| show(&open))
 }
 
-fn next_extent(disk: &Disk, at: u64, max_len: u64) -> anyhow::Result<Mapped> {
-    let extent = disk.disk.extent_at(at, max_len.min(STEP))?;
+fn next_extent(mapping: &Mapping, at: u64, max_len: u64) -> anyhow::Result<Mapped> {
+    let extent = mapping.disk.extent_at(at, max_len.min(STEP))?;
     let mut mapped = Mapped {
         start: at,
         len: extent.len,
@@ -52,7 +88,7 @@ fn next_extent(disk: &Disk, at: u64, max_len: u64) -> anyhow::Result<Mapped> {
         kind: extent.kind,
     };
     anyhow::ensure!(mapped.len > 0, "the mapping ends at {at:#x}, inside the virtual disk");
-    let len_below = |depth: usize| disk.layers.get(depth).map_or(u64::MAX, |layer| layer.len);
+    let len_below = |depth: usize| mapping.lens.get(depth).copied().unwrap_or(u64::MAX);
     // Past the end of a backing file it is the image above that has nothing there.
     while mapped.depth > 0 && at >= len_below(mapped.depth) {
         mapped.depth -= 1;
