@@ -279,14 +279,18 @@ impl<C: Claims> EntryScan<'_, C> {
     /// returns false.
     #[inline(always)]
     fn claim_run(&mut self, group: &[TableEntry; GROUP]) -> bool {
-        let start = group[0].get();
+        let (start, last) = (group[0].get(), group[GROUP - 1].get());
+        // All that scattered clusters pay for the attempt.
+        if last.wrapping_sub(start) != (GROUP as u64 - 1) << self.layout.cluster_bits() {
+            return false;
+        }
         let mut expected = start;
         let mut difference = 0;
         for entry in group {
             difference |= entry.get() ^ expected;
             expected = expected.wrapping_add(self.cluster_size);
         }
-        let is_right = self.is_right(start) & self.is_right(group[GROUP - 1].get());
+        let is_right = self.is_right(start) & self.is_right(last);
         if difference != 0 || !is_right || self.first == 0 {
             return false;
         }
