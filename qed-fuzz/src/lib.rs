@@ -13,7 +13,7 @@ mod oracles;
 mod qemu;
 mod random;
 
-pub use apply::{Beneath, apply_to_image};
+pub use apply::{Beneath, apply, apply_to_image};
 pub use fabricate::{Fabrication, Order, fabricate};
 pub use generators::image_plan::{ImagePlan, Under};
 pub use generators::operations::operations;

@@ -32,11 +32,12 @@ pub(crate) fn crash_points(start: &Content, records: &[Record]) -> Vec<CrashPoin
     let (mut durable, mut now) = (start.clone(), start.clone());
     let mut versions = BTreeMap::new();
     let mut lens = vec![start.len];
-    let point = |position, durable: &Content, versions: &BTreeMap<u64, Vec<Sector>>, lens: &[u64]| {
-        let changed = versions.iter().filter(|(_, versions)| versions.len() > 1);
-        let sectors = changed.map(|(number, all)| (*number, all.clone())).collect();
-        CrashPoint { position, durable: durable.clone(), sectors, lens: lens.to_vec() }
-    };
+    let point =
+        |position, durable: &Content, versions: &BTreeMap<u64, Vec<Sector>>, lens: &[u64]| {
+            let changed = versions.iter().filter(|(_, versions)| versions.len() > 1);
+            let sectors = changed.map(|(number, all)| (*number, all.clone())).collect();
+            CrashPoint { position, durable: durable.clone(), sectors, lens: lens.to_vec() }
+        };
     for (position, record) in records.iter().enumerate() {
         if record.operation == Operation::Flush {
             points.push(point(position, &durable, &versions, &lens));

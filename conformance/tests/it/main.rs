@@ -1,0 +1,6 @@
+//! This workspace beside the installed QEMU, and against hostile images.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+mod create;
+mod matrix;
+mod support;

@@ -1,0 +1,197 @@
+//! Every state that a crash may leave of a few operations: recovered, checked, read and written to.
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    reason = "a failed unwrap is a failed test, and test disks are small"
+)]
+
+mod disk;
+mod guest;
+mod states;
+mod verify;
+mod workload;
+
+use qed_core::{CreateOptions, LockPolicy, ReadContext, ReadOnlyImage, RefuseBacking, create};
+use qed_io::Recorder;
+use std::sync::Arc;
+
+use crate::disk::{Content, Disk};
+use crate::states::crash_points;
+use crate::verify::verify;
+use crate::workload::{CLUSTER, Step, Workload, random};
+
+const DISK: u64 = 6 * CLUSTER;
+
+/// Verifies every state of every crash point, or samples of `sample` each; how many.
+fn crash(workload: &Workload, sample: u64) -> u64 {
+    let run = workload.run();
+    let mut states = 0;
+    for point in crash_points(&run.start, &run.records) {
+        let guest = run.guest.at(&run.events, point.position);
+        point.for_each_state(sample, |content| {
+            states += 1;
+            let context = || format!("{workload:?}\nat {} state {states}", point.position);
+            verify(content, &guest, &run.gate, context);
+        });
+    }
+    states
+}
+
+#[track_caller]
+fn crash_all(backing: u64, steps: &[Step]) {
+    let workload = Workload { size: DISK, backing, steps: steps.to_vec() };
+    let states = crash(&workload, u64::MAX);
+    assert!(states > 20, "{states} states are too few to mean anything");
+}
+
+fn write(first: u64) -> Step {
+    Step::Write { first, count: 1 }
+}
+
+// spec-test: QED-CONS-02, QED-RW-04, QED-RW-06, QED-RW-07
+#[test]
+fn allocating_writes_flushed_one_by_one() {
+    for backing in [0, DISK / 2, DISK + CLUSTER] {
+        crash_all(
+            backing,
+            &[
+                write(3),
+                Step::Flush,
+                write(CLUSTER),
+                write(2 * CLUSTER + 7),
+                Step::Flush,
+                Step::Flush,
+                write(3 * CLUSTER),
+                Step::Flush,
+            ],
+        );
+    }
+}
+
+#[test]
+fn a_new_cluster_overwritten_before_and_after_its_flush() {
+    for backing in [0, DISK] {
+        crash_all(
+            backing,
+            &[write(1), write(1), write(2), Step::Flush, write(1), write(CLUSTER), Step::Flush],
+        );
+    }
+}
+
+#[test]
+fn space_that_an_abandoned_write_used() {
+    for backing in [0, DISK] {
+        crash_all(
+            backing,
+            &[
+                write(0),
+                Step::Flush,
+                Step::Abandon { first: CLUSTER + 1 },
+                write(2 * CLUSTER + 4),
+                Step::Flush,
+                Step::Abandon { first: 4 * CLUSTER },
+                write(3 * CLUSTER + 4),
+            ],
+        );
+    }
+}
+
+#[test]
+fn data_on_its_way_while_others_flush() {
+    for backing in [0, DISK] {
+        crash_all(
+            backing,
+            &[write(0), Step::FlushBetween { first: CLUSTER + 2 }, write(1), Step::Flush],
+        );
+    }
+}
+
+#[test]
+fn zero_clusters_over_a_backing_file() {
+    crash_all(
+        DISK,
+        &[
+            Step::Zero { first: CLUSTER, count: CLUSTER },
+            Step::Flush,
+            write(CLUSTER + 2),
+            Step::Zero { first: 3 * CLUSTER + 2, count: 2 },
+            Step::Flush,
+            Step::Zero { first: CLUSTER, count: 4 },
+        ],
+    );
+}
+
+// spec-test: QED-SIZE-01, QED-SIZE-02
+#[test]
+fn growing_and_shrinking() {
+    for backing in [0, DISK - 3, DISK + CLUSTER + 3] {
+        crash_all(
+            backing,
+            &[
+                write(DISK - 1),
+                Step::Resize(DISK + 5),
+                write(DISK + 4),
+                write(DISK - CLUSTER),
+                Step::Resize(DISK - 3),
+                write(2),
+                Step::Resize(DISK),
+                Step::Resize(CLUSTER),
+                write(CLUSTER - 1),
+            ],
+        );
+    }
+}
+
+// spec-test: QED-BACK-06
+#[test]
+fn another_backing_file_name() {
+    crash_all(
+        DISK,
+        &[
+            write(0),
+            Step::SetBacking(Some(vec![b'x'; 900])),
+            write(CLUSTER),
+            Step::SetBacking(Some(b"short".to_vec())),
+            Step::SetBacking(Some(vec![b'y'; 600])),
+        ],
+    );
+}
+
+#[test]
+fn closing_and_opening_again() {
+    for backing in [0, DISK] {
+        crash_all(
+            backing,
+            &[
+                write(0),
+                Step::Reopen,
+                write(CLUSTER),
+                Step::Abandon { first: 2 * CLUSTER },
+                Step::Reopen,
+                write(3 * CLUSTER),
+            ],
+        );
+    }
+}
+
+#[test]
+fn random_workloads() {
+    let states: u64 = (0..60).map(|seed| crash(&random(seed), 60)).sum();
+    assert!(states > 10_000, "{states}");
+}
+
+#[test]
+fn an_interrupted_creation_leaves_no_image() {
+    let recorder = Recorder::new(Arc::new(Disk::default()));
+    create(&recorder, &CreateOptions::new(1 << 20)).unwrap();
+    let points = crash_points(&Content::default(), &recorder.records());
+    let read = ReadContext::new(&RefuseBacking, LockPolicy::None);
+    for point in &points {
+        point.for_each_state(u64::MAX, |content| {
+            let is_empty = content.sectors.values().all(|sector| sector.iter().all(|b| *b == 0));
+            let opened = ReadOnlyImage::open(Arc::new(Disk::new(content)), &read);
+            assert_eq!(opened.is_err(), is_empty);
+        });
+    }
+    assert!(points.len() > 2);
+}
