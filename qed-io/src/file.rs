@@ -181,6 +181,11 @@ impl Storage for FileStorage {
             return Err(io::ErrorKind::FileTooLarge.into());
         }
         let _held = self.direct.as_ref().map(|direct| direct.hold(&(0..u64::MAX)));
+        // ext4 takes a truncation to 0, even of an empty file, for the start of a replacement and
+        // writes out all of the file when it is closed.
+        if len == 0 && self.len()? == 0 {
+            return Ok(());
+        }
         Ok(retry_on_intr(|| rustix::fs::ftruncate(fd, len))?)
     }
 
