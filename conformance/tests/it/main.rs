@@ -2,5 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod create;
+mod faults;
+mod locks;
 mod matrix;
 mod support;

@@ -198,7 +198,7 @@ impl Scene {
 
     /// `qemu-img` finds the image in order and reads it as expected.
     fn assert_qemu_agrees(&self) {
-        qemu_img(words(&["check", "-q", "-f", "qed"], &[self.image.clone()])).success();
+        qemu_img(words(&["check", "-q", "-f", "qed"], std::slice::from_ref(&self.image))).success();
         qemu_img(words(&COMPARE, &[self.image.clone(), self.expected.clone()])).success();
     }
 }

@@ -25,10 +25,6 @@ impl Folder {
         Self(tempfile::tempdir_in("/dev/shm").expect("/dev/shm is a tmpfs on every Debian"))
     }
 
-    pub(crate) fn path(&self) -> &Path {
-        self.0.path()
-    }
-
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
