@@ -5,7 +5,7 @@
 use std::io;
 use std::sync::{Mutex, PoisonError};
 
-use flate2::{Decompress, FlushDecompress, Status};
+use libdeflater::{DecompressionError, Decompressor};
 use zstd::stream::raw::{DParameter, Decoder, InBuffer, Operation, OutBuffer};
 
 use super::error::Qcow2StreamFault;
@@ -32,7 +32,7 @@ struct Worker {
 }
 
 enum Codec {
-    Zlib(Decompress),
+    Zlib(Decompressor),
     Zstd(Decoder<'static>),
 }
 
@@ -81,9 +81,8 @@ impl Decompressors {
 impl Codec {
     fn new(compression: Qcow2Compression) -> Result<Self, DecompressError> {
         match compression {
-            // QEMU's streams reach back 4 KiB at most; a larger window reads them too, and a stream
-            // is read in one call that needs none.
-            Qcow2Compression::Zlib => Ok(Self::Zlib(Decompress::new(false))),
+            // QEMU's streams reach back 4 KiB at most; this one reads all of deflate's 32 KiB.
+            Qcow2Compression::Zlib => Ok(Self::Zlib(Decompressor::new())),
             Qcow2Compression::Zstd => {
                 zstd_decoder().map(Self::Zstd).map_err(DecompressError::Setup)
             }
@@ -117,32 +116,18 @@ impl From<Qcow2StreamFault> for DecompressError {
     }
 }
 
+/// The whole stream must fit, while QEMU takes the first cluster of a longer one.
 fn inflate_cluster(
-    inflate: &mut Decompress,
+    inflate: &mut Decompressor,
     input: &[u8],
     output: &mut [u8],
 ) -> Result<(), Qcow2StreamFault> {
-    inflate.reset(false);
-    let status = inflate_step(inflate, input, output)?;
-    let (used, written) = (position(inflate.total_in()), position(inflate.total_out()));
-    if written < output.len() {
-        return Err(Qcow2StreamFault::TooShort);
+    match inflate.deflate_decompress(input, output) {
+        Ok(written) if written == output.len() => Ok(()),
+        Ok(_) => Err(Qcow2StreamFault::TooShort),
+        Err(DecompressionError::InsufficientSpace) => Err(Qcow2StreamFault::TooLong),
+        Err(DecompressionError::BadData) => Err(Qcow2StreamFault::Invalid),
     }
-    if status == Status::StreamEnd {
-        return Ok(());
-    }
-    // The cluster is full. QEMU stops here whatever follows; only an end of stream may.
-    inflate_step(inflate, input.get(used..).unwrap_or_default(), &mut [0])?;
-    if position(inflate.total_out()) == written { Ok(()) } else { Err(Qcow2StreamFault::TooLong) }
-}
-
-fn inflate_step(
-    inflate: &mut Decompress,
-    input: &[u8],
-    output: &mut [u8],
-) -> Result<Status, Qcow2StreamFault> {
-    let finish = FlushDecompress::Finish;
-    inflate.decompress(input, output, finish).map_err(|_| Qcow2StreamFault::Invalid)
 }
 
 /// Decodes frames until the cluster is full: QEMU may need several for one cluster.
@@ -172,8 +157,4 @@ fn zstd_decoder() -> io::Result<Decoder<'static>> {
     let mut decoder = Decoder::new()?;
     decoder.set_parameter(DParameter::WindowLogMax(MAX_ZSTD_WINDOW_BITS))?;
     Ok(decoder)
-}
-
-fn position(count: u64) -> usize {
-    usize::try_from(count).unwrap_or(usize::MAX)
 }

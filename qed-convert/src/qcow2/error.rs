@@ -376,8 +376,8 @@ pub enum Qcow2EntryFault {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum Qcow2StreamFault {
-    /// The decompressor refuses the bytes.
-    #[error("not a stream of the image's compression type")]
+    /// The decompressor refuses the bytes, or they end in the middle of the stream.
+    #[error("not a whole stream of the image's compression type")]
     Invalid,
     /// The stream ends before the cluster is full.
     #[error("the stream ends before the cluster is full")]

@@ -413,7 +413,7 @@ pub(crate) const STREAMS: &[Case] = &[
             image.stream(&whole);
             image.l2(1, COMPRESSED | STREAM);
         },
-        stream(StreamFault::TooShort),
+        stream(StreamFault::Invalid),
     ),
     (
         "deflate-with-one-byte-too-many",
