@@ -1,5 +1,5 @@
 //! Holds docs/dependencies.md against the manifests: each outside crate that we name has a row with
-//! the reason it was let in, and no row is left behind.
+//! the reason it was let in, and no row is left behind, nor a line of the workspace's manifest.
 
 use std::collections::BTreeSet;
 
@@ -10,6 +10,7 @@ use super::Problem;
 use super::tree::Tree;
 
 const DOCUMENT: &str = "docs/dependencies.md";
+const MANIFEST: &str = "Cargo.toml";
 
 /// Compares the rows of the document with what the packages depend on.
 pub(super) fn check(tree: &Tree, metadata: &Value) -> Result<Vec<Problem>> {
@@ -28,7 +29,20 @@ pub(super) fn check(tree: &Tree, metadata: &Value) -> Result<Vec<Problem>> {
         let text = format!("{name} has no row with the reason it was let in");
         problems.push(Problem::new(DOCUMENT, 1, text));
     }
+    for name in workspace_dependencies(&tree.file(MANIFEST)?.text)? {
+        if !used.contains(&name) && !name.starts_with("qed-") {
+            problems.push(Problem::new(MANIFEST, 1, format!("no crate of ours uses {name}")));
+        }
+    }
     Ok(problems)
+}
+
+/// The names under `[workspace.dependencies]`.
+fn workspace_dependencies(manifest: &str) -> Result<Vec<String>> {
+    let manifest: toml::Table = toml::from_str(manifest).context(MANIFEST)?;
+    let list = manifest.get("workspace").and_then(|workspace| workspace.get("dependencies"));
+    let list = list.and_then(toml::Value::as_table).context("no [workspace.dependencies]")?;
+    Ok(list.keys().cloned().collect())
 }
 
 /// Crates from a registry that any package of ours names.
@@ -52,7 +66,9 @@ mod tests {
 
     #[test]
     fn a_missing_row_and_a_stale_one_are_told() {
-        let tree = Tree::of(&[(DOCUMENT, "| crate | why |\n| `old` | gone |\n| `kept` | x |\n")]);
+        let document = "| crate | why |\n| `old` | gone |\n| `kept` | x |\n";
+        let manifest = "[workspace.dependencies]\nkept = \"1\"\nunused = \"1\"\n";
+        let tree = Tree::of(&[(DOCUMENT, document), (MANIFEST, manifest)]);
         let metadata = json!({ "packages": [{ "dependencies": [
             { "name": "kept" }, { "name": "new" }, { "name": "ours", "path": "/ours" },
         ]}]});
@@ -63,6 +79,7 @@ mod tests {
             [
                 "docs/dependencies.md:2: no crate of ours uses old",
                 "docs/dependencies.md:1: new has no row with the reason it was let in",
+                "Cargo.toml:1: no crate of ours uses unused",
             ]
         );
     }
