@@ -67,19 +67,18 @@ impl ChainArgs {
         how: OpenHow,
         snapshot: Option<&Qcow2SnapshotSelector>,
     ) -> anyhow::Result<Disk> {
+        let top = image.path().to_path_buf();
         let chain = self.walk(image, how)?;
-        let disk = chain.open(snapshot);
-        let disk = match snapshot {
-            Some(_) => disk.context("Failed to load snapshot")?,
-            None => disk.map_err(chain_error)?,
-        };
+        let disk = chain.open(snapshot).map_err(|error| chain_error(&top, error));
+        let disk =
+            if snapshot.is_some() { disk.context("Failed to load snapshot")? } else { disk? };
         Ok(Disk { disk, layers: chain.layers().to_vec() })
     }
 
     /// Opens a QED image whose file is open for writing, with its chain for reading.
     pub(crate) fn writable(&self, image: &Layer, how: OpenHow) -> anyhow::Result<Image> {
-        let gate = self.walk(image.clone(), how)?.gate().map_err(chain_error)?;
-        writable_qed(image, &gate)
+        let gate = self.walk(image.clone(), how)?.gate();
+        writable_qed(image, &gate.map_err(|error| chain_error(image.path(), error))?)
     }
 
     /// Opens the files below an image.
@@ -92,11 +91,12 @@ impl ChainArgs {
             file: OpenHow { access: Access::ReadOnly, ..how }.file_options(),
             ..ChainOptions::default()
         };
+        let top = image.path().to_path_buf();
         Chain::below(image, &options).map_err(|error| match error {
             ChainError::Open { .. } | ChainError::Lock { .. } | ChainError::NotInFormat { .. } => {
-                chain_error(error).context("Could not open backing file")
+                chain_error(&top, error).context("Could not open backing file")
             }
-            error => chain_error(error),
+            error => chain_error(&top, error),
         })
     }
 }

@@ -67,7 +67,7 @@ pub(crate) fn try_open_image(
         None => FormatSource::Magic,
     };
     let (path, storage) = open_file(name, how)?;
-    Layer::from_storage(&path, storage, format).map_err(chain_error)
+    Layer::from_storage(&path, storage, format).map_err(|error| chain_error(&path, error))
 }
 
 /// What a failed open begins with.
@@ -106,14 +106,22 @@ pub(crate) fn open_file(name: &OsStr, how: OpenHow) -> anyhow::Result<(PathBuf, 
     Ok((path, Arc::new(storage)))
 }
 
-/// Why an image or its chain was not opened, in `qemu-img`'s words where it has some.
-pub(crate) fn chain_error(error: ChainError) -> anyhow::Error {
+/// Why the image at `top`, or one below it, was not opened; in `qemu-img`'s words where it has some.
+///
+/// The caller says that it is about `top`, so only other files are named again.
+pub(crate) fn chain_error(top: &Path, error: ChainError) -> anyhow::Error {
     match error {
         ChainError::Open { path, source } => file_error(&path, "open", source),
         ChainError::Lock { path, source } => lock_error(&path, source),
-        ChainError::NotInFormat { format: Format::Qed, .. } => anyhow!("Image not in QED format"),
-        ChainError::NotInFormat { format, .. } => anyhow!("Image is not in {format} format"),
-        ChainError::QedHeader { source, .. } => source.into(),
+        ChainError::NotInFormat { path, format: Format::Qed } if path == top => {
+            anyhow!("Image not in QED format")
+        }
+        ChainError::NotInFormat { path, format } if path == top => {
+            anyhow!("Image is not in {format} format")
+        }
+        ChainError::QedHeader { path, source } if path == top => source.into(),
+        ChainError::Qed { path, source } if path == top => source.into(),
+        ChainError::Qcow2 { path, source } if path == top => source.into(),
         other => other.into(),
     }
 }

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use crate::app::Context;
 use crate::output::Progress;
 
-/// The program's side of one operation; signals wait for its safe points from here on.
+/// The program's side of one operation.
 pub(crate) struct Work<'a> {
     context: &'a Context,
     progress: Progress<'a>,
@@ -16,9 +16,19 @@ pub(crate) struct Work<'a> {
 }
 
 impl<'a> Work<'a> {
-    /// Starts the operation; `shown` is `-p`.
-    pub(crate) fn start(context: &'a Context, shown: bool, quiet: bool) -> anyhow::Result<Self> {
+    /// Starts an operation that changes a file: from here on signals wait for its safe points.
+    /// `shown` is `-p`.
+    pub(crate) fn start_writing(
+        context: &'a Context,
+        shown: bool,
+        quiet: bool,
+    ) -> anyhow::Result<Self> {
         context.interrupts.defer();
+        Self::start(context, shown, quiet)
+    }
+
+    /// Starts an operation that a signal may end at once. `shown` is `-p`.
+    pub(crate) fn start(context: &'a Context, shown: bool, quiet: bool) -> anyhow::Result<Self> {
         let progress = Progress::start(&context.console, &context.interrupts, shown && !quiet)?;
         Ok(Self { context, progress, broken: Mutex::new(None), quiet })
     }

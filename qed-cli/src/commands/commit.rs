@@ -70,10 +70,10 @@ pub(crate) fn run(args: CommitArgs, context: &Context) -> anyhow::Result<Exit> {
     let Some(cache) = CacheMode::by_name(args.cache.as_deref()) else {
         bail!("Invalid cache option: {}", shown(args.cache.as_deref().unwrap_or_default()));
     };
-    let format = stated_format(&name, args.format.as_deref())?;
-    refuse_qcow2(format, "committing")?;
+    stated_format(&name, args.format.as_deref())?;
     let how = OpenHow { cache, ..OpenHow::read(false) };
     let image = open_image(&name, args.format.as_deref(), how)?;
+    refuse_qcow2(image.format(), "committing")?;
     // The base is about to be locked for writing, so locks below come one by one.
     let disk = args.chain.open_over(image, OpenHow { unlocked: true, ..how }, None);
     let disk = disk.with_context(|| could_not_open(&name))?;
@@ -125,7 +125,7 @@ fn commit_to(
         between.storage().lock(ImageLock::READ)?;
     }
     let number = u32::try_from(depth)?;
-    let work = Work::start(context, args.progress, args.quiet)?;
+    let work = Work::start_writing(context, args.progress, args.quiet)?;
     let options = ConvertOptions::default();
     match layer.format() {
         Format::Qed => {

@@ -165,20 +165,21 @@ impl Backing {
 
 /// The size of the backing file; one without a stated format is refused, with what it looks like.
 fn open_backing(file: &[u8], format: Option<&OsStr>, image: &OsStr) -> anyhow::Result<u64> {
-    let path = beside(&path_of(image)?, file);
-    let opened = try_open_image(&path, format, OpenHow::read(false));
-    let size = opened.and_then(|backing| {
-        if is_same_file(&backing, &path_of(image)?) {
-            bail!("Error: Trying to create an image that is its own backing file");
-        }
-        Ok((virtual_size(&backing)?, backing.format()))
-    });
-    let (size, seen) =
-        size.map_err(|error| anyhow!("{}\nCould not open backing image.", error_text(&error)))?;
-    if format.is_none() {
-        bail!("Backing file specified without backing format\nDetected format of {}.", seen.name());
+    let image = path_of(image)?;
+    let path = beside(&image, file);
+    let backing = try_open_image(&path, format, OpenHow::read(false));
+    let backing = backing
+        .map_err(|error| anyhow!("{}\nCould not open backing image.", error_text(&error)))?;
+    if is_same_file(&backing, &image) {
+        bail!("Error: Trying to create an image that is its own backing file");
     }
-    Ok(size)
+    if format.is_none() {
+        bail!(
+            "Backing file specified without backing format\nDetected format of {}.",
+            backing.format().name()
+        );
+    }
+    virtual_size(&backing)
 }
 
 fn formatting(image: &NewImage, name: &OsStr) -> Vec<u8> {

@@ -79,7 +79,7 @@ pub(crate) fn run(args: DdArgs, context: &Context) -> anyhow::Result<Exit> {
     let window = Window::new(source.disk, start, len);
     let image = NewImage::new(format, OptionList::default())?;
     let copy = Copy { image: &image, cache: CacheMode::Cached, backing: None, compress: false };
-    let work = Work::start(context, false, false)?;
+    let work = Work::start_writing(context, false, false)?;
     copy_to_new(&window, output, &copy, &ConvertOptions::default(), work, context).map_err(
         |error| {
             if error.is::<crate::failure::Interrupted>() {

@@ -90,9 +90,9 @@ pub(crate) fn run(args: RebaseArgs, context: &Context) -> anyhow::Result<Exit> {
         None => bail!("Invalid format name: '{}'", shown(format)),
     });
     let new_format = new_format.transpose()?;
-    let format = stated_format(&name, args.format.as_deref())?;
-    refuse_qcow2(format, "rebasing")?;
+    stated_format(&name, args.format.as_deref())?;
     let image = open_image(&name, args.format.as_deref(), OpenHow { cache, ..OpenHow::WRITE })?;
+    refuse_qcow2(image.format(), "rebasing")?;
     if args.compress {
         bail!("Compression not supported for this file format");
     }
@@ -145,7 +145,7 @@ fn copy_differences(
         Some(backing) => Some(open_new(args, image, backing, below)?),
         None => None,
     };
-    let work = Work::start(context, args.progress, args.quiet)?;
+    let work = Work::start_writing(context, args.progress, args.quiet)?;
     let new = new.as_ref().map(|new| &*new.disk);
     let copied = rebase(&writable, new, &RebaseOptions::default(), &work);
     work.finish(copied)?;

@@ -75,9 +75,9 @@ pub(crate) fn run(args: ResizeArgs, context: &Context) -> anyhow::Result<Exit> {
         }
     }
     let change = Change::parse(&shown(size))?;
-    let format = stated_format(name, args.format.as_deref())?;
-    refuse_qcow2(format, "resizing")?;
+    stated_format(name, args.format.as_deref())?;
     let image = open_image(name, args.format.as_deref(), OpenHow::WRITE)?;
+    refuse_qcow2(image.format(), "resizing")?;
     let old = virtual_size(&image)?;
     let new = change.apply(old)?;
     if new < old && !args.shrink {

@@ -44,7 +44,7 @@ pub(super) fn write(
         backing,
         compress: args.compress,
     };
-    let work = Work::start(context, args.progress, args.quiet)?;
+    let work = Work::start_writing(context, args.progress, args.quiet)?;
     let copied = copy_to_new(source, output, &copy, &settings.options, work, context);
     copied.map(drop).map_err(|error| {
         if error.is::<Interrupted>() {
@@ -106,13 +106,13 @@ fn write_existing(
     };
     let options = &settings.options;
     if format == Format::Raw {
-        let work = Work::start(context, args.progress, args.quiet)?;
+        let work = Work::start_writing(context, args.progress, args.quiet)?;
         let target = Target::RawImage { storage: storage_of(&existing), content };
         let copied = convert(source, target, options, &work);
         return work.finish(copied).map(drop);
     }
     let image = existing_chain(settings).writable(&existing, OpenHow::read(false))?;
-    let work = Work::start(context, args.progress, args.quiet)?;
+    let work = Work::start_writing(context, args.progress, args.quiet)?;
     let copied = convert(source, Target::QedImage { image: &image, content }, options, &work);
     work.finish(copied)?;
     Ok(image.close()?)

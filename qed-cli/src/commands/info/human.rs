@@ -113,7 +113,7 @@ impl Text {
             let (id, name) = (padded(&snapshot.id, 7), padded(&snapshot.name, 16));
             let icount = snapshot.icount.map_or_else(String::new, |icount| icount.to_string());
             let rest = format!(
-                " {:>8} {:>20} {:>15} {icount:>10}",
+                " {:>8} {:>19} {:>15} {icount:>10}",
                 human_size(snapshot.vm_state_size),
                 date(snapshot.date_sec),
                 clock(snapshot.vm_clock_nsec),

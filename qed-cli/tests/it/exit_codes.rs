@@ -1,0 +1,119 @@
+//! What the shell is told.
+
+use crate::lab::Lab;
+
+/// Changes eight bytes of a file.
+fn poke(lab: &Lab, name: &str, at: u64, value: u64) {
+    use std::os::unix::fs::FileExt;
+    let file = std::fs::OpenOptions::new().write(true).open(lab.path(name)).expect("the image");
+    file.write_all_at(&value.to_le_bytes(), at).expect("written");
+}
+
+fn lab() -> Lab {
+    let lab = Lab::new();
+    lab.shell(
+        "qemu-img create -q -f qed a.qed 1M && qemu-io -f qed -c 'write -P 1 0 64k' a.qed
+         cp a.qed b.qed && qemu-io -f qed -c 'write -P 2 0 1' b.qed
+         cp a.qed leak.qed && truncate -s +64k leak.qed
+         cp a.qed corrupt.qed && cp a.qed header.qed
+         qemu-img create -q -f qcow2 a.qcow2 1M && truncate -s 1M a.raw",
+    );
+    let l2 = 0x60000;
+    poke(&lab, "corrupt.qed", l2, 0x9_9999_0000);
+    poke(&lab, "header.qed", 48, 1);
+    lab
+}
+
+#[test]
+fn check_and_compare_have_codes_of_their_own() {
+    let lab = lab();
+    let cases: &[(&[&str], i32)] = &[
+        (&["check", "a.qed"], 0),
+        (&["check", "header.qed"], 1),
+        (&["check", "missing.qed"], 1),
+        (&["check", "--no-such-option"], 1),
+        (&["check", "corrupt.qed"], 2),
+        (&["check", "leak.qed"], 3),
+        (&["check", "a.qcow2"], 63),
+        (&["check", "a.raw"], 63),
+        (&["compare", "a.qed", "a.qed"], 0),
+        (&["compare", "a.qed", "b.qed"], 1),
+        (&["compare", "a.qed"], 1),
+        (&["compare", "a.qed", "corrupt.qed"], 2),
+        (&["compare", "a.qed", "missing.qed"], 2),
+        (&["compare", "a.qed", "header.qed"], 2),
+    ];
+    for (args, code) in cases {
+        let ran = lab.qed(*args);
+        assert_eq!(ran.code, Some(*code), "{args:?}: {}{}", ran.stdout, ran.stderr);
+    }
+}
+
+#[test]
+fn every_other_error_is_one() {
+    let lab = lab();
+    for subcommand in [
+        "create", "info", "map", "convert", "rebase", "commit", "resize", "dd", "measure", "bench",
+        "dump",
+    ] {
+        for args in [vec!["--no-such-option"], vec!["missing.qed"], vec!["a", "b", "c", "d"]] {
+            let ran = lab.qed([vec![subcommand], args.clone()].concat());
+            assert_eq!(ran.code, Some(1), "{subcommand} {args:?}: {}", ran.stderr);
+            assert!(ran.stderr.starts_with("qed"), "{subcommand} {args:?}: {}", ran.stderr);
+        }
+    }
+}
+
+#[test]
+fn later_subcommands_are_refused_by_name() {
+    let lab = lab();
+    for name in
+        ["snapshot", "amend", "bitmap", "convert-in-place", "compact", "serve", "vhost", "mount"]
+    {
+        let ran = lab.qed([name, "a.qed"]);
+        assert_eq!(ran.code, Some(1));
+        assert_eq!(ran.stderr, format!("qed: the subcommand '{name}' is not supported yet\n"));
+    }
+}
+
+#[test]
+fn later_options_are_refused_by_name() {
+    let lab = lab();
+    let cases: &[(&[&str], &str)] = &[
+        (&["create", "-f", "qed", "-o", "journal=on", "x", "1M"], "the option 'journal'"),
+        (&["create", "-f", "qed", "-o", "classic=off", "x", "1M"], "classic=off"),
+        (&["create", "-f", "qed", "-o", "encryption=on", "x", "1M"], "the option 'encryption'"),
+        (&["create", "-f", "qed", "-o", "preallocation=full", "x", "1M"], "preallocation=full"),
+        (&["info", "--image-opts", "a.qed"], "the option '--image-opts'"),
+        (&["info", "--object", "secret,id=s", "a.qed"], "the option '--object'"),
+        (&["convert", "--bitmaps", "a.qed", "x"], "the option '--bitmaps'"),
+        (&["convert", "-r", "1M", "a.qed", "x"], "the option '--rate'"),
+        (&["commit", "-r", "1M", "-f", "qed", "a.qed"], "the option '--rate'"),
+        (&["bench", "-n", "a.qed"], "aio=native"),
+        (&["resize", "-f", "qcow2", "a.qcow2", "2M"], "resizing a qcow2 image in place"),
+        (&["rebase", "-u", "-f", "qcow2", "-b", "", "a.qcow2"], "rebasing a qcow2 image in place"),
+        (&["commit", "-f", "qcow2", "a.qcow2"], "committing a qcow2 image in place"),
+        (&["bench", "-w", "-f", "qcow2", "a.qcow2"], "writing to a qcow2 image in place"),
+    ];
+    for (args, what) in cases {
+        let ran = lab.qed(*args);
+        assert_eq!(ran.code, Some(1), "{args:?}");
+        let refused = format!("{what} is not supported yet\n");
+        assert!(ran.stderr.ends_with(&refused), "{args:?}: {}", ran.stderr);
+    }
+    assert!(!lab.path("x").exists(), "a refused call leaves no file");
+}
+
+#[test]
+fn messages_begin_with_the_name_the_program_was_called_by() {
+    let lab = lab();
+    for name in ["qemu-img", "anything"] {
+        std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_qed"), lab.path(name)).expect("a link");
+        let mut command = std::process::Command::new(lab.path(name));
+        let ran = crate::lab::Ran::of(command.args(["info", "--nope"]));
+        let words = format!(
+            "{name} info: unrecognized option '--nope'\nTry '{name} info --help' for more info\n"
+        );
+        assert_eq!(ran.stderr, words);
+    }
+}

@@ -1,0 +1,13 @@
+//! The program as its users call it: the built binary, real files, and QEMU beside it.
+
+mod closed_pipe;
+mod dump;
+mod exit_codes;
+mod features;
+mod help;
+mod lab;
+mod names;
+mod signals;
+mod streams;
+mod transcript;
+mod transcripts;
