@@ -49,10 +49,15 @@ impl Content {
     }
 
     fn read(&self, buf: &mut [u8], offset: u64) {
-        for (at, byte) in (offset..).zip(buf.chunks_mut(1)) {
-            debug_assert!(at < self.len);
+        let mut at = offset;
+        for part in pieces(buf, offset) {
             let sector = self.sectors.get(&(at / SECTOR));
-            byte[0] = sector.map_or(0, |sector| sector[(at % SECTOR) as usize]);
+            let within = (at % SECTOR) as usize;
+            match sector {
+                Some(sector) => part.copy_from_slice(&sector[within..within + part.len()]),
+                None => part.fill(0),
+            }
+            at += part.len() as u64;
         }
     }
 
@@ -83,6 +88,13 @@ impl Content {
         }
         self.len = len;
     }
+}
+
+/// Cuts a buffer that belongs at `offset` where sectors end.
+fn pieces(buf: &mut [u8], offset: u64) -> impl Iterator<Item = &mut [u8]> {
+    let first = ((SECTOR - offset % SECTOR) as usize).min(buf.len());
+    let (first, rest) = buf.split_at_mut(first);
+    std::iter::once(first).chain(rest.chunks_mut(SECTOR as usize))
 }
 
 fn sectors(range: &Range<u64>) -> Vec<u64> {

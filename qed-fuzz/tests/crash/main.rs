@@ -11,24 +11,27 @@ mod states;
 mod verify;
 mod workload;
 
+use std::sync::Arc;
+
 use qed_core::{CreateOptions, LockPolicy, ReadContext, ReadOnlyImage, RefuseBacking, create};
 use qed_io::Recorder;
-use std::sync::Arc;
 
 use crate::disk::{Content, Disk};
 use crate::states::crash_points;
 use crate::verify::verify;
 use crate::workload::{CLUSTER, Step, Workload, random};
 
+/// Up to this many states of one crash point are all built, of more a sample.
+const ALL_STATES_MAX: u64 = 1 << 12;
 const DISK: u64 = 6 * CLUSTER;
 
-/// Verifies every state of every crash point, or samples of `sample` each; how many.
-fn crash(workload: &Workload, sample: u64) -> u64 {
+/// Verifies the states of every crash point, a sample where there are more than `most`; how many.
+fn crash(workload: &Workload, most: u64) -> u64 {
     let run = workload.run();
     let mut states = 0;
     for point in crash_points(&run.start, &run.records) {
         let guest = run.guest.at(&run.events, point.position);
-        point.for_each_state(sample, |content| {
+        point.for_each_state(most, |content| {
             states += 1;
             let context = || format!("{workload:?}\nat {} state {states}", point.position);
             verify(content, &guest, &run.gate, context);
@@ -40,7 +43,7 @@ fn crash(workload: &Workload, sample: u64) -> u64 {
 #[track_caller]
 fn crash_all(backing: u64, steps: &[Step]) {
     let workload = Workload { size: DISK, backing, steps: steps.to_vec() };
-    let states = crash(&workload, u64::MAX);
+    let states = crash(&workload, ALL_STATES_MAX);
     assert!(states > 20, "{states} states are too few to mean anything");
 }
 
@@ -175,9 +178,27 @@ fn closing_and_opening_again() {
 }
 
 #[test]
+fn two_tables_linked_and_one_unlinked() {
+    // One table of 512 entries maps this many sectors.
+    let table = 512 * CLUSTER;
+    let steps = [
+        write(0),
+        write(table + 3),
+        Step::Flush,
+        Step::Resize(table - 2),
+        write(table - CLUSTER),
+        Step::Resize(table + CLUSTER),
+    ];
+    let states = [0, table + 5].map(|backing| {
+        crash(&Workload { size: table + CLUSTER, backing, steps: steps.to_vec() }, 24)
+    });
+    assert!(states.iter().all(|states| *states > 30), "{states:?}");
+}
+
+#[test]
 fn random_workloads() {
-    let states: u64 = (0..60).map(|seed| crash(&random(seed), 60)).sum();
-    assert!(states > 10_000, "{states}");
+    let states: u64 = (0..120).map(|seed| crash(&random(seed), 60)).sum();
+    assert!(states > 8_000, "{states} states");
 }
 
 #[test]
@@ -187,7 +208,7 @@ fn an_interrupted_creation_leaves_no_image() {
     let points = crash_points(&Content::default(), &recorder.records());
     let read = ReadContext::new(&RefuseBacking, LockPolicy::None);
     for point in &points {
-        point.for_each_state(u64::MAX, |content| {
+        point.for_each_state(ALL_STATES_MAX, |content| {
             let is_empty = content.sectors.values().all(|sector| sector.iter().all(|b| *b == 0));
             let opened = ReadOnlyImage::open(Arc::new(Disk::new(content)), &read);
             assert_eq!(opened.is_err(), is_empty);

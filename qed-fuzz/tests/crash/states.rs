@@ -10,9 +10,6 @@ use qed_io::{Operation, Record};
 
 use crate::disk::{Content, Sector};
 
-/// States of one flush interval up to this many are all built, of more a sample.
-const EXHAUSTIVE_MAX: u64 = 1 << 12;
-
 /// A moment of a recorded run at which power may fail: a flush is about to complete, or the end.
 #[derive(Debug)]
 pub(crate) struct CrashPoint {
@@ -64,13 +61,13 @@ pub(crate) fn crash_points(start: &Content, records: &[Record]) -> Vec<CrashPoin
 }
 
 impl CrashPoint {
-    /// Calls `visit` with each state, or with at most `sample` of them where there are too many:
-    /// nothing, everything, each change alone, each missing, then random ones.
-    pub(crate) fn for_each_state(&self, sample: u64, mut visit: impl FnMut(Content)) {
+    /// Calls `visit` with each state, or where there are more than `most` with a sample: nothing,
+    /// everything, each change alone, each missing, then random ones up to an eighth of `most`.
+    pub(crate) fn for_each_state(&self, most: u64, mut visit: impl FnMut(Content)) {
         let radices: Vec<usize> =
             self.sectors.iter().map(|(_, all)| all.len()).chain([self.lens.len()]).collect();
         let product = radices.iter().try_fold(1_u64, |all, n| all.checked_mul(*n as u64));
-        if let Some(product) = product.filter(|product| *product <= sample.min(EXHAUSTIVE_MAX)) {
+        if let Some(product) = product.filter(|product| *product <= most) {
             for mut number in 0..product {
                 let digit = |n: &usize| {
                     let digit = number % *n as u64;
@@ -94,7 +91,7 @@ impl CrashPoint {
             visit(self.state(&missing));
         }
         let mut random = Random::new(1);
-        for _ in (2 + 2 * radices.len() as u64)..sample {
+        for _ in 0..most / 8 {
             let pick = |n: &usize| random.below(*n as u64) as usize;
             visit(self.state(&radices.iter().map(pick).collect::<Vec<_>>()));
         }

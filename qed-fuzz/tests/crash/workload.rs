@@ -66,7 +66,7 @@ pub(crate) struct Run {
 pub(crate) fn random(seed: u64) -> Workload {
     let mut random = Random::new(seed);
     let mut size = 5 * CLUSTER + 3;
-    let backing = if seed % 2 == 0 { 0 } else { size - 12 + random.below(24) };
+    let backing = if seed.is_multiple_of(2) { 0 } else { size - 12 + random.below(24) };
     let step = |_| {
         let first = random.below(size);
         let first = if random.below(2) == 0 { first } else { first / CLUSTER * CLUSTER };
