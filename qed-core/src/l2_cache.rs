@@ -23,6 +23,7 @@ pub(crate) struct L2Cache {
     slices_per_shard: usize,
     /// Numbers of the slices that became dirty since they were last copied.
     dirty: Mutex<Vec<u64>>,
+    /// Length of that list, to be read without the lock.
     dirty_count: AtomicUsize,
 }
 
@@ -111,8 +112,7 @@ impl L2Cache {
     /// Copies every dirty slice for the file. Each copy must come back through
     /// [`L2Cache::written`] or [`L2Cache::not_written`].
     pub(crate) fn take_dirty(&self) -> Vec<DirtySlice> {
-        let mut numbers = std::mem::take(&mut *self.dirty_numbers());
-        self.dirty_count.fetch_sub(numbers.len(), Ordering::AcqRel);
+        let mut numbers = self.change_dirty(std::mem::take);
         numbers.sort_unstable();
         numbers
             .into_iter()
@@ -166,12 +166,15 @@ impl L2Cache {
     }
 
     fn note_dirty(&self, number: u64) {
-        self.dirty_numbers().push(number);
-        self.dirty_count.fetch_add(1, Ordering::AcqRel);
+        self.change_dirty(|numbers| numbers.push(number));
     }
 
-    fn dirty_numbers(&self) -> std::sync::MutexGuard<'_, Vec<u64>> {
-        self.dirty.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Changes the list of dirty slices, and the count with it.
+    fn change_dirty<R>(&self, change: impl FnOnce(&mut Vec<u64>) -> R) -> R {
+        let mut numbers = self.dirty.lock().unwrap_or_else(PoisonError::into_inner);
+        let result = change(&mut numbers);
+        self.dirty_count.store(numbers.len(), Ordering::Release);
+        result
     }
 
     fn shared(&self, number: u64) -> RwLockReadGuard<'_, Shard> {
@@ -235,5 +238,27 @@ impl Hasher for NumberHasher {
     fn write_u64(&mut self, number: u64) {
         // 2^64 divided by the golden ratio; the swap moves the well-mixed high bits down.
         self.0 = (self.0 ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15).swap_bytes();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_dirty_count_never_wraps_while_slices_are_taken() {
+        const COUNT: u64 = 200_000;
+        let cache = L2Cache::new(0);
+        let done = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                (0..COUNT).for_each(|number| cache.note_dirty(number));
+                done.store(true, Ordering::Release);
+            });
+            while !done.load(Ordering::Acquire) {
+                cache.take_dirty();
+                assert!(cache.dirty_count.load(Ordering::Acquire) as u64 <= COUNT);
+            }
+        });
     }
 }
