@@ -54,6 +54,7 @@ impl Default for ChainOptions {
             trust_magic: false,
             lock: LockPolicy::Take,
             confine_to: None,
+            // spec: QED-BACK-08
             file: FileOptions::READ_ONLY,
             cache_limit_bytes: DEFAULT_CACHE_LIMIT_BYTES,
         }

@@ -38,7 +38,7 @@ impl TableRules {
 
     /// Whether `len` bytes at `offset` keep clear of the header area and the L1 table and lie below
     /// `end`.
-    // spec: QED-TBL-07, QED-TBL-08
+    // spec: QED-TBL-07, QED-TBL-08, QED-CONS-06
     pub(crate) fn allows(&self, offset: u64, len: u64, end: u64) -> bool {
         let l1_end = self.l1_offset.saturating_add(self.geometry.table_size_bytes());
         let Some(place_end) = offset.checked_add(len) else {

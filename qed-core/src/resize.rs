@@ -141,6 +141,7 @@ impl Image {
 
     /// Step "wipe": zeroes what the last cluster will hold past the end of the disk. It means
     /// nothing there, but QEMU shows it when it grows the disk. spec: QED-QEMU-18
+    // spec: QED-MAP-04
     fn wipe_cut_off(&self, new_size: u64) -> Result<(), ImageError> {
         let tables = &self.view.tables;
         let at = GuestOffset::new(new_size);

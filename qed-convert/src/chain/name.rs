@@ -12,6 +12,7 @@ use super::error::ChainError;
 ///
 /// A relative name starts from the folder of the image, one with the prefix `file:` from where the
 /// program runs, as in QEMU.
+// spec: QED-BACK-07
 pub(super) fn backing_path(image: &Path, name: BackingName<'_>) -> Result<PathBuf, ChainError> {
     let bytes = name.as_bytes();
     match protocol(bytes) {

@@ -89,6 +89,7 @@ fn a_snapshot_of_the_top_reads_through_the_chain() {
     assert!(matches!(error, ChainError::NoSnapshots { format: Qed, .. }), "{error}");
 }
 
+// spec-test: QED-BACK-05
 #[test]
 fn a_format_that_nobody_states_is_not_guessed() {
     let lab = Lab::new();
@@ -153,6 +154,7 @@ fn a_format_that_is_not_read_is_refused_by_name() {
     );
 }
 
+// spec-test: QED-BACK-07
 #[test]
 fn names_that_are_no_plain_paths_to_disks_are_refused() {
     let lab = Lab::new();
@@ -251,6 +253,7 @@ fn confined_chains_stay_in_their_folder() {
     }
 }
 
+// spec-test: QED-BACK-08
 #[test]
 fn every_image_of_a_chain_is_locked_for_reading() {
     let lab = Lab::new();

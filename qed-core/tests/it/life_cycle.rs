@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use qed_core::{
     Image, LockPolicy, OpenError, ReadContext, ReadOnlyImage, RecoveryHook, RecoveryPolicy,
-    RefuseBacking, WriteContext,
+    RefuseBacking, Shrink, WriteContext,
 };
 use qed_io::{MemoryStorage, Storage};
 use qed_spec::{Features, GuestOffset};
@@ -43,6 +43,22 @@ fn an_allocation_marks_the_image_until_a_flush_finds_nothing_pending() {
     image.write_at(&[2; 512], GuestOffset::new(0)).unwrap();
     image.flush().unwrap();
     assert!(!marked(&storage), "a flush of an in-place write");
+}
+
+// spec-test: QED-HDR-09
+#[test]
+fn the_rest_of_the_header_sector_outlives_every_change_of_the_header() {
+    let storage = new_storage(small_geometry(), DISK, false);
+    let mark = [0x5a; 512 - 64];
+    storage.write_at(&mark, 64).unwrap();
+    let image = open(storage.clone(), &RefuseBacking);
+    image.write_at(&[1; 512], GuestOffset::new(0)).unwrap();
+    image.flush().unwrap();
+    assert!(marked(&storage));
+    image.resize(2 * DISK, Shrink::Refuse).unwrap();
+    image.close().unwrap();
+    assert!(!marked(&storage));
+    assert_eq!(storage.to_vec()[64..512], mark);
 }
 
 #[test]

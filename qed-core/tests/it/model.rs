@@ -39,6 +39,7 @@ fn random_range(random: &mut Random, size: u64) -> (u64, u64) {
     (at, len.min(size - at))
 }
 
+// spec-test: QED-RW-01, QED-RW-02, QED-RW-03, QED-BACK-04
 #[test]
 fn random_operations_equal_the_model() {
     for seed in 1..=60 {

@@ -8,7 +8,7 @@ use crate::support::{new_storage, open, small_geometry};
 
 const CLUSTER: u64 = 4096;
 
-// spec-test: QED-QEMU-18
+// spec-test: QED-QEMU-18, QED-MAP-04
 #[test]
 fn a_disk_cut_off_inside_a_cluster_leaves_zeros_behind_its_end() {
     for end in [CLUSTER + 512, 2 * CLUSTER - 512] {
