@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::FileExt;
 
+use qed_spec::{Epoch, Generation, ImageUuid, SectionType, SuperblockBuilder, SuperblockCopy};
 use serde_json::Value;
 
 use crate::lab::Lab;
@@ -122,4 +123,36 @@ fn a_header_that_breaks_a_rule_is_shown_before_the_error() {
     assert_eq!(ran.code, Some(1));
     assert!(ran.stdout.contains("table_size = 3"), "{}", ran.stdout);
     assert!(ran.stderr.contains("table size 3 at byte 8"), "{}", ran.stderr);
+}
+
+#[test]
+fn superblocks_are_shown_field_by_field() {
+    let lab = lab();
+    let mut builder = SuperblockBuilder::new(ImageUuid::new([7; 16]), Epoch::new(9));
+    builder.set_section(SectionType::CODEC, b"zstd!").expect("room");
+    builder.set_section(SectionType::new(99), b"unknown").expect("room");
+    let superblock = builder.encode(Generation::FIRST);
+    let file = fs::OpenOptions::new().write(true).open(lab.path("empty.qed")).expect("it");
+    file.write_all_at(&superblock, SuperblockCopy::A.offset().get()).expect("written");
+    let mut damaged = superblock;
+    damaged[100] ^= 1;
+    file.write_all_at(&damaged, SuperblockCopy::B.offset().get()).expect("written");
+
+    let json = dump(&lab, "empty.qed");
+    let expected =
+        ["header", "header_unused", "superblock_a", "superblock_b", "header_unused", "l1_table"];
+    assert_eq!(names(&json), expected);
+    let fields = |area: usize| {
+        let fields = json["areas"][area]["fields"].as_array().expect("fields");
+        let pair = |field: &Value| format!("{}={}", field["name"], field["value"]).replace('"', "");
+        fields.iter().map(pair).collect::<Vec<_>>()
+    };
+    let intact = fields(2);
+    for field in ["magic=QEDX", "generation=1", "epoch=9", "section_99=756e6b6e6f776e"] {
+        assert!(intact.iter().any(|found| found == field), "{field}: {intact:?}");
+    }
+    let damaged = json["areas"][3]["fields"].as_array().expect("fields");
+    let last = damaged.last().expect("a field");
+    assert_eq!(last["name"], "sections");
+    assert!(last["note"].as_str().expect("a note").starts_with("not valid: "), "{last}");
 }

@@ -117,3 +117,36 @@ fn messages_begin_with_the_name_the_program_was_called_by() {
         assert_eq!(ran.stderr, words);
     }
 }
+
+#[test]
+fn a_failed_convert_names_what_it_made_and_removes_it() {
+    let lab = lab();
+    for existing in [false, true] {
+        if existing {
+            lab.shell("echo precious > out.qed");
+        }
+        let ran = lab.qed("convert -f qed -O qed corrupt.qed out.qed".split(' '));
+        assert_eq!(ran.code, Some(1));
+        assert!(ran.stderr.contains("output file 'out.qed' is"), "{}", ran.stderr);
+        assert!(ran.stderr.contains("L1[0] L2[0] is 0x999990000"), "{}", ran.stderr);
+        assert_eq!(lab.path("out.qed").exists(), existing);
+    }
+}
+
+#[test]
+fn an_output_that_cannot_be_made_leaves_an_existing_file_alone() {
+    let lab = lab();
+    lab.shell("cp a.qed before.qed");
+    let calls = [
+        "create -f qed -o cluster_size=3k a.qed 1M",
+        "create -f qed a.qed 8E",
+        "create -f qcow2 -o cluster_size=3k a.qed 1M",
+        "convert -f raw -O qed -o table_size=3 a.raw a.qed",
+        "convert -f raw -O qcow2 -o refcount_bits=3 a.raw a.qed",
+        "dd -f nope -O qed if=a.raw of=a.qed",
+    ];
+    for call in calls {
+        assert_eq!(lab.qed(call.split(' ')).code, Some(1), "{call}");
+        lab.shell("cmp a.qed before.qed");
+    }
+}

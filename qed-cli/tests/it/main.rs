@@ -6,6 +6,7 @@ mod exit_codes;
 mod features;
 mod help;
 mod lab;
+mod locks;
 mod names;
 mod signals;
 mod streams;
