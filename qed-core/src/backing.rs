@@ -57,7 +57,7 @@ pub enum GuestExtentKind {
     Compressed,
     /// Zeros by an entry that says so.
     Zero,
-    /// Zeros because no image of the chain has anything here; `depth` is the chain's last.
+    /// Zeros because no image has anything here: `depth` is the last that reaches this far.
     Unallocated,
 }
 

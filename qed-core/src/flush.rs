@@ -3,7 +3,6 @@
 //! Step names are those of docs/write-ordering.md.
 
 use std::collections::BTreeMap;
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -16,6 +15,13 @@ use crate::l2_cache::DirtySlice;
 /// Metadata that is not in the file stays so no longer than this, if [`Image::maintain`] is called.
 const MAINTAIN_AFTER: Duration = Duration::from_secs(5);
 
+/// What is remembered from one turn at writing tables and header to the next.
+#[derive(Debug, Default)]
+pub(crate) struct Turn {
+    /// When [`Image::maintain`] first found something to do, if no tables were written since.
+    waiting_since: Option<Instant>,
+}
+
 /// What one flush is about to write.
 #[derive(Debug)]
 struct Batch {
@@ -24,65 +30,46 @@ struct Batch {
     l1: BTreeMap<u64, u64>,
 }
 
-/// What [`Image::maintain`] saw when it last found something to do later.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Seen {
-    changes: u64,
-    since: Instant,
-}
-
 impl Image {
     /// Makes every write that completed before this call durable.
     ///
     /// # Errors
-    /// A failed write of a table can be tried again. After a failed flush of the storage nothing
-    /// is known of what is durable: the image takes no more writes, see
+    /// A failed write of a table or of the header can be tried again. After a failed flush of the
+    /// storage nothing is known of what is durable: the image takes no more writes, see
     /// [`ImageError::WritesStopped`].
     // spec: QED-RW-07
     pub fn flush(&self) -> Result<(), ImageError> {
-        let _turn = self.writer.flush_turn.lock().unwrap_or_else(PoisonError::into_inner);
-        self.flush_in_turn()
+        self.flush_in_turn(&mut self.writer.turn())
     }
 
-    /// Does what is due at `now` and returns when to call again; none when nothing is waiting.
+    /// Does what is due at `now` and returns when to call again; none when nothing is waiting, until
+    /// the next write.
     ///
-    /// Five seconds after the last change it flushes; five seconds later it clears the mark that
-    /// asks for a check. Call it from a timer: the library starts no threads.
+    /// Five seconds after it first found tables that are not in the file it flushes; when it found
+    /// none written for five seconds it clears the mark that asks for a check. Call it from a timer:
+    /// the library starts no threads.
     ///
     /// # Errors
-    /// As [`Image::flush`].
+    /// As [`Image::flush`]; what was due stays due.
     pub fn maintain(&self, now: Instant) -> Result<Option<Instant>, ImageError> {
-        let _turn = self.writer.flush_turn.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut seen = self.writer.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.is_clean() && !self.need_check() {
-            *seen = None;
+        let mut turn = self.writer.turn();
+        if self.is_settled() {
+            turn.waiting_since = None;
             return Ok(None);
         }
-        let changes = self.writer.changes.load(Ordering::Acquire);
-        let since = match *seen {
-            Some(seen) if seen.changes == changes => seen.since,
-            _ => now,
-        };
-        *seen = Some(Seen { changes, since });
-        let due = since + MAINTAIN_AFTER;
+        let due = *turn.waiting_since.get_or_insert(now) + MAINTAIN_AFTER;
         if now < due {
             return Ok(Some(due));
         }
-        self.flush_in_turn()?;
-        if self.is_clean() && !self.need_check() {
-            *seen = None;
-            return Ok(None);
-        }
-        let changes = self.writer.changes.load(Ordering::Acquire);
-        *seen = Some(Seen { changes, since: now });
-        Ok(Some(now + MAINTAIN_AFTER))
+        self.flush_in_turn(&mut turn)?;
+        turn.waiting_since = (!self.is_settled()).then_some(now);
+        Ok(turn.waiting_since.map(|since| since + MAINTAIN_AFTER))
     }
 
     /// Writes everything home, clears NEED_CHECK, cuts the file to its used length and flushes.
     pub(crate) fn settle(&self) -> Result<(), ImageError> {
-        let _turn = self.writer.flush_turn.lock().unwrap_or_else(PoisonError::into_inner);
-        self.flush_in_turn()?;
-        self.clear_need_check()?;
+        self.flush_in_turn(&mut self.writer.turn())?;
+        self.set_need_check(false)?;
         let len = self.writer.alloc.trimmed_len();
         if self.writer.alloc.grew_past(len) {
             let cut = self.view.tables.storage.set_len(len);
@@ -93,17 +80,16 @@ impl Image {
     }
 
     /// A flush by the holder of the turn: no other thread writes tables or the header meanwhile.
-    pub(crate) fn flush_in_turn(&self) -> Result<(), ImageError> {
+    pub(crate) fn flush_in_turn(&self, turn: &mut Turn) -> Result<(), ImageError> {
         self.check_writable()?;
         let batch = self.take_batch();
         if batch.slices.is_empty() && batch.l1.is_empty() {
-            self.sync()?;
-            // Nothing is pending and all that was written home is durable.
-            return self.clear_need_check();
+            // Step "unmark": whatever was written home is durable, or writing would have stopped.
+            self.set_need_check(false)?;
+            return self.sync();
         }
-        self.writer.changes.fetch_add(1, Ordering::AcqRel);
-        let result = self.write_batch(&batch);
-        match result {
+        turn.waiting_since = None;
+        match self.write_batch(&batch) {
             Ok(()) => {
                 self.view.tables.cache.written(&batch.slices);
                 self.sync()
@@ -132,14 +118,12 @@ impl Image {
     fn write_batch(&self, batch: &Batch) -> Result<(), ImageError> {
         // Step "mark": NEED_CHECK is durable before a table changes. With a backing file the data
         // flush already orders data, file length and link, so no mark is needed.
-        let mark = self.view.backing().is_none() && !self.need_check();
-        if mark {
-            self.set_need_check(true)?;
-        }
+        let header_written =
+            self.set_need_check(self.view.backing().is_none() || self.need_check())?;
         // Step "data first": data and file length are durable before an entry that names them.
         let data_first =
             self.view.backing().is_some() || batch.slices.iter().any(|slice| slice.copy.data_first);
-        if mark || data_first {
+        if header_written || data_first {
             self.sync()?;
         }
         // Step "link".
@@ -164,23 +148,31 @@ impl Image {
         })
     }
 
-    fn is_clean(&self) -> bool {
-        self.view.tables.cache.is_clean() && self.writer.pending_l1().is_empty()
+    /// Whether the file has all that it will have until the next write.
+    fn is_settled(&self) -> bool {
+        let sector = self.view.sector();
+        let is_marked = sector.header().features().contains(Features::NEED_CHECK);
+        let is_header_settled = !is_marked && !sector.is_in_doubt();
+        drop(sector);
+        let tables = &self.view.tables;
+        is_header_settled && tables.cache.is_clean() && self.writer.pending_l1().is_empty()
     }
 
     fn need_check(&self) -> bool {
         self.view.sector().header().features().contains(Features::NEED_CHECK)
     }
 
+    /// Writes the header if the mark changes, or if the file may hold another header since a write
+    /// of it failed; whether it did.
     // spec: QED-CONS-03
-    fn clear_need_check(&self) -> Result<(), ImageError> {
-        if self.need_check() { self.set_need_check(false) } else { Ok(()) }
-    }
-
-    fn set_need_check(&self, on: bool) -> Result<(), ImageError> {
+    fn set_need_check(&self, on: bool) -> Result<bool, ImageError> {
+        let mut sector = self.view.sector();
+        let is_on = sector.header().features().contains(Features::NEED_CHECK);
+        if is_on == on && !sector.is_in_doubt() {
+            return Ok(false);
+        }
         let storage = &*self.view.tables.storage;
-        self.view
-            .sector()
-            .write_fields(storage, |fields| fields.features.set(Features::NEED_CHECK, on))
+        sector.write_fields(storage, |fields| fields.features.set(Features::NEED_CHECK, on))?;
+        Ok(true)
     }
 }

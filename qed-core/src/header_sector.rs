@@ -38,6 +38,8 @@ pub(crate) fn check_size(image_size: u64) -> Result<(), HeaderError> {
 pub(crate) struct HeaderSector {
     bytes: [u8; SECTOR_LEN_BYTES],
     header: Header,
+    /// The last write of the sector failed, so the file may hold what it would have written.
+    in_doubt: bool,
 }
 
 impl HeaderSector {
@@ -50,11 +52,16 @@ impl HeaderSector {
             .map_err(ImageError::io(IoAction::ReadHeader, HostOffset::new(0)))?;
         let header = Header::parse(&bytes[..there], file_len, SUPPORTED)?;
         check_size(header.image_size())?;
-        Ok(Self { bytes, header })
+        Ok(Self { bytes, header, in_doubt: false })
     }
 
     pub(crate) fn header(&self) -> &Header {
         &self.header
+    }
+
+    /// Whether the file may hold another header than this one; writing any settles it.
+    pub(crate) fn is_in_doubt(&self) -> bool {
+        self.in_doubt
     }
 
     /// Replaces the header in the file by one with other fields; durable after a flush.
@@ -81,11 +88,11 @@ impl HeaderSector {
     ) -> Result<(), ImageError> {
         let mut bytes = self.bytes;
         bytes[..HEADER_LEN_BYTES].copy_from_slice(&header.encode());
+        self.in_doubt = true;
         storage
             .write_at(&bytes, 0)
             .map_err(ImageError::io(IoAction::WriteHeader, HostOffset::new(0)))?;
-        self.bytes = bytes;
-        self.header = header;
+        *self = Self { bytes, header, in_doubt: false };
         Ok(())
     }
 

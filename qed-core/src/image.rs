@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Deref;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use qed_io::{ImageLock, Storage};
@@ -10,7 +10,7 @@ use qed_spec::{AutoclearFeatures, Features, HostOffset};
 
 use crate::alloc::Allocator;
 use crate::error::{ImageError, IoAction, OpenError};
-use crate::flush::Seen;
+use crate::flush::Turn;
 use crate::header_sector::HeaderSector;
 use crate::in_flight::InFlight;
 use crate::map::Vetting;
@@ -35,16 +35,17 @@ pub(crate) struct Writer {
     /// L1 slots that are not in the file yet, and their values. Held while a table is allocated.
     pending_l1: Mutex<BTreeMap<u64, u64>>,
     /// Held by whoever writes tables or the header.
-    pub(crate) flush_turn: Mutex<()>,
-    pub(crate) seen: Mutex<Option<Seen>>,
-    /// Counts the batches of metadata written, so that `maintain` sees whether the image rests.
-    pub(crate) changes: AtomicU64,
+    turn: Mutex<Turn>,
     /// A flush failed: no more writes.
     pub(crate) stopped: AtomicBool,
     closed: bool,
 }
 
 impl Writer {
+    pub(crate) fn turn(&self) -> MutexGuard<'_, Turn> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(crate) fn pending_l1(&self) -> MutexGuard<'_, BTreeMap<u64, u64>> {
         self.pending_l1.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -84,9 +85,7 @@ impl Image {
                 alloc,
                 in_flight: InFlight::default(),
                 pending_l1: Mutex::default(),
-                flush_turn: Mutex::default(),
-                seen: Mutex::default(),
-                changes: AtomicU64::new(0),
+                turn: Mutex::default(),
                 stopped: AtomicBool::new(false),
                 closed: false,
             },

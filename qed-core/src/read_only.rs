@@ -233,21 +233,18 @@ impl BackingFile for ReadOnlyImage {
         let extent =
             self.map(GuestOffset::new(offset), max_len).map_err(|error| at(offset, error))?;
         let of_this_image = |kind| GuestExtent { len: extent.len, depth: 0, kind };
-        Ok(match (extent.kind, &self.backing) {
+        let backing = self.backing.as_ref().filter(|backing| offset < backing.len());
+        Ok(match (extent.kind, backing) {
             (ExtentKind::Data(host), _) => {
                 of_this_image(GuestExtentKind::Data { host_offset: host.get() })
             }
             (ExtentKind::Zero, _) => of_this_image(GuestExtentKind::Zero),
-            (ExtentKind::Unallocated, None) => of_this_image(GuestExtentKind::Unallocated),
             (ExtentKind::Unallocated, Some(backing)) => {
-                if offset < backing.len() {
-                    let below = backing.extent_at(offset, extent.len)?;
-                    GuestExtent { depth: below.depth.saturating_add(1), ..below }
-                } else {
-                    // The backing file is shorter and decides that there are zeros past its end.
-                    GuestExtent { len: extent.len, depth: 1, kind: GuestExtentKind::Zero }
-                }
+                let below = backing.extent_at(offset, extent.len)?;
+                GuestExtent { depth: below.depth.saturating_add(1), ..below }
             }
+            // No backing file, or the end of a shorter one is behind.
+            (ExtentKind::Unallocated, None) => of_this_image(GuestExtentKind::Unallocated),
         })
     }
 }

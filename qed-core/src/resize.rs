@@ -2,12 +2,12 @@
 //!
 //! Step names are those of docs/write-ordering.md.
 
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 use qed_spec::{GuestOffset, HostOffset, L1Entry, L1Index, L2Entry};
 
 use crate::error::{ImageError, IoAction, ResizeError};
+use crate::flush::Turn;
 use crate::header_sector::check_size;
 use crate::image::Image;
 use crate::map::ExtentKind;
@@ -36,7 +36,7 @@ impl Image {
     // spec: QED-SIZE-01, QED-SIZE-02
     pub fn resize(&self, new_size: u64, shrink: Shrink) -> Result<(), ResizeError> {
         let _drained = self.view.drain.drain();
-        let _turn = self.writer.flush_turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let turn = &mut *self.writer.turn();
         let old_size = self.view.image_size();
         if new_size < old_size && shrink == Shrink::Refuse {
             return Err(ResizeError::WouldShrink { from: old_size, to: new_size });
@@ -46,16 +46,16 @@ impl Image {
         let mut fields = *self.view.header().fields();
         fields.image_size = new_size;
         self.view.header().with_fields(fields, file_len)?;
-        self.flush_in_turn()?;
+        self.flush_in_turn(turn)?;
         if new_size >= old_size {
-            self.grow(old_size, new_size)?;
+            self.grow(turn, old_size, new_size)?;
         } else {
-            self.shrink(old_size, new_size)?;
+            self.shrink(turn, old_size, new_size)?;
         }
         Ok(())
     }
 
-    fn grow(&self, old_size: u64, new_size: u64) -> Result<(), ImageError> {
+    fn grow(&self, turn: &mut Turn, old_size: u64, new_size: u64) -> Result<(), ImageError> {
         let tables = &self.view.tables;
         // What an interrupted grow or a foreign writer left past the end must not show up.
         let slots = tables.geometry.l1_entries_for(new_size);
@@ -63,31 +63,31 @@ impl Image {
             self.unlink(l1);
         }
         let table_end = old_size.next_multiple_of(tables.geometry.l2_coverage_bytes());
-        self.unmap(old_size, table_end.min(new_size))?;
+        self.unmap(turn, old_size, table_end.min(new_size))?;
         // Step "zero tail".
         let cluster = tables.geometry.cluster_size_bytes();
         let cluster_end = old_size.next_multiple_of(cluster);
-        self.zero(old_size, cluster_end.min(new_size), new_size)?;
+        self.zero(turn, old_size, cluster_end.min(new_size), new_size)?;
         // Step "hide backing".
         let backing_len = self.view.backing().map_or(0, |backing| backing.len());
-        self.zero(cluster_end, backing_len.min(new_size), new_size)?;
-        self.flush_in_turn()?;
+        self.zero(turn, cluster_end, backing_len.min(new_size), new_size)?;
+        self.flush_in_turn(turn)?;
         self.commit_size(new_size)
     }
 
-    fn shrink(&self, old_size: u64, new_size: u64) -> Result<(), ImageError> {
+    fn shrink(&self, turn: &mut Turn, old_size: u64, new_size: u64) -> Result<(), ImageError> {
         let tables = &self.view.tables;
         // Step "unmap".
         let coverage = tables.geometry.l2_coverage_bytes();
         let first_gone = tables.geometry.l1_entries_for(new_size);
         let clusters_gone = (first_gone * coverage) >> tables.geometry.cluster_bits();
-        self.unmap(new_size, old_size.min(first_gone * coverage))?;
+        self.unmap(turn, new_size, old_size.min(first_gone * coverage))?;
         tables.cache.forget(&(clusters_gone / SLICE_ENTRIES..u64::MAX));
         for l1 in first_gone..tables.l1.len() {
             self.unlink(L1Index::new(l1));
         }
         self.wipe_cut_off(new_size)?;
-        self.flush_in_turn()?;
+        self.flush_in_turn(turn)?;
         self.commit_size(new_size)?;
         tables.l1.truncate(first_gone);
         tables.tables_unlinked();
@@ -114,7 +114,7 @@ impl Image {
     }
 
     /// Makes every cluster that starts in `from..to` unallocated; the tables stay.
-    fn unmap(&self, from: u64, to: u64) -> Result<(), ImageError> {
+    fn unmap(&self, turn: &mut Turn, from: u64, to: u64) -> Result<(), ImageError> {
         let tables = &self.view.tables;
         let cluster = tables.geometry.cluster_size_bytes();
         let mut at = from.next_multiple_of(cluster);
@@ -132,7 +132,7 @@ impl Image {
                 tables.publish(guest, cleared, false)?;
             }
             if tables.cache.is_crowded() {
-                self.flush_in_turn()?;
+                self.flush_in_turn(turn)?;
             }
             at += count * cluster;
         }
@@ -163,12 +163,12 @@ impl Image {
     }
 
     /// Makes `from..to` read as zeros on a disk of `disk_end` bytes.
-    fn zero(&self, from: u64, to: u64, disk_end: u64) -> Result<(), ImageError> {
+    fn zero(&self, turn: &mut Turn, from: u64, to: u64, disk_end: u64) -> Result<(), ImageError> {
         let mut at = from;
         while at < to {
             at += self.zero_some(GuestOffset::new(at), to - at, disk_end)?;
             if self.view.tables.cache.is_crowded() {
-                self.flush_in_turn()?;
+                self.flush_in_turn(turn)?;
             }
         }
         Ok(())

@@ -1,13 +1,11 @@
 //! Changing what the header says of the backing file, as `rebase -u` does.
 
-use qed_spec::{BackingName, Features, Header};
-use std::sync::PoisonError;
+use qed_spec::{BackingName, Features, HEADER_LEN_BYTES, Header, HostOffset};
 
 use crate::backing::BackingFormat;
 use crate::create::CreateBacking;
 use crate::error::{ImageError, IoAction, SetBackingError};
 use crate::image::Image;
-use qed_spec::{HEADER_LEN_BYTES, HostOffset};
 
 /// Names lie below this offset: what follows is kept for the extension superblocks.
 const NAMES_END: u64 = 8192;
@@ -23,8 +21,8 @@ impl Image {
     /// A bad name, no room beside the old one, or a failed write.
     // spec: QED-BACK-06
     pub fn set_backing(&self, backing: Option<&CreateBacking>) -> Result<(), SetBackingError> {
-        let _turn = self.writer.flush_turn.lock().unwrap_or_else(PoisonError::into_inner);
-        self.flush_in_turn()?;
+        let mut turn = self.writer.turn();
+        self.flush_in_turn(&mut turn)?;
         let storage = &*self.view.tables.storage;
         let file_len = crate::read_only::storage_len(storage)?;
         let mut sector = self.view.sector();

@@ -1,11 +1,13 @@
 //! Every I/O of a workload fails, once and for good: no panic, and nothing acknowledged is lost.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use qed_core::{Image, ImageError, LockPolicy, ReadContext, ReadOnlyImage, RefuseBacking, Shrink};
-use qed_io::{Fault, Faulty, Repeat, RequestKind};
-use qed_io::{MemoryStorage, Storage};
-use qed_spec::GuestOffset;
+use qed_io::{
+    Fault, Faulty, MemoryStorage, Operation, Recorder, Repeat, Request, RequestKind, Storage,
+};
+use qed_spec::{Features, GuestOffset};
 
 use crate::support::{Bytes, Holds, context, new_storage, open, small_geometry};
 
@@ -101,7 +103,7 @@ fn a_failed_table_write_is_tried_again_by_the_next_flush() {
     image.write_at(&[1; 512], GuestOffset::new(0)).unwrap();
     // The first L2 table lies behind the header and the L1 table of two clusters.
     let table = 3 * 4096..5 * 4096;
-    let writes_table = move |request: &qed_io::Request| request.touches(RequestKind::Write, &table);
+    let writes_table = move |request: &Request| request.touches(RequestKind::Write, &table);
     faulty.fail_when(writes_table, Fault::NoSpace, Repeat::Once);
     assert!(matches!(image.flush(), Err(ImageError::Io { .. })));
     image.flush().unwrap();
@@ -110,4 +112,67 @@ fn a_failed_table_write_is_tried_again_by_the_next_flush() {
     let mut sector = [0; 512];
     again.read_at(&mut sector, GuestOffset::new(0)).unwrap();
     assert_eq!(sector, [1; 512]);
+}
+
+/// Lets the header write after the next `passed` ones reach the disk and be reported as failed.
+fn fail_a_header_write(faulty: &Faulty, passed: u32) {
+    let seen = AtomicU32::new(0);
+    let is_the_one = move |request: &Request| {
+        request.touches(RequestKind::Write, &(0..1))
+            && seen.fetch_add(1, Ordering::Relaxed) == passed
+    };
+    faulty.fail_when(is_the_one, Fault::Partial { bytes: 512 }, Repeat::Once);
+}
+
+// spec-test: QED-CONS-02
+#[test]
+fn after_a_failed_unmark_the_mark_is_durable_before_the_next_table_write() {
+    let recorder = Arc::new(Recorder::new(new_storage(small_geometry(), DISK, false)));
+    let faulty = Arc::new(Faulty::new(recorder.clone()));
+    let image = open(faulty.clone(), &RefuseBacking);
+    image.write_at(&[1; 512], GuestOffset::new(0)).unwrap();
+    image.flush().unwrap();
+    fail_a_header_write(&faulty, 0);
+    image.flush().unwrap_err();
+    image.write_at(&[2; 512], GuestOffset::new(4096)).unwrap();
+    image.flush().unwrap();
+    let (mut in_file, mut durable) = (false, false);
+    for record in recorder.records() {
+        match record.operation {
+            Operation::Flush => durable = in_file,
+            Operation::Write { offset: 0, bytes } => {
+                let features = u64::from_le_bytes(bytes[16..24].try_into().unwrap());
+                in_file = features & Features::NEED_CHECK.bits() != 0;
+            }
+            Operation::Write { offset, .. } if (4096..5 * 4096).contains(&offset) => {
+                assert!(in_file && durable, "table write at {offset:#x}");
+            }
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn what_is_flushed_after_a_failed_shrink_lies_inside_the_disk() {
+    for backing in [false, true] {
+        let gate = Holds(backing.then(|| Arc::new(Bytes(vec![9; 4096])) as _));
+        for passed in 0.. {
+            let storage = new_storage(small_geometry(), DISK, backing);
+            let faulty = Arc::new(Faulty::new(storage.clone()));
+            let image = open(faulty.clone(), &gate);
+            image.write_at(&[1; 512], GuestOffset::new(0)).unwrap();
+            image.flush().unwrap();
+            fail_a_header_write(&faulty, passed);
+            if image.resize(DISK / 2, Shrink::Allow).is_ok() {
+                assert_eq!(passed, if backing { 1 } else { 3 }, "header writes of a shrink");
+                break;
+            }
+            assert_eq!(image.image_size(), DISK);
+            image.write_at(&[2; 512], GuestOffset::new(DISK - 512)).unwrap();
+            image.flush().unwrap();
+            let read = ReadContext::new(&gate, LockPolicy::None);
+            let after_a_crash = ReadOnlyImage::open(storage, &read).unwrap();
+            assert_eq!(after_a_crash.image_size(), DISK, "header write {passed}");
+        }
+    }
 }

@@ -65,8 +65,8 @@ fn the_mark_is_durable_before_the_tables_and_one_flush_serves_afterwards() {
             "cluster 6 +512",
             "cluster 3 +4096",
             "flush",
-            "flush",
             "header marked=false size=0x800000",
+            "flush",
         ]
     );
 }
