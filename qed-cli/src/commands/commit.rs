@@ -87,9 +87,7 @@ pub(crate) fn run(args: CommitArgs, context: &Context) -> anyhow::Result<Exit> {
 
 /// Which image of the chain takes the data.
 fn depth_of(base: Option<&OsStr>, disk: &Disk) -> anyhow::Result<usize> {
-    let (Some(top), Some(below)) = (disk.layers.first(), disk.layers.get(1..)) else {
-        bail!("The chain is empty");
-    };
+    let (top, below) = disk.layers.split_first().expect("a chain has a top");
     if below.is_empty() {
         bail!("Image does not have a backing file");
     }
