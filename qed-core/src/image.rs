@@ -143,10 +143,17 @@ impl Image {
         Ok(())
     }
 
-    /// What every write does before it enters: makes room in the cache when too much is dirty.
+    /// What every step of a write begins with: makes room in the cache when too much is dirty.
+    ///
+    /// The caller may hold a request and claims: a flush waits for neither.
     pub(crate) fn begin_write(&self) -> Result<(), ImageError> {
         self.check_writable()?;
-        if self.view.tables.cache.is_crowded() { self.flush() } else { Ok(()) }
+        if !self.view.tables.cache.is_crowded() {
+            return Ok(());
+        }
+        let mut turn = self.writer.turn();
+        // Whoever had the turn may have made the room.
+        if self.view.tables.cache.is_crowded() { self.flush_in_turn(&mut turn) } else { Ok(()) }
     }
 }
 

@@ -107,7 +107,7 @@ impl Tables {
     pub(crate) fn run(&self, at: GuestOffset, len: u64) -> Result<Extent, ImageError> {
         let place = self.place(at);
         let clusters = self.geometry.clusters_for(self.within_cluster(at) + len).get();
-        match self.cached_run(place, clusters)? {
+        match self.look(place, |slice| self.scan(slice, place, clusters))? {
             Some((count, kind)) => {
                 let within = self.within_cluster(at);
                 let run_len = (count << self.geometry.cluster_bits()) - within;
@@ -136,10 +136,7 @@ impl Tables {
         mut wanted: impl FnMut(L2Entry) -> bool,
     ) -> Result<Option<u64>, ImageError> {
         let place = self.place(at);
-        if !self.load(place)? {
-            return Ok(None);
-        }
-        self.with_slice(place, |slice| {
+        self.look(place, |slice| {
             let end = (place.slot + count).min(SLICE_ENTRIES);
             let mut taken = 0;
             for slot in place.slot..end {
@@ -150,7 +147,6 @@ impl Tables {
             }
             Ok(taken)
         })
-        .map(Some)
     }
 
     /// Publishes entries for the clusters from `at`; all lie in one slice whose table exists.
@@ -212,31 +208,19 @@ impl Tables {
         if self.vetted { u64::MAX } else { self.end_at_open }
     }
 
-    fn cached_run(
-        &self,
-        place: Place,
-        clusters: u64,
-    ) -> Result<Option<(u64, ExtentKind)>, ImageError> {
-        if let Some(run) = self.cache.look(place.slice, |slice| self.scan(slice, place, clusters)) {
-            return run.map(Some);
-        }
-        if !self.load(place)? {
-            return Ok(None);
-        }
-        self.with_slice(place, |slice| self.scan(slice, place, clusters)).map(Some)
-    }
-
-    /// Looks at a slice whose table exists, loading it as often as it is evicted.
-    fn with_slice<R>(
+    /// Looks at a slice, loading it as often as it is evicted; none if its table does not exist.
+    fn look<R>(
         &self,
         place: Place,
         mut look: impl FnMut(&Slice) -> Result<R, ImageError>,
-    ) -> Result<R, ImageError> {
+    ) -> Result<Option<R>, ImageError> {
         loop {
             if let Some(found) = self.cache.look(place.slice, &mut look) {
-                return found;
+                return found.map(Some);
             }
-            self.load(place)?;
+            if !self.load(place)? {
+                return Ok(None);
+            }
         }
     }
 

@@ -79,7 +79,7 @@ impl<'a> Request<'a> {
     /// If `len` is 0.
     pub fn prepare(&self, at: GuestOffset, len: u64) -> Result<Prepared<'_>, ImageError> {
         assert!(len > 0, "a write has at least one byte");
-        self.image.check_writable()?;
+        self.image.begin_write()?;
         self.image.view.check_range(at, len)?;
         self.image.prepare(at, len)
     }
@@ -88,21 +88,23 @@ impl<'a> Request<'a> {
 impl Image {
     /// As [`Request::prepare`], for a caller that has checked the range and holds a request.
     pub(crate) fn prepare(&self, at: GuestOffset, len: u64) -> Result<Prepared<'_>, ImageError> {
+        loop {
+            let extent = self.view.tables.run(at, len)?;
+            if let ExtentKind::Data(host) = extent.kind {
+                return Ok(Prepared::InPlace { host, len: extent.len });
+            }
+            if let Some(allocation) = self.allocate(at, len)? {
+                return Ok(Prepared::Allocating(allocation));
+            }
+        }
+    }
+
+    /// Space for the first part of a range; none if another write was faster to give it a place.
+    fn allocate(&self, at: GuestOffset, len: u64) -> Result<Option<Allocation<'_>>, ImageError> {
         let tables = &self.view.tables;
-        let in_place = |extent: Extent| match extent.kind {
-            ExtentKind::Data(host) => Some(Prepared::InPlace { host, len: extent.len }),
-            ExtentKind::Zero | ExtentKind::Unallocated => None,
-        };
-        if let Some(prepared) = in_place(tables.run(at, len)?) {
-            return Ok(prepared);
-        }
         let (mut claim, clusters) = self.claim(at, len);
-        // What was unallocated a moment ago may be another write's by now.
-        if let Some(prepared) = in_place(tables.run(at, len)?) {
-            return Ok(prepared);
-        }
-        let (mut first_was, mut last_was) = (None, L2Entry::Unallocated);
         self.ensure_table(at)?;
+        let (mut first_was, mut last_was) = (None, L2Entry::Unallocated);
         let run = tables.entries(at, clusters, |entry| {
             let wanted = !matches!(entry, L2Entry::Data(_));
             if wanted {
@@ -111,17 +113,18 @@ impl Image {
             }
             wanted
         })?;
-        let run = run.expect("the table was just made sure of");
+        let (Some(run), Some(first_was)) = (run, first_was) else {
+            return Ok(None);
+        };
         claim.shorten(run);
         let space = self.writer.alloc.reserve(&*tables.storage, run)?;
-        let cluster_size = tables.geometry.cluster_size_bytes();
-        let run_len = run * cluster_size - tables.within_cluster(at);
-        Ok(Prepared::Allocating(Allocation {
+        let run_len = run * tables.geometry.cluster_size_bytes() - tables.within_cluster(at);
+        Ok(Some(Allocation {
             image: self,
             claim,
             guest: at.get()..at.get() + run_len.min(len),
             space,
-            first_was: first_was.expect("the first cluster was found not to be data"),
+            first_was,
             last_was,
             committed: false,
         }))

@@ -22,16 +22,15 @@ impl Image {
     /// backing file. Part of the range may then hold the new bytes.
     // spec: QED-RW-02
     pub fn write_at(&self, buf: &[u8], at: GuestOffset) -> Result<(), ImageError> {
-        self.begin_write()?;
-        let request = self.request();
+        let _request = self.request();
         self.view.check_range(at, buf.len() as u64)?;
         let (mut rest, mut at) = (buf, at);
         while !rest.is_empty() {
+            self.begin_write()?;
             let done = self.write_some(rest, at)?;
             at = at.checked_add(done as u64).expect("inside the virtual disk");
             rest = &rest[done..];
         }
-        drop(request);
         Ok(())
     }
 
@@ -79,12 +78,11 @@ impl Image {
         self.view.check_range(at, len)?;
         let (mut at, mut left) = (at, len);
         while left > 0 {
-            // One step holds few clusters, so the room for dirty slices is kept between steps.
-            self.begin_write()?;
-            let request = self.request();
+            // A request a step: a range may be the whole disk, and a resize waits for requests.
+            let _request = self.request();
             self.view.check_range(at, left)?;
+            self.begin_write()?;
             let done = step(at, left, self.view.image_size())?;
-            drop(request);
             at = at.checked_add(done).expect("inside the virtual disk");
             left -= done;
         }

@@ -1,7 +1,9 @@
 //! Plan, perform, commit: the caller does the I/O, abandons it, or maps.
 
+use std::sync::Arc;
+
 use qed_core::{BackingFile, ExtentKind, GuestExtentKind, ImageError, Prepared, RefuseBacking};
-use qed_io::Storage;
+use qed_io::{Operation, Record, Recorder, Storage};
 use qed_spec::GuestOffset;
 
 use crate::support::{Bytes, Holds, new_storage, open, small_geometry};
@@ -37,7 +39,7 @@ fn an_abandoned_allocation_is_invisible_and_its_space_is_used_again() {
 #[test]
 fn extents_name_the_layer_that_decides() {
     let storage = new_storage(small_geometry(), DISK, true);
-    let gate = Holds(Some(std::sync::Arc::new(Bytes(vec![7; 8 * CLUSTER as usize]))));
+    let gate = Holds(Some(Arc::new(Bytes(vec![7; 8 * CLUSTER as usize]))));
     let image = open(storage, &gate);
     image.write_at(&[1; 2 * CLUSTER as usize], GuestOffset::new(CLUSTER)).unwrap();
     image.write_zeroes(GuestOffset::new(4 * CLUSTER), CLUSTER).unwrap();
@@ -83,11 +85,34 @@ fn requests_past_the_end_change_nothing() {
 #[test]
 fn a_partial_write_over_a_zero_cluster_is_filled_with_zeros() {
     let storage = new_storage(small_geometry(), DISK, true);
-    let gate = Holds(Some(std::sync::Arc::new(Bytes(vec![7; DISK as usize]))));
+    let gate = Holds(Some(Arc::new(Bytes(vec![7; DISK as usize]))));
     let image = open(storage, &gate);
     image.write_zeroes(GuestOffset::new(0), CLUSTER).unwrap();
     image.write_at(&[1; 512], GuestOffset::new(1024)).unwrap();
     let mut cluster = [9; 4096];
     image.read_at(&mut cluster, GuestOffset::new(0)).unwrap();
     assert!(cluster[..1024] == [0; 1024] && cluster[1536..] == [0; 2560]);
+}
+
+#[test]
+fn allocations_that_dirty_half_the_cache_are_written_home_by_the_next_one() {
+    let size = 512 << 20;
+    let recorder = Arc::new(Recorder::new(new_storage(small_geometry(), size, false)));
+    let image = open(recorder.clone(), &RefuseBacking);
+    let flushes = || {
+        let is_flush = |record: &Record| record.operation == Operation::Flush;
+        recorder.records().iter().filter(|record| is_flush(record)).count()
+    };
+    // The smallest cache has 128 slices; each maps 512 clusters.
+    for slice in 0..64 {
+        let request = image.request();
+        let at = GuestOffset::new(slice * 512 * CLUSTER);
+        let Prepared::Allocating(allocation) = request.prepare(at, 512).unwrap() else {
+            panic!("the cluster is unallocated");
+        };
+        allocation.commit().unwrap();
+        assert_eq!(flushes(), 0, "slice {slice}");
+    }
+    drop(image.request().prepare(GuestOffset::new(size - CLUSTER), 512).unwrap());
+    assert_eq!(flushes(), 2, "the mark, then the tables");
 }
