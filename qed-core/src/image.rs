@@ -113,7 +113,6 @@ impl Image {
     ///     Prepared::InPlace { host, .. } => storage.write_at(&data, host.get())?,
     ///     Prepared::Allocating(allocation) => {
     ///         storage.write_at(&data, allocation.host().get())?;
-    ///         allocation.fill()?;
     ///         allocation.commit()?;
     ///     }
     /// }

@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use qed_spec::{GuestOffset, HostOffset, L1Entry, L2Entry};
+use qed_spec::{GuestOffset, HostCluster, HostOffset, L1Entry, L2Entry};
 
 use crate::alloc::Space;
 use crate::drain::RequestGuard;
@@ -32,14 +32,14 @@ pub enum Prepared<'r> {
         /// Bytes that fit, at least one.
         len: u64,
     },
-    /// The bytes get new clusters: write them, fill what they leave of the clusters, commit.
+    /// The bytes get new clusters: write them, then commit.
     Allocating(Allocation<'r>),
 }
 
 /// New clusters for a range of the guest, claimed by one write and visible to nobody.
 ///
-/// Dropping it gives the clusters back. Other allocating writes to the same guest clusters wait
-/// until it is committed or dropped.
+/// Dropping it gives the clusters back; no I/O of the caller on them may be under way then. Other
+/// allocating writes to the same guest clusters wait until it is committed or dropped.
 #[derive(Debug)]
 pub struct Allocation<'r> {
     image: &'r Image,
@@ -70,6 +70,9 @@ impl<'a> Request<'a> {
 
     /// Finds or allocates a place for the guest bytes `at..at + len`, or for the first part of
     /// them; the caller goes on with the rest.
+    ///
+    /// Waits while another allocation has one of the clusters, so a thread that keeps one
+    /// [`Allocation`] may prepare no second: two such threads could wait for each other.
     ///
     /// # Errors
     /// [`ImageError::OutOfRange`], [`ImageError::WritesStopped`], no space, or a table that cannot
@@ -186,38 +189,37 @@ impl Allocation<'_> {
         start.checked_add(self.head_len()).expect("reserved space lies below 2^63")
     }
 
-    /// Writes what the guest bytes leave of the first and the last cluster: the copy-on-write
-    /// fill from the backing file, or zeros.
-    ///
-    /// # Errors
-    /// Reading the backing file or writing the fill failed.
-    // spec: QED-RW-05
-    pub fn fill(&self) -> Result<(), ImageError> {
-        let head = self.guest.start - self.head_len()..self.guest.start;
-        self.fill_range(head, self.first_was)?;
-        let cluster = self.image.geometry().cluster_size_bytes();
-        let end = self.guest.end.checked_next_multiple_of(cluster).unwrap_or(self.guest.end);
-        self.fill_range(self.guest.end..end, self.last_was)
-    }
-
     /// Publishes the clusters: from now on the guest's reads find what was written.
     ///
-    /// Durable after the next [`Image::flush`].
+    /// The guest bytes have been written at [`Allocation::host`]; what they leave of the first and
+    /// the last cluster is written here: the backing file's bytes, or zeros. Durable after the next
+    /// [`Image::flush`].
     ///
     /// # Errors
-    /// A table that cannot be read; the clusters are then given back.
+    /// Reading the backing file or a table, or writing the rest of the clusters; they are then
+    /// given back.
     pub fn commit(mut self) -> Result<(), ImageError> {
+        self.fill()?;
         let first = self.space.first.get();
         let clusters = first..first + self.space.count;
-        let entries = clusters.map(|number| {
-            qed_spec::HostCluster::new(number).map_or(L2Entry::Unallocated, L2Entry::Data)
-        });
+        let entries = clusters
+            .map(|number| HostCluster::new(number).map_or(L2Entry::Unallocated, L2Entry::Data));
         // Without a backing file the clusters read as zeros before: a crash that keeps the entry
         // and loses the data shows zeros in fresh space, which is what was there. spec: QED-RW-06
         let data_first = self.image.view.backing().is_some() || !self.space.fresh;
         self.image.view.tables.publish(GuestOffset::new(self.guest.start), entries, data_first)?;
         self.committed = true;
         Ok(())
+    }
+
+    /// Writes what the guest bytes leave of the first and the last cluster.
+    // spec: QED-RW-05
+    fn fill(&self) -> Result<(), ImageError> {
+        let head = self.guest.start - self.head_len()..self.guest.start;
+        self.fill_range(head, self.first_was)?;
+        let cluster = self.image.geometry().cluster_size_bytes();
+        let end = self.guest.end.checked_next_multiple_of(cluster).unwrap_or(self.guest.end);
+        self.fill_range(self.guest.end..end, self.last_was)
     }
 
     /// Bytes of the first cluster before the guest bytes.

@@ -99,7 +99,6 @@ impl Image {
             Prepared::Allocating(allocation) => {
                 let len = usize::try_from(allocation.len()).expect("at most the buffer's length");
                 self.write_data(&buf[..len], allocation.host())?;
-                allocation.fill()?;
                 allocation.commit()?;
                 Ok(len)
             }

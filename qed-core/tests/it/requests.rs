@@ -36,6 +36,34 @@ fn an_abandoned_allocation_is_invisible_and_its_space_is_used_again() {
     assert_eq!(storage.len().unwrap(), 6 * CLUSTER, "one data cluster");
 }
 
+// spec-test: QED-RW-05
+#[test]
+fn a_commit_leaves_nothing_of_the_clusters_to_what_was_there_before() {
+    let base = Holds(Some(Arc::new(Bytes(vec![7; DISK as usize]))));
+    for (gate, around) in [(Holds(None), 0), (base, 7)] {
+        let storage = new_storage(small_geometry(), DISK, gate.0.is_some());
+        let image = open(storage.clone(), &gate);
+        let at = GuestOffset::new(CLUSTER + 512);
+        for commits in [false, true] {
+            let request = image.request();
+            let Prepared::Allocating(allocation) = request.prepare(at, 512).unwrap() else {
+                panic!("the cluster is unallocated");
+            };
+            let cluster = allocation.host().get() - 512;
+            if commits {
+                storage.write_at(&[3; 512], cluster + 512).unwrap();
+                allocation.commit().unwrap();
+            } else {
+                storage.write_at(&[0xbb; 4096], cluster).unwrap();
+            }
+        }
+        let mut cluster = [0xee; CLUSTER as usize];
+        image.read_at(&mut cluster, GuestOffset::new(CLUSTER)).unwrap();
+        let expected: Vec<u8> = (0..4096).map(|i| if i / 512 == 1 { 3 } else { around }).collect();
+        assert!(cluster[..] == expected);
+    }
+}
+
 #[test]
 fn extents_name_the_layer_that_decides() {
     let storage = new_storage(small_geometry(), DISK, true);

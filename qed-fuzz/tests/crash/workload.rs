@@ -201,7 +201,6 @@ impl Runner {
                 image.flush().unwrap();
                 self.recorder.write_at(&data, allocation.host().get()).unwrap();
                 image.flush().unwrap();
-                allocation.fill().unwrap();
                 allocation.commit().unwrap();
             }
         }
