@@ -3,8 +3,9 @@
 //! The file length is raised in steps ahead of use, so that every cluster handed out lies inside
 //! the file and reads as zeros without having been written.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use qed_io::{Growth, Storage};
 use qed_spec::{Geometry, HostCluster, HostOffset};
@@ -23,7 +24,7 @@ pub(crate) struct Allocator {
     file_len: AtomicU64,
     growing: Mutex<()>,
     /// Clusters whose allocation failed half-way: they may hold bytes of it.
-    returned: Mutex<Vec<HostCluster>>,
+    returned: Mutex<BTreeSet<HostCluster>>,
     any_returned: AtomicBool,
     can_grow: bool,
 }
@@ -52,17 +53,13 @@ impl Allocator {
         }
     }
 
-    /// Takes `count` consecutive clusters; a single one may be space that was given back.
+    /// Takes up to `count` consecutive clusters: one that was given back, or all of them fresh.
     // spec: QED-RW-04
     pub(crate) fn reserve(&self, storage: &dyn Storage, count: u64) -> Result<Space, ImageError> {
-        if count == 1 && self.any_returned.load(Ordering::Relaxed) {
-            let mut returned = self.returned();
-            if let Some(first) = returned.pop() {
-                self.any_returned.store(!returned.is_empty(), Ordering::Relaxed);
-                drop(returned);
-                let space = Space { first, count, fresh: false };
-                return self.covered(storage, space);
-            }
+        if self.any_returned.load(Ordering::Relaxed)
+            && let Some(first) = self.change_returned(BTreeSet::pop_first)
+        {
+            return self.covered(storage, Space { first, count: 1, fresh: false });
         }
         self.reserve_fresh(storage, count)
     }
@@ -88,31 +85,27 @@ impl Allocator {
 
     /// Gives space back that nothing names; it may have been written.
     pub(crate) fn give_back(&self, space: Space) {
-        let mut returned = self.returned();
-        for number in space.first.get()..space.first.get() + space.count {
-            returned.extend(HostCluster::new(number));
-        }
-        self.any_returned.store(!returned.is_empty(), Ordering::Relaxed);
+        let numbers = space.first.get()..space.first.get() + space.count;
+        self.change_returned(|returned| returned.extend(numbers.filter_map(HostCluster::new)));
     }
 
     /// Bytes of the image: what the file is cut to when it is closed. Nothing is in flight.
     pub(crate) fn trimmed_len(&self) -> u64 {
-        let mut returned = self.returned();
         let mut end = self.end.load(Ordering::Acquire);
-        returned.sort_unstable();
-        while returned.pop_if(|last| last.get() + 1 == end).is_some() {
-            end -= 1;
-        }
+        self.change_returned(|returned| {
+            while returned.last().is_some_and(|last| last.get() + 1 == end) {
+                returned.pop_last();
+                end -= 1;
+            }
+        });
         end << self.geometry.cluster_bits()
     }
 
-    /// Starts again at the end of a file that was cut or measured anew; nothing is in flight.
+    /// Starts again at the end of a file that was cut; nothing is in flight.
     pub(crate) fn restart(&self, file_len: u64) {
         let _growing = self.growing.lock().unwrap_or_else(PoisonError::into_inner);
         let end = self.geometry.clusters_for(file_len).get();
-        let mut returned = self.returned();
-        returned.retain(|cluster| cluster.get() < end);
-        self.any_returned.store(!returned.is_empty(), Ordering::Relaxed);
+        self.change_returned(|returned| returned.retain(|cluster| cluster.get() < end));
         self.end.store(end, Ordering::Release);
         self.file_len.store(file_len, Ordering::Release);
     }
@@ -122,7 +115,7 @@ impl Allocator {
         self.file_len.load(Ordering::Acquire) > len
     }
 
-    /// Makes the file long enough for `space`, or gives the space back.
+    /// Makes the file long enough for `space`, or takes the space back.
     fn covered(&self, storage: &dyn Storage, space: Space) -> Result<Space, ImageError> {
         let needed = (space.first.get() + space.count) << self.geometry.cluster_bits();
         if self.file_len.load(Ordering::Acquire) >= needed {
@@ -143,13 +136,30 @@ impl Allocator {
                 Ok(space)
             }
             Err(error) => {
-                self.give_back(space);
+                self.take_back(space);
                 Err(ImageError::io(IoAction::Resize, HostOffset::new(needed))(error))
             }
         }
     }
 
-    fn returned(&self) -> MutexGuard<'_, Vec<HostCluster>> {
-        self.returned.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Undoes a reservation that the file did not grow for. Unless somebody reserved after it, the
+    /// space is as if it had never been handed out, and tries that fail use up none.
+    fn take_back(&self, space: Space) {
+        let after = space.first.get() + space.count;
+        let undone = space.fresh
+            && self
+                .end
+                .compare_exchange(after, space.first.get(), Ordering::AcqRel, Ordering::Acquire)
+                .is_ok();
+        if !undone {
+            self.give_back(space);
+        }
+    }
+
+    fn change_returned<R>(&self, change: impl FnOnce(&mut BTreeSet<HostCluster>) -> R) -> R {
+        let mut returned = self.returned.lock().unwrap_or_else(PoisonError::into_inner);
+        let result = change(&mut returned);
+        self.any_returned.store(!returned.is_empty(), Ordering::Relaxed);
+        result
     }
 }

@@ -119,16 +119,18 @@ impl Image {
         let (Some(run), Some(first_was)) = (run, first_was) else {
             return Ok(None);
         };
-        claim.shorten(run);
         let space = self.writer.alloc.reserve(&*tables.storage, run)?;
-        let run_len = run * tables.geometry.cluster_size_bytes() - tables.within_cluster(at);
+        claim.shorten(space.count);
+        let run_len =
+            space.count * tables.geometry.cluster_size_bytes() - tables.within_cluster(at);
         Ok(Some(Allocation {
             image: self,
             claim,
             guest: at.get()..at.get() + run_len.min(len),
             space,
             first_was,
-            last_was,
+            // Less than the run is a single cluster.
+            last_was: if space.count == run { last_was } else { first_was },
             committed: false,
         }))
     }

@@ -1,4 +1,5 @@
-//! Every I/O of a workload fails, once and for good: no panic, and nothing acknowledged is lost.
+//! Storage that fails for good, or that fails and did it all the same: no panic, and nothing
+//! acknowledged is lost.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -54,22 +55,20 @@ fn verify(storage: Arc<MemoryStorage>, gate: &Holds, guest: &Guest, case: &str) 
 }
 
 #[test]
-fn each_request_fails_once_and_for_good() {
+fn nothing_acknowledged_is_lost_when_every_request_from_one_on_fails() {
     for gate in [Holds(None), Holds(Some(Arc::new(Bytes(vec![9; DISK as usize - 512]))))] {
-        for fault in [Fault::Io, Fault::NoSpace, Fault::Partial { bytes: 100 }] {
-            for repeat in [Repeat::Once, Repeat::Always] {
-                for number in 0.. {
-                    let storage = new_storage(small_geometry(), DISK, gate.0.is_some());
-                    let faulty = Arc::new(Faulty::new(storage.clone()));
-                    faulty.fail_nth(number, fault, repeat);
-                    let mut guest = Guest::default();
-                    drop(work(faulty.clone(), &gate, &mut guest));
-                    if faulty.failures() == 0 {
-                        assert!(number > 40, "the workload is longer than {number} requests");
-                        break;
-                    }
-                    verify(storage, &gate, &guest, &format!("{number} {fault:?} {repeat:?}"));
+        for fault in [Fault::Io, Fault::Partial { bytes: 100 }] {
+            for number in 0.. {
+                let storage = new_storage(small_geometry(), DISK, gate.0.is_some());
+                let faulty = Arc::new(Faulty::new(storage.clone()));
+                faulty.fail_nth(number, fault, Repeat::Always);
+                let mut guest = Guest::default();
+                drop(work(faulty.clone(), &gate, &mut guest));
+                if faulty.failures() == 0 {
+                    assert!(number > 40, "the workload is longer than {number} requests");
+                    break;
                 }
+                verify(storage, &gate, &guest, &format!("{number} {fault:?}"));
             }
         }
     }
@@ -175,4 +174,38 @@ fn what_is_flushed_after_a_failed_shrink_lies_inside_the_disk() {
             assert_eq!(after_a_crash.image_size(), DISK, "header write {passed}");
         }
     }
+}
+
+/// Bytes of the file when `at..at + len` was written after a hundred tries that failed.
+fn file_len_after_tries(fails: impl Fn(&Request) -> bool + Send + 'static, len: usize) -> u64 {
+    let storage = new_storage(small_geometry(), DISK, false);
+    let faulty = Arc::new(Faulty::new(storage.clone()));
+    let image = open(faulty.clone(), &RefuseBacking);
+    image.write_at(&[1; 512], GuestOffset::new(0)).unwrap();
+    faulty.fail_when(fails, Fault::NoSpace, Repeat::Always);
+    let data = vec![2; len];
+    for _ in 0..100 {
+        image.write_at(&data, GuestOffset::new(0)).unwrap_err();
+    }
+    faulty.heal();
+    image.write_at(&data, GuestOffset::new(0)).unwrap();
+    let mut all = vec![0; len];
+    image.read_at(&mut all, GuestOffset::new(0)).unwrap();
+    assert!(all == data);
+    image.close().unwrap();
+    storage.len().unwrap()
+}
+
+#[test]
+fn tries_that_fail_use_up_no_space() {
+    // Header, L1 (2), L2 (2).
+    let metadata = 5 * 4096;
+    let growing = |request: &Request| request.kind == RequestKind::SetLen;
+    let len = 5 << 20;
+    // A second L2 table.
+    assert_eq!(file_len_after_tries(growing, len), metadata + 2 * 4096 + len as u64);
+    let second_cluster =
+        move |request: &Request| request.touches(RequestKind::Write, &(metadata + 4096..u64::MAX));
+    let len = 64 << 10;
+    assert_eq!(file_len_after_tries(second_cluster, len), metadata + len as u64);
 }
