@@ -147,7 +147,7 @@ fn a_dirty_image_opened_for_reading_takes_dangling_entries_for_unallocated() {
 #[test]
 fn whatever_the_tables_say_no_guest_write_reaches_metadata() {
     let mut random = crate::support::Random(3);
-    for _ in 0..300 {
+    for _ in 0..100 {
         let storage = storage();
         let clusters = storage.len().unwrap() / CLUSTER + 2;
         for _ in 0..200 {

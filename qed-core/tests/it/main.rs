@@ -12,6 +12,7 @@ mod model;
 mod order;
 mod requests;
 mod resize;
+mod retries;
 mod set_backing;
 mod stalled;
 mod support;
