@@ -104,6 +104,14 @@ impl L1Table {
         self.slots.read().unwrap_or_else(PoisonError::into_inner).len() as u64
     }
 
+    /// How many slots from `first` on name no table, at most `most`.
+    pub(crate) fn missing(&self, first: L1Index, most: u64) -> u64 {
+        let slots = self.slots.read().unwrap_or_else(PoisonError::into_inner);
+        let from = usize::try_from(first.get()).unwrap_or(usize::MAX).min(slots.len());
+        let count = slots[from..].iter().take_while(|slot| **slot == 0).count() as u64;
+        count.min(most)
+    }
+
     /// The raw value of a slot; 0 past the last.
     pub(crate) fn value(&self, l1: L1Index) -> u64 {
         let slots = self.slots.read().unwrap_or_else(PoisonError::into_inner);
@@ -117,17 +125,16 @@ impl L1Table {
         *slot.expect("requests lie inside the image size") = entry.encode(self.rules.geometry);
     }
 
-    /// Writes `values` home as the slots from `first`.
+    /// Writes one slot home.
     pub(crate) fn write(
         &self,
         storage: &dyn Storage,
-        first: u64,
-        values: &[u64],
+        slot: u64,
+        value: u64,
     ) -> Result<(), ImageError> {
-        let values: Vec<u64> = values.iter().map(|value| value.to_le()).collect();
-        let at = HostOffset::new(self.rules.l1_offset + first * 8);
+        let at = HostOffset::new(self.rules.l1_offset + slot * 8);
         storage
-            .write_at(values.as_bytes(), at.get())
+            .write_at(&value.to_le_bytes(), at.get())
             .map_err(ImageError::io(IoAction::WriteTable, at))
     }
 

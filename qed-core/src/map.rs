@@ -2,6 +2,7 @@
 //!
 //! Reads tables, never data.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use qed_io::Storage;
@@ -53,6 +54,8 @@ pub(crate) struct Tables {
     /// An entry past the end reads as unallocated: the image was not closed cleanly and is
     /// opened for reading only.
     dangling_reads_unallocated: bool,
+    /// A slot that breaks a rule was met.
+    is_corrupt: AtomicBool,
 }
 
 /// Whether the tables are vetted against each other before use.
@@ -98,6 +101,7 @@ impl Tables {
             tables_at_open: RwLock::new(tables_at_open),
             vetted: vetting == Vetting::All,
             dangling_reads_unallocated,
+            is_corrupt: AtomicBool::new(false),
         })
     }
 
@@ -125,6 +129,19 @@ impl Tables {
                 Ok(Extent { len: left.min(len), kind: ExtentKind::Unallocated })
             }
         }
+    }
+
+    /// Bytes of an unallocated run from `at`, of which `len` are known: it goes on over L2 tables that
+    /// do not exist, as most do not in a disk that claims to be huge. At most `max_len`.
+    pub(crate) fn unallocated_len(&self, at: GuestOffset, len: u64, max_len: u64) -> u64 {
+        let coverage = self.geometry.l2_coverage_bytes();
+        let next = at.get() + len;
+        if len == max_len || !next.is_multiple_of(coverage) {
+            return len;
+        }
+        let most = (max_len - len).div_ceil(coverage);
+        let missing = self.l1.missing(L1Index::new(next / coverage), most);
+        coverage.saturating_mul(missing).saturating_add(len).min(max_len)
     }
 
     /// The entries of up to `count` clusters from the one at `at`, as far as `wanted` takes them;
@@ -169,11 +186,11 @@ impl Tables {
         Ok(())
     }
 
-    /// Tables were unlinked: their space may become data clusters.
-    pub(crate) fn tables_unlinked(&self) {
-        let linked =
-            |offset: &u64| (0..self.l1.len()).any(|l1| self.l1.value(L1Index::new(l1)) == *offset);
-        self.tables_at_open.write().unwrap_or_else(PoisonError::into_inner).retain(linked);
+    /// The file was cut at `end`, past all tables in use: what is put there is no table.
+    pub(crate) fn file_was_cut(&self, end: u64) {
+        let mut tables = self.tables_at_open.write().unwrap_or_else(PoisonError::into_inner);
+        let kept = tables.partition_point(|table| *table < end);
+        tables.truncate(kept);
     }
 
     /// The L1 slot that maps `at`.
@@ -200,8 +217,18 @@ impl Tables {
             {
                 Ok(None)
             }
-            other => other.map_err(Into::into),
+            other => other.map_err(|error| self.corrupt(error)),
         }
+    }
+
+    /// Whether a request met corruption.
+    pub(crate) fn is_corrupt(&self) -> bool {
+        self.is_corrupt.load(Ordering::Relaxed)
+    }
+
+    fn corrupt(&self, error: CorruptTable) -> ImageError {
+        self.is_corrupt.store(true, Ordering::Relaxed);
+        error.into()
     }
 
     fn table_limit(&self) -> u64 {
@@ -245,10 +272,16 @@ impl Tables {
         // A slice of this session names clusters past the end at open, except in the slots that
         // were bad when it was first read.
         let end = if written.is_some() { u64::MAX } else { self.end_at_open };
+        let tables = self.tables_at_open.read().unwrap_or_else(PoisonError::into_inner);
+        let is_in_table = |at: u64| {
+            let after = tables.partition_point(|table| *table <= at);
+            let table = after.checked_sub(1).map(|before| tables[before]);
+            table.is_some_and(|table| at - table < self.geometry.table_size_bytes())
+        };
         // spec: QED-TBL-07, QED-TBL-08
         let is_legal = |at: HostOffset| {
             self.rules.allows(at.get(), self.geometry.cluster_size_bytes(), end)
-                && !self.is_in_table(at.get())
+                && !is_in_table(at.get())
         };
         let bad = written.unwrap_or_default();
         Ok(Slice::decode(&bytes, home, self.geometry, bad, is_legal))
@@ -258,13 +291,6 @@ impl Tables {
     // spec: QED-CONS-05
     fn is_dangling(&self, value: u64, len: u64) -> bool {
         self.dangling_reads_unallocated && value.saturating_add(len) > self.end_at_open
-    }
-
-    fn is_in_table(&self, offset: u64) -> bool {
-        let tables = self.tables_at_open.read().unwrap_or_else(PoisonError::into_inner);
-        let after = tables.partition_point(|table| *table <= offset);
-        let table = after.checked_sub(1).map(|before| tables[before]);
-        table.is_some_and(|table| offset - table < self.geometry.table_size_bytes())
     }
 
     /// The run of up to `clusters` clusters from `place` with one mapping.
@@ -311,7 +337,7 @@ impl Tables {
             Slot::Bad(value) => {
                 let lookup = self.lookup(place);
                 let l2 = L2Index::new(lookup.l2.get() - place.slot + slot);
-                Err(CorruptTable::L2Entry { l1: lookup.l1, l2, value }.into())
+                Err(self.corrupt(CorruptTable::L2Entry { l1: lookup.l1, l2, value }))
             }
         }
     }

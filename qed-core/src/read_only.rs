@@ -230,8 +230,11 @@ impl BackingFile for ReadOnlyImage {
 
     fn extent_at(&self, offset: u64, max_len: u64) -> Result<GuestExtent, BackingError> {
         let max_len = max_len.min(self.image_size().saturating_sub(offset));
-        let extent =
-            self.map(GuestOffset::new(offset), max_len).map_err(|error| at(offset, error))?;
+        let guest = GuestOffset::new(offset);
+        let mut extent = self.map(guest, max_len).map_err(|error| at(offset, error))?;
+        if extent.kind == ExtentKind::Unallocated {
+            extent.len = self.tables.unallocated_len(guest, extent.len, max_len);
+        }
         let of_this_image = |kind| GuestExtent { len: extent.len, depth: 0, kind };
         let backing = self.backing.as_ref().filter(|backing| offset < backing.len());
         Ok(match (extent.kind, backing) {

@@ -144,3 +144,21 @@ fn allocations_that_dirty_half_the_cache_are_written_home_by_the_next_one() {
     drop(image.request().prepare(GuestOffset::new(size - CLUSTER), 512).unwrap());
     assert_eq!(flushes(), 2, "the mark, then the tables");
 }
+
+#[test]
+fn one_extent_covers_all_tables_that_do_not_exist() {
+    let coverage = 1024 * CLUSTER;
+    let storage = new_storage(small_geometry(), 100 * coverage + 512, false);
+    let image = open(storage, &RefuseBacking);
+    image.write_at(&[1; 512], GuestOffset::new(50 * coverage)).unwrap();
+    let extent_len = |at, max_len| {
+        let extent = image.extent_at(at, max_len).unwrap();
+        (extent.kind == GuestExtentKind::Unallocated).then_some(extent.len)
+    };
+    assert_eq!(extent_len(0, u64::MAX), Some(50 * coverage));
+    assert_eq!(extent_len(CLUSTER, 30 * coverage), Some(30 * coverage));
+    assert_eq!(extent_len(49 * coverage + 512, u64::MAX), Some(coverage - 512));
+    assert_eq!(extent_len(50 * coverage, u64::MAX), None);
+    assert_eq!(extent_len(51 * coverage, u64::MAX), Some(49 * coverage + 512));
+    assert_eq!(extent_len(100 * coverage, u64::MAX), Some(512));
+}
