@@ -183,7 +183,7 @@ pub enum ResizeError {
         /// Bytes wanted.
         to: u64,
     },
-    /// Reading or writing failed; the size is the old one unless the header write had completed.
+    /// Reading or writing failed; see [`crate::Image::resize`] for the size that the disk has.
     #[error(transparent)]
     Image(#[from] ImageError),
 }

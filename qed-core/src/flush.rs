@@ -135,7 +135,7 @@ impl Image {
                 .map_err(ImageError::io(IoAction::WriteTable, home))?;
         }
         for (slot, value) in &batch.l1 {
-            self.view.tables.l1.write(storage, *slot, &[*value])?;
+            self.view.tables.l1.write(storage, *slot, *value)?;
         }
         Ok(())
     }
@@ -151,10 +151,10 @@ impl Image {
     /// Whether the file has all that it will have until the next write.
     fn is_settled(&self) -> bool {
         let sector = self.view.sector();
-        let is_marked = sector.header().features().contains(Features::NEED_CHECK);
-        let is_header_settled = !is_marked && !sector.is_in_doubt();
-        drop(sector);
         let tables = &self.view.tables;
+        let is_marked = sector.header().features().contains(Features::NEED_CHECK);
+        let is_header_settled = (!is_marked || tables.is_corrupt()) && !sector.is_in_doubt();
+        drop(sector);
         is_header_settled && tables.cache.is_clean() && self.writer.pending_l1().is_empty()
     }
 
@@ -163,11 +163,12 @@ impl Image {
     }
 
     /// Writes the header if the mark changes, or if the file may hold another header since a write
-    /// of it failed; whether it did.
+    /// of it failed; whether it did. A mark stays once corruption is known.
     // spec: QED-CONS-03
     fn set_need_check(&self, on: bool) -> Result<bool, ImageError> {
         let mut sector = self.view.sector();
         let is_on = sector.header().features().contains(Features::NEED_CHECK);
+        let on = on || (is_on && self.view.tables.is_corrupt());
         if is_on == on && !sector.is_in_doubt() {
             return Ok(false);
         }

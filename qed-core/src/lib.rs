@@ -32,6 +32,7 @@ mod alloc;
 mod backing;
 mod create;
 mod drain;
+mod end_in_use;
 mod error;
 mod flush;
 mod header_sector;

@@ -4,6 +4,7 @@
 
 use std::sync::atomic::Ordering;
 
+use qed_io::Growth;
 use qed_spec::{GuestOffset, HostOffset, L1Entry, L1Index, L2Entry};
 
 use crate::error::{ImageError, IoAction, ResizeError};
@@ -32,7 +33,9 @@ impl Image {
     /// as leaks until a repair. Waits for the requests in flight.
     ///
     /// # Errors
-    /// A size that the tables cannot map, a smaller one that is not allowed, or failed I/O.
+    /// A size that the tables cannot map, a smaller one that is not allowed, or failed I/O. Then
+    /// the disk has its old size unless only cutting the file failed, and what a shrink was to
+    /// delete may be gone; it can be tried again.
     // spec: QED-SIZE-01, QED-SIZE-02
     pub fn resize(&self, new_size: u64, shrink: Shrink) -> Result<(), ResizeError> {
         let _drained = self.view.drain.drain();
@@ -76,8 +79,9 @@ impl Image {
     }
 
     fn shrink(&self, turn: &mut Turn, old_size: u64, new_size: u64) -> Result<(), ImageError> {
-        let tables = &self.view.tables;
+        self.wipe_cut_off(new_size)?;
         // Step "unmap".
+        let tables = &self.view.tables;
         let coverage = tables.geometry.l2_coverage_bytes();
         let first_gone = tables.geometry.l1_entries_for(new_size);
         let clusters_gone = (first_gone * coverage) >> tables.geometry.cluster_bits();
@@ -86,11 +90,9 @@ impl Image {
         for l1 in first_gone..tables.l1.len() {
             self.unlink(L1Index::new(l1));
         }
-        self.wipe_cut_off(new_size)?;
         self.flush_in_turn(turn)?;
         self.commit_size(new_size)?;
         tables.l1.truncate(first_gone);
-        tables.tables_unlinked();
         self.cut_file()
     }
 
@@ -103,12 +105,18 @@ impl Image {
         Ok(())
     }
 
-    /// Step "cut file": gives back what lies past the last cluster in use.
+    /// Step "cut file": gives back what lies past the last cluster in use. A block device keeps
+    /// its length and has no new space to hand out.
     fn cut_file(&self) -> Result<(), ImageError> {
-        let end = self.end_in_use()?;
-        let cut = self.view.tables.storage.set_len(end);
+        let tables = &self.view.tables;
+        if tables.storage.growth() == Growth::Stale {
+            return Ok(());
+        }
+        let end = tables.end_in_use(&self.view.header(), storage_len(&*tables.storage)?)?;
+        let cut = tables.storage.set_len(end);
         cut.map_err(ImageError::io(IoAction::Resize, HostOffset::new(end)))?;
         self.sync()?;
+        tables.file_was_cut(end);
         self.writer.alloc.restart(end);
         Ok(())
     }
@@ -172,28 +180,5 @@ impl Image {
             }
         }
         Ok(())
-    }
-
-    /// End of the last cluster that the header or a table names.
-    fn end_in_use(&self) -> Result<u64, ImageError> {
-        let tables = &self.view.tables;
-        let header = self.view.header();
-        let l1_end = header.fields().l1_table_offset.get() + tables.geometry.table_size_bytes();
-        let mut end = l1_end.max(header.header_area_len_bytes());
-        for l1 in 0..tables.l1.len() {
-            if let Some(table) = tables.table(L1Index::new(l1))? {
-                let table = tables.geometry.host_offset(table).get();
-                end = end.max(table + tables.geometry.table_size_bytes());
-            }
-        }
-        let (mut at, size) = (0, self.view.image_size());
-        while at < size {
-            let extent = tables.run(GuestOffset::new(at), size - at)?;
-            if let ExtentKind::Data(host) = extent.kind {
-                end = end.max(host.get() + extent.len);
-            }
-            at += extent.len;
-        }
-        Ok(end.next_multiple_of(tables.geometry.cluster_size_bytes()))
     }
 }

@@ -94,6 +94,25 @@ fn maintain_flushes_after_five_seconds_and_clears_the_mark_five_later() {
     assert!(!marked(&storage), "cleared");
 }
 
+// spec-test: QED-CONS-03
+#[test]
+fn the_mark_stays_once_corruption_is_met() {
+    let (storage, image) = image();
+    image.write_at(&[1; 8192], GuestOffset::new(0)).unwrap();
+    image.close().unwrap();
+    // Slot 1 of the table behind header and L1 table names the L1 table.
+    set_bits(&storage, 3 * 4096 + 8, 4096);
+    let image = open(storage.clone(), &RefuseBacking);
+    image.write_at(&[2; 512], GuestOffset::new(8192)).unwrap();
+    image.read_at(&mut [0; 512], GuestOffset::new(4096)).unwrap_err();
+    image.flush().unwrap();
+    image.flush().unwrap();
+    assert!(marked(&storage), "flushed");
+    assert_eq!(image.maintain(Instant::now()).unwrap(), None, "nothing is left to do");
+    image.close().unwrap();
+    assert!(marked(&storage), "closed");
+}
+
 #[test]
 fn an_overlay_is_never_marked() {
     let storage = new_storage(small_geometry(), DISK, true);

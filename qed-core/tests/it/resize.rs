@@ -1,7 +1,9 @@
-//! What a resize leaves in the file for other programs.
+//! What a resize leaves in the file, and on which files it works.
 
-use qed_core::{ExtentKind, RefuseBacking, Shrink};
-use qed_io::Storage;
+use std::sync::Arc;
+
+use qed_core::{CreateOptions, ExtentKind, RefuseBacking, Shrink, create};
+use qed_io::{Existing, FileStorage, ImageLock, MemoryStorage, NewFileOptions, Storage};
 use qed_spec::GuestOffset;
 
 use crate::support::{new_storage, open, small_geometry};
@@ -25,4 +27,60 @@ fn a_disk_cut_off_inside_a_cluster_leaves_zeros_behind_its_end() {
         assert!(kept.iter().all(|byte| *byte == 7));
         assert!(wiped.iter().all(|byte| *byte == 0));
     }
+}
+
+#[test]
+fn on_a_block_device_the_disk_shrinks_and_the_device_stays() {
+    let storage = new_storage(small_geometry(), 4 * CLUSTER, false);
+    let image = open(storage.clone(), &RefuseBacking);
+    image.write_at(&[7; 4 * 4096], GuestOffset::new(0)).unwrap();
+    image.close().unwrap();
+    let mut bytes = storage.to_vec();
+    bytes.resize(bytes.len() + 512, 0xee);
+    let device = Arc::new(MemoryStorage::device(bytes));
+    let image = open(device.clone(), &RefuseBacking);
+    image.resize(CLUSTER, Shrink::Allow).unwrap();
+    image.resize(3 * CLUSTER, Shrink::Allow).unwrap();
+    let mut disk = [0xee; 3 * CLUSTER as usize];
+    image.read_at(&mut disk, GuestOffset::new(0)).unwrap();
+    assert!(disk[..4096] == [7; 4096] && disk[4096..] == [0; 8192]);
+    image.close().unwrap();
+}
+
+#[test]
+fn a_corrupt_entry_elsewhere_does_not_keep_the_file_from_being_cut() {
+    let storage = new_storage(small_geometry(), 8 * CLUSTER, false);
+    let image = open(storage.clone(), &RefuseBacking);
+    image.write_at(&[7; 8 * 4096], GuestOffset::new(0)).unwrap();
+    image.close().unwrap();
+    // Slot 1 of the table at cluster 3 names nothing that is a cluster.
+    storage.write_at(&77_u64.to_le_bytes(), 3 * CLUSTER + 8).unwrap();
+    let image = open(storage.clone(), &RefuseBacking);
+    image.resize(3 * CLUSTER, Shrink::Allow).unwrap();
+    assert_eq!(storage.len().unwrap(), (5 + 3) * CLUSTER);
+    image.read_at(&mut [0; 512], GuestOffset::new(CLUSTER)).unwrap_err();
+}
+
+#[test]
+fn shrinking_reads_no_tables_that_are_holes() {
+    const SLOTS: u64 = 32 << 10;
+    const TABLE: u64 = 4 << 16;
+    let folder = tempfile::tempdir().unwrap();
+    let options =
+        NewFileOptions { existing: Existing::Refuse, lock: ImageLock::WRITE, direct: false };
+    let file = FileStorage::create(folder.path().join("huge.qed"), options).unwrap();
+    // 64 TiB, the largest disk of this shape: 32,768 tables, 8 GiB of them, all zeros.
+    let header = create(&file, &CreateOptions::new(SLOTS << 31)).unwrap();
+    let first = file.len().unwrap();
+    let tables: Vec<u8> = (0..SLOTS).flat_map(|n| (first + n * TABLE).to_le_bytes()).collect();
+    file.write_at(&tables, header.fields().l1_table_offset.get()).unwrap();
+    file.set_len(first + SLOTS * TABLE).unwrap();
+    let file = Arc::new(file);
+    let image = open(file.clone(), &RefuseBacking);
+    image.resize((SLOTS / 2) << 31, Shrink::Allow).unwrap();
+    assert_eq!(file.len().unwrap(), first + SLOTS / 2 * TABLE);
+    let last = GuestOffset::new(((SLOTS / 2) << 31) - 512);
+    image.write_at(&[1; 512], last).unwrap();
+    image.close().unwrap();
+    assert_eq!(file.len().unwrap(), first + SLOTS / 2 * TABLE + (1 << 16));
 }

@@ -1,0 +1,66 @@
+//! Where the part of the image file that is in use ends, asked of the tables in the file.
+//!
+//! Holes in tables are not read: a sparse file costs what it holds, not what it claims.
+
+use std::ops::Range;
+
+use qed_io::RunKind;
+use qed_spec::{Header, HostOffset, L1Index};
+
+use crate::error::{ImageError, IoAction};
+use crate::map::Tables;
+use crate::slice::SLICE_LEN_BYTES;
+
+const PIECE: u64 = SLICE_LEN_BYTES as u64;
+
+impl Tables {
+    /// End of the last cluster that the header or a table names in a file of `file_len` bytes that
+    /// has all entries.
+    ///
+    /// An entry that breaks a rule counts as if it did not: what it may have meant is kept.
+    pub(crate) fn end_in_use(&self, header: &Header, file_len: u64) -> Result<u64, ImageError> {
+        let table_size = self.geometry.table_size_bytes();
+        let l1_end = header.fields().l1_table_offset.get() + table_size;
+        let mut end = l1_end.max(header.header_area_len_bytes());
+        for l1 in 0..self.l1.len() {
+            if let Some(table) = self.table(L1Index::new(l1))? {
+                let start = self.geometry.host_offset(table).get();
+                let table = start..start + table_size;
+                end = end.max(table.end).max(self.end_named_in(table, file_len)?);
+            }
+        }
+        Ok(end.next_multiple_of(self.geometry.cluster_size_bytes()))
+    }
+
+    fn end_named_in(&self, table: Range<u64>, file_len: u64) -> Result<u64, ImageError> {
+        let (mut at, mut end) = (table.start, 0);
+        while at < table.end {
+            let run = self.storage.run_at(at);
+            let run = run.map_err(ImageError::io(IoAction::ReadTable, HostOffset::new(at)))?;
+            if run.kind == RunKind::Hole && run.len >= PIECE {
+                at = at.saturating_add(run.len - run.len % PIECE);
+                continue;
+            }
+            let data_end = at.saturating_add(run.len.max(PIECE)).min(table.end);
+            while at < data_end {
+                end = end.max(self.end_named_at(HostOffset::new(at), file_len)?);
+                at += PIECE;
+            }
+        }
+        Ok(end)
+    }
+
+    /// End of the last cluster that the entries of one piece name; 0 if they name none.
+    fn end_named_at(&self, at: HostOffset, file_len: u64) -> Result<u64, ImageError> {
+        let mut bytes = [0; SLICE_LEN_BYTES];
+        let read = self.storage.read_at(&mut bytes, at.get());
+        read.map_err(ImageError::io(IoAction::ReadTable, at))?;
+        let ends = bytes.chunks_exact(8).filter_map(|value| {
+            let value = u64::from_le_bytes(value.try_into().expect("chunks of eight"));
+            // 0 and 1 name no cluster, and the first cluster is the header's.
+            let end = value.checked_add(self.geometry.cluster_size_bytes())?;
+            (value > 1 && end <= file_len).then_some(end)
+        });
+        Ok(ends.max().unwrap_or(0))
+    }
+}
