@@ -12,7 +12,7 @@ use qed_spec::{
 };
 
 use super::areas::{Area, AreaKind};
-use super::runs::{Entries, PIECE_LEN};
+use super::runs::{Entries, PIECE_LEN, Piece};
 
 /// The areas of one file.
 #[derive(Debug)]
@@ -79,7 +79,8 @@ impl Layout {
         self.claim(l1_offset, table_len, AreaKind::L1Table);
         let mut tables = Vec::new();
         let mut l1_entries = Entries::of(storage, l1_offset, geometry);
-        while let Some((first, values)) = l1_entries.next_piece()? {
+        while let Some(piece) = l1_entries.next_piece()? {
+            let Piece::Values { first, values } = piece else { continue };
             for (i, value) in (first..).zip(values) {
                 if let Ok(L1Entry::Table(table)) = L1Entry::decode(value, geometry) {
                     let at = geometry.host_offset(table).get();
@@ -146,7 +147,8 @@ impl Layout {
     ) -> anyhow::Result<()> {
         let cluster = geometry.cluster_size_bytes();
         let mut entries = Entries::of(storage, table, geometry);
-        while let Some((_, values)) = entries.next_piece()? {
+        while let Some(piece) = entries.next_piece()? {
+            let Piece::Values { values, .. } = piece else { continue };
             for value in values {
                 let Ok(L2Entry::Data(host)) = L2Entry::decode(value, geometry) else { continue };
                 let start = geometry.host_offset(host).get();

@@ -65,8 +65,13 @@ pub(super) fn for_each(
     let Some(geometry) = layout.geometry else { return Ok(()) };
     let mut last: Option<Run> = None;
     let mut entries = Entries::of(storage, area.start, geometry);
-    while let Some((first, values)) = entries.next_piece()? {
-        for (index, value) in (first..).zip(values) {
+    while let Some(piece) = entries.next_piece()? {
+        let (first, values, count) = match &piece {
+            // All of a hole is one entry, as often as it is there.
+            Piece::Hole { first, count } => (*first, &[0][..], *count),
+            Piece::Values { first, values } => (*first, &values[..], 1),
+        };
+        for (index, &value) in (first..).zip(values) {
             let meaning = if is_l1 {
                 l1_meaning(value, geometry, layout.file_len)
             } else {
@@ -75,7 +80,7 @@ pub(super) fn for_each(
             if let Some(run) = &mut last
                 && run.goes_on_with(meaning, value)
             {
-                run.count += 1;
+                run.count += count;
                 continue;
             }
             if let Some(run) = last.take() {
@@ -86,7 +91,7 @@ pub(super) fn for_each(
                 Meaning::Table => geometry.table_size_bytes(),
                 _ => 0,
             };
-            last = Some(Run { first: index, count: 1, meaning, value, step });
+            last = Some(Run { first: index, count, meaning, value, step });
         }
     }
     last.map_or(Ok(()), show)?;
@@ -129,28 +134,39 @@ pub(super) struct Entries<'a> {
     len: u64,
 }
 
+/// Entries that follow each other.
+pub(super) enum Piece {
+    /// This many from the first are 0: nothing is stored there, so nothing is read, however large
+    /// the table claims to be.
+    Hole { first: u64, count: u64 },
+    /// The values from the first on.
+    Values { first: u64, values: Vec<u64> },
+}
+
 impl<'a> Entries<'a> {
     /// The table at byte `table`, which lies inside the file.
     pub(super) fn of(storage: &'a dyn Storage, table: u64, geometry: Geometry) -> Self {
         Self { storage, table, at: 0, len: geometry.table_size_bytes() }
     }
 
-    /// The next values and the index of the first of them.
-    pub(super) fn next_piece(&mut self) -> io::Result<Option<(u64, Vec<u64>)>> {
+    /// The next piece; none at the end of the table.
+    pub(super) fn next_piece(&mut self) -> io::Result<Option<Piece>> {
         if self.at >= self.len {
             return Ok(None);
         }
-        let (first, len) = (self.at / 8, PIECE_LEN.min(self.len - self.at));
-        let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
-        let at = self.table + self.at;
+        let (first, at, left) = (self.at / 8, self.table + self.at, self.len - self.at);
         let run = self.storage.run_at(at)?;
-        if run.kind == RunKind::Data || run.len < len {
-            self.storage.read_at(&mut bytes, at)?;
+        let hole = run.len.min(left) / PIECE_LEN * PIECE_LEN;
+        if run.kind == RunKind::Hole && hole > 0 {
+            self.at += hole;
+            return Ok(Some(Piece::Hole { first, count: hole / 8 }));
         }
-        self.at += len;
+        let mut bytes = vec![0; usize::try_from(PIECE_LEN.min(left)).unwrap_or(0)];
+        self.storage.read_at(&mut bytes, at)?;
+        self.at += bytes.len() as u64;
         let values = bytes
             .chunks_exact(8)
             .map(|value| u64::from_le_bytes(value.try_into().expect("chunks of eight bytes")));
-        Ok(Some((first, values.collect())))
+        Ok(Some(Piece::Values { first, values: values.collect() }))
     }
 }

@@ -52,7 +52,8 @@ pub(super) struct Mapped {
     pub(super) kind: GuestExtentKind,
 }
 
-/// Asked for at once: bounds the time until the first line.
+/// Asked for at once: bounds the time until the first line. More and more while there is nothing,
+/// since a disk may claim 2^63 bytes of it.
 const STEP: u64 = 16 << 30;
 
 /// Calls `show` for each extent in `range`.
@@ -62,9 +63,12 @@ pub(super) fn for_each_extent(
     mut show: impl FnMut(&Mapped) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let mut last: Option<Mapped> = None;
-    let mut at = range.start;
+    let (mut at, mut step) = (range.start, STEP);
     while at < range.end {
-        let next = next_extent(mapping, at, range.end - at)?;
+        let next = next_extent(mapping, at, step.min(range.end - at))?;
+        let is_data =
+            matches!(next.kind, GuestExtentKind::Data { .. } | GuestExtentKind::Compressed);
+        step = if is_data || next.len < step { STEP } else { step.saturating_mul(2) };
         at += next.len;
         if let Some(open) = &mut last
             && open.goes_on_with(&next)
@@ -80,7 +84,7 @@ pub(super) fn for_each_extent(
 }
 
 fn next_extent(mapping: &Mapping, at: u64, max_len: u64) -> anyhow::Result<Mapped> {
-    let extent = mapping.disk.extent_at(at, max_len.min(STEP))?;
+    let extent = mapping.disk.extent_at(at, max_len)?;
     let mut mapped = Mapped {
         start: at,
         len: extent.len,
