@@ -15,4 +15,5 @@ mod resize;
 mod retries;
 mod set_backing;
 mod stalled;
+mod stress;
 mod support;
