@@ -60,7 +60,9 @@ pub(crate) fn unsupported(what: impl fmt::Display) -> anyhow::Error {
 /// The text of an error and its sources, joined by colons, as one line of `qemu-img` has it.
 pub(crate) fn error_text(error: &anyhow::Error) -> String {
     let parts: Vec<String> = error.chain().map(part_text).collect();
-    parts.join(": ")
+    // Some texts have two lines.
+    let lines: Vec<String> = parts.join(": ").lines().map(tame).collect();
+    lines.join("\n")
 }
 
 fn part_text(error: &(dyn Error + 'static)) -> String {
@@ -76,16 +78,31 @@ pub(crate) fn io_error_text(error: &io::Error) -> String {
     }
 }
 
-/// A file name inside an error text: bytes that are not UTF-8 show as `\xNN`.
+/// A file name inside an error text: bytes that are not UTF-8, and what a terminal would take for a
+/// command, show as `\xNN`.
 pub(crate) fn shown(name: impl AsRef<OsStr>) -> String {
     let mut text = String::new();
     for chunk in name.as_ref().as_bytes().utf8_chunks() {
-        text.push_str(chunk.valid());
+        text.push_str(&tame(chunk.valid()));
         for byte in chunk.invalid() {
             text.push_str(&format!("\\x{byte:02x}"));
         }
     }
     text
+}
+
+/// A name from an image as a line for people: as [`shown`], but bytes that are not UTF-8 are kept.
+pub(crate) fn printed(name: &[u8]) -> Vec<u8> {
+    let chunks = name.utf8_chunks();
+    chunks.flat_map(|chunk| [tame(chunk.valid()).as_bytes(), chunk.invalid()].concat()).collect()
+}
+
+/// The text without control characters: an image may hold any, and whoever asks what it is must
+/// not have the terminal obey it.
+fn tame(text: &str) -> String {
+    let escaped = |char: char| format!("\\x{:02x}", u32::from(char));
+    let tamed = |char: char| if char.is_control() { escaped(char) } else { char.to_string() };
+    text.chars().map(tamed).collect()
 }
 
 #[cfg(test)]
@@ -102,5 +119,12 @@ mod tests {
     #[test]
     fn names_that_are_not_utf8_are_escaped() {
         assert_eq!(shown(OsStr::from_bytes(b"a\xff\xc3\xa9")), "a\\xff\u{e9}");
+    }
+
+    #[test]
+    fn control_characters_do_not_reach_the_terminal() {
+        let name = b"a\x1b[2J\nb\xc2\x9b\xff";
+        assert_eq!(shown(OsStr::from_bytes(name)), "a\\x1b[2J\\x0ab\\x9b\\xff");
+        assert_eq!(printed(name), b"a\\x1b[2J\\x0ab\\x9b\xff");
     }
 }

@@ -13,7 +13,7 @@ use qed_core::GuestExtentKind;
 use crate::app::Context;
 use crate::args::{Format, OutputFormat, Refused, number_in, one_name};
 use crate::chain::ChainArgs;
-use crate::failure::Exit;
+use crate::failure::{Exit, printed};
 use crate::open::{OpenHow, could_not_open, open_image};
 use extents::{Mapped, Mapping, for_each_extent};
 
@@ -97,7 +97,7 @@ fn human(mapping: &Mapping, range: Range<u64>, context: &Context) -> anyhow::Res
                 let [start, len, host] = columns;
                 let mut out = context.console.lock();
                 write!(out, "{start:<16}{len:<16}{host:<16}")?;
-                out.write_all(file_of(mapping, extent.depth).as_bytes())?;
+                out.write_all(&printed(file_of(mapping, extent.depth).as_bytes()))?;
                 out.write_all(b"\n")?;
             }
             GuestExtentKind::Zero | GuestExtentKind::Unallocated => {}

@@ -5,6 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use qed_convert::{Qcow2Compression, Qcow2SnapshotInfo};
 
 use super::report::{ImageReport, Qcow2Report, Specific};
+use crate::failure::printed;
 use crate::output::human_size;
 
 /// The reports of a chain, with an empty line between images.
@@ -55,8 +56,9 @@ fn image_text(report: &ImageReport) -> Vec<u8> {
 struct Text(Vec<u8>);
 
 impl Text {
+    /// One line; whatever names an image has in it, they stay in the line.
     fn line(&mut self, parts: &[&[u8]]) {
-        self.0.extend(parts.concat());
+        self.0.extend(printed(&parts.concat()));
         self.0.push(b'\n');
     }
 
@@ -90,7 +92,8 @@ impl Text {
         }
         self.line(&[b"    bitmaps:"]);
         for (i, bitmap) in report.bitmaps.iter().enumerate() {
-            self.line(&[format!("        [{i}]:\n            flags:").as_bytes()]);
+            self.line(&[format!("        [{i}]:").as_bytes()]);
+            self.line(&[b"            flags:"]);
             let flags = [("in-use", bitmap.in_use), ("auto", bitmap.auto)];
             for (j, (flag, _)) in flags.iter().filter(|(_, set)| *set).enumerate() {
                 self.line(&[format!("                [{j}]: {flag}").as_bytes()]);
