@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use qed_core::{CreateOptions, ExtentKind, RefuseBacking, Shrink, create};
 use qed_io::{Existing, FileStorage, ImageLock, MemoryStorage, NewFileOptions, Storage};
-use qed_spec::GuestOffset;
+use qed_spec::{Geometry, GuestOffset};
 
 use crate::support::{new_storage, open, small_geometry};
 
@@ -83,4 +83,31 @@ fn shrinking_reads_no_tables_that_are_holes() {
     image.write_at(&[1; 512], last).unwrap();
     image.close().unwrap();
     assert_eq!(file.len().unwrap(), first + SLOTS / 2 * TABLE + (1 << 16));
+}
+
+#[test]
+fn the_largest_disks_are_written_zeroed_and_resized_at_their_ends() {
+    let largest = (1 << 63) - 512;
+    for (cluster, size) in [(64 << 20, largest), (1 << 20, 1 << 62)] {
+        let folder = tempfile::tempdir().unwrap();
+        let options =
+            NewFileOptions { existing: Existing::Refuse, lock: ImageLock::WRITE, direct: false };
+        let file = FileStorage::create(folder.path().join("large.qed"), options).unwrap();
+        let geometry = Geometry::new(cluster, 16).unwrap();
+        create(&file, &CreateOptions { geometry, image_size: size, backing: None }).unwrap();
+        let image = open(Arc::new(file), &RefuseBacking);
+        let at_the_end = |size| GuestOffset::new(size - 512);
+        image.write_at(&[1; 512], at_the_end(size)).unwrap();
+        image.resize(size - 512, Shrink::Allow).unwrap();
+        image.write_zeroes(at_the_end(size - 512), 512).unwrap();
+        image.resize(512, Shrink::Allow).unwrap();
+        image.resize(size, Shrink::Refuse).unwrap();
+        image.resize(largest + 512, Shrink::Refuse).unwrap_err();
+        image.resize(!511, Shrink::Refuse).unwrap_err();
+        image.write_at(&[1; 512], at_the_end(size)).unwrap();
+        let mut sector = [0xee; 512];
+        image.read_at(&mut sector, at_the_end(size - 512)).unwrap();
+        assert_eq!(sector, [0; 512]);
+        image.close().unwrap();
+    }
 }

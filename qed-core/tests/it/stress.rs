@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use qed_core::{ExtentKind, Image, Prepared, ReadOnlyImage, Shrink};
-use qed_spec::{Geometry, GuestOffset};
+use qed_io::{Operation, Record, Recorder};
+use qed_spec::{Features, Geometry, GuestOffset};
 
 use crate::support::{Bytes, Holds, Random, new_storage, open};
 
@@ -99,12 +100,40 @@ fn assert_nothing_is_shared(image: &Image) {
     assert!(used.len() > 1000);
 }
 
+/// Every write of a table comes after a flush that covered the mark in the header, and no unmark
+/// after that. Of this file's writes those of 8 and of 4096 bytes are tables.
+fn assert_marked_before_tables(records: &[Record]) {
+    let (mut marked, mut durable) = (None, None);
+    let mut tables = 0;
+    for record in records {
+        let done = record.completion.unwrap().order;
+        match &record.operation {
+            Operation::Write { offset: 0, bytes } => {
+                let features = u64::from_le_bytes(bytes[16..24].try_into().unwrap());
+                marked = (features & Features::NEED_CHECK.bits() != 0).then_some(done);
+                durable = durable.filter(|_| marked.is_some());
+            }
+            Operation::Write { bytes, .. } if matches!(bytes.len(), 8 | 4096) => {
+                tables += 1;
+                assert!(durable.is_some_and(|since| since < record.submitted), "{record:?}");
+            }
+            Operation::Flush if marked.is_some_and(|written| written < record.submitted) => {
+                durable = durable.or(Some(done));
+            }
+            _ => {}
+        }
+    }
+    assert!(tables > 1000);
+}
+
+// spec-test: QED-CONS-02, QED-CONS-03
 #[test]
 fn threads_find_what_they_wrote_while_slices_come_and_go() {
     for backed in [0, BACKED] {
         let gate = Holds((backed > 0).then(|| Arc::new(Bytes(vec![7; backed as usize])) as _));
         let storage = new_storage(Geometry::new(4096, 4).unwrap(), DISK, backed > 0);
-        let mut image = open(storage.clone(), &gate);
+        let recorder = Arc::new(Recorder::new(storage));
+        let mut image = open(recorder.clone(), &gate);
         let wrote: Vec<_> = std::thread::scope(|scope| {
             scope.spawn(|| resize(&image));
             let start = |sector| {
@@ -121,7 +150,10 @@ fn threads_find_what_they_wrote_while_slices_come_and_go() {
                 assert_eq!(read(&image, *at), [*byte; 512], "at {at:#x}");
             }
             image.close().unwrap();
-            image = open(storage.clone(), &gate);
+            image = open(recorder.clone(), &gate);
+        }
+        if backed == 0 {
+            assert_marked_before_tables(&recorder.records());
         }
     }
 }
