@@ -160,9 +160,6 @@ pub enum CreateError {
     /// The backing file name is not legal.
     #[error("backing file name")]
     BackingName(#[from] BackingNameError),
-    /// The image would not fit the 63-bit offsets of a file.
-    #[error("the tables need more than 2^63 bytes")]
-    TooLarge,
     /// The storage failed.
     #[error("writing the new image")]
     Io(#[from] io::Error),

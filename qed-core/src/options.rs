@@ -43,8 +43,8 @@ pub struct WriteContext<'a> {
     pub lock: LockPolicy,
     /// What happens if the image was not closed cleanly.
     pub recovery: RecoveryPolicy<'a>,
-    /// Bytes of L2 tables kept in memory; those with entries that are not in the file yet come
-    /// on top, at most for as long as a flush takes.
+    /// Bytes of L2 tables kept in memory; those with entries that are not in the file yet may come
+    /// on top, at most as much again while a flush writes them.
     pub cache_limit_bytes: u64,
 }
 
