@@ -12,7 +12,6 @@ mod size;
 use std::path::{Path, PathBuf};
 
 use qed_fuzz::{Answer, Operation, qemu_img, qemu_io};
-use qed_io::{FileOptions, FileStorage, Storage};
 
 use crate::support::words;
 
@@ -30,16 +29,4 @@ fn img(options: &[&str], image: &Path) -> Answer {
 
 fn write(range: std::ops::Range<u64>, fill: u8) -> Operation {
     Operation::Write { range, fill }
-}
-
-/// A 64-bit number of the file.
-fn number_at(image: &Path, at: u64) -> u64 {
-    let mut bytes = [0; 8];
-    FileStorage::open(image, FileOptions::READ_ONLY).unwrap().read_at(&mut bytes, at).unwrap();
-    u64::from_le_bytes(bytes)
-}
-
-fn set_number(image: &Path, at: u64, value: u64) {
-    let storage = FileStorage::open(image, FileOptions::READ_WRITE).unwrap();
-    storage.write_at(&value.to_le_bytes(), at).unwrap();
 }

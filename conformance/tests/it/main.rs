@@ -3,6 +3,7 @@
 
 mod create;
 mod faults;
+mod hostile;
 mod locks;
 mod matrix;
 mod support;

@@ -25,6 +25,10 @@ impl Folder {
         Self(tempfile::tempdir_in("/dev/shm").expect("/dev/shm is a tmpfs on every Debian"))
     }
 
+    pub(crate) fn path(&self) -> &Path {
+        self.0.path()
+    }
+
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
@@ -139,6 +143,19 @@ pub(crate) fn assert_equal(found: &dyn BackingFile, expected: &dyn BackingFile) 
     assert_eq!(found.len(), expected.len(), "size of the disk");
     let comparison = compare(found, expected, &CompareOptions::default(), &NoProgress).unwrap();
     assert_eq!(comparison, Comparison::Identical);
+}
+
+/// A 64-bit number of a file.
+pub(crate) fn number_at(image: &Path, at: u64) -> u64 {
+    let mut bytes = [0; 8];
+    FileStorage::open(image, FileOptions::READ_ONLY).unwrap().read_at(&mut bytes, at).unwrap();
+    u64::from_le_bytes(bytes)
+}
+
+/// Overwrites a 64-bit number of a file.
+pub(crate) fn set_number(image: &Path, at: u64, value: u64) {
+    let storage = FileStorage::open(image, FileOptions::READ_WRITE).unwrap();
+    storage.write_at(&value.to_le_bytes(), at).unwrap();
 }
 
 /// Words of a command line of which some are paths.

@@ -3,9 +3,10 @@
 use qed_fuzz::content;
 use qed_spec::Geometry;
 
-use super::{img, number_at, qemu_does, set_number, write};
+use super::{img, qemu_does, write};
 use crate::support::{
-    Folder, Under, checked, create_image, open, open_for_writing, shape_option, write_image,
+    Folder, Under, checked, create_image, number_at, open, open_for_writing, set_number,
+    shape_option, write_image,
 };
 
 /// What the image reads in one sector.

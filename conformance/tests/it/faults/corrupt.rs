@@ -11,8 +11,10 @@ use qed_core::{
 use qed_io::{FileOptions, FileStorage, Storage};
 use qed_spec::{Features, Geometry, GuestOffset};
 
-use super::{img, number_at, qemu_does, set_number, write};
-use crate::support::{Folder, Under, checked, create_image, open_for_writing, write_image};
+use super::{img, qemu_does, write};
+use crate::support::{
+    Folder, Under, checked, create_image, number_at, open_for_writing, set_number, write_image,
+};
 
 const CLUSTER: u64 = 4096;
 /// The header is cluster 0, the L1 table follows it.

@@ -6,9 +6,10 @@ use qed_core::{BackingFormat, CreateBacking, Shrink};
 use qed_fuzz::Operation;
 use qed_spec::{Geometry, GuestOffset};
 
-use super::{img, qemu_does, set_number, write};
+use super::{img, qemu_does, write};
 use crate::support::{
-    Folder, Under, create_image, create_raw, open, open_for_writing, write_image, write_raw,
+    Folder, Under, create_image, create_raw, number_at, open, open_for_writing, set_number,
+    write_image, write_raw,
 };
 
 const CLUSTER: u64 = 4096;
@@ -74,7 +75,7 @@ fn an_unknown_compatible_bit_keeps_only_qemu_from_a_rebase() {
     let mut sector = [0; 512];
     open(&image).read_at(&mut sector, 0).unwrap();
     assert_eq!(sector, [1; 512]);
-    assert_eq!(super::number_at(&image, 24), 1 << 40, "the bit is kept");
+    assert_eq!(number_at(&image, 24), 1 << 40, "the bit is kept");
     let mut last = [0; 512];
     open_for_writing(&image).read_at(&mut last, GuestOffset::new((1 << 20) - 512)).unwrap();
     assert_eq!(last, [1; 512]);

@@ -4,7 +4,9 @@ use qed_core::Shrink;
 use qed_spec::Geometry;
 
 use super::{img, qemu_does, write};
-use crate::support::{Folder, Under, checked, create_image, open_for_writing, write_image};
+use crate::support::{
+    Folder, Under, checked, create_image, open_for_writing, set_number, write_image,
+};
 
 // spec-test: QED-QEMU-16
 #[test]
@@ -34,7 +36,7 @@ fn a_grown_disk_shows_old_bytes_of_its_last_cluster_only_in_qemu() {
         create_image(image, Geometry::new(4096, 2).unwrap(), 4096, Under::Nothing);
         write_image(image, &[write(0..4096, 1)]);
         // A disk that ends inside its cluster, made so by somebody who does not wipe.
-        super::set_number(image, 48, 512);
+        set_number(image, 48, 512);
     }
     qemu_does(&theirs, &["truncate 4k"]).success();
     let old = qemu_does(&theirs, &["read -P 0 512 3584"]);
