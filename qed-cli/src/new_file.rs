@@ -18,6 +18,7 @@ use crate::open::file_error;
 pub(crate) struct NewFile {
     storage: Arc<FileStorage>,
     path: PathBuf,
+    cache: CacheMode,
     kept: bool,
 }
 
@@ -32,7 +33,7 @@ impl NewFile {
         };
         let storage = FileStorage::create(&path, options)
             .map_err(|error| file_error(&path, "create", error))?;
-        Ok(Self { storage: Arc::new(storage), path, kept: false })
+        Ok(Self { storage: Arc::new(storage), path, cache, kept: false })
     }
 
     /// The open file, locked for writing.
@@ -45,10 +46,10 @@ impl NewFile {
         Arc::<FileStorage>::clone(&self.storage)
     }
 
-    /// The file is complete; its name is durable when this returns.
+    /// The file is complete; its name is durable when this returns, but in [`CacheMode::Unsafe`].
     pub(crate) fn keep(mut self) -> anyhow::Result<()> {
         self.kept = true;
-        if self.storage.was_created() {
+        if self.storage.was_created() && self.cache != CacheMode::Unsafe {
             sync_folder(&self.path)
                 .with_context(|| format!("Could not sync the folder of '{}'", shown(&self.path)))?;
         }

@@ -22,8 +22,8 @@ pub(crate) struct Copy<'a> {
     pub(crate) compress: bool,
 }
 
-/// Copies `source` into a new file; it is durable when this returns, and a file that was made for
-/// nothing is gone.
+/// Copies `source` into a new file; a file that was made for nothing is gone. What is durable when
+/// this returns, the options and the cache mode say.
 pub(crate) fn copy_to_new(
     source: &dyn BackingFile,
     output: &OsStr,

@@ -2,12 +2,14 @@
 
 use std::ffi::OsStr;
 
-/// A cache mode. Whatever the mode, output is durable before success is reported.
+/// A cache mode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CacheMode {
-    /// Through the page cache.
+    /// Through the page cache; output is durable before success is reported.
     Cached,
-    /// Past the page cache.
+    /// Through the page cache; a new image is left there, durable when the system writes it.
+    Unsafe,
+    /// Past the page cache; output is durable before success is reported.
     Direct,
 }
 
@@ -15,7 +17,8 @@ impl CacheMode {
     /// The mode with this name; cached where none is given.
     pub(crate) fn by_name(name: Option<&OsStr>) -> Option<Self> {
         match name.map(OsStr::as_encoded_bytes) {
-            None | Some(b"writeback" | b"writethrough" | b"unsafe") => Some(Self::Cached),
+            None | Some(b"writeback" | b"writethrough") => Some(Self::Cached),
+            Some(b"unsafe") => Some(Self::Unsafe),
             Some(b"none" | b"off" | b"directsync") => Some(Self::Direct),
             Some(_) => None,
         }

@@ -66,7 +66,7 @@ pub(crate) struct ConvertArgs {
     /// Cache mode of the inputs
     #[arg(short = 'T', long, value_name = "CACHE")]
     source_cache: Option<OsString>,
-    /// Cache mode of the output
+    /// Cache mode of the output; with unsafe it is not flushed
     #[arg(short = 't', long, value_name = "CACHE")]
     target_cache: Option<OsString>,
     /// Take no locks on the inputs
@@ -113,7 +113,7 @@ Examples:
   zcat disk.raw.gz | qed convert -f raw -O qed - disk.qed
 
 Exit codes:
-  0  the output is complete and durable
+  0  the output is complete, and durable unless -t is unsafe
   1  any error: an incomplete output is named, and removed if it was made here";
 
 pub(crate) fn run(args: ConvertArgs, context: &Context) -> anyhow::Result<Exit> {

@@ -38,9 +38,10 @@ const MAX_SPARSE_LEN: u64 = 16 << 20;
 impl Settings {
     /// The settings; none if the options of the format were asked for, and printed.
     pub(super) fn of(args: &ConvertArgs, context: &Context) -> anyhow::Result<Option<Self>> {
-        let options = convert_options(args)?;
         let source_cache = cache_mode(args.source_cache.as_deref(), "Invalid source cache option")?;
         let target_cache = cache_mode(args.target_cache.as_deref(), "Invalid cache option")?;
+        let options =
+            ConvertOptions { durable: target_cache != CacheMode::Unsafe, ..convert_options(args)? };
         let format = args.target_format.as_deref().unwrap_or(OsStr::new("raw"));
         let list = OptionList::parse(&args.target_options)?;
         if list.asks_for_help() {
