@@ -11,6 +11,7 @@ mod report;
 mod stats;
 
 use std::env;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -69,6 +70,7 @@ fn measure(cases: &[&'static Case]) -> Result<()> {
     make_inputs(cases)?;
     let qed = repo::build_qed()?;
     let dir = dir()?;
+    fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
     let place = report::place(&dir)?;
     println!("{place}");
     let mut rows = Vec::new();

@@ -1,7 +1,8 @@
 //! Times whole programs: ours, the reference and the reference again, in turn. Knows how a run is
 //! prepared and measured, not what the numbers mean.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -14,6 +15,9 @@ use crate::process;
 
 const REFERENCE: &str = "qemu-img";
 const DROP_CACHES: &str = "/proc/sys/vm/drop_caches";
+/// More than the page cache takes for the output of any case.
+const TOUCHED_BYTES: usize = 2 << 30;
+const TOUCHED_BYTES_PER_WRITE: usize = 1 << 20;
 
 /// Peak memory in bytes, of one run of each.
 pub(super) struct Memory {
@@ -81,7 +85,19 @@ fn prepare(case: &case::Command, dir: &Path) -> Result<()> {
     if case.is_cold {
         fs::write(DROP_CACHES, "3").with_context(|| format!("{DROP_CACHES}: needs root"))?;
     }
-    Ok(())
+    if case.is_cold { Ok(()) } else { touch_page_cache(dir) }
+}
+
+/// Fills and frees as much page cache as the run will take. In a virtual machine that returns free
+/// pages to its host the first use of each is slow, for whichever program comes first.
+fn touch_page_cache(dir: &Path) -> Result<()> {
+    let path = dir.join("touched");
+    let bytes = vec![1; TOUCHED_BYTES_PER_WRITE];
+    let mut file = File::create(&path)?;
+    for _ in 0..TOUCHED_BYTES / TOUCHED_BYTES_PER_WRITE {
+        file.write_all(&bytes)?;
+    }
+    Ok(fs::remove_file(path)?)
 }
 
 fn command(case: &case::Command, program: &Path, dir: &Path) -> Command {

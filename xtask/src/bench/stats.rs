@@ -41,7 +41,7 @@ pub(super) struct Quartiles {
 pub(super) enum Verdict {
     Passed,
     Missed,
-    /// The spread is wider than the margin that the goal claims.
+    /// The spread is wider than the margin.
     Inconclusive,
 }
 
@@ -86,9 +86,11 @@ impl Goal {
         }
     }
 
-    /// The margin claimed is the distance of the limit from a tie.
+    /// The margin is how far the limit lies from a tie, or from the median where that is further:
+    /// chance that reaches less far changes no verdict.
     fn verdict(self, ratio: Quartiles, itself: Quartiles) -> Verdict {
-        let margin = (1.0 - self.limit()).abs();
+        let limit = self.limit();
+        let margin = (1.0 - limit).abs().max((ratio.median - limit).abs());
         let reached = match self {
             Self::TimeAtMost(limit) => ratio.median <= limit,
             Self::SpeedAtLeast(limit) => ratio.median >= limit,
@@ -149,7 +151,7 @@ mod tests {
 
     #[test]
     fn a_spread_above_the_margin_is_inconclusive() {
-        let summary = Summary::of(&rounds(|i| 10 + 8 * i), Goal::TimeAtMost(0.9)).unwrap();
+        let summary = Summary::of(&rounds(|i| 10 + 9 * i), Goal::TimeAtMost(0.9)).unwrap();
         assert_eq!(summary.verdict, Verdict::Inconclusive);
     }
 
