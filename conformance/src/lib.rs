@@ -1,5 +1,16 @@
-//! This workspace held against QEMU and against hostile images.
+//! The specification as something that can be run: vectors, what drives an implementation with
+//! them, and the report clause by clause.
 //!
-//! There is nothing to call here: the suites are the crate's tests (`tests/it`), and `hostile.toml`
-//! is the list of hostile cases that they build.
+//! `README.md` beside this crate says how to hold any implementation against the vectors.
 #![forbid(unsafe_code)]
+
+mod clause;
+mod vector;
+
+pub use clause::{Clauses, Level};
+pub use vector::{
+    BackingFile, BackingFormats, BackingName, Bytes, CheckOutcome, Content, ContentBytes, Contents,
+    Contradiction, Expect, Header, HeaderFields, IMAGE_NAME, LoadError, MapKind, MapRun, Mapping,
+    Opening, QemuDiffers, Run, SuperblockCurrent, SuperblockExpect, Vector, VectorError,
+    VectorProblem, lay, load,
+};

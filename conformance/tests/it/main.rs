@@ -7,3 +7,4 @@ mod hostile;
 mod locks;
 mod matrix;
 mod support;
+mod vectors;
