@@ -10,11 +10,13 @@ mod instructions;
 mod lint;
 mod man;
 mod package;
+mod problem;
 mod process;
 mod repo;
 mod security;
 mod test;
 mod tidy;
+mod tree;
 
 use std::env;
 use std::process::ExitCode;

@@ -10,35 +10,12 @@ mod leftovers;
 mod licences;
 mod readme;
 mod sizes;
-mod tree;
-
-use std::fmt;
 
 use anyhow::{Result, bail};
 
+use crate::problem::Problem;
 use crate::repo;
-use tree::Tree;
-
-/// One broken rule.
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Problem {
-    path: String,
-    /// Counted from 1.
-    line: usize,
-    text: String,
-}
-
-impl Problem {
-    fn new(path: impl Into<String>, line: usize, text: impl Into<String>) -> Self {
-        Self { path: path.into(), line, text: text.into() }
-    }
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}: {}", self.path, self.line, self.text)
-    }
-}
+use crate::tree::Tree;
 
 /// Prints every broken rule and fails if there is one.
 pub(crate) fn run(_words: &[String]) -> Result<()> {

@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::{Context, Result};
 use serde::Deserialize;
 
-use super::Problem;
-use super::tree::Tree;
+use crate::problem::Problem;
+use crate::tree::Tree;
 
 const DOCUMENT: &str = "docs/format.md";
 const EXCEPTIONS: &str = "xtask/open-clauses.toml";

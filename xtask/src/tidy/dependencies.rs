@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use super::Problem;
-use super::tree::Tree;
+use crate::problem::Problem;
+use crate::tree::Tree;
 
 const DOCUMENT: &str = "docs/dependencies.md";
 const MANIFEST: &str = "Cargo.toml";

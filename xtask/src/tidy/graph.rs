@@ -4,7 +4,7 @@
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use super::Problem;
+use crate::problem::Problem;
 
 /// A crate of the workspace and the ones of ours that it may use, in its tests too.
 const ARROWS: [(&str, &[&str]); 9] = [

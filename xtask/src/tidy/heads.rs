@@ -1,8 +1,8 @@
 //! How files begin and are laid out: a head in each, no `mod.rs`, no unsafe code outside its home,
 //! no operating system where there must be none.
 
-use super::Problem;
-use super::tree::{File, Tree};
+use crate::problem::Problem;
+use crate::tree::{File, Tree};
 
 /// The crates that may have `unsafe` code, so whose root does not forbid it.
 const UNSAFE_HOMES: [&str; 1] = ["qed-io"];

@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 
 use anyhow::{Context, Result};
 
-use super::Problem;
-use super::tree::Tree;
+use crate::problem::Problem;
 use crate::security::{self, Cases, DOCUMENT, LIST};
+use crate::tree::Tree;
 
 /// Checks the list, the document and the tests.
 pub(super) fn check(tree: &Tree) -> Result<Vec<Problem>> {

@@ -1,8 +1,8 @@
 //! Text that was meant for a moment: debug prints, notes to come back, tests that are turned off,
 //! paths of one machine.
 
-use super::Problem;
-use super::tree::Tree;
+use crate::problem::Problem;
+use crate::tree::Tree;
 
 /// What is looked for, split so that this file does not hold it, and what to say.
 const LEFTOVERS: [([&str; 2], &str); 9] = [

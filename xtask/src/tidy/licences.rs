@@ -4,7 +4,7 @@
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use super::Problem;
+use crate::problem::Problem;
 
 const ALLOWED: [&str; 8] = [
     "MIT",

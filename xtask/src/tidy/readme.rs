@@ -3,8 +3,8 @@
 
 use anyhow::Result;
 
-use super::Problem;
-use super::tree::Tree;
+use crate::problem::Problem;
+use crate::tree::Tree;
 
 const README: &str = "README.md";
 const CRATE: &str = "qed-core/src/lib.rs";

@@ -8,8 +8,8 @@ use serde::Deserialize;
 use syn::spanned::Spanned;
 use syn::visit::{self, Visit};
 
-use super::Problem;
-use super::tree::{RustFile, Tree};
+use crate::problem::Problem;
+use crate::tree::{RustFile, Tree};
 
 /// Lines of a file, its tests left out.
 const FILE_LINES_MAX: usize = 800;

@@ -10,26 +10,26 @@ use crate::repo;
 const EXTENSIONS: [&str; 4] = ["rs", "md", "toml", "sh"];
 
 /// The text files of the checkout.
-pub(super) struct Tree {
+pub(crate) struct Tree {
     files: Vec<File>,
 }
 
 /// One text file.
-pub(super) struct File {
+pub(crate) struct File {
     /// From the top of the checkout, with `/`.
-    pub(super) path: String,
-    pub(super) text: String,
+    pub(crate) path: String,
+    pub(crate) text: String,
 }
 
 /// A Rust file and what it parses to.
-pub(super) struct RustFile<'a> {
-    pub(super) file: &'a File,
-    pub(super) syntax: syn::File,
+pub(crate) struct RustFile<'a> {
+    pub(crate) file: &'a File,
+    pub(crate) syntax: syn::File,
 }
 
 impl Tree {
     /// Reads the checkout.
-    pub(super) fn read() -> Result<Self> {
+    pub(crate) fn read() -> Result<Self> {
         let mut files = Vec::new();
         for path in repo::files(&EXTENSIONS)? {
             let text = fs::read_to_string(repo::root().join(&path))
@@ -41,7 +41,7 @@ impl Tree {
 
     /// A tree of the given paths and texts.
     #[cfg(test)]
-    pub(super) fn of(files: &[(&str, &str)]) -> Self {
+    pub(crate) fn of(files: &[(&str, &str)]) -> Self {
         let file = |(path, text): &(&str, &str)| File {
             path: (*path).to_owned(),
             text: (*text).to_owned(),
@@ -50,17 +50,17 @@ impl Tree {
     }
 
     /// Every text file.
-    pub(super) fn files(&self) -> impl Iterator<Item = &File> {
+    pub(crate) fn files(&self) -> impl Iterator<Item = &File> {
         self.files.iter()
     }
 
     /// Every Rust file.
-    pub(super) fn rust(&self) -> impl Iterator<Item = &File> {
+    pub(crate) fn rust(&self) -> impl Iterator<Item = &File> {
         self.files.iter().filter(|file| file.path.ends_with(".rs"))
     }
 
     /// Every Rust file, parsed.
-    pub(super) fn parsed(&self) -> impl Iterator<Item = Result<RustFile<'_>>> {
+    pub(crate) fn parsed(&self) -> impl Iterator<Item = Result<RustFile<'_>>> {
         self.rust().map(|file| {
             let syntax = syn::parse_file(&file.text).with_context(|| file.path.clone())?;
             Ok(RustFile { file, syntax })
@@ -68,7 +68,7 @@ impl Tree {
     }
 
     /// The file at `path`.
-    pub(super) fn file(&self, path: &str) -> Result<&File> {
+    pub(crate) fn file(&self, path: &str) -> Result<&File> {
         let found = self.files.iter().find(|file| file.path == path);
         found.with_context(|| format!("{path} is missing"))
     }
@@ -76,7 +76,7 @@ impl Tree {
 
 impl File {
     /// The lines with their numbers, from 1.
-    pub(super) fn lines(&self) -> impl Iterator<Item = (usize, &str)> {
+    pub(crate) fn lines(&self) -> impl Iterator<Item = (usize, &str)> {
         (1..).zip(self.text.lines())
     }
 }
