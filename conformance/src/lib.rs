@@ -9,8 +9,8 @@ mod vector;
 
 pub use clause::{Clauses, Level};
 pub use vector::{
-    BackingFile, BackingFormats, BackingName, Bytes, CheckOutcome, Content, ContentBytes, Contents,
-    Contradiction, Expect, Header, HeaderFields, IMAGE_NAME, LoadError, MapKind, MapRun, Mapping,
-    Opening, QemuDiffers, Run, SuperblockCurrent, SuperblockExpect, Vector, VectorError,
-    VectorProblem, lay, load,
+    AnchorExpect, BackingFile, BackingFormats, BackingName, Bytes, CheckOutcome, Content,
+    ContentBytes, Contents, Contradiction, Expect, Header, HeaderFields, IMAGE_NAME, LoadError,
+    MapKind, MapRun, Mapping, Opening, Places, QemuDiffers, Rejected, Run, StoredFormat,
+    SuperblockCurrent, SuperblockExpect, Vector, VectorError, VectorProblem, lay, load,
 };

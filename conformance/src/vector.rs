@@ -9,8 +9,9 @@ mod run;
 mod word_or;
 
 pub use expect::{
-    BackingName, CheckOutcome, Content, ContentBytes, Contents, Expect, MapKind, MapRun, Mapping,
-    Opening, QemuDiffers, SuperblockCurrent, SuperblockExpect,
+    AnchorExpect, BackingName, CheckOutcome, Content, ContentBytes, Contents, Expect, MapKind,
+    MapRun, Mapping, Opening, Places, QemuDiffers, Rejected, StoredFormat, SuperblockCurrent,
+    SuperblockExpect,
 };
 pub use lay::{IMAGE_NAME, lay};
 pub use load::{LoadError, VectorError, VectorProblem, load};
@@ -110,10 +111,12 @@ pub struct BackingFile {
 pub struct BackingFormats(pub Vec<String>);
 
 impl Vector {
-    /// What is expected of an open for writing: as of one for reading where nothing else is said.
+    /// What is expected of an open for writing: as of one for reading where nothing else is said,
+    /// but nothing of a corrupt image, where no clause says whether the open or a request fails.
     #[must_use]
-    pub fn expected_write(&self) -> &Opening {
-        self.expect.write.as_ref().unwrap_or(&self.expect.open)
+    pub fn expected_write(&self) -> Option<&Opening> {
+        let corrupt = self.expect.check == Some(CheckOutcome::Corrupt);
+        self.expect.write.as_ref().or((!corrupt).then_some(&self.expect.open))
     }
 
     /// Bytes of the virtual disk, as far as the vector says.

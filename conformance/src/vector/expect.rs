@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::run::{Bytes, BytesText, FillText, from_hex};
+use super::run::{Bytes, BytesText, FillText, Run, from_hex};
 use super::word_or::WordOr;
 
 /// What is expected of an implementation; what is not given is not asked.
@@ -11,7 +11,7 @@ use super::word_or::WordOr;
 pub struct Expect {
     /// Opening for reading.
     pub open: Opening,
-    /// Opening for writing, without a repair; as for reading where it is not given.
+    /// Opening for writing, without a repair.
     pub write: Option<Opening>,
     /// Bytes of the virtual disk.
     pub size: Option<u64>,
@@ -27,8 +27,12 @@ pub struct Expect {
     pub check: Option<CheckOutcome>,
     /// The numbers of the findings of qed-check, ascending, each as often as it is found.
     pub findings: Option<Vec<u16>>,
-    /// What the extension superblock says.
+    /// What the file holds after an open for writing that was closed without a write.
+    pub after_write: Option<Vec<Run>>,
+    /// What the extension superblock says, whatever the features.
     pub superblock: Option<SuperblockExpect>,
+    /// What the anchor says, whatever the features.
+    pub anchor: Option<AnchorExpect>,
 }
 
 /// How QEMU differs: the fields that it answers otherwise.
@@ -65,11 +69,12 @@ pub enum Opening {
     Reject(Option<String>),
 }
 
-/// `{ reject = "QED-HDR-03" }`.
-#[derive(Deserialize)]
+/// A refusal, as `{ reject = "QED-HDR-03" }`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Rejected {
-    reject: String,
+pub struct Rejected {
+    /// The clause by which it is refused.
+    pub reject: String,
 }
 
 /// The bytes of a backing file name: text, or `{ hex = ".." }`.
@@ -205,8 +210,42 @@ pub struct SuperblockExpect {
     pub generation: Option<u64>,
     /// The types of its sections, in order.
     pub sections: Option<Vec<u32>>,
-    /// The format of the backing file that it, or the anchor, has stored.
-    pub backing_format: Option<String>,
+    /// The format that it has stored for the backing file.
+    pub backing_format: Option<StoredFormat>,
+}
+
+/// What the anchor says.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AnchorExpect {
+    /// Whether there is one that is believed.
+    pub valid: bool,
+    /// The format that it has stored for the backing file.
+    pub backing_format: Option<StoredFormat>,
+    /// Where the copies of the superblock are read.
+    pub superblocks: Option<Places>,
+}
+
+/// The format that is stored for the present backing file name.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(from = "WordOr<Rejected>")]
+pub enum StoredFormat {
+    /// None, or one that is stored for another name.
+    None,
+    /// This one.
+    Is(String),
+    /// One that breaks this clause.
+    Reject(String),
+}
+
+/// Where the copies of the superblock are read.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(untagged)]
+pub enum Places {
+    /// At these offsets, A first; nowhere if there are none.
+    At(Vec<u64>),
+    /// Nowhere, because the offsets break a clause.
+    Reject(Rejected),
 }
 
 /// Which copy of the superblock is current.
@@ -251,6 +290,16 @@ impl TryFrom<WordOr<Rejected>> for Opening {
             WordOr::Word(word) => {
                 Err(format!("an image is to \"accept\" or {{ reject = .. }}, not \"{word}\""))
             }
+        }
+    }
+}
+
+impl From<WordOr<Rejected>> for StoredFormat {
+    fn from(value: WordOr<Rejected>) -> Self {
+        match value {
+            WordOr::Value(Rejected { reject }) => Self::Reject(reject),
+            WordOr::Word(word) if word.is_empty() => Self::None,
+            WordOr::Word(word) => Self::Is(word),
         }
     }
 }

@@ -38,7 +38,7 @@ pub enum VectorProblem {
     Read(io::Error),
     /// It is no TOML, or holds what no vector has.
     #[error("{0}")]
-    Form(toml::de::Error),
+    Form(Box<toml::de::Error>),
     /// It holds no vector.
     #[error("there is no vector in it")]
     Empty,
@@ -123,7 +123,7 @@ fn read(file: &Path) -> Result<Vec<Vector>, VectorError> {
     let text =
         fs::read_to_string(file).map_err(|source| error(None, VectorProblem::Read(source)))?;
     let vectors = toml::from_str::<VectorFile>(&text)
-        .map_err(|source| error(name_at(&text, &source), VectorProblem::Form(source)))?
+        .map_err(|source| error(name_at(&text, &source), VectorProblem::Form(source.into())))?
         .vector;
     if vectors.is_empty() {
         return Err(error(None, VectorProblem::Empty));

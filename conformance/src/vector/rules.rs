@@ -4,8 +4,8 @@
 use thiserror::Error;
 
 use super::{
-    Bytes, CheckOutcome, Contents, Expect, IMAGE_NAME, MapKind, MapRun, Mapping, Opening,
-    QemuDiffers, Run, Vector,
+    Bytes, CheckOutcome, Contents, Expect, IMAGE_NAME, MapKind, MapRun, Mapping, Opening, Places,
+    QemuDiffers, Rejected, Run, StoredFormat, Vector,
 };
 use crate::clause::Clauses;
 
@@ -129,16 +129,32 @@ fn texts(vector: &Vector, clauses: &Clauses, broken: &mut Vec<Contradiction>) {
     if vector.clauses.is_empty() {
         broken.push(Contradiction::NoClause);
     }
-    let reasons = [&vector.expect.open, vector.expected_write()].map(|opening| match opening {
-        Opening::Reject(clause) => clause.as_ref(),
-        Opening::Accept => None,
-    });
-    let mut named: Vec<&String> =
-        vector.clauses.iter().chain(reasons.into_iter().flatten()).collect();
+    let mut named: Vec<&String> = vector.clauses.iter().chain(reasons(&vector.expect)).collect();
     named.sort();
     named.dedup();
     let unknown = named.into_iter().filter(|id| clauses.level(id).is_none());
     broken.extend(unknown.cloned().map(Contradiction::UnknownClause));
+}
+
+/// The clauses by which something is refused.
+fn reasons(expect: &Expect) -> impl Iterator<Item = &String> {
+    let opening = [Some(&expect.open), expect.write.as_ref()].into_iter().flatten();
+    let opening = opening.filter_map(|opening| match opening {
+        Opening::Reject(clause) => clause.as_ref(),
+        Opening::Accept => None,
+    });
+    let superblock = expect.superblock.as_ref().and_then(|it| it.backing_format.as_ref());
+    let anchor = expect.anchor.as_ref();
+    let formats = [superblock, anchor.and_then(|it| it.backing_format.as_ref())].into_iter();
+    let formats = formats.flatten().filter_map(|format| match format {
+        StoredFormat::Reject(clause) => Some(clause),
+        StoredFormat::None | StoredFormat::Is(_) => None,
+    });
+    let places = anchor.and_then(|anchor| match anchor.superblocks.as_ref()? {
+        Places::Reject(Rejected { reject }) => Some(reject),
+        Places::At(_) => None,
+    });
+    opening.chain(formats).chain(places)
 }
 
 fn one_line(field: &'static str, text: &str) -> Option<Contradiction> {
@@ -148,6 +164,8 @@ fn one_line(field: &'static str, text: &str) -> Option<Contradiction> {
 
 fn files(vector: &Vector, broken: &mut Vec<Contradiction>) {
     runs(IMAGE_NAME, &vector.runs, vector.file_len, broken);
+    let after_write = vector.expect.after_write.as_deref().unwrap_or_default();
+    runs(IMAGE_NAME, after_write, vector.file_len, broken);
     let mut taken = vec![IMAGE_NAME];
     for file in &vector.files {
         let is_plain = !file.name.contains(['/', '\0']) && !["", ".", ".."].contains(&&*file.name);
@@ -181,6 +199,9 @@ fn openings(vector: &Vector, broken: &mut Vec<Contradiction>) {
             broken.push(Contradiction::NoReason { field });
         }
     }
+    if expect.after_write.is_some() && vector.expected_write() != Some(&Opening::Accept) {
+        broken.push(Contradiction::OfRefused { field: "after_write" });
+    }
     if expect.open == Opening::Accept {
         return;
     }
@@ -193,7 +214,6 @@ fn openings(vector: &Vector, broken: &mut Vec<Contradiction>) {
         ("content", expect.content.is_some()),
         ("check", !matches!(expect.check, None | Some(CheckOutcome::Refused))),
         ("findings", expect.findings.is_some()),
-        ("superblock", expect.superblock.is_some()),
     ];
     let fields = expected.into_iter().filter(|(_, is_expected)| *is_expected);
     broken.extend(fields.map(|(field, _)| Contradiction::OfRefused { field }));

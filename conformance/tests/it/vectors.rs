@@ -75,6 +75,8 @@ fn a_vector_that_contradicts_itself_is_told() {
     also("files = [{ name = \"b\", len = 1, runs = [{ at = 1, hex = \"00\" }] }]", "at 1 of b");
     expecting("write = \"reject\"", "write is refused by no clause");
     broken("open = \"accept\"", "open = { reject = \"QED-HDR-99\" }", "QED-HDR-99 is not a clause");
+    expecting("write = { reject = \"QED-CONS-01\" }\nafter_write = []", "after_write is expected");
+    expecting("anchor = { valid = true, superblocks = { reject = \"QED-SB-99\" } }", "QED-SB-99");
     let refused = "open = { reject = \"QED-HDR-03\" }\nsize = 0";
     broken("open = \"accept\"", refused, "size is expected of an image that is to be refused");
 }
@@ -127,7 +129,7 @@ fn the_image_is_laid_as_it_is_written() {
     let folder = Folder::new();
     std::fs::write(folder.file("a.toml"), text).unwrap();
     let vectors = load(folder.path(), &Clauses::of_specification()).unwrap();
-    assert_eq!(*vectors[0].expected_write(), Opening::Accept);
+    assert_eq!(vectors[0].expected_write(), Some(&Opening::Accept));
     assert!(matches!(vectors[0].header, Header::Fields(_)));
 
     let image = std::fs::read(lay(&vectors[0], folder.path()).unwrap()).unwrap();
