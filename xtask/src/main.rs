@@ -14,6 +14,7 @@ mod problem;
 mod process;
 mod repo;
 mod security;
+mod spec;
 mod test;
 mod tidy;
 mod tree;
@@ -40,6 +41,11 @@ const TASKS: &[Task] = &[
         run: lint::run,
     },
     Task { name: "tidy", help: "the rules of this tree that no compiler knows", run: tidy::run },
+    Task {
+        name: "spec",
+        help: "write the register of clauses and what keeps them: spec [--check]",
+        run: spec::run,
+    },
     Task { name: "package", help: "cargo package for every published crate", run: package::run },
     Task { name: "security", help: "write the hostile cases into SECURITY.md", run: security::run },
     Task { name: "man", help: "make the man pages in target/man and check them", run: man::run },

@@ -1,7 +1,6 @@
 //! The rules of this tree that no compiler knows. Owns the list of checks and how a problem is
 //! told; each check lies in a file of its own and sees the tree as a value.
 
-mod clauses;
 mod dependencies;
 mod graph;
 mod heads;
@@ -15,6 +14,7 @@ use anyhow::{Result, bail};
 
 use crate::problem::Problem;
 use crate::repo;
+use crate::spec;
 use crate::tree::Tree;
 
 /// Prints every broken rule and fails if there is one.
@@ -39,7 +39,7 @@ fn problems() -> Result<Vec<Problem>> {
     problems.extend(heads::check(&tree));
     problems.extend(sizes::check(&tree)?);
     problems.extend(leftovers::check(&tree));
-    problems.extend(clauses::check(&tree)?);
+    problems.extend(spec::problems(&tree)?);
     problems.extend(hostile::check(&tree)?);
     problems.extend(readme::check(&tree)?);
     problems.sort();

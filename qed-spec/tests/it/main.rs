@@ -1,7 +1,6 @@
 //! Tests of qed-spec through its public interface, most of them over whole domains.
 
 mod anchor;
-mod clauses;
 mod copies;
 mod entry;
 mod features;
