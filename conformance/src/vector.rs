@@ -111,12 +111,29 @@ pub struct BackingFile {
 pub struct BackingFormats(pub Vec<String>);
 
 impl Vector {
-    /// What is expected of an open for writing: as of one for reading where nothing else is said,
-    /// but nothing of a corrupt image, where no clause says whether the open or a request fails.
+    /// What is expected of QEMU: its differences in place of what is expected of anybody.
     #[must_use]
-    pub fn expected_write(&self) -> Option<&Opening> {
-        let corrupt = self.expect.check == Some(CheckOutcome::Corrupt);
-        self.expect.write.as_ref().or((!corrupt).then_some(&self.expect.open))
+    pub fn expect_of_qemu(&self) -> Expect {
+        let mut expect = self.expect.clone();
+        let Some(qemu) = self.qemu.clone() else { return expect };
+        let QemuDiffers { version: _, why: _, open, write, size, backing, map, content, check } =
+            qemu;
+        expect.open = open.unwrap_or(expect.open);
+        expect.write = write.or(expect.write);
+        expect.size = size.or(expect.size);
+        expect.backing = backing.or(expect.backing);
+        expect.map = map.or(expect.map);
+        expect.content = content.or(expect.content);
+        expect.check = check.or(expect.check);
+        expect
+    }
+
+    /// Whether the image names a backing file that is not there: then only the image alone can be
+    /// opened.
+    #[must_use]
+    pub fn lacks_backing(&self) -> bool {
+        let Header::Fields(fields) = &self.header else { return false };
+        fields.features & 1 != 0 && self.files.is_empty()
     }
 
     /// Bytes of the virtual disk, as far as the vector says.

@@ -262,6 +262,37 @@ pub enum SuperblockCurrent {
     Refused,
 }
 
+impl Expect {
+    /// What is expected of an open for writing: as of one for reading where nothing else is said,
+    /// but nothing of a corrupt image, where no clause says whether the open or a request fails.
+    #[must_use]
+    pub fn to_write(&self) -> Option<&Opening> {
+        let corrupt = self.check == Some(CheckOutcome::Corrupt);
+        self.write.as_ref().or((!corrupt).then_some(&self.open))
+    }
+}
+
+impl MapRun {
+    /// Adds a run to those before it; one that continues the last makes it longer.
+    pub(crate) fn append(runs: &mut Vec<Self>, run: Self) {
+        match runs.last_mut() {
+            Some(last) if last.continues_in(&run) => last.len += run.len,
+            _ => runs.push(run),
+        }
+    }
+
+    /// Whether `next` is the rest of this run.
+    pub(crate) fn continues_in(&self, next: &Self) -> bool {
+        self.at.checked_add(self.len) == Some(next.at)
+            && match (self.kind, next.kind) {
+                (MapKind::Data { host }, MapKind::Data { host: next }) => {
+                    host.checked_add(self.len) == Some(next)
+                }
+                (kind, next) => kind == next,
+            }
+    }
+}
+
 impl ContentBytes {
     /// How many they are.
     #[must_use]

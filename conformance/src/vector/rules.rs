@@ -4,7 +4,7 @@
 use thiserror::Error;
 
 use super::{
-    Bytes, CheckOutcome, Contents, Expect, IMAGE_NAME, MapKind, MapRun, Mapping, Opening, Places,
+    Bytes, CheckOutcome, Contents, Expect, IMAGE_NAME, MapRun, Mapping, Opening, Places,
     QemuDiffers, Rejected, Run, StoredFormat, Vector,
 };
 use crate::clause::Clauses;
@@ -199,7 +199,7 @@ fn openings(vector: &Vector, broken: &mut Vec<Contradiction>) {
             broken.push(Contradiction::NoReason { field });
         }
     }
-    if expect.after_write.is_some() && vector.expected_write() != Some(&Opening::Accept) {
+    if expect.after_write.is_some() && expect.to_write() != Some(&Opening::Accept) {
         broken.push(Contradiction::OfRefused { field: "after_write" });
     }
     if expect.open == Opening::Accept {
@@ -258,19 +258,6 @@ fn mapping(runs: &[MapRun], disk: Option<u64>, broken: &mut Vec<Contradiction>) 
     }
     if let Some(disk) = disk.filter(|disk| *disk != end) {
         broken.push(Contradiction::MapEnd { found: end, disk });
-    }
-}
-
-impl MapRun {
-    /// Whether `next` is the rest of this run.
-    pub(crate) fn continues_in(&self, next: &Self) -> bool {
-        self.at.checked_add(self.len) == Some(next.at)
-            && match (self.kind, next.kind) {
-                (MapKind::Data { host }, MapKind::Data { host: next }) => {
-                    host.checked_add(self.len) == Some(next)
-                }
-                (kind, next) => kind == next,
-            }
     }
 }
 

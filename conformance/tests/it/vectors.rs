@@ -129,7 +129,7 @@ fn the_image_is_laid_as_it_is_written() {
     let folder = Folder::new();
     std::fs::write(folder.file("a.toml"), text).unwrap();
     let vectors = load(folder.path(), &Clauses::of_specification()).unwrap();
-    assert_eq!(vectors[0].expected_write(), Some(&Opening::Accept));
+    assert_eq!(vectors[0].expect.to_write(), Some(&Opening::Accept));
     assert!(matches!(vectors[0].header, Header::Fields(_)));
 
     let image = std::fs::read(lay(&vectors[0], folder.path()).unwrap()).unwrap();

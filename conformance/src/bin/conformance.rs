@@ -1,0 +1,97 @@
+//! `conformance`: holds implementations against the vectors. Owns the order of things and the exit
+//! code.
+#![forbid(unsafe_code)]
+
+use std::error::Error;
+use std::fs;
+use std::process::ExitCode;
+
+use conformance::{
+    Arguments, Clauses, Implementation, Library, Limits, Nbd, Program, Report, USAGE, load,
+    read_reports, run, to_json, to_junit, to_markdown, to_table,
+};
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::parse(std::env::args().skip(1)) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            eprintln!("conformance: {error}\n{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match report_all(&arguments) {
+        Ok(0) => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::from(1),
+        Err(error) => {
+            eprint!("conformance: {error}");
+            let mut source = error.source();
+            while let Some(error) = source {
+                eprint!(": {error}");
+                source = error.source();
+            }
+            eprintln!();
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Runs and writes everything; returns how many vectors failed.
+fn report_all(arguments: &Arguments) -> Result<u64, Box<dyn Error>> {
+    let clauses = Clauses::of_specification();
+    let mut vectors = load(&arguments.vectors, &clauses)?;
+    if let Some(word) = &arguments.only {
+        vectors.retain(|vector| vector.name.contains(word.as_str()));
+    }
+    if vectors.is_empty() {
+        return Err("there is no such vector".into());
+    }
+    let known = match &arguments.known {
+        Some(path) => read_reports(path)?,
+        None => Vec::new(),
+    };
+    let mut reports = Vec::new();
+    for implementation in implementations(arguments)? {
+        let mut report = run(&*implementation, &vectors, &clauses, &arguments.folder)?;
+        // One report may be of another version, or of the same program under another name.
+        if let [known] = &*known {
+            for (vector, field) in report.accept(known, &clauses) {
+                println!("no longer fails: {vector}, {field}");
+            }
+        }
+        println!("{}", to_table(&report, &clauses));
+        reports.push(report);
+    }
+    write(arguments, &reports)?;
+    Ok(reports.iter().map(Report::failures).sum())
+}
+
+fn implementations(arguments: &Arguments) -> Result<Vec<Box<dyn Implementation>>, Box<dyn Error>> {
+    let mut limits = Limits::default();
+    limits.seconds = arguments.seconds.unwrap_or(limits.seconds);
+    let mut implementations: Vec<Box<dyn Implementation>> = Vec::new();
+    if arguments.library {
+        implementations.push(Box::new(Library));
+    }
+    for path in &arguments.programs {
+        implementations.push(Box::new(Program::new(path, limits)?));
+    }
+    if let Some(uri) = &arguments.nbd {
+        implementations.push(Box::new(Nbd::new(uri, arguments.serve.as_deref(), limits)?));
+    }
+    Ok(implementations)
+}
+
+fn write(arguments: &Arguments, reports: &[Report]) -> std::io::Result<()> {
+    let markdown = || reports.iter().map(to_markdown).collect::<Vec<String>>().join("\n");
+    let files: [(_, &dyn Fn() -> String); 3] = [
+        (&arguments.json, &|| to_json(reports)),
+        (&arguments.junit, &|| to_junit(reports)),
+        (&arguments.markdown, &markdown),
+    ];
+    for (path, text) in files {
+        if let Some(path) = path {
+            fs::write(path, text())?;
+        }
+    }
+    Ok(())
+}

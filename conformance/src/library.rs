@@ -1,0 +1,173 @@
+//! The libraries of this workspace, asked in process.
+
+mod extensions;
+mod reasons;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Arc;
+
+use qed_check::{CheckOptions, Report, check};
+use qed_convert::{Chain, ChainError, ChainOptions, FormatSource, ImageFormat};
+use qed_core::{
+    BackingFile, BackingGate, BackingRequest, GateError, GuestExtentKind, Image, LockPolicy,
+    OpenError, ReadContext, ReadOnlyImage, RecoveryPolicy, WriteContext,
+};
+use qed_io::{FileOptions, FileStorage};
+
+use crate::answer::{Answer, Answers, Case, DriveError, Implementation, Opened};
+use crate::vector::{CheckOutcome, MapKind, MapRun, Mapping};
+
+/// The libraries qed-spec, qed-core, qed-check and qed-convert.
+#[derive(Debug, Clone, Copy)]
+pub struct Library;
+
+/// Opens an image as if it had no backing file.
+struct Alone;
+
+impl Implementation for Library {
+    fn name(&self) -> &str {
+        concat!("library ", env!("CARGO_PKG_VERSION"))
+    }
+
+    fn is_qemu(&self) -> bool {
+        false
+    }
+
+    fn read(&self, case: &Case<'_>) -> Result<Answers, DriveError> {
+        let storage = open_file(case.image, FileOptions::READ_ONLY)?;
+        let mut answers = Answers::none("there is no image to ask");
+        match guarded(|| open_alone(&storage)) {
+            Answer::Said(Ok(image)) => of_image(&mut answers, &image, case),
+            Answer::Said(Err(error)) => answers.open = Answer::Said(reasons::refused(&error)),
+            Answer::Broke(why) => answers.open = Answer::Broke(why),
+            Answer::Silent(why) => answers.open = Answer::Silent(why),
+        }
+        let report = guarded(|| check_all(&storage));
+        answers.check = report.map(|report| report.as_ref().map_or(CheckOutcome::Refused, outcome));
+        answers.findings = report.map(|report| report.as_ref().map_or_else(Vec::new, numbers));
+        if case.expect.superblock.is_some() || case.expect.anchor.is_some() {
+            let asked = guarded(|| extensions::read(&*storage));
+            answers.superblock = asked.map(|(superblock, _)| superblock.clone());
+            answers.anchor = asked.map(|(_, anchor)| anchor.clone());
+        }
+        Ok(answers)
+    }
+
+    fn write(&self, case: &Case<'_>) -> Result<Answer<Opened>, DriveError> {
+        let storage = open_file(case.image, FileOptions::READ_WRITE)?;
+        Ok(guarded(|| {
+            let context = WriteContext::new(&Alone, LockPolicy::Take, RecoveryPolicy::Refuse);
+            let closed = Image::open(storage, &context)
+                .and_then(|image| image.close().map_err(OpenError::from));
+            match closed {
+                Ok(()) => Opened::Accepted,
+                Err(error) => reasons::refused(&error),
+            }
+        }))
+    }
+}
+
+impl BackingGate for Alone {
+    fn open_backing(
+        &self,
+        _request: BackingRequest<'_>,
+    ) -> Result<Option<Arc<dyn BackingFile>>, GateError> {
+        Ok(None)
+    }
+}
+
+/// A panic is an answer, too.
+fn guarded<T>(ask: impl FnOnce() -> T) -> Answer<T> {
+    match catch_unwind(AssertUnwindSafe(ask)) {
+        Ok(answer) => Answer::Said(answer),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+            Answer::Broke(format!("panicked: {}", text.unwrap_or_default()))
+        }
+    }
+}
+
+fn open_file(path: &Path, options: FileOptions) -> Result<Arc<FileStorage>, DriveError> {
+    let failed = |error: qed_io::OpenError| std::io::Error::other(error);
+    Ok(Arc::new(FileStorage::open(path, options).map_err(failed)?))
+}
+
+fn open_alone(storage: &Arc<FileStorage>) -> Result<ReadOnlyImage, OpenError> {
+    let storage = Arc::<FileStorage>::clone(storage);
+    ReadOnlyImage::open(storage, &ReadContext::new(&Alone, LockPolicy::Take))
+}
+
+fn of_image(answers: &mut Answers, image: &ReadOnlyImage, case: &Case<'_>) {
+    answers.open = Answer::Said(Opened::Accepted);
+    answers.size = Answer::Said(image.image_size());
+    answers.cluster_size = Answer::Said(image.geometry().cluster_size_bytes());
+    answers.backing = Answer::Said(image.backing_name());
+    if case.expect.map.is_some() {
+        answers.map = guarded(|| mapping(image));
+    }
+    if case.expect.content.is_some() {
+        answers.content = guarded(|| content(case));
+    }
+}
+
+fn mapping(image: &ReadOnlyImage) -> Mapping {
+    let mut runs: Vec<MapRun> = Vec::new();
+    let mut at = 0;
+    while at < image.image_size() {
+        let Ok(extent) = image.extent_at(at, image.image_size() - at) else {
+            return Mapping::Fails;
+        };
+        let kind = match extent.kind {
+            GuestExtentKind::Data { host_offset } => MapKind::Data { host: host_offset },
+            GuestExtentKind::Zero => MapKind::Zero,
+            // Without a backing file nothing else is left.
+            GuestExtentKind::Unallocated | GuestExtentKind::Compressed => MapKind::Unallocated,
+        };
+        MapRun::append(&mut runs, MapRun { at, len: extent.len, kind });
+        at += extent.len;
+    }
+    Mapping::Runs(runs)
+}
+
+/// The bytes of each place, read through the whole chain.
+fn content(case: &Case<'_>) -> Vec<Option<Vec<u8>>> {
+    let disk = open_chain(case).ok();
+    let read = |at: u64, len: u64| {
+        let mut bytes = vec![0; usize::try_from(len).ok()?];
+        disk.as_ref()?.read_at(&mut bytes, at).ok()?;
+        Some(bytes)
+    };
+    case.places().iter().map(|place| read(place.at, place.bytes.len())).collect()
+}
+
+fn open_chain(case: &Case<'_>) -> Result<Arc<dyn BackingFile>, ChainError> {
+    let stated = case.vector.backing_format.0.iter();
+    let options = ChainOptions {
+        backing_formats: stated.filter_map(|it| ImageFormat::from_name(it.as_bytes())).collect(),
+        ..ChainOptions::default()
+    };
+    Chain::walk(case.image, FormatSource::Stated(ImageFormat::Qed), &options)?.open(None)
+}
+
+fn check_all(storage: &FileStorage) -> Option<Report> {
+    let mut options = CheckOptions::default();
+    options.findings_limit = usize::MAX;
+    check(storage, &options).ok()
+}
+
+fn outcome(report: &Report) -> CheckOutcome {
+    match (report.corruptions(), report.leaks()) {
+        (0, 0) => CheckOutcome::Clean,
+        (0, _) => CheckOutcome::Leaks,
+        _ => CheckOutcome::Corrupt,
+    }
+}
+
+fn numbers(report: &Report) -> Vec<u16> {
+    let mut numbers: Vec<u16> =
+        report.findings.iter().map(|finding| finding.kind.number()).collect();
+    numbers.sort_unstable();
+    numbers
+}
