@@ -4,11 +4,13 @@
 #![forbid(unsafe_code)]
 
 mod bench;
+mod coverage;
 mod demo_image;
 mod fresh;
 mod instructions;
 mod lint;
 mod man;
+mod mutants;
 mod package;
 mod problem;
 mod process;
@@ -17,6 +19,7 @@ mod security;
 mod spec;
 mod test;
 mod tidy;
+mod tools;
 mod tree;
 
 use std::env;
@@ -45,6 +48,16 @@ const TASKS: &[Task] = &[
         name: "spec",
         help: "write the register of clauses and what keeps them: spec [--check]",
         run: spec::run,
+    },
+    Task {
+        name: "coverage",
+        help: "the lines that the tests run, crate by crate, against the goals",
+        run: coverage::run,
+    },
+    Task {
+        name: "mutants",
+        help: "change the libraries, see tests fail: mutants [--resume] [CRATE..]",
+        run: mutants::run,
     },
     Task { name: "package", help: "cargo package for every published crate", run: package::run },
     Task { name: "security", help: "write the hostile cases into SECURITY.md", run: security::run },
