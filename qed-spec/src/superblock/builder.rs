@@ -46,15 +46,14 @@ impl SuperblockBuilder {
     /// [`SuperblockFull`], and the builder is unchanged.
     // spec: QED-SB-06
     pub fn set_section(&mut self, kind: SectionType, payload: &[u8]) -> Result<(), SuperblockFull> {
-        let others = self.area.without(kind);
-        let (needed, free) = (section_len(payload), others.free());
+        let (needed, free) = (section_len(payload), self.area.without(kind).free());
         if needed > free {
             return Err(SuperblockFull { kind, needed: wide(needed), free: wide(free) });
         }
         let mut area = Area::EMPTY;
-        area.extend(others.sections().filter(|section| section.kind() < kind));
+        area.extend(self.area.sections().filter(|section| section.kind() < kind));
         area.push(kind, payload);
-        area.extend(others.sections().filter(|section| section.kind() > kind));
+        area.extend(self.area.sections().filter(|section| section.kind() > kind));
         self.area = area;
         Ok(())
     }

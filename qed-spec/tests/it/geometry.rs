@@ -1,6 +1,6 @@
 //! The 75 shapes: sizes, limits and the split of guest offsets, against 128-bit arithmetic.
 
-use qed_spec::{ClusterCount, Geometry, GuestOffset, HostCluster, HostOffset, L1Index, L2Index};
+use qed_spec::{Geometry, GuestOffset, HostCluster, HostOffset, L1Index, L2Index};
 
 use crate::image::{CLUSTER_SIZES, TABLE_SIZES, edges32, edges64, shapes};
 
@@ -124,8 +124,4 @@ fn conversions_end_at_64_bits() {
         assert_eq!(geometry.l1_entries_for(geometry.l2_coverage_bytes()), 1);
         assert_eq!(geometry.l1_entries_for(geometry.l2_coverage_bytes() + 1), 2);
     }
-    let most = HostCluster::new(u64::MAX).expect("not zero");
-    assert_eq!(most.checked_add(ClusterCount::new(1)), None);
-    assert_eq!(HostOffset::new(u64::MAX).checked_add(1), None);
-    assert_eq!(GuestOffset::new(u64::MAX).checked_add(1), None);
 }

@@ -1,6 +1,6 @@
 //! Each header field at its interesting values; tables here decide what is accepted.
 
-use qed_spec::{Features, Header, HeaderError, HostOffset};
+use qed_spec::{Features, Header, HeaderError, HeaderFields, HostOffset};
 
 use crate::image::{CLUSTER_SIZES, Fields, TABLE_SIZES, edges32, edges64};
 
@@ -208,6 +208,19 @@ fn extreme_numbers_together_are_an_error_and_no_panic() {
             }
         }
     }
+}
+
+#[test]
+fn a_changed_header_has_the_new_fields_and_the_old_name_and_keeps_the_rules() {
+    const FILE_LEN: u64 = 5 * 65536;
+    let old = Fields { features: 1, name_offset: 100, name_len: 9, ..Fields::CLASSIC };
+    let header = parse(old, FILE_LEN).expect("legal");
+    let fields = HeaderFields { image_size: 1 << 20, ..*header.fields() };
+    let changed = header.with_fields(fields, FILE_LEN).expect("legal");
+    assert_eq!(changed.encode(), Fields { image_size: 1 << 20, ..old }.bytes());
+    let fields = HeaderFields { image_size: 513, ..*header.fields() };
+    let refused = header.with_fields(fields, FILE_LEN);
+    assert_eq!(refused, Err(HeaderError::ImageSizeUnaligned { found: 513 }));
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Tests of qed-spec through its public interface, most of them over whole domains.
 
+mod addr;
 mod anchor;
 mod copies;
 mod entry;
