@@ -7,6 +7,7 @@ mod bench;
 mod coverage;
 mod demo_image;
 mod fresh;
+mod golden;
 mod instructions;
 mod lint;
 mod man;
@@ -48,6 +49,11 @@ const TASKS: &[Task] = &[
         name: "spec",
         help: "write the register of clauses and what keeps them: spec [--check]",
         run: spec::run,
+    },
+    Task {
+        name: "golden",
+        help: "make the golden images with QEMU and compare: golden [--bless]",
+        run: golden::run,
     },
     Task {
         name: "coverage",

@@ -3,8 +3,10 @@
 
 mod create;
 mod faults;
+mod golden;
 mod hostile;
 mod locks;
 mod matrix;
+mod qed;
 mod support;
 mod vectors;

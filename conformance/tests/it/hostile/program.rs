@@ -1,11 +1,12 @@
 //! The `qed` program under limits.
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
-use std::sync::LazyLock;
 
 use qed_fuzz::Answer;
+
+use crate::qed::QED;
 
 /// Processor time, in seconds; the kernel ends the program when it is used up.
 const CPU_SECONDS: u32 = 1;
@@ -42,17 +43,3 @@ pub(super) fn run(line: &str, format: &str, image: &Path, folder: &Path) -> Ran 
     let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
     Ran { told: Answer { code: output.status.code(), stdout, stderr }, line: line.to_owned() }
 }
-
-/// The program, built as this test is; cargo names it to the tests of its own package only.
-static QED: LazyLock<PathBuf> = LazyLock::new(|| {
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
-    // The whole workspace decides about features, so that nothing is built twice.
-    let built = Command::new(env!("CARGO"))
-        .args(["build", "--quiet", "--locked", "--workspace", "--bin", "qed"])
-        .env("CARGO_TARGET_DIR", target)
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .status()
-        .unwrap();
-    assert!(built.success(), "qed cannot be built");
-    target.join("debug/qed")
-});
