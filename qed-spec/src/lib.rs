@@ -9,6 +9,7 @@
 //! - [`L1Entry`] and [`L2Entry`] are what a table slot says.
 //! - [`SuperblockChoice`] reads the two copies of the extension superblock, [`SuperblockBuilder`]
 //!   writes the next one, [`Anchor`] finds them in an image that was converted in place.
+//! - [`JournalRing`], [`JournalBlock`] and [`JournalRecord`] are the metadata journal.
 //!
 //! # Example
 //!
@@ -49,6 +50,7 @@ mod error;
 mod features;
 mod geometry;
 mod header;
+mod journal;
 mod len;
 mod parse;
 mod raw;
@@ -63,6 +65,15 @@ pub use error::{BackingNameError, EntryError, HeaderError};
 pub use features::{AutoclearFeatures, CompatFeatures, Features};
 pub use geometry::{Geometry, Lookup};
 pub use header::{Header, HeaderFields};
+pub use journal::JournalSequence;
+pub use journal::block::{JournalBlock, JournalBlockHead, JournalSeed};
+pub use journal::error::{JournalBlockError, JournalRecordError, JournalRingError};
+pub use journal::raw::{
+    JOURNAL_BLOCK_LEN_BYTES, JOURNAL_RECORDS_PER_BLOCK, RawJournalBlock, RawJournalRecord,
+    RawJournalRing,
+};
+pub use journal::record::{JournalRecord, SlotRun};
+pub use journal::ring::JournalRing;
 pub use raw::{
     ANCHOR_LEN_BYTES, HEADER_LEN_BYTES, RawAnchor, RawHeader, RawSectionHead, RawSuperblock,
     SECTIONS_LEN_BYTES, SUPERBLOCK_LEN_BYTES, TableEntry,

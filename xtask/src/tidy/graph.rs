@@ -7,14 +7,18 @@ use serde_json::Value;
 use crate::problem::Problem;
 
 /// A crate of the workspace and the ones of ours that it may use, in its tests too.
-const ARROWS: [(&str, &[&str]); 9] = [
+const ARROWS: [(&str, &[&str]); 10] = [
     ("qed-spec", &[]),
     ("qed-io", &[]),
-    ("qed-core", &["qed-io", "qed-spec"]),
+    ("qed-journal", &["qed-io", "qed-spec"]),
+    ("qed-core", &["qed-io", "qed-journal", "qed-spec"]),
     ("qed-check", &["qed-io", "qed-spec"]),
     ("qed-convert", &["qed-core", "qed-io", "qed-spec"]),
     ("qed-cli", &["qed-check", "qed-convert", "qed-core", "qed-io", "qed-spec"]),
-    ("qed-fuzz", &["qed-check", "qed-convert", "qed-core", "qed-io", "qed-spec"]),
+    (
+        "qed-fuzz",
+        &["qed-check", "qed-convert", "qed-core", "qed-io", "qed-journal", "qed-spec"],
+    ),
     ("conformance", &["qed-check", "qed-convert", "qed-core", "qed-fuzz", "qed-io", "qed-spec"]),
     ("xtask", &[]),
 ];
