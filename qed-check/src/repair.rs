@@ -42,7 +42,8 @@ pub enum Repair {
 ///   file become unallocated. So do entries past the end of the virtual disk.
 /// - Of two entries that name one data cluster or overlapping L2 tables, the first in guest order
 ///   keeps it and the later one gets a copy of its own.
-/// - A file that cuts off a cluster in use grows to its end.
+/// - A file that cuts off a cluster in use grows to its end; on a block device, which cannot, this
+///   and NEED_CHECK are left.
 /// - Leaks at the end of the file are cut off; those inside are reported.
 /// - NEED_CHECK is cleared when no corruption remains.
 ///

@@ -4,7 +4,9 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
-use qed_check::{CheckError, CheckOptions, FindingKind, Repair, check, repair};
+use qed_check::{
+    CheckError, CheckOptions, FindingKind, RecoverError, Repair, check, recover, repair,
+};
 use qed_io::{Growth, ImageLock, LockError, MemoryStorage, Storage, StorageRun};
 
 use crate::image::{CLUSTER, GuestCluster, TestImage};
@@ -100,4 +102,18 @@ fn a_full_device_is_left_as_good_as_it_was() {
     let report = check(&device, &CheckOptions::default()).unwrap();
     assert!(report.dirty);
     assert_eq!(report.corruptions(), 1);
+}
+
+#[test]
+fn a_device_that_cuts_off_a_cluster_in_use_is_not_recovered_and_not_changed() {
+    let mut image = cross_linked(0);
+    image.set_l2(2, 9, 0);
+    image.bytes.truncate(image.bytes.len() - 512);
+    image.bytes[16] |= 2;
+    // A repair would clear it first of all.
+    image.bytes[39] = 1;
+    let device = Device(image.storage());
+    let result = recover(&device);
+    assert!(matches!(result, Err(RecoverError::Corrupt(_))), "{result:?}");
+    assert_eq!(device.0.to_vec(), image.bytes);
 }
