@@ -19,13 +19,27 @@ pub enum Level {
 
 /// Every clause of the specification that this crate was built with.
 #[derive(Debug, Clone)]
-pub struct Clauses(BTreeMap<&'static str, Level>);
+pub struct Clauses(BTreeMap<String, Level>);
+
+/// The register that is made from the document.
+#[derive(Deserialize)]
+struct Register {
+    clause: Vec<Entry>,
+}
+
+#[derive(Deserialize)]
+struct Entry {
+    id: String,
+    level: Level,
+}
 
 impl Clauses {
     /// The clauses of the specification.
     #[must_use]
     pub fn of_specification() -> Self {
-        Self(include_str!("../../docs/format.md").lines().filter_map(definition).collect())
+        let register: Register = toml::from_str(include_str!("../clauses.toml"))
+            .expect("the register is part of this crate, and a test reads it");
+        Self(register.clause.into_iter().map(|entry| (entry.id, entry.level)).collect())
     }
 
     /// The level of a clause; none if the specification has no clause of this id.
@@ -35,8 +49,8 @@ impl Clauses {
     }
 
     /// Every clause with its level, in order of the ids.
-    pub fn iter(&self) -> impl Iterator<Item = (&'static str, Level)> + '_ {
-        self.0.iter().map(|(id, level)| (*id, *level))
+    pub fn iter(&self) -> impl Iterator<Item = (&str, Level)> {
+        self.0.iter().map(|(id, level)| (&**id, *level))
     }
 }
 
@@ -48,19 +62,6 @@ impl fmt::Display for Level {
             Self::Info => "info",
         })
     }
-}
-
-/// The clause that a line of the document begins: `**ID** (LEVEL; SOURCE): text`.
-fn definition(line: &'static str) -> Option<(&'static str, Level)> {
-    let (id, rest) = line.strip_prefix("**QED-")?.split_once("** (")?;
-    let level = match rest.split_once(';')?.0 {
-        "must" => Level::Must,
-        "should" => Level::Should,
-        "info" => Level::Info,
-        _ => return None,
-    };
-    // The id with its prefix: `**` was not part of it.
-    Some((&line[2..2 + "QED-".len() + id.len()], level))
 }
 
 #[cfg(test)]

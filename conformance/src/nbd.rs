@@ -27,8 +27,7 @@ pub struct Nbd {
 
 /// The largest disk that is copied to compare it.
 const COPY_MAX: u64 = 1 << 30;
-/// How long is waited for a server to come up, and how often it is tried meanwhile.
-const COMES_UP_WITHIN: Duration = Duration::from_secs(20);
+/// How often a server is tried until it has come up.
 const TRY_EVERY: Duration = Duration::from_millis(10);
 
 impl Nbd {
@@ -61,45 +60,54 @@ impl Nbd {
         limited::run(Path::new(tool), words, case.scratch, limits)
     }
 
-    /// Opens the export, as soon as the server is there.
+    /// Opens the export, as soon as the server is there, and asks for its size.
     fn open(
         &self,
         uri: &str,
         server: &mut Option<Server>,
+        answers: &mut Answers,
         case: &Case<'_>,
-    ) -> Result<Answer<Opened>, DriveError> {
-        let deadline = Instant::now() + COMES_UP_WITHIN;
+    ) -> Result<(), DriveError> {
+        let deadline = Instant::now() + Duration::from_secs(self.limits.seconds.into());
         loop {
             let ended = match server {
                 Some(server) => server.ended()?,
                 None => None,
             };
             if let Some(answer) = ended {
-                return Ok(answer);
+                answers.open = answer;
+                return Ok(());
             }
             let ran = self.client("nbdinfo", &["--size", uri], case)?;
             let is_absent = ["No such file or directory", "Connection refused"]
                 .iter()
                 .any(|text| ran.said.contains(text));
-            match ran.ended {
-                Ok(0) => return Ok(Answer::Said(Opened::Accepted)),
-                Err(why) => return Ok(Answer::Broke(why)),
+            answers.open = match ran.ended {
+                Ok(0) => {
+                    let size = String::from_utf8_lossy(&ran.stdout).trim().parse();
+                    answers.size = size.map_or_else(|_| Answer::Broke(ran.said), Answer::Said);
+                    Answer::Said(Opened::Accepted)
+                }
+                Err(why) => Answer::Broke(why),
                 Ok(_) if !is_absent => {
-                    return Ok(Answer::Said(Opened::Refused { clauses: None, said: ran.said }));
+                    Answer::Said(Opened::Refused { clauses: None, said: ran.said })
                 }
                 Ok(_) if server.is_none() => {
                     return Err(DriveError::Start { program: uri.to_owned(), why: ran.said });
                 }
                 Ok(_) if Instant::now() > deadline => {
-                    return Ok(Answer::Broke("the server neither listens nor ends".to_owned()));
+                    Answer::Broke("the server neither listens nor ends".to_owned())
                 }
-                Ok(_) => std::thread::sleep(TRY_EVERY),
-            }
+                Ok(_) => {
+                    std::thread::sleep(TRY_EVERY);
+                    continue;
+                }
+            };
+            return Ok(());
         }
     }
 
     fn ask(&self, uri: &str, answers: &mut Answers, case: &Case<'_>) -> Result<(), DriveError> {
-        answers.size = self.size(uri, case)?;
         if let (Some(Mapping::Runs(expected)), true) =
             (&case.expect.map, case.vector.files.is_empty())
         {
@@ -109,16 +117,6 @@ impl Nbd {
             answers.content = self.content(uri, &answers.size, case)?;
         }
         Ok(())
-    }
-
-    fn size(&self, uri: &str, case: &Case<'_>) -> Result<Answer<u64>, DriveError> {
-        let ran = self.client("nbdinfo", &["--size", uri], case)?;
-        let text = String::from_utf8_lossy(&ran.stdout);
-        Ok(match (ran.ended, text.trim().parse()) {
-            (Ok(0), Ok(size)) => Answer::Said(size),
-            (Err(why), _) => Answer::Broke(why),
-            _ => Answer::Broke(ran.said),
-        })
     }
 
     /// The mapping as far as NBD has words for it.
@@ -177,15 +175,15 @@ impl Implementation for Nbd {
 
     fn read(&self, case: &Case<'_>) -> Result<Answers, DriveError> {
         let mut answers = Answers::none("NBD has no words for it");
-        if case.vector.lacks_backing() && case.expect.open == Opening::Accept {
-            return Ok(Answers::none("the backing file is not there, and servers open it"));
+        if case.vector.stands_alone() && case.expect.open == Opening::Accept {
+            return Ok(Answers::none("the backing file cannot be opened, and servers open it"));
         }
         let uri = fill(&self.uri, case);
         let mut server = match &self.serve {
             Some(words) => Some(Server::start(words, self.limits, case)?),
             None => None,
         };
-        answers.open = self.open(&uri, &mut server, case)?;
+        self.open(&uri, &mut server, &mut answers, case)?;
         if answers.is_open() {
             self.ask(&uri, &mut answers, case)?;
         }
@@ -256,4 +254,42 @@ fn qemu_version(
     let version = text.split(" (").next().unwrap_or_default();
     let is_qemu = version.starts_with("qemu-nbd version ");
     Ok(is_qemu.then(|| version.replacen(" version", "", 1)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DATA: MapRun = MapRun { at: 0, len: 512, kind: MapKind::Data { host: 4096 } };
+    const ZERO: MapRun = MapRun { at: 512, len: 512, kind: MapKind::Zero };
+
+    #[track_caller]
+    fn check(told: &[(u64, u64, u32)], expected: &[MapRun], answer: &Answer<Mapping>) {
+        let told: Vec<Told> =
+            told.iter().map(|&(offset, length, r#type)| Told { offset, length, r#type }).collect();
+        assert_eq!(as_far_as_told(&told, expected), *answer);
+    }
+
+    #[test]
+    fn data_and_zeros_that_are_told_agree_with_the_map() {
+        let agrees = Answer::Said(Mapping::Runs(vec![DATA, ZERO]));
+        check(&[(0, 512, 0), (512, 512, 3)], &[DATA, ZERO], &agrees);
+        check(&[(0, 256, 0), (256, 256, 0), (512, 512, 2)], &[DATA, ZERO], &agrees);
+        let unallocated = MapRun { kind: MapKind::Unallocated, ..ZERO };
+        let agrees = Answer::Said(Mapping::Runs(vec![DATA, unallocated.clone()]));
+        check(&[(0, 512, 0), (512, 512, 3)], &[DATA, unallocated], &agrees);
+    }
+
+    #[test]
+    fn data_that_is_told_to_be_zeros_and_bytes_that_are_not_told_differ() {
+        let zeros = MapRun { at: 0, len: 1024, kind: MapKind::Zero };
+        check(&[(0, 1024, 3)], &[DATA, ZERO], &Answer::Said(Mapping::Runs(vec![zeros])));
+        check(&[(0, 512, 0)], &[DATA, ZERO], &Answer::Said(Mapping::Runs(vec![DATA])));
+    }
+
+    #[test]
+    fn a_server_that_keeps_zeros_to_itself_says_nothing() {
+        let silent = Answer::Silent("the server does not tell where zeros are");
+        check(&[(0, 1024, 0)], &[DATA, ZERO], &silent);
+    }
 }

@@ -108,8 +108,8 @@ impl Program {
         answers.findings = Answer::Silent("the program does not number its findings");
         answers.check = match ran.ended {
             Ok(63) => Answer::Silent("the program has no check"),
-            Ok(1) if refuses(&ran) && case.vector.lacks_backing() => {
-                Answer::Silent("the backing file is not there, and this check opens it")
+            Ok(1) if refuses(&ran) && case.vector.stands_alone() => {
+                Answer::Silent("the backing file cannot be opened, and this check opens it")
             }
             Ok(1) if refuses(&ran) => Answer::Said(CheckOutcome::Refused),
             Ok(code @ (0 | 2 | 3)) => match parse::check(&ran.stdout, code) {
@@ -127,8 +127,8 @@ impl Program {
     }
 
     fn map(&self, case: &Case<'_>) -> Result<Answer<Mapping>, DriveError> {
-        if case.vector.lacks_backing() {
-            return Ok(Answer::Silent("the backing file is not there, and map opens it"));
+        if case.vector.stands_alone() {
+            return Ok(Answer::Silent("the backing file cannot be opened, and map opens it"));
         }
         let mut words = vec!["map", "--output=json"];
         words.extend(self.backing_formats(case));
@@ -213,7 +213,7 @@ impl Implementation for Program {
     fn read(&self, case: &Case<'_>) -> Result<Answers, DriveError> {
         let mut answers = Answers::none("only the library is asked");
         self.info(&mut answers, case)?;
-        // Whoever breaks down over an image is asked no more of it: each question may take long.
+        // Each question to one that breaks down may take long.
         if matches!(answers.open, Answer::Broke(_)) {
             return Ok(answers);
         }
@@ -230,8 +230,8 @@ impl Implementation for Program {
     }
 
     fn write(&self, case: &Case<'_>) -> Result<Answer<Opened>, DriveError> {
-        if case.vector.lacks_backing() {
-            return Ok(Answer::Silent("the backing file is not there, and resize opens it"));
+        if case.vector.stands_alone() {
+            return Ok(Answer::Silent("the backing file cannot be opened, and resize opens it"));
         }
         let may_mend = Opening::Reject(Some("QED-CONS-01".to_owned()));
         if case.expect.to_write() == Some(&may_mend) {

@@ -194,3 +194,35 @@ fn parts<const N: usize>(parts: [Option<String>; N]) -> String {
 fn list(items: impl Iterator<Item = String>) -> String {
     items.collect::<Vec<String>>().join(", ")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_bytes_read_alike_however_they_are_given() {
+        let expected = |bytes| contents(&Contents::Runs(vec![Content { at: 0, bytes }]));
+        for len in [1, 7, 8, 9, 512] {
+            let literal = Bytes::Literal(vec![0xa5; len]);
+            let fill = Bytes::Fill { byte: 0xa5, len: len as u64 };
+            let place = Content { at: 0, bytes: ContentBytes::Read(fill.clone()) };
+            let found = read(&[place], &[Some(vec![0xa5; len])]);
+            assert_eq!(expected(ContentBytes::Read(literal)), found);
+            assert_eq!(expected(ContentBytes::Read(fill)), found);
+        }
+        assert_eq!(counted(b"\x01\x01\x02\0\0\0\0\0\0\0\0"), "01 01 02 00 x 8");
+        assert_eq!(expected(ContentBytes::Fail { len: 9 }), contents(&Contents::Fail));
+    }
+
+    #[test]
+    fn a_refusal_reads_as_expected_only_by_the_expected_clause() {
+        let expected = Opening::Reject(Some("QED-HDR-03".to_owned()));
+        let refused = |clauses| Opened::Refused { clauses, said: "too small".to_owned() };
+        let by = |clauses| opened(&refused(clauses), &expected);
+        assert_eq!(by(None), opening(&expected));
+        assert_eq!(by(Some(&["QED-HDR-02", "QED-HDR-03"])), opening(&expected));
+        assert_eq!(by(Some(&["QED-HDR-02"])), "rejected by QED-HDR-02: too small");
+        assert_eq!(opened(&Opened::Accepted, &expected), "accepted");
+        assert_eq!(opened(&refused(None), &Opening::Accept), "rejected: too small");
+    }
+}

@@ -128,12 +128,16 @@ impl Vector {
         expect
     }
 
-    /// Whether the image names a backing file that is not there: then only the image alone can be
-    /// opened.
+    /// Whether the image names a backing file that cannot be opened: it is not there, or nothing
+    /// below the image can be read. Then only the image alone can be opened.
     #[must_use]
-    pub fn lacks_backing(&self) -> bool {
+    pub fn stands_alone(&self) -> bool {
         let Header::Fields(fields) = &self.header else { return false };
-        fields.features & 1 != 0 && self.files.is_empty()
+        let unreadable = match &self.expect.content {
+            Some(Contents::Fail) => true,
+            Some(Contents::Runs(_)) | None => false,
+        };
+        fields.features & 1 != 0 && (self.files.is_empty() || unreadable)
     }
 
     /// Bytes of the virtual disk, as far as the vector says.

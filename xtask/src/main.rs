@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod bench;
+mod conformance;
 mod coverage;
 mod demo_image;
 mod fresh;
@@ -64,6 +65,11 @@ const TASKS: &[Task] = &[
         name: "mutants",
         help: "change the libraries, see tests fail: mutants [--resume] [CRATE..]",
         run: mutants::run,
+    },
+    Task {
+        name: "conformance",
+        help: "hold implementations against the vectors: conformance [--help]",
+        run: conformance::run,
     },
     Task { name: "package", help: "cargo package for every published crate", run: package::run },
     Task { name: "security", help: "write the hostile cases into SECURITY.md", run: security::run },

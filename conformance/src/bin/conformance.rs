@@ -12,7 +12,12 @@ use conformance::{
 };
 
 fn main() -> ExitCode {
-    let arguments = match Arguments::parse(std::env::args().skip(1)) {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if words.iter().any(|word| matches!(&**word, "-h" | "--help")) {
+        println!("{USAGE}");
+        return ExitCode::SUCCESS;
+    }
+    let arguments = match Arguments::parse(words) {
         Ok(arguments) => arguments,
         Err(error) => {
             eprintln!("conformance: {error}\n{USAGE}");

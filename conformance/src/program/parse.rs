@@ -82,3 +82,39 @@ pub(super) fn map(stdout: &[u8]) -> Result<Vec<MapRun>, String> {
     }
     Ok(runs)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_lies_below_the_image_is_not_allocated_in_it() {
+        let run = |start: u64, depth: u64, flags: &str| {
+            format!("{{\"start\":{start},\"length\":512,\"depth\":{depth},{flags}}}")
+        };
+        let data = "\"present\":true,\"zero\":false,\"data\":true,\"offset\":4096";
+        let zero = "\"present\":true,\"zero\":true,\"data\":false";
+        let absent = "\"present\":false,\"zero\":true,\"data\":false";
+        let runs = [run(0, 0, data), run(512, 0, zero), run(1024, 1, data), run(1536, 0, absent)];
+        let expected = [
+            MapRun { at: 0, len: 512, kind: MapKind::Data { host: 4096 } },
+            MapRun { at: 512, len: 512, kind: MapKind::Zero },
+            MapRun { at: 1024, len: 1024, kind: MapKind::Unallocated },
+        ];
+        assert_eq!(map(format!("[{}]", runs.join(",")).as_bytes()).unwrap(), expected);
+        let no_offset = run(0, 0, "\"present\":true,\"zero\":false,\"data\":true");
+        assert!(map(format!("[{no_offset}]").as_bytes()).is_err());
+    }
+
+    #[test]
+    fn the_exit_code_of_a_check_is_that_of_its_counts() {
+        assert_eq!(check(b"{}", 0), Ok((CheckOutcome::Clean, vec![])));
+        assert_eq!(check(b"{\"leaks\":1}", 3), Ok((CheckOutcome::Leaks, vec![])));
+        let both =
+            b"{\"leaks\":1,\"corruptions\":2,\"findings\":[{\"number\":302},{\"number\":201}]}";
+        assert_eq!(check(both, 2), Ok((CheckOutcome::Corrupt, vec![201, 302])));
+        for (json, code) in [(&both[..], 0), (b"{}", 3), (b"{\"leaks\":1}", 2), (b"", 0)] {
+            assert!(check(json, code).is_err());
+        }
+    }
+}

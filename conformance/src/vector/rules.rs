@@ -89,6 +89,12 @@ pub enum Contradiction {
         /// Guest offset.
         at: u64,
     },
+    /// More content is expected at one place than is worth reading.
+    #[error("the content at {at} is longer than {MOST_CONTENT} bytes")]
+    LongContent {
+        /// Guest offset.
+        at: u64,
+    },
     /// The numbers of the findings do not ascend.
     #[error("the findings do not ascend")]
     FindingsOrder,
@@ -99,6 +105,9 @@ pub enum Contradiction {
     #[error("qemu gives no field that differs")]
     QemuSame,
 }
+
+/// Bytes of the disk that are read at one place.
+const MOST_CONTENT: u64 = 16 << 20;
 
 /// Every rule that a vector breaks.
 pub(super) fn check(vector: &Vector, clauses: &Clauses) -> Vec<Contradiction> {
@@ -237,6 +246,9 @@ fn disk(vector: &Vector, broken: &mut Vec<Contradiction>) {
         for (at, end) in places {
             if at < free || disk.is_some_and(|disk| end > disk) {
                 broken.push(Contradiction::Content { at });
+            }
+            if end - at > MOST_CONTENT {
+                broken.push(Contradiction::LongContent { at });
             }
             free = end;
         }

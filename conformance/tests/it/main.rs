@@ -8,5 +8,6 @@ mod hostile;
 mod locks;
 mod matrix;
 mod qed;
+mod runner;
 mod support;
 mod vectors;

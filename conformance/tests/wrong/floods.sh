@@ -1,0 +1,3 @@
+#!/bin/sh
+# Prints without end.
+[ "$1" = --version ] || exec yes

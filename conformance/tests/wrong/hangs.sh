@@ -1,0 +1,3 @@
+#!/bin/sh
+# Never answers.
+[ "$1" = --version ] || exec sleep infinity

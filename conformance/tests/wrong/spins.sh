@@ -1,0 +1,4 @@
+#!/bin/sh
+# Never answers, and keeps the processor busy.
+[ "$1" = --version ] && exit
+while :; do :; done
