@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod apply;
+mod crash;
 mod fabricate;
 mod generators;
 mod model;
@@ -14,6 +15,8 @@ mod qemu;
 mod random;
 
 pub use apply::{Beneath, apply, apply_to_image};
+pub use crash::disk::{CrashDisk, DiskContent, SECTOR, Sector};
+pub use crash::states::{CrashPoint, crash_points};
 pub use fabricate::{Fabrication, Order, fabricate};
 pub use generators::image_plan::{ImagePlan, Under};
 pub use generators::operations::operations;

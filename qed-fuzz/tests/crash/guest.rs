@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::disk::{SECTOR, Sector};
+use qed_fuzz::{SECTOR, Sector};
 
 /// Names a content; [`ZERO`] is that of sectors nobody wrote.
 pub(crate) type Tag = u32;

@@ -5,19 +5,16 @@
     reason = "a failed unwrap is a failed test, and test disks are small"
 )]
 
-mod disk;
 mod guest;
-mod states;
 mod verify;
 mod workload;
 
 use std::sync::Arc;
 
 use qed_core::{CreateOptions, LockPolicy, ReadContext, ReadOnlyImage, RefuseBacking, create};
+use qed_fuzz::{CrashDisk, DiskContent, crash_points};
 use qed_io::Recorder;
 
-use crate::disk::{Content, Disk};
-use crate::states::crash_points;
 use crate::verify::verify;
 use crate::workload::{CLUSTER, Step, Workload, random};
 
@@ -203,14 +200,14 @@ fn random_workloads() {
 
 #[test]
 fn an_interrupted_creation_leaves_no_image() {
-    let recorder = Recorder::new(Arc::new(Disk::default()));
+    let recorder = Recorder::new(Arc::new(CrashDisk::new(DiskContent::default())));
     create(&recorder, &CreateOptions::new(1 << 20)).unwrap();
-    let points = crash_points(&Content::default(), &recorder.records());
+    let points = crash_points(&DiskContent::default(), &recorder.records());
     let read = ReadContext::new(&RefuseBacking, LockPolicy::None);
     for point in &points {
         point.for_each_state(ALL_STATES_MAX, |content| {
-            let is_empty = content.sectors.values().all(|sector| sector.iter().all(|b| *b == 0));
-            let opened = ReadOnlyImage::open(Arc::new(Disk::new(content)), &read);
+            let is_empty = content.is_zero();
+            let opened = ReadOnlyImage::open(Arc::new(CrashDisk::new(content)), &read);
             assert_eq!(opened.is_err(), is_empty);
         });
     }

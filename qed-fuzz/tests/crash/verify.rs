@@ -5,11 +5,10 @@ use std::sync::Arc;
 
 use qed_check::{CheckOptions, check, recover};
 use qed_core::Image;
-use qed_fuzz::Beneath;
+use qed_fuzz::{Beneath, CrashDisk, DiskContent, SECTOR};
 use qed_io::Storage;
 use qed_spec::{Features, GuestOffset};
 
-use crate::disk::{Content, Disk, SECTOR};
 use crate::guest::{Guest, Tag, content};
 use crate::workload::{CLUSTER, open};
 
@@ -18,8 +17,8 @@ const PROBE: Tag = 1 << 30;
 
 /// Opens a state as a program does after a crash, reads all of it, then writes into each cluster
 /// and finds only that changed: a cluster that two owners have would show.
-pub(crate) fn verify(state: Content, guest: &Guest, gate: &Beneath, case: impl Fn() -> String) {
-    let disk = Arc::new(Disk::new(state));
+pub(crate) fn verify(state: DiskContent, guest: &Guest, gate: &Beneath, case: impl Fn() -> String) {
+    let disk = Arc::new(CrashDisk::new(state));
     let mut features = [0; 8];
     disk.read_at(&mut features, 16).unwrap();
     if u64::from_le_bytes(features) & Features::NEED_CHECK.bits() != 0 {
@@ -47,7 +46,7 @@ pub(crate) fn verify(state: Content, guest: &Guest, gate: &Beneath, case: impl F
     assert!(read_all(&open(disk, gate)) == now, "{}: reopened", case());
 }
 
-fn assert_sound(disk: &Disk, case: impl Fn() -> String) {
+fn assert_sound(disk: &CrashDisk, case: impl Fn() -> String) {
     let mut options = CheckOptions::default();
     options.threads = NonZeroUsize::new(1);
     let report = check(disk, &options).unwrap();

@@ -6,11 +6,10 @@ use qed_core::{
     BackingFormat, CreateBacking, CreateOptions, Image, LockPolicy, Prepared, RawFile,
     RecoveryPolicy, Shrink, WriteContext, create,
 };
-use qed_fuzz::{Beneath, Random};
+use qed_fuzz::{Beneath, CrashDisk, DiskContent, Random, SECTOR};
 use qed_io::{MemoryStorage, Record, Recorder, Storage};
 use qed_spec::{Geometry, GuestOffset};
 
-use crate::disk::{Content, Disk, SECTOR};
 use crate::guest::{BACKING, Event, Guest, Tag, What, ZERO, content};
 
 /// Sectors of a cluster.
@@ -54,7 +53,7 @@ pub(crate) struct Workload {
 /// What a run left behind.
 #[derive(Debug)]
 pub(crate) struct Run {
-    pub(crate) start: Content,
+    pub(crate) start: DiskContent,
     pub(crate) records: Vec<Record>,
     pub(crate) events: Vec<Event>,
     /// What the guest knew at the start.
@@ -93,7 +92,7 @@ impl Workload {
     /// Runs the steps on a new image, then closes it.
     pub(crate) fn run(&self) -> Run {
         let name = (self.backing > 0).then(|| b"base".to_vec());
-        let disk = Arc::new(Disk::default());
+        let disk = Arc::new(CrashDisk::new(DiskContent::default()));
         let options = CreateOptions {
             geometry: Geometry::new(4096, 1).unwrap(),
             image_size: self.size * SECTOR,

@@ -5,24 +5,49 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use qed_io::{Growth, ImageLock, LockError, Operation, RunKind, Storage, StorageRun};
 
-pub(crate) const SECTOR: u64 = 512;
+/// Bytes of a sector: what a crash leaves old or new, each on its own.
+pub const SECTOR: u64 = 512;
 
-pub(crate) type Sector = [u8; SECTOR as usize];
+/// The bytes of one sector.
+pub type Sector = [u8; SECTOR_LEN];
+
+const SECTOR_LEN: usize = 512;
+const EMPTY: Sector = [0; SECTOR_LEN];
 
 /// What a file holds; sectors that are not there are zeros.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Content {
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct DiskContent {
     pub(crate) sectors: BTreeMap<u64, Sector>,
+    /// Bytes.
     pub(crate) len: u64,
 }
 
-impl Content {
+impl DiskContent {
+    /// `len` bytes, each of which is `byte`: what a used block device holds.
+    #[must_use]
+    pub fn stale(len: u64, byte: u8) -> Self {
+        let sectors = (0..len.div_ceil(SECTOR)).map(|number| (number, [byte; SECTOR_LEN]));
+        Self { sectors: sectors.collect(), len }
+    }
+
+    /// Whether every byte is zero.
+    #[must_use]
+    pub fn is_zero(&self) -> bool {
+        self.sectors.values().all(|sector| *sector == EMPTY)
+    }
+
+    /// Changes the byte at `offset`, as a disk that rots does.
+    pub fn rot(&mut self, offset: u64) {
+        let sector = self.sectors.entry(offset / SECTOR).or_insert(EMPTY);
+        sector[within(offset)] ^= 0x55;
+    }
+
     pub(crate) fn sector(&self, number: u64) -> Sector {
-        self.sectors.get(&number).copied().unwrap_or([0; SECTOR as usize])
+        self.sectors.get(&number).copied().unwrap_or(EMPTY)
     }
 
     pub(crate) fn apply(&mut self, operation: &Operation) {
@@ -52,7 +77,7 @@ impl Content {
         let mut at = offset;
         for part in pieces(buf, offset) {
             let sector = self.sectors.get(&(at / SECTOR));
-            let within = (at % SECTOR) as usize;
+            let within = within(at);
             match sector {
                 Some(sector) => part.copy_from_slice(&sector[within..within + part.len()]),
                 None => part.fill(0),
@@ -66,9 +91,9 @@ impl Content {
         let mut rest = bytes;
         let mut at = offset;
         while !rest.is_empty() {
-            let within = (at % SECTOR) as usize;
-            let part = rest.len().min(SECTOR as usize - within);
-            let sector = self.sectors.entry(at / SECTOR).or_insert([0; SECTOR as usize]);
+            let within = within(at);
+            let part = rest.len().min(SECTOR_LEN - within);
+            let sector = self.sectors.entry(at / SECTOR).or_insert(EMPTY);
             sector[within..within + part].copy_from_slice(&rest[..part]);
             rest = &rest[part..];
             at += part as u64;
@@ -77,14 +102,14 @@ impl Content {
 
     fn zero(&mut self, range: Range<u64>) {
         if !range.is_empty() {
-            self.write(&vec![0; (range.end - range.start) as usize], range.start);
+            self.write(&vec![0; to_len(range.end - range.start)], range.start);
         }
     }
 
     pub(crate) fn set_len(&mut self, len: u64) {
         self.sectors.split_off(&len.div_ceil(SECTOR));
         if let Some(last) = self.sectors.get_mut(&(len / SECTOR)) {
-            last[(len % SECTOR) as usize..].fill(0);
+            last[within(len)..].fill(0);
         }
         self.len = len;
     }
@@ -92,34 +117,56 @@ impl Content {
 
 /// Cuts a buffer that belongs at `offset` where sectors end.
 fn pieces(buf: &mut [u8], offset: u64) -> impl Iterator<Item = &mut [u8]> {
-    let first = ((SECTOR - offset % SECTOR) as usize).min(buf.len());
+    let first = (SECTOR_LEN - within(offset)).min(buf.len());
     let (first, rest) = buf.split_at_mut(first);
-    std::iter::once(first).chain(rest.chunks_mut(SECTOR as usize))
+    std::iter::once(first).chain(rest.chunks_mut(SECTOR_LEN))
+}
+
+/// The byte of its sector that lies at `offset`.
+fn within(offset: u64) -> usize {
+    to_len(offset % SECTOR)
+}
+
+fn to_len(len: u64) -> usize {
+    usize::try_from(len).expect("a test disk fits in memory")
 }
 
 fn sectors(range: &Range<u64>) -> Vec<u64> {
     (range.start / SECTOR..range.end.div_ceil(SECTOR)).collect()
 }
 
-/// A [`Content`] as a storage.
-#[derive(Debug, Default)]
-pub(crate) struct Disk(Mutex<Content>);
+/// A [`DiskContent`] as a storage.
+#[derive(Debug)]
+pub struct CrashDisk {
+    content: Mutex<DiskContent>,
+    growth: Growth,
+}
 
-impl Disk {
-    pub(crate) fn new(content: Content) -> Self {
-        Self(Mutex::new(content))
+impl CrashDisk {
+    /// A regular file with this content.
+    #[must_use]
+    pub const fn new(content: DiskContent) -> Self {
+        Self { content: Mutex::new(content), growth: Growth::Zeros }
     }
 
-    pub(crate) fn content(&self) -> Content {
+    /// A block device with this content, whose length is its capacity.
+    #[must_use]
+    pub const fn device(content: DiskContent) -> Self {
+        Self { content: Mutex::new(content), growth: Growth::Stale }
+    }
+
+    /// A copy of what it holds.
+    #[must_use]
+    pub fn content(&self) -> DiskContent {
         self.locked().clone()
     }
 
-    fn locked(&self) -> MutexGuard<'_, Content> {
-        self.0.lock().unwrap()
+    fn locked(&self) -> MutexGuard<'_, DiskContent> {
+        self.content.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Storage for Disk {
+impl Storage for CrashDisk {
     fn len(&self) -> io::Result<u64> {
         Ok(self.locked().len)
     }
@@ -139,7 +186,11 @@ impl Storage for Disk {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.locked().set_len(len);
+        let mut content = self.locked();
+        if self.growth == Growth::Stale && content.len != len {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        content.set_len(len);
         Ok(())
     }
 
@@ -164,7 +215,7 @@ impl Storage for Disk {
     }
 
     fn growth(&self) -> Growth {
-        Growth::Zeros
+        self.growth
     }
 
     fn lock(&self, _lock: ImageLock) -> Result<(), LockError> {

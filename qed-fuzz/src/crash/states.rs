@@ -5,17 +5,17 @@
 
 use std::collections::BTreeMap;
 
-use qed_fuzz::Random;
 use qed_io::{Operation, Record};
 
-use crate::disk::{Content, Sector};
+use super::disk::{DiskContent, Sector};
+use crate::random::Random;
 
 /// A moment of a recorded run at which power may fail: a flush is about to complete, or the end.
-#[derive(Debug)]
-pub(crate) struct CrashPoint {
+#[derive(Debug, Clone)]
+pub struct CrashPoint {
     /// How many records were submitted before.
-    pub(crate) position: usize,
-    durable: Content,
+    pub position: usize,
+    durable: DiskContent,
     /// What was written since the last completed flush, oldest first; the first is the durable one.
     sectors: Vec<(u64, Vec<Sector>)>,
     lens: Vec<u64>,
@@ -24,13 +24,14 @@ pub(crate) struct CrashPoint {
 /// All crash points of a run of one thread that began with `start`.
 ///
 /// The states of any other moment are among those of the next flush.
-pub(crate) fn crash_points(start: &Content, records: &[Record]) -> Vec<CrashPoint> {
+#[must_use]
+pub fn crash_points(start: &DiskContent, records: &[Record]) -> Vec<CrashPoint> {
     let mut points = Vec::new();
     let (mut durable, mut now) = (start.clone(), start.clone());
     let mut versions = BTreeMap::new();
     let mut lens = vec![start.len];
     let point =
-        |position, durable: &Content, versions: &BTreeMap<u64, Vec<Sector>>, lens: &[u64]| {
+        |position, durable: &DiskContent, versions: &BTreeMap<u64, Vec<Sector>>, lens: &[u64]| {
             let changed = versions.iter().filter(|(_, versions)| versions.len() > 1);
             let sectors = changed.map(|(number, all)| (*number, all.clone())).collect();
             CrashPoint { position, durable: durable.clone(), sectors, lens: lens.to_vec() }
@@ -61,18 +62,32 @@ pub(crate) fn crash_points(start: &Content, records: &[Record]) -> Vec<CrashPoin
 }
 
 impl CrashPoint {
+    /// Lets a sector that was being written hold garbage as well, where `tears` says so of its
+    /// number: what blocks with a checksum must survive.
+    #[must_use]
+    pub fn with_garbage(mut self, tears: impl Fn(u64) -> bool) -> Self {
+        for (number, versions) in &mut self.sectors {
+            if tears(*number) {
+                let garbage = versions[versions.len() - 1].map(|byte| byte.rotate_left(3) ^ 0x5a);
+                versions.insert(1, garbage);
+            }
+        }
+        self
+    }
+
     /// Calls `visit` with each state, or where there are more than `most` with a sample: nothing,
     /// everything, each change alone, each missing, then random ones up to an eighth of `most`.
-    pub(crate) fn for_each_state(&self, most: u64, mut visit: impl FnMut(Content)) {
+    pub fn for_each_state(&self, most: u64, mut visit: impl FnMut(DiskContent)) {
         let radices: Vec<usize> =
             self.sectors.iter().map(|(_, all)| all.len()).chain([self.lens.len()]).collect();
         let product = radices.iter().try_fold(1_u64, |all, n| all.checked_mul(*n as u64));
         if let Some(product) = product.filter(|product| *product <= most) {
             for mut number in 0..product {
                 let digit = |n: &usize| {
-                    let digit = number % *n as u64;
-                    number /= *n as u64;
-                    digit as usize
+                    let versions = *n as u64;
+                    let digit = number % versions;
+                    number /= versions;
+                    to_index(digit)
                 };
                 visit(self.state(&radices.iter().map(digit).collect::<Vec<_>>()));
             }
@@ -92,13 +107,13 @@ impl CrashPoint {
         }
         let mut random = Random::new(1);
         for _ in 0..most / 8 {
-            let pick = |n: &usize| random.below(*n as u64) as usize;
+            let pick = |n: &usize| to_index(random.below(*n as u64));
             visit(self.state(&radices.iter().map(pick).collect::<Vec<_>>()));
         }
     }
 
     /// The state with these versions of the sectors and, last, of the length.
-    fn state(&self, choice: &[usize]) -> Content {
+    fn state(&self, choice: &[usize]) -> DiskContent {
         let mut content = self.durable.clone();
         for ((number, versions), version) in self.sectors.iter().zip(choice) {
             content.sectors.insert(*number, versions[*version]);
@@ -106,4 +121,8 @@ impl CrashPoint {
         content.set_len(self.lens[choice[choice.len() - 1]]);
         content
     }
+}
+
+fn to_index(digit: u64) -> usize {
+    usize::try_from(digit).expect("less than the number of versions")
 }
