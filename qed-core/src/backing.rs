@@ -61,11 +61,11 @@ pub enum GuestExtentKind {
     Unallocated,
 }
 
-/// Why a backing file could not be read: the place, and the error of whatever holds it.
+/// Why a virtual disk could not be read: the place, and the error of whatever holds it.
 #[derive(Debug, Error)]
-#[error("backing file at guest offset {offset:#x}")]
+#[error("guest offset {offset:#x}")]
 pub struct BackingError {
-    /// Byte of the backing file's virtual disk.
+    /// Byte of the virtual disk.
     pub offset: u64,
     /// The error of the storage or of the format.
     #[source]

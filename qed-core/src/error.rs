@@ -38,7 +38,7 @@ pub enum ImageError {
         source: io::Error,
     },
     /// The backing file could not be read.
-    #[error(transparent)]
+    #[error("backing file")]
     Backing(#[from] BackingError),
     /// A flush failed earlier: what the file holds is unknown, so the image takes no more writes.
     #[error("the image is read-only since a flush failed; close it and check the file")]

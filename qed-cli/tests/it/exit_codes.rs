@@ -150,3 +150,10 @@ fn an_output_that_cannot_be_made_leaves_an_existing_file_alone() {
         lab.shell("cmp a.qed before.qed");
     }
 }
+
+#[test]
+fn an_image_that_cannot_be_mapped_is_not_called_a_backing_file() {
+    let ran = lab().qed(["map", "-f", "qed", "corrupt.qed"]);
+    assert_eq!(ran.code, Some(1));
+    assert!(ran.stderr.starts_with("qed: guest offset 0x0: corrupt image: "), "{}", ran.stderr);
+}

@@ -300,7 +300,7 @@ pub enum Qcow2ReadError {
     #[error("making a decompressor")]
     Decompressor(#[source] io::Error),
     /// The backing file could not be read.
-    #[error(transparent)]
+    #[error("backing file")]
     Backing(#[from] BackingError),
 }
 
