@@ -81,3 +81,31 @@ fn memory_stays_within_the_budget_however_long_the_file() {
         assert_eq!(result.is_ok(), clusters_bits == 20, "2^{clusters_bits} clusters");
     }
 }
+
+#[test]
+fn a_full_set_costs_a_bit_for_each_cluster_in_whole_chunks() {
+    const G: u64 = 1 << 30;
+    let cases = [
+        (0, 0),
+        (1, 512),
+        (4096, 512),
+        (4097, 1024),
+        (G - 1, 1 << 27),
+        (G, 1 << 27),
+        (G + 1, (1 << 27) + 1024),
+    ];
+    for (clusters, bytes) in cases {
+        assert_eq!(ClusterSet::full_bytes(clusters), bytes, "{clusters} clusters");
+    }
+}
+
+#[test]
+fn long_runs_cost_few_steps() {
+    let set = ClusterSet::new(1 << 20, u64::MAX);
+    for run in [5000..5001, 9000..20_000] {
+        set.insert(run).unwrap();
+    }
+    let chunks = 1 << (20 - MIN_CHUNK_BITS);
+    let steps = set.runs(1 << 20).count();
+    assert!(steps <= chunks + 8, "{steps} steps through {chunks} chunks");
+}

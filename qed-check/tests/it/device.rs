@@ -1,62 +1,14 @@
 //! A storage of fixed length whose unused bytes hold whatever was there, as a block device.
 
-use std::io;
-use std::ops::Range;
-use std::sync::Arc;
-
 use qed_check::{
     CheckError, CheckOptions, FindingKind, RecoverError, Repair, check, recover, repair,
 };
-use qed_io::{Growth, ImageLock, LockError, MemoryStorage, Storage, StorageRun};
+use qed_io::MemoryStorage;
 
 use crate::image::{CLUSTER, GuestCluster, TestImage};
 
-#[derive(Debug)]
-struct Device(Arc<MemoryStorage>);
-
-impl Storage for Device {
-    fn len(&self) -> io::Result<u64> {
-        self.0.len()
-    }
-
-    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
-        self.0.read_at(buf, offset)
-    }
-
-    fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
-        if offset + buf.len() as u64 > self.len()? {
-            return Err(io::ErrorKind::StorageFull.into());
-        }
-        self.0.write_at(buf, offset)
-    }
-
-    fn set_len(&self, _len: u64) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    fn flush(&self) -> io::Result<()> {
-        self.0.flush()
-    }
-
-    fn write_zeroes(&self, range: Range<u64>) -> io::Result<()> {
-        self.0.write_zeroes(range)
-    }
-
-    fn punch_hole(&self, range: Range<u64>) -> io::Result<bool> {
-        self.0.punch_hole(range)
-    }
-
-    fn run_at(&self, at: u64) -> io::Result<StorageRun> {
-        self.0.run_at(at)
-    }
-
-    fn growth(&self) -> Growth {
-        Growth::Stale
-    }
-
-    fn lock(&self, lock: ImageLock) -> Result<(), LockError> {
-        self.0.lock(lock)
-    }
+fn device(image: &TestImage) -> MemoryStorage {
+    MemoryStorage::device(image.bytes.clone())
 }
 
 /// An image with two guest clusters in one host cluster and `spare` clusters of old bytes behind it.
@@ -72,7 +24,7 @@ fn cross_linked(spare: usize) -> TestImage {
 #[test]
 fn the_rest_of_a_device_is_free_space() {
     let image = cross_linked(3);
-    let device = Device(image.storage());
+    let device = device(&image);
     let report = check(&device, &CheckOptions::default()).unwrap();
     assert_eq!((report.corruptions(), report.leaks()), (1, 0));
     assert_eq!(report.statistics.image_end.get(), 8 * CLUSTER);
@@ -81,11 +33,11 @@ fn the_rest_of_a_device_is_free_space() {
 #[test]
 fn copies_go_to_free_space_and_are_written_in_full() {
     let image = cross_linked(1);
-    let device = Device(image.storage());
+    let device = device(&image);
     let report = repair(&device, Repair::All).unwrap();
     assert!(report.is_clean());
     assert_eq!(report.repaired.counts.of(FindingKind::L2Duplicate), 1);
-    let after = image.with_bytes(device.0.to_vec());
+    let after = image.with_bytes(device.to_vec());
     assert_eq!(after.bytes.len(), image.bytes.len());
     assert_eq!(after.guest(600), image.guest(600));
     assert_eq!(after.guest(600)[9], GuestCluster::Data(vec![0; 4096]));
@@ -94,10 +46,10 @@ fn copies_go_to_free_space_and_are_written_in_full() {
 #[test]
 fn a_full_device_is_left_as_good_as_it_was() {
     let image = cross_linked(0);
-    let device = Device(image.storage());
+    let device = device(&image);
     let result = repair(&device, Repair::All);
     assert!(matches!(result, Err(CheckError::NoSpace { clusters: 1, .. })), "{result:?}");
-    let after = image.with_bytes(device.0.to_vec());
+    let after = image.with_bytes(device.to_vec());
     assert_eq!(after.guest(600), image.guest(600));
     let report = check(&device, &CheckOptions::default()).unwrap();
     assert!(report.dirty);
@@ -112,8 +64,8 @@ fn a_device_that_cuts_off_a_cluster_in_use_is_not_recovered_and_not_changed() {
     image.bytes[16] |= 2;
     // A repair would clear it first of all.
     image.bytes[39] = 1;
-    let device = Device(image.storage());
+    let device = device(&image);
     let result = recover(&device);
     assert!(matches!(result, Err(RecoverError::Corrupt(_))), "{result:?}");
-    assert_eq!(device.0.to_vec(), image.bytes);
+    assert_eq!(device.to_vec(), image.bytes);
 }

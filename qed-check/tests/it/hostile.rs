@@ -19,7 +19,7 @@ fn sparse(path: &Path, shape: [u32; 2], len: u64, words: impl Iterator<Item = (u
     header[4..8].copy_from_slice(&shape[0].to_le_bytes());
     header[8..12].copy_from_slice(&shape[1].to_le_bytes());
     header[40..48].copy_from_slice(&L1_AT.to_le_bytes());
-    header[48..56].copy_from_slice(&(1_u64 << 37).to_le_bytes());
+    header[48..56].copy_from_slice(&(1_u64 << 38).to_le_bytes());
     let mut file = File::create(path).unwrap();
     file.write_all(&header[..64]).unwrap();
     file.set_len(len).unwrap();
@@ -89,6 +89,30 @@ fn hostile_images_cost_a_second_and_64_mib() {
     assert!(peak.parse::<u64>().unwrap() < 64 << 10, "{peak} KiB");
     // Five images, and a machine that may be busy.
     assert!(taken < Duration::from_secs(5), "{taken:?}");
+}
+
+/// 2^31 clusters, of which 16 MiB map 2^27: each entry is so far from the others that it costs 2 KiB,
+/// and the table of 64 KiB pays for two of them more.
+#[test]
+fn the_memory_for_the_map_is_what_the_tables_justify_to_the_byte() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("image.qed");
+    // The header area, the L1 table and the L2 table cost three times 2 KiB.
+    for (entries, fits) in [(8192 + 2 - 3, true), (8192 + 2 - 2, false)] {
+        let far = (0..entries).map(|l2| (TIB + l2 * 8, 2 * TIB + (l2 << 29)));
+        sparse(&path, [4096, 16], 8 * TIB, far.chain([(L1_AT, TIB)]));
+        match run(&path) {
+            Ok(report) => {
+                assert!(fits, "{entries} entries");
+                assert_eq!(report.statistics.allocated_clusters, entries);
+            }
+            Err(CheckError::MapLimit { clusters, limit }) => {
+                assert!(!fits, "{entries} entries");
+                assert_eq!((clusters.get(), limit), (1 << 31, (16 << 20) + (64 << 10) / 16));
+            }
+            Err(other) => panic!("{other}"),
+        }
+    }
 }
 
 fn peak_kib() -> u64 {

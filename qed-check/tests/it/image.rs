@@ -196,9 +196,10 @@ impl TestImage {
         (value.is_multiple_of(CLUSTER) && fits && first >= self.metadata_end()).then_some(first)
     }
 
-    /// Every cluster of the header, the L1 table and the L2 tables.
+    /// Every cluster of the header, the L1 table and the L2 tables of the disk.
     fn metadata(&self) -> HashSet<u64> {
-        let tables = (0..self.entries()).filter_map(|l1| self.table_of(l1));
+        let slots = self.image_clusters().div_ceil(self.entries());
+        let tables = (0..slots).filter_map(|l1| self.table_of(l1));
         let clusters = tables.flat_map(|first| first..first + self.table_clusters);
         (0..self.metadata_end()).chain(clusters).collect()
     }

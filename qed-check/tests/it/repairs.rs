@@ -75,6 +75,18 @@ fn a_later_table_over_an_earlier_one_keeps_its_data() {
 }
 
 #[test]
+fn data_that_lies_in_a_table_past_the_end_of_the_disk_is_kept() {
+    let mut image = TestImage::sample();
+    // Guest cluster 5 lies there.
+    image.set_l1(9, 6 * CLUSTER);
+    let storage = image.storage();
+    let report = repair(&*storage, Repair::All).unwrap();
+    assert_eq!(report.repaired.counts.of(FindingKind::L1BeyondImage), 1);
+    assert_eq!(report.repaired.counts.of(FindingKind::L2IntoL2Table), 1);
+    assert_eq!(storage.to_vec(), TestImage::sample().bytes);
+}
+
+#[test]
 fn images_that_would_multiply_are_refused() {
     let mut image = TestImage::new(1, 512 * 512, 12);
     image.table(0, 2);
