@@ -24,7 +24,9 @@ const GOAL: u64 = 85;
 /// Parts of a run. What is done of an interrupted run is kept part by part.
 const SHARDS: usize = 16;
 /// Seconds for the tests of a mutant, many times what they need: one that hangs is found too.
-const TEST_SECONDS: &str = "90";
+const TEST_SECONDS: &str = "60";
+/// Address space of a compiler or a test program.
+const MEMORY: &str = "--as=6442450944";
 const BUILD_SECONDS: &str = "600";
 
 /// Tries the crates named, or all of [`CRATES`]; `--resume` goes on with an interrupted run.
@@ -76,7 +78,9 @@ fn run_shard(program: &Path, name: &str, shard: usize, folder: &Path) -> Result<
         fs::remove_dir_all(folder)?;
     }
     fs::create_dir_all(folder)?;
-    let mut command = Command::new(program);
+    // A mutant may well ask for all the memory that there is.
+    let mut command = Command::new("prlimit");
+    command.arg(MEMORY).arg(program);
     command.args(["mutants", "--package", name, "--shard", &format!("{shard}/{SHARDS}")]);
     command.args(["--timeout", TEST_SECONDS, "--build-timeout", BUILD_SECONDS, "--no-times"]);
     // The first part proves that the tests pass without a mutant.
