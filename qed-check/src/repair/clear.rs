@@ -17,29 +17,33 @@ use crate::tables::{PieceBuffer, Tables};
 /// not bring back an entry that the growing file would give a meaning.
 // spec: QED-CHK-05
 pub(super) fn run(tables: &Tables<'_>) -> Result<(), CheckError> {
-    let (_, in_tables) = metadata::claim(tables, &mut FindingLog::new(0))?;
     let mut buffer = PieceBuffer::default();
+    // First, so that a table that is about to go takes no data of the disk with it.
+    clear_l1(tables, &mut buffer, |l1, _| tables.layout.is_beyond_image(l1))?;
+    flush(tables.storage)?;
+    let (_, in_tables) = metadata::claim(tables, &mut FindingLog::new(0))?;
     tables.for_each_l1(|l1, value| match tables.layout.table(value) {
         Ok(Some(table)) => clear_l2(tables, &in_tables, l1, table.start, &mut buffer),
         _ => Ok(()),
     })?;
     // Whether an entry names metadata can be seen only while the L1 slot is there.
     flush(tables.storage)?;
-    clear_l1(tables, &mut buffer)?;
+    clear_l1(tables, &mut buffer, |_, value| tables.layout.table(value).is_err())?;
     flush(tables.storage)
 }
 
-fn clear_l1(tables: &Tables<'_>, buffer: &mut PieceBuffer) -> Result<(), CheckError> {
+fn clear_l1(
+    tables: &Tables<'_>,
+    buffer: &mut PieceBuffer,
+    is_wrong: impl Fn(L1Index, u64) -> bool,
+) -> Result<(), CheckError> {
     for piece in tables.l1_pieces() {
         let piece = piece?;
         let entries = buffer.read(tables, &piece)?;
         let mut changes = Changes::default();
         for (index, entry) in entries.iter_mut().enumerate() {
             let l1 = L1Index::new(piece.first + index as u64);
-            let value = entry.get();
-            if value != 0
-                && (tables.layout.table(value).is_err() || tables.layout.is_beyond_image(l1))
-            {
+            if entry.get() != 0 && is_wrong(l1, entry.get()) {
                 entry.set(0);
                 changes.note(index);
             }

@@ -27,6 +27,10 @@ const BATCH_TABLES: usize = 1024;
 pub(super) fn refuse_too_many(tables: &Tables<'_>, report: &Report) -> Result<(), CheckError> {
     let limit = tables.layout.clusters.saturating_mul(MAX_GROWTH);
     let mut needed = report.counts.of(FindingKind::L2Duplicate);
+    if report.counts.of(FindingKind::L1BeyondImage) > 0 {
+        // Where the table goes with its slot, what named its clusters is data.
+        needed = needed.saturating_add(report.counts.of(FindingKind::L2IntoL2Table));
+    }
     let (metadata, _) = metadata::claim(tables, &mut FindingLog::new(0))?;
     let mut buffer = PieceBuffer::default();
     metadata.for_each_rejected(tables, |l1, table| {
