@@ -171,6 +171,7 @@ impl ClusterSet {
     fn new_chunk<'a>(&self, slot: &'a OnceLock<Chunk>) -> Result<&'a Chunk, OverBudget> {
         let bytes = 1 << (self.chunk_bits - 3);
         let used = self.used_bytes.load(Ordering::Relaxed).saturating_add(bytes);
+        // A budget for all of the set suffices, also where two threads count one chunk that both make.
         if used > self.budget_bytes && self.budget_bytes < Self::full_bytes(self.clusters) {
             return Err(OverBudget { clusters: self.clusters, budget_bytes: self.budget_bytes });
         }

@@ -70,6 +70,23 @@ fn local_sets_add_up_to_one_set() {
 }
 
 #[test]
+fn a_local_set_takes_runs_of_any_length_at_any_bit() {
+    for (first, count) in (0..64).flat_map(|first| (1..=64).map(move |count| (first, count))) {
+        let mut set = LocalSet::new(128);
+        assert!(set.insert(first, count));
+        let expected = (u128::from(u64::MAX) >> (64 - count)) << first;
+        let found = u128::from(set.words[1]) << 64 | u128::from(set.words[0]);
+        assert_eq!(found, expected, "{count} from {first}");
+        let last = first + count - 1;
+        assert!(!set.insert(first, 1) && !set.insert(last, 1) && !set.insert(last, 64));
+        let mut next_word = LocalSet::new(128);
+        assert!(next_word.insert(64, 1));
+        assert_eq!(next_word.insert(first, count), first + count <= 64, "{count} from {first}");
+        assert!(LocalSet::new(64).insert(first, count), "what lies past the end is ignored");
+    }
+}
+
+#[test]
 fn memory_stays_within_the_budget_however_long_the_file() {
     for clusters_bits in [20, 30, 40, 50, 52] {
         let set = ClusterSet::new(1 << clusters_bits, 1 << 20);
