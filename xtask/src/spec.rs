@@ -76,3 +76,48 @@ fn write(path: &Path, text: &str) -> Result<()> {
     fs::create_dir_all(folder)?;
     fs::write(path, text).with_context(|| path.display().to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILES: [(&str, &str); 4] = [
+        ("docs/format.md", "## 2. Header\n\n**QED-HDR-01** (must; base): One `|` two.\n"),
+        ("a/src/b.rs", "struct B;\nimpl B {\n    // spec: QED-HDR-01\n    fn c() {}\n}\n"),
+        (
+            "conformance/vectors/hand/header-reject.toml",
+            "[[vector]]\nname = \"v-1\"\nclauses = [\"QED-HDR-01\"]\n",
+        ),
+        ("xtask/open-clauses.toml", ""),
+    ];
+
+    #[test]
+    fn every_form_has_the_clause_and_what_keeps_it() {
+        let (register, problems) = register::build(&Tree::of(&FILES)).unwrap();
+        assert_eq!(problems, []);
+        let row = "| **QED-HDR-01**<br>must, base | One `\\|` two. | `a/src/b.rs` `B::c` | \
+                   vectors `header-reject` |\n";
+        assert!(markdown::render(&register).ends_with(row));
+        let html = html::render(&register);
+        for part in
+            ["<section id=\"QED-HDR-01\"", "a/src/b.rs:3</code> B::c", "v-1", "<h2>2. Header"]
+        {
+            assert!(html.contains(part), "{part}");
+        }
+    }
+
+    #[test]
+    fn what_is_committed_and_not_what_would_be_written_is_told() {
+        let (register, _) = register::build(&Tree::of(&FILES)).unwrap();
+        let committed = COMMITTED.map(|(path, render)| (path, render(&register)));
+        let [data, markdown] = &committed;
+        let tree = |markdown| {
+            let more = [(data.0, &*data.1), ("docs/traceability.md", markdown)];
+            Tree::of(&[&FILES[..], &more[..]].concat())
+        };
+        assert_eq!(problems(&tree(&markdown.1)).unwrap(), []);
+        let told = Problem::new("docs/traceability.md", 1, "stale: cargo xtask spec");
+        assert_eq!(problems(&tree("# Traceability\n")).unwrap(), [told]);
+        assert_eq!(problems(&Tree::of(&FILES)).unwrap().len(), 2);
+    }
+}

@@ -73,17 +73,16 @@ fn what_qed_says_of_each_image() {
     let mut settings = insta::Settings::clone_current();
     settings.set_prepend_module_to_snapshot(false);
     settings.set_omit_expression(true);
+    let mut named = BTreeSet::new();
     for image in images() {
         let said = said_of(&image);
         settings.bind(|| insta::assert_snapshot!(image.name.as_str(), said));
+        named.insert(format!("{}.snap", image.name));
     }
-}
-
-#[test]
-fn every_snapshot_is_of_an_image() {
     let snapshots = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/snapshots");
-    let named = images().into_iter().map(|image| format!("{}.snap", image.name)).collect();
-    assert_same(&names_in(&snapshots), &named);
+    // A run that failed leaves what it found beside them, under another extension.
+    let kept = names_in(&snapshots).into_iter().filter(|name| name.ends_with(".snap")).collect();
+    assert_same(&kept, &named);
 }
 
 /// All that the program answers, call by call.

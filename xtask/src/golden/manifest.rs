@@ -8,9 +8,10 @@ use anyhow::{Result, ensure};
 use serde::Deserialize;
 
 const HEAD: &str = "\
-# Images that QEMU made. To add one write name, what and commands, then `cargo xtask golden --bless`,
-# which writes the rest of this file. Each command is run by `sh`, all of an image in one folder that
-# is empty at first. Every file that they leave is kept as NAME.FILE.zst; one of them is image.qed.
+# Images that QEMU made. To add one write name, what and commands, then run
+# `cargo xtask golden --bless`, which writes the rest of this file. Each command is run by `sh`, all
+# of an image in one folder that is empty at first. Every file that they leave is kept as
+# NAME.FILE.zst; one of them is image.qed.
 #
 # content: the digest of the virtual disk as qemu-img reads it; none where it does not, or where the
 # disk is larger than 64 MiB.

@@ -147,8 +147,9 @@ mod tests {
 
     #[test]
     fn a_clause_is_a_paragraph_under_its_heading() {
-        let text = "# Title\n\n## 2. Header\n\nWords.\n\n\n**QED-HDR-01** (must; base): One\nand `two`.\n\
-                    \n    **QED-AREA-NN** (level; source): text\n\n### 2.1 More\n\n\
+        let text = "# Title\n\n## 2. Header\n\nWords.\n\n\n\
+                    **QED-HDR-01** (must; base): One\nand `two`.\n\n\
+                    \x20   **QED-AREA-NN** (level; source): text\n\n### 2.1 More\n\n\
                     **QED-HDR-02** (info; qemu): x (y; z): a.\n";
         let (clauses, problems) = parse(text);
         assert_eq!(problems, []);

@@ -63,12 +63,16 @@ fn index(page: &mut String, register: &Register) -> std::fmt::Result {
         writeln!(page, "<a class=\"{}\" href=\"#{id}\">{}</a>", state(entry), &id["QED-".len()..])?;
     }
     writeln!(page, "</nav>")?;
-    writeln!(page, "<p><span class=\"kept\">code and proof</span>")?;
-    writeln!(page, "<span class=\"excused\">a reason why not</span>")?;
-    writeln!(
-        page,
-        "<span class=\"open\">missing</span> <span class=\"free\">binds nobody, or not kept in full</span></p>"
-    )
+    writeln!(page, "<p>")?;
+    for (state, meaning) in [
+        ("kept", "code and proof"),
+        ("excused", "a reason why not"),
+        ("open", "missing"),
+        ("free", "need not be kept"),
+    ] {
+        writeln!(page, "<span class=\"{state}\">{meaning}</span>")?;
+    }
+    writeln!(page, "</p>")
 }
 
 fn state(entry: &Entry) -> &'static str {

@@ -1,5 +1,5 @@
-//! Which item of a Rust file a line belongs to: the one that it stands in, or the one that it stands
-//! before. Knows nothing of clauses.
+//! Which item of a Rust file a line belongs to: the one around it, else the one behind it. Knows
+//! nothing of clauses.
 
 use proc_macro2::Span;
 use syn::spanned::Spanned;

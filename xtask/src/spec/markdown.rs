@@ -16,8 +16,8 @@ it. A *test* is a function of `cargo test`; a *vector* is an image with the answ
 implementation has to give, and is named here by its file in `conformance/vectors`.
 
 `cargo xtask spec` writes this page, and the same with line numbers and the name of every vector as
-`target/spec/index.html`. `cargo xtask tidy` fails while this page is stale, on a citation of a clause
-that does not exist, and on a \"must\" without code or without proof that has no reason below.
+`target/spec/index.html`. `cargo xtask tidy` fails while this page is stale, on a citation of a
+clause that does not exist, and on a \"must\" without code or without proof that has no reason below.
 
 ";
 
