@@ -27,6 +27,9 @@ pub struct Nbd {
 
 /// The largest disk that is copied to compare it.
 const COPY_MAX: u64 = 1 << 30;
+/// What the client says while a server is not there yet, or no longer.
+const NOT_THERE: [&str; 4] =
+    ["No such file", "Connection refused", "Connection reset", "disconnected unexpectedly"];
 /// How often a server is tried until it has come up.
 const TRY_EVERY: Duration = Duration::from_millis(10);
 
@@ -79,9 +82,7 @@ impl Nbd {
                 return Ok(());
             }
             let ran = self.client("nbdinfo", &["--size", uri], case)?;
-            let is_absent = ["No such file or directory", "Connection refused"]
-                .iter()
-                .any(|text| ran.said.contains(text));
+            let is_absent = NOT_THERE.iter().any(|text| ran.said.contains(text));
             answers.open = match ran.ended {
                 Ok(0) => {
                     let size = String::from_utf8_lossy(&ran.stdout).trim().parse();
@@ -252,8 +253,7 @@ fn qemu_version(
     }
     let text = String::from_utf8_lossy(&ran.stdout);
     let version = text.split(" (").next().unwrap_or_default();
-    let is_qemu = version.starts_with("qemu-nbd version ");
-    Ok(is_qemu.then(|| version.replacen(" version", "", 1)))
+    Ok(version.starts_with("qemu-nbd ").then(|| version.to_owned()))
 }
 
 #[cfg(test)]
