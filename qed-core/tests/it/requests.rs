@@ -109,6 +109,54 @@ fn requests_past_the_end_change_nothing() {
     assert!(storage.to_vec() == before);
 }
 
+#[test]
+fn zeros_over_any_backing_hide_what_may_come_and_keep_the_clusters_there_are() {
+    let storage = new_storage(small_geometry(), DISK, false);
+    let image = open(storage.clone(), &RefuseBacking);
+    image.write_at(&[1; 2 * CLUSTER as usize], GuestOffset::new(CLUSTER)).unwrap();
+    image.write_zeroes_over_any_backing(GuestOffset::new(4 * CLUSTER), CLUSTER).unwrap();
+    image.write_zeroes_over_any_backing(GuestOffset::new(512), 8 * CLUSTER).unwrap();
+    let kind_at = |cluster| image.map(GuestOffset::new(cluster * CLUSTER), 1).unwrap().kind;
+    for cluster in 0..9 {
+        // The clusters at both ends are hidden in part, which takes one of data.
+        let is_data = matches!(kind_at(cluster), ExtentKind::Data(_));
+        assert_eq!(is_data, [0, 1, 2, 8].contains(&cluster), "guest cluster {cluster}");
+        assert!(is_data || kind_at(cluster) == ExtentKind::Zero, "guest cluster {cluster}");
+    }
+    assert_eq!(kind_at(9), ExtentKind::Unallocated);
+    let mut disk = vec![0xee; 9 * CLUSTER as usize];
+    image.read_at(&mut disk, GuestOffset::new(0)).unwrap();
+    assert!(disk.iter().all(|byte| *byte == 0));
+    image.close().unwrap();
+    assert_eq!(storage.len().unwrap(), 9 * CLUSTER, "four clusters of data");
+}
+
+#[test]
+fn a_request_maps_what_it_may_write_and_says_where_it_goes() {
+    let storage = new_storage(small_geometry(), DISK, false);
+    let image = open(storage.clone(), &RefuseBacking);
+    let at = GuestOffset::new(CLUSTER + 512);
+    let request = image.request();
+    assert_eq!(request.map(at, 0).unwrap().len, 0);
+    assert_eq!(request.map(at, DISK / 2).unwrap().kind, ExtentKind::Unallocated);
+    let outside = request.map(at, DISK).unwrap_err();
+    assert!(matches!(outside, ImageError::OutOfRange { .. }), "{outside}");
+    let Prepared::Allocating(allocation) = request.prepare(at, CLUSTER).unwrap() else {
+        panic!("the clusters are unallocated");
+    };
+    assert_eq!(allocation.guest(), CLUSTER + 512..2 * CLUSTER + 512);
+    assert_eq!((allocation.len(), allocation.is_empty()), (CLUSTER, false));
+    let host = allocation.host();
+    storage.write_at(&[5; 4096], host.get()).unwrap();
+    allocation.commit().unwrap();
+    let extent = request.map(at, CLUSTER).unwrap();
+    assert_eq!((extent.kind, extent.len), (ExtentKind::Data(host), CLUSTER));
+    let Prepared::InPlace { host: again, len } = request.prepare(at, CLUSTER).unwrap() else {
+        panic!("the clusters are there");
+    };
+    assert_eq!((again, len), (host, CLUSTER));
+}
+
 // spec-test: QED-RW-05
 #[test]
 fn a_partial_write_over_a_zero_cluster_is_filled_with_zeros() {

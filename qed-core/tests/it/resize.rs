@@ -1,14 +1,118 @@
 //! What a resize leaves in the file, and on which files it works.
 
+use std::ops::Range;
 use std::sync::Arc;
 
-use qed_core::{CreateOptions, ExtentKind, RefuseBacking, Shrink, create};
+use qed_core::{
+    BackingError, BackingFile, CreateOptions, ExtentKind, GuestExtent, GuestExtentKind, Image,
+    RefuseBacking, Shrink, create,
+};
 use qed_io::{Existing, FileStorage, ImageLock, MemoryStorage, NewFileOptions, Storage};
 use qed_spec::{Geometry, GuestOffset};
 
-use crate::support::{new_storage, open, small_geometry};
+use crate::support::{Holds, new_storage, open, small_geometry};
 
 const CLUSTER: u64 = 4096;
+
+/// Whether the guest reads zeros in this range.
+fn reads_zeros(image: &Image, range: Range<u64>) -> bool {
+    let mut buf = vec![0xee; (range.end - range.start) as usize];
+    image.read_at(&mut buf, GuestOffset::new(range.start)).unwrap();
+    buf.iter().all(|byte| *byte == 0)
+}
+
+#[test]
+fn a_smaller_disk_is_refused_unless_it_is_allowed() {
+    let storage = new_storage(small_geometry(), 4 * CLUSTER, false);
+    let image = open(storage.clone(), &RefuseBacking);
+    image.write_at(&[7; 4 * 4096], GuestOffset::new(0)).unwrap();
+    image.flush().unwrap();
+    let before = storage.to_vec();
+    let error = image.resize(4 * CLUSTER - 512, Shrink::Refuse).unwrap_err();
+    let text = "shrinking from 16384 to 15872 bytes would delete data past the new end";
+    assert_eq!(error.to_string(), text);
+    assert!(storage.to_vec() == before && image.image_size() == 4 * CLUSTER);
+    image.resize(4 * CLUSTER, Shrink::Refuse).unwrap();
+}
+
+#[test]
+fn what_a_foreign_writer_left_past_the_end_does_not_show_up_in_a_larger_disk() {
+    // What one table of this shape maps.
+    const TABLE: u64 = 4 << 20;
+    let storage = new_storage(small_geometry(), 2 * TABLE, false);
+    let image = open(storage.clone(), &RefuseBacking);
+    for at in [0, TABLE - CLUSTER, TABLE, 2 * TABLE - CLUSTER] {
+        image.write_at(&[7; 4096], GuestOffset::new(at)).unwrap();
+    }
+    image.close().unwrap();
+    // The disk ends in the middle of the first table, and its tables say nothing of that.
+    storage.write_at(&(TABLE / 2).to_le_bytes(), 48).unwrap();
+    let image = open(storage.clone(), &RefuseBacking);
+    image.resize(2 * TABLE, Shrink::Refuse).unwrap();
+    for again in [false, true] {
+        assert!(!reads_zeros(&image, 0..CLUSTER));
+        assert!(reads_zeros(&image, CLUSTER..2 * TABLE), "opened again: {again}");
+        image.flush().unwrap();
+    }
+    image.close().unwrap();
+    let image = open(storage, &RefuseBacking);
+    assert!(reads_zeros(&image, CLUSTER..2 * TABLE));
+}
+
+/// Whether all of a range is of one kind.
+fn is_all(image: &Image, range: Range<u64>, kind: GuestExtentKind) -> bool {
+    let mut at = range.start;
+    while at < range.end {
+        let extent = image.extent_at(at, range.end - at).unwrap();
+        if extent.kind != kind {
+            return false;
+        }
+        at += extent.len;
+    }
+    true
+}
+
+/// A backing file of this length, all of it sevens.
+#[derive(Debug)]
+struct Sevens(u64);
+
+impl BackingFile for Sevens {
+    fn len(&self) -> u64 {
+        self.0
+    }
+
+    fn read_at(&self, buf: &mut [u8], _offset: u64) -> Result<(), BackingError> {
+        buf.fill(7);
+        Ok(())
+    }
+
+    fn extent_at(&self, offset: u64, max_len: u64) -> Result<GuestExtent, BackingError> {
+        let kind = GuestExtentKind::Data { host_offset: offset };
+        Ok(GuestExtent { len: max_len.min(self.0 - offset), depth: 0, kind })
+    }
+}
+
+#[test]
+fn a_resize_hides_and_deletes_more_than_the_cache_holds() {
+    // The smallest cache has 128 slices of 512 entries, and a table of this shape 256.
+    let geometry = Geometry::new(65536, 16).unwrap();
+    let size = 8 << 30;
+    let gate = Holds(Some(Arc::new(Sevens(size))));
+    let storage = new_storage(geometry, 65536, true);
+    let image = open(storage.clone(), &gate);
+    image.resize(size, Shrink::Refuse).unwrap();
+    assert!(is_all(&image, 65536..size, GuestExtentKind::Zero));
+    assert!(!reads_zeros(&image, 0..512) && reads_zeros(&image, size - 512..size));
+    image.close().unwrap();
+
+    let image = open(storage.clone(), &gate);
+    image.resize(65536, Shrink::Allow).unwrap();
+    image.set_backing(None).unwrap();
+    image.close().unwrap();
+    let image = open(storage, &RefuseBacking);
+    image.resize(size, Shrink::Refuse).unwrap();
+    assert!(is_all(&image, 0..size, GuestExtentKind::Unallocated));
+}
 
 // spec-test: QED-QEMU-18, QED-MAP-04
 #[test]
