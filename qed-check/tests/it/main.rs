@@ -14,3 +14,5 @@ mod qemu;
 mod recovery;
 mod reference;
 mod repairs;
+mod threads;
+mod watched;

@@ -1,0 +1,87 @@
+//! A storage in memory that knows of holes, or of who reads it.
+
+use std::collections::HashSet;
+use std::io;
+use std::ops::Range;
+use std::sync::{Arc, Mutex};
+use std::thread::{self, ThreadId};
+
+use qed_io::{Growth, ImageLock, LockError, MemoryStorage, RunKind, Storage, StorageRun};
+
+use crate::image::Random;
+
+/// Passes everything on, and knows which threads have read.
+#[derive(Debug)]
+pub(crate) struct Watched {
+    pub(crate) memory: Arc<MemoryStorage>,
+    has_holes: bool,
+    readers: Mutex<HashSet<ThreadId>>,
+}
+
+impl Watched {
+    pub(crate) fn new(memory: Arc<MemoryStorage>) -> Self {
+        Self { memory, has_holes: false, readers: Mutex::default() }
+    }
+
+    /// A storage that says of every zero byte that it is a hole. Its runs are as short as they may
+    /// be, and end where no table, entry or sector does.
+    pub(crate) fn with_holes(memory: Arc<MemoryStorage>) -> Self {
+        Self { has_holes: true, ..Self::new(memory) }
+    }
+
+    /// The threads that have read.
+    pub(crate) fn readers(&self) -> HashSet<ThreadId> {
+        self.readers.lock().unwrap().clone()
+    }
+}
+
+impl Storage for Watched {
+    fn len(&self) -> io::Result<u64> {
+        self.memory.len()
+    }
+
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        self.readers.lock().unwrap().insert(thread::current().id());
+        self.memory.read_at(buf, offset)
+    }
+
+    fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
+        self.memory.write_at(buf, offset)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.memory.set_len(len)
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        self.memory.flush()
+    }
+
+    fn write_zeroes(&self, range: Range<u64>) -> io::Result<()> {
+        self.memory.write_zeroes(range)
+    }
+
+    fn punch_hole(&self, range: Range<u64>) -> io::Result<bool> {
+        self.memory.punch_hole(range)
+    }
+
+    fn run_at(&self, at: u64) -> io::Result<StorageRun> {
+        if !self.has_holes {
+            return self.memory.run_at(at);
+        }
+        let there = self.len()?.saturating_sub(at).min(1 + Random(at).below(5000));
+        let mut bytes = vec![0; usize::try_from(there).unwrap()];
+        self.memory.read_at(&mut bytes, at)?;
+        let is_hole = bytes.first() == Some(&0);
+        let len = bytes.iter().take_while(|byte| (**byte == 0) == is_hole).count() as u64;
+        Ok(StorageRun { len, kind: if is_hole { RunKind::Hole } else { RunKind::Data } })
+    }
+
+    fn growth(&self) -> Growth {
+        self.memory.growth()
+    }
+
+    fn lock(&self, lock: ImageLock) -> Result<(), LockError> {
+        self.memory.lock(lock)
+    }
+}
