@@ -4,6 +4,7 @@
 
 use std::error::Error;
 use std::fs;
+use std::io::Write;
 use std::process::ExitCode;
 
 use conformance::{
@@ -14,7 +15,8 @@ use conformance::{
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     if words.iter().any(|word| matches!(&**word, "-h" | "--help")) {
-        println!("{USAGE}");
+        // Whoever closed the pipe has read enough.
+        let _ = writeln!(std::io::stdout(), "{USAGE}");
         return ExitCode::SUCCESS;
     }
     let arguments = match Arguments::parse(words) {
@@ -50,20 +52,25 @@ fn report_all(arguments: &Arguments) -> Result<u64, Box<dyn Error>> {
     if vectors.is_empty() {
         return Err("there is no such vector".into());
     }
+    let implementations = implementations(arguments)?;
     let known = match &arguments.known {
-        Some(path) => read_reports(path)?,
-        None => Vec::new(),
+        Some(path) => Some(read_reports(path)?),
+        None => None,
     };
+    if known.as_ref().is_some_and(|known| known.len() != implementations.len()) {
+        return Err("the known report is of another number of implementations".into());
+    }
+    let mut out = std::io::stdout();
     let mut reports = Vec::new();
-    for implementation in implementations(arguments)? {
-        let mut report = run(&*implementation, &vectors, &clauses, &arguments.folder)?;
-        // One report may be of another version, or of the same program under another name.
-        if let [known] = &*known {
-            for (vector, field) in report.accept(known, &clauses) {
-                println!("no longer fails: {vector}, {field}");
+    for (number, implementation) in implementations.iter().enumerate() {
+        let mut report = run(&**implementation, &vectors, &clauses, &arguments.folder)?;
+        // Names have versions in them, so that the order says which is which.
+        if let Some(known) = &known {
+            for (vector, field) in report.accept(&known[number], &clauses) {
+                writeln!(out, "no longer fails: {vector}, {field}")?;
             }
         }
-        println!("{}", to_table(&report, &clauses));
+        writeln!(out, "{}", to_table(&report, &clauses))?;
         reports.push(report);
     }
     write(arguments, &reports)?;
