@@ -23,6 +23,7 @@ mod test;
 mod tidy;
 mod tools;
 mod tree;
+mod vectors;
 
 use std::env;
 use std::process::ExitCode;
@@ -70,6 +71,11 @@ const TASKS: &[Task] = &[
         name: "conformance",
         help: "hold implementations against the vectors: conformance [--help]",
         run: conformance::run,
+    },
+    Task {
+        name: "vectors",
+        help: "write the vectors that are computed: vectors [--check]",
+        run: vectors::run,
     },
     Task { name: "package", help: "cargo package for every published crate", run: package::run },
     Task { name: "security", help: "write the hostile cases into SECURITY.md", run: security::run },

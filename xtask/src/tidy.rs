@@ -16,6 +16,7 @@ use crate::problem::Problem;
 use crate::repo;
 use crate::spec;
 use crate::tree::Tree;
+use crate::vectors;
 
 /// Prints every broken rule and fails if there is one.
 pub(crate) fn run(_words: &[String]) -> Result<()> {
@@ -40,6 +41,7 @@ fn problems() -> Result<Vec<Problem>> {
     problems.extend(sizes::check(&tree)?);
     problems.extend(leftovers::check(&tree));
     problems.extend(spec::problems(&tree)?);
+    problems.extend(vectors::problems(&tree));
     problems.extend(hostile::check(&tree)?);
     problems.extend(readme::check(&tree)?);
     problems.sort();
