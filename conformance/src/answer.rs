@@ -6,8 +6,8 @@ use std::path::Path;
 use thiserror::Error;
 
 use crate::vector::{
-    CheckOutcome, Content, Contents, Expect, Mapping, Places, StoredFormat, SuperblockCurrent,
-    Vector,
+    CheckOutcome, Content, ContentBytes, Contents, Expect, Mapping, Places, StoredFormat,
+    SuperblockCurrent, Vector,
 };
 
 /// An implementation that can be asked.
@@ -44,6 +44,9 @@ pub struct Case<'a> {
     pub scratch: &'a Path,
 }
 
+/// What is read where nothing is expected to be readable.
+const FIRST_SECTOR: &[Content] = &[Content { at: 0, bytes: ContentBytes::Fail { len: 512 } }];
+
 impl Case<'_> {
     /// The places of the disk that are read: those of which something is expected here, or else
     /// by the specification.
@@ -51,7 +54,8 @@ impl Case<'_> {
     pub fn places(&self) -> &[Content] {
         match (&self.expect.content, &self.vector.expect.content) {
             (Some(Contents::Runs(runs)), _) | (_, Some(Contents::Runs(runs))) => runs,
-            _ => &[],
+            (Some(Contents::Fail), _) => FIRST_SECTOR,
+            (None, _) => &[],
         }
     }
 }
