@@ -290,7 +290,9 @@ impl Tables {
     /// Whether an entry names `len` bytes that a crash kept the file from covering.
     // spec: QED-CONS-05
     fn is_dangling(&self, value: u64, len: u64) -> bool {
-        self.dangling_reads_unallocated && value.saturating_add(len) > self.end_at_open
+        self.dangling_reads_unallocated
+            && self.geometry.host_cluster(HostOffset::new(value)).is_some()
+            && value.saturating_add(len) > self.end_at_open
     }
 
     /// The run of up to `clusters` clusters from `place` with one mapping.

@@ -144,6 +144,21 @@ fn a_dirty_image_opened_for_reading_takes_dangling_entries_for_unallocated() {
     }
 }
 
+// spec-test: QED-CONS-05
+#[test]
+fn a_dirty_image_opened_for_reading_has_no_use_for_unaligned_entries_past_the_end() {
+    let storage = storage();
+    let end = storage.len().unwrap();
+    put(&storage, L2 + 8, end + 512);
+    put(&storage, L1 + 8, end + 7 * CLUSTER + 1);
+    put(&storage, 16, Features::NEED_CHECK.bits());
+    let read = ReadContext::new(&RefuseBacking, LockPolicy::None);
+    let image = ReadOnlyImage::open(storage, &read).unwrap();
+    for at in [CLUSTER, 1024 * CLUSTER] {
+        image.read_at(&mut [1; 512], GuestOffset::new(at)).unwrap_err();
+    }
+}
+
 #[test]
 fn whatever_the_tables_say_no_guest_write_reaches_metadata() {
     let mut random = crate::support::Random(3);
