@@ -4,7 +4,7 @@
 
 use std::io;
 
-use qed_spec::{ClusterCount, HeaderError, HostOffset};
+use qed_spec::{ChooseError, ClusterCount, HeaderError, HostOffset};
 use thiserror::Error;
 
 use crate::cluster_set::OverBudget;
@@ -18,6 +18,9 @@ pub enum CheckError {
     /// features are named here, with number and name.
     #[error("the header cannot be used")]
     Header(#[source] HeaderError),
+    /// The copies of the superblock do not say which is current: the image is not written.
+    #[error("superblock")]
+    Superblock(#[from] ChooseError),
     /// The length of the image file cannot be told.
     #[error("the length of the image file cannot be told")]
     Len(#[source] io::Error),

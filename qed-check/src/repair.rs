@@ -17,14 +17,16 @@ mod copies;
 mod write;
 
 use qed_io::{Growth, Storage};
-use qed_spec::{AutoclearFeatures, Features};
+use qed_spec::{
+    AutoclearFeatures, Features, SUPERBLOCK_LEN_BYTES, SuperblockChoice, SuperblockCopy,
+};
 
 use crate::check::{CheckOptions, check};
 use crate::error::CheckError;
 use crate::finding::{Finding, FindingKind};
 use crate::layout::Data;
 use crate::report::{Repaired, Report};
-use crate::tables::{PieceBuffer, Tables};
+use crate::tables::{self, PieceBuffer, Tables};
 
 /// What a repair may change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,7 +54,8 @@ pub enum Repair {
 /// first write, unknown autoclear feature bits are cleared.
 ///
 /// # Errors
-/// As [`check`], before anything is changed; [`CheckError::TooManyCopies`], also before;
+/// As [`check`], before anything is changed; [`CheckError::TooManyCopies`] and
+/// [`CheckError::Superblock`], also before;
 /// [`CheckError::NoSpace`] and the storage's errors at any point, the image then being no worse.
 // spec: QED-CHK-04, QED-CHK-05, QED-CHK-06, QED-CHK-07
 pub fn repair(storage: &dyn Storage, what: Repair) -> Result<Report, CheckError> {
@@ -72,6 +75,7 @@ pub(crate) fn mend(storage: &dyn Storage, before: Report) -> Result<Report, Chec
         return Ok(before);
     }
     let tables = Tables::open(storage)?;
+    refuse_undecided(&tables)?;
     copies::refuse_too_many(&tables, &before)?;
     write::mark(&tables, before.dirty || entries)?;
     if entries {
@@ -87,6 +91,21 @@ pub(crate) fn mend(storage: &dyn Storage, before: Report) -> Result<Report, Chec
     }
     after.repaired = repaired(before, &after);
     Ok(after)
+}
+
+/// Refuses an image whose superblock copies do not say which of them is current.
+// spec: QED-SB-04, QED-SB-10
+fn refuse_undecided(tables: &Tables<'_>) -> Result<(), CheckError> {
+    if !SuperblockCopy::both_fit(&tables.layout.header) {
+        return Ok(());
+    }
+    let mut copies = [[0; SUPERBLOCK_LEN_BYTES]; 2];
+    for (copy, bytes) in [SuperblockCopy::A, SuperblockCopy::B].into_iter().zip(&mut copies) {
+        tables::read(tables.storage, bytes, copy.offset().get())?;
+    }
+    let [a, b] = &copies;
+    SuperblockChoice::new(a, b)?;
+    Ok(())
 }
 
 fn is_about_space(kind: FindingKind) -> bool {

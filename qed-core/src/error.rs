@@ -4,7 +4,9 @@ use std::error::Error;
 use std::io;
 
 use qed_io::LockError;
-use qed_spec::{BackingNameError, GuestOffset, HeaderError, HostOffset, L1Index, L2Index};
+use qed_spec::{
+    BackingNameError, ChooseError, GuestOffset, HeaderError, HostOffset, L1Index, L2Index,
+};
 use thiserror::Error;
 
 use crate::backing::{BackingError, GateError};
@@ -136,6 +138,9 @@ pub enum OpenError {
         #[source]
         source: GateError,
     },
+    /// The copies of the superblock do not say which is current.
+    #[error("superblock")]
+    Superblock(#[from] ChooseError),
     /// The image was not closed cleanly and no recovery policy was given.
     #[error("the image was not closed cleanly and needs a check before it is written")]
     NeedsRecovery,

@@ -6,7 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use qed_io::{ImageLock, Storage};
-use qed_spec::{AutoclearFeatures, Features, HostOffset};
+use qed_spec::{
+    AutoclearFeatures, Features, Header, HostOffset, SUPERBLOCK_LEN_BYTES, SuperblockChoice,
+    SuperblockCopy,
+};
 
 use crate::alloc::Allocator;
 use crate::error::{ImageError, IoAction, OpenError};
@@ -59,14 +62,16 @@ impl Image {
     /// durably before it returns.
     ///
     /// # Errors
-    /// As [`ReadOnlyImage::open`], and [`OpenError::NeedsRecovery`], a recovery that failed, and
-    /// tables that break a rule: every L1 slot is checked here.
+    /// As [`ReadOnlyImage::open`], and [`OpenError::NeedsRecovery`], a recovery that failed,
+    /// a superblock without a current copy, and tables that break a rule: every L1 slot is checked
+    /// here.
     // spec: QED-FEAT-01, QED-FEAT-03, QED-CONS-01
     pub fn open(storage: Arc<dyn Storage>, context: &WriteContext<'_>) -> Result<Self, OpenError> {
         if context.lock == LockPolicy::Take {
             storage.lock(ImageLock::WRITE)?;
         }
         let mut sector = HeaderSector::read(&*storage, storage_len(&*storage)?)?;
+        refuse_undecided(&*storage, sector.header())?;
         if sector.header().features().contains(Features::NEED_CHECK) {
             sector = recover(&*storage, context.recovery)?;
         }
@@ -171,6 +176,23 @@ impl Drop for Image {
             drop(self.settle());
         }
     }
+}
+
+/// Refuses an image whose superblock copies do not say which of them is current.
+// spec: QED-SB-04, QED-SB-10
+fn refuse_undecided(storage: &dyn Storage, header: &Header) -> Result<(), OpenError> {
+    if !SuperblockCopy::both_fit(header) {
+        return Ok(());
+    }
+    let mut copies = [[0; SUPERBLOCK_LEN_BYTES]; 2];
+    for (copy, bytes) in [SuperblockCopy::A, SuperblockCopy::B].into_iter().zip(&mut copies) {
+        let at = copy.offset();
+        let read = storage.read_at(bytes, at.get());
+        read.map_err(ImageError::io(IoAction::ReadHeader, at))?;
+    }
+    let [a, b] = &copies;
+    SuperblockChoice::new(a, b)?;
+    Ok(())
 }
 
 /// Runs the recovery hook and reads the header again.

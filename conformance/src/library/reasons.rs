@@ -4,7 +4,7 @@ use std::error::Error;
 use std::fmt::Write as _;
 
 use qed_core::{CorruptTable, ImageError, OpenError};
-use qed_spec::{BackingNameError, HeaderError};
+use qed_spec::{BackingNameError, ChooseError, HeaderError};
 
 use crate::answer::Opened;
 
@@ -26,6 +26,8 @@ fn clauses(error: &OpenError) -> &'static [&'static str] {
         OpenError::NeedsRecovery | OpenError::Recovery(_) | OpenError::StillDirty => {
             &["QED-CONS-01"]
         }
+        OpenError::Superblock(ChooseError::Version { .. }) => &["QED-SB-04"],
+        OpenError::Superblock(ChooseError::Conflict { .. }) => &["QED-SB-10"],
         // One error stands for all that an entry of the L1 table may be.
         OpenError::Image(ImageError::Corrupt(CorruptTable::L1Entry { .. })) => {
             &["QED-TBL-02", "QED-TBL-03", "QED-TBL-07", "QED-TBL-08", "QED-TBL-10", "QED-HDR-08"]

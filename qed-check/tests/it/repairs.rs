@@ -144,3 +144,23 @@ fn bad_headers_cannot_be_checked() {
         assert!(storage.len().is_ok());
     }
 }
+
+// spec-test: QED-SB-04, QED-SB-10
+#[test]
+fn nothing_is_repaired_over_superblocks_without_a_choice() {
+    // A header area of four clusters, and a leak at the end.
+    let mut image = TestImage::with_header(4, 1, 600, 6);
+    // Copy A is of version 2, with its checksum.
+    image.bytes[8192..8197].copy_from_slice(b"QEDX\x02");
+    let crc: u32 = 0x7051_bb9c;
+    image.bytes[8200..8204].copy_from_slice(&crc.to_le_bytes());
+    let storage = image.storage();
+    for what in [Repair::Leaks, Repair::All] {
+        let error = repair(&*storage, what).unwrap_err();
+        assert!(matches!(error, CheckError::Superblock(_)), "{error}");
+    }
+    assert_eq!(storage.to_vec(), image.bytes);
+    // A copy that is torn keeps nobody from anything.
+    image.bytes[8192 + 5] = 1;
+    assert_eq!(repair(&*image.storage(), Repair::Leaks).unwrap().leaks(), 0);
+}

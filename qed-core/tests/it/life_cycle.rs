@@ -9,7 +9,9 @@ use qed_core::{
     RefuseBacking, Shrink, WriteContext,
 };
 use qed_io::{MemoryStorage, Storage};
-use qed_spec::{Features, GuestOffset};
+use qed_spec::{
+    Epoch, Features, Generation, GuestOffset, ImageUuid, SuperblockBuilder, SuperblockCopy,
+};
 
 use crate::support::{Bytes, Holds, context, new_storage, open, small_geometry};
 
@@ -181,5 +183,37 @@ fn autoclear_bits_are_cleared_for_writing_and_kept_for_reading() {
         let after = storage.to_vec();
         assert_eq!(after[32..40], [0; 8], "autoclear bit {bit}");
         assert_eq!(after[24..32], before[24..32], "compatible bits are kept");
+    }
+}
+
+/// Superblocks between which there is no choice are read over, and nothing is written below them.
+// spec-test: QED-SB-04, QED-SB-10, QED-CONS-04
+#[test]
+fn an_image_is_not_written_over_superblocks_without_a_choice() {
+    let geometry = qed_spec::Geometry::new(65536, 4).unwrap();
+    let superblock = |epoch| {
+        let builder = SuperblockBuilder::new(ImageUuid::new([7; 16]), Epoch::new(epoch));
+        builder.encode(Generation::FIRST)
+    };
+    // Version 2, with its checksum.
+    let later = {
+        let mut copy = [0; 4096];
+        copy[..5].copy_from_slice(b"QEDX\x02");
+        copy[8..12].copy_from_slice(&0x7051_bb9c_u32.to_le_bytes());
+        copy
+    };
+    let pairs = [(superblock(1), superblock(2)), (later, [0; 4096]), (superblock(1), later)];
+    for (number, (a, b)) in pairs.into_iter().enumerate() {
+        let storage = new_storage(geometry, DISK, false);
+        for (copy, bytes) in [(SuperblockCopy::A, a), (SuperblockCopy::B, b)] {
+            storage.write_at(&bytes, copy.offset().get()).unwrap();
+        }
+        set_bits(&storage, 32, 1 << 40);
+        let before = storage.to_vec();
+        let error = Image::open(storage.clone(), &context(&RefuseBacking)).unwrap_err();
+        assert!(matches!(error, OpenError::Superblock(_)), "{number}: {error}");
+        assert!(storage.to_vec() == before, "{number}");
+        let read = ReadContext::new(&RefuseBacking, LockPolicy::None);
+        ReadOnlyImage::open(storage, &read).unwrap();
     }
 }
