@@ -25,6 +25,8 @@ use crate::setup::{Claim, JournalSetup};
 pub struct TestImage {
     storage: Arc<dyn Storage>,
     header: Mutex<Header>,
+    /// Bytes of the header area.
+    header_area: u64,
 }
 
 /// What an image is found to be.
@@ -72,7 +74,7 @@ impl TestImage {
             image_size: 0,
         };
         let header = Header::new(fields, end).map_err(io::Error::other)?;
-        let image = Self { storage, header: Mutex::new(header) };
+        let image = Self { storage, header: Mutex::new(header), header_area };
         let uuid = ImageUuid::new(*b"a journal's test");
         image.write_superblock(SuperblockBuilder::new(uuid, Epoch::new(1)), &ring)?;
         image.write_header(header)?;
@@ -89,7 +91,8 @@ impl TestImage {
         storage.read_at(&mut bytes, 0)?;
         let supported = Features::CLASSIC | Features::JOURNAL_ACTIVE;
         let header = Header::parse(&bytes, storage.len()?, supported).map_err(io::Error::other)?;
-        Ok(Self { storage, header: Mutex::new(header) })
+        let header_area = header.header_area_len_bytes();
+        Ok(Self { storage, header: Mutex::new(header), header_area })
     }
 
     /// Opens the journal, or reads it where it must be recovered.
@@ -148,7 +151,7 @@ impl TestImage {
     /// Where a slot lies: they are counted over all tables.
     #[must_use]
     pub fn slot(&self, number: u64) -> HostOffset {
-        HostOffset::new(self.locked().header_area_len_bytes() + number * 8)
+        HostOffset::new(self.header_area + number * 8)
     }
 
     /// A record that sets `count` slots to values that begin with `value`: 0, 1, or a number of
@@ -161,8 +164,8 @@ impl TestImage {
             0 => JournalRecord::L2ClearRun { at, count },
             1 => JournalRecord::L2ZeroRun { at, count },
             _ => {
-                let area = self.locked().header_area_len_bytes() / CLUSTER_LEN;
-                let first = HostCluster::new(area + value).expect("behind the header");
+                let first = HostCluster::new(self.header_area / CLUSTER_LEN + value)
+                    .expect("behind the header");
                 JournalRecord::L2SetRun { at, count, first }
             }
         }
@@ -171,14 +174,14 @@ impl TestImage {
     /// What a slot holds after such a record: the value that it was made with.
     #[must_use]
     pub fn value_of(&self, entry: u64) -> u64 {
-        let area = self.locked().header_area_len_bytes();
-        if entry < CLUSTER_LEN { entry } else { entry.saturating_sub(area) / CLUSTER_LEN }
+        let past = entry.saturating_sub(self.header_area);
+        if entry < CLUSTER_LEN { entry } else { past / CLUSTER_LEN }
     }
 
     /// The size in clusters at which the tables and `more` clusters behind them fit.
     #[must_use]
     pub fn physical_size(&self, more: u64) -> ClusterCount {
-        let area = self.locked().header_area_len_bytes() / CLUSTER_LEN;
+        let area = self.header_area / CLUSTER_LEN;
         ClusterCount::new(area + Self::TABLES + more)
     }
 
@@ -228,7 +231,7 @@ impl TestImage {
     /// Slots lie in the tables; where the image ends nobody minds.
     fn allows(&self, claim: Claim) -> bool {
         let header = self.locked();
-        let tables = header.header_area_len_bytes() + Self::TABLES * CLUSTER_LEN;
+        let tables = self.header_area + Self::TABLES * CLUSTER_LEN;
         match claim {
             Claim::PhysicalSize(_) => true,
             Claim::Record(record) => {

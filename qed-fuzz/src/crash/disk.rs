@@ -27,10 +27,10 @@ pub struct DiskContent {
 }
 
 impl DiskContent {
-    /// `len` bytes, each of which is `byte`: what a used block device holds.
+    /// `len` bytes, of which the first `used` are `byte`: what a used block device holds.
     #[must_use]
-    pub fn stale(len: u64, byte: u8) -> Self {
-        let sectors = (0..len.div_ceil(SECTOR)).map(|number| (number, [byte; SECTOR_LEN]));
+    pub fn stale(used: u64, len: u64, byte: u8) -> Self {
+        let sectors = (0..used.div_ceil(SECTOR)).map(|number| (number, [byte; SECTOR_LEN]));
         Self { sectors: sectors.collect(), len }
     }
 

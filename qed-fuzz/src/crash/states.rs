@@ -17,6 +17,7 @@ pub struct CrashPoint {
     pub position: usize,
     durable: DiskContent,
     /// What was written since the last completed flush, oldest first; the first is the durable one.
+    /// One alone was written with the bytes that it had.
     sectors: Vec<(u64, Vec<Sector>)>,
     lens: Vec<u64>,
 }
@@ -32,8 +33,7 @@ pub fn crash_points(start: &DiskContent, records: &[Record]) -> Vec<CrashPoint> 
     let mut lens = vec![start.len];
     let point =
         |position, durable: &DiskContent, versions: &BTreeMap<u64, Vec<Sector>>, lens: &[u64]| {
-            let changed = versions.iter().filter(|(_, versions)| versions.len() > 1);
-            let sectors = changed.map(|(number, all)| (*number, all.clone())).collect();
+            let sectors = versions.iter().map(|(number, all)| (*number, all.clone())).collect();
             CrashPoint { position, durable: durable.clone(), sectors, lens: lens.to_vec() }
         };
     for (position, record) in records.iter().enumerate() {
@@ -63,13 +63,18 @@ pub fn crash_points(start: &DiskContent, records: &[Record]) -> Vec<CrashPoint> 
 
 impl CrashPoint {
     /// Lets a sector that was being written hold garbage as well, where `tears` says so of its
-    /// number: what blocks with a checksum must survive.
+    /// number: what blocks with a checksum must survive. Zeros written over zeros stay zeros, so
+    /// that the states do not multiply without need.
     #[must_use]
     pub fn with_garbage(mut self, tears: impl Fn(u64) -> bool) -> Self {
         for (number, versions) in &mut self.sectors {
-            if tears(*number) {
-                let garbage = versions[versions.len() - 1].map(|byte| byte.rotate_left(3) ^ 0x5a);
-                versions.insert(1, garbage);
+            let last = versions[versions.len() - 1];
+            let is_written = versions.len() > 1 || last.iter().any(|byte| *byte != 0);
+            if tears(*number) && is_written {
+                versions.insert(1, last.map(|byte| byte.rotate_left(3) ^ 0x5a));
+                if versions.len() == 2 {
+                    versions.push(last);
+                }
             }
         }
         self
@@ -97,7 +102,7 @@ impl CrashPoint {
         let all: Vec<usize> = radices.iter().map(|n| n - 1).collect();
         visit(self.state(&none));
         visit(self.state(&all));
-        for i in 0..radices.len() {
+        for i in (0..radices.len()).filter(|i| radices[*i] > 1) {
             let mut alone = none.clone();
             alone[i] = all[i];
             visit(self.state(&alone));
