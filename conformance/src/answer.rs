@@ -6,8 +6,8 @@ use std::path::Path;
 use thiserror::Error;
 
 use crate::vector::{
-    CheckOutcome, Content, ContentBytes, Contents, Expect, Mapping, Places, StoredFormat,
-    SuperblockCurrent, Vector,
+    CheckOutcome, Content, ContentBytes, Contents, Expect, Mapping, Places, QemuDiffers,
+    StoredFormat, SuperblockCurrent, Vector,
 };
 
 /// An implementation that can be asked.
@@ -38,6 +38,8 @@ pub struct Case<'a> {
     pub vector: &'a Vector,
     /// What is expected of this implementation: only that needs to be asked.
     pub expect: &'a Expect,
+    /// How that differs from what the specification asks for, if the implementation is QEMU.
+    pub qemu: Option<&'a QemuDiffers>,
     /// The image.
     pub image: &'a Path,
     /// A folder for whatever else is needed, empty at first.

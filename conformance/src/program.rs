@@ -108,7 +108,7 @@ impl Program {
         answers.findings = Answer::Silent("the program does not number its findings");
         answers.check = match ran.ended {
             Ok(63) => Answer::Silent("the program has no check"),
-            Ok(1) if refuses(&ran) && case.vector.stands_alone() => {
+            Ok(1) if refuses(&ran) && case.vector.stands_alone(&case.vector.expect) => {
                 Answer::Silent("the backing file cannot be opened, and this check opens it")
             }
             Ok(1) if refuses(&ran) => Answer::Said(CheckOutcome::Refused),
@@ -127,7 +127,7 @@ impl Program {
     }
 
     fn map(&self, case: &Case<'_>) -> Result<Answer<Mapping>, DriveError> {
-        if case.vector.stands_alone() {
+        if case.vector.stands_alone(&case.vector.expect) {
             return Ok(Answer::Silent("the backing file cannot be opened, and map opens it"));
         }
         let mut words = vec!["map", "--output=json"];
@@ -230,7 +230,7 @@ impl Implementation for Program {
     }
 
     fn write(&self, case: &Case<'_>) -> Result<Answer<Opened>, DriveError> {
-        if case.vector.stands_alone() {
+        if case.vector.stands_alone(&case.vector.expect) {
             return Ok(Answer::Silent("the backing file cannot be opened, and resize opens it"));
         }
         let may_mend = Opening::Reject(Some("QED-CONS-01".to_owned()));

@@ -73,9 +73,9 @@ fn run_one(
     fs::create_dir(&images)?;
     fs::create_dir(&scratch)?;
     let image = lay(vector, &images)?;
-    let expect =
-        if implementation.is_qemu() { vector.expect_of_qemu() } else { vector.expect.clone() };
-    let case = Case { vector, expect: &expect, image: &image, scratch: &scratch };
+    let qemu = vector.qemu.as_ref().filter(|_| implementation.is_qemu());
+    let expect = qemu.map_or_else(|| vector.expect.clone(), |qemu| vector.expect.of_qemu(qemu));
+    let case = Case { vector, expect: &expect, qemu, image: &image, scratch: &scratch };
     age(&images)?;
     let before = traces(&images)?;
     let read = implementation.read(&case)?;

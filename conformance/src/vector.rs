@@ -111,33 +111,13 @@ pub struct BackingFile {
 pub struct BackingFormats(pub Vec<String>);
 
 impl Vector {
-    /// What is expected of QEMU: its differences in place of what is expected of anybody.
+    /// Whether the image names a backing file that cannot be opened, by what is expected here: it
+    /// is not there, or nothing of the disk can be read. Then only the image alone can be opened.
     #[must_use]
-    pub fn expect_of_qemu(&self) -> Expect {
-        let mut expect = self.expect.clone();
-        let Some(qemu) = self.qemu.clone() else { return expect };
-        let QemuDiffers { version: _, why: _, open, write, size, backing, map, content, check } =
-            qemu;
-        expect.open = open.unwrap_or(expect.open);
-        expect.write = write.or(expect.write);
-        expect.size = size.or(expect.size);
-        expect.backing = backing.or(expect.backing);
-        expect.map = map.or(expect.map);
-        expect.content = content.or(expect.content);
-        expect.check = check.or(expect.check);
-        expect
-    }
-
-    /// Whether the image names a backing file that cannot be opened: it is not there, or nothing
-    /// below the image can be read. Then only the image alone can be opened.
-    #[must_use]
-    pub fn stands_alone(&self) -> bool {
+    pub fn stands_alone(&self, expect: &Expect) -> bool {
         let Header::Fields(fields) = &self.header else { return false };
-        let unreadable = match &self.expect.content {
-            Some(Contents::Fail) => true,
-            Some(Contents::Runs(_)) | None => false,
-        };
-        fields.features & 1 != 0 && (self.files.is_empty() || unreadable)
+        let is_unreadable = expect.content == Some(Contents::Fail);
+        fields.features & 1 != 0 && (self.files.is_empty() || is_unreadable)
     }
 
     /// Bytes of the virtual disk, as far as the vector says.

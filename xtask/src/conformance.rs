@@ -11,11 +11,19 @@ use crate::{process, repo};
 
 /// The words that say what is run; without any it is this workspace.
 const TARGETS: [&str; 3] = ["--library", "--program", "--nbd"];
-/// Where the report of the installed QEMU is kept.
+/// Where the reports of the installed QEMU are kept.
 const REPORTS: &str = "conformance/reports";
 
+/// How qemu-nbd is run.
+const QEMU_NBD: [&str; 4] = [
+    "--nbd",
+    "nbd+unix:///?socket={socket}",
+    "--serve",
+    "qemu-nbd --persistent --read-only --format qed --socket {socket} {path}",
+];
+
 /// Runs the vectors against the libraries and `qed`, or whatever the words name; `--bless` writes
-/// the report of the installed qemu-img instead.
+/// the reports of the installed QEMU instead.
 ///
 /// Ends this process with the exit code of the runner: 1 where a vector failed, 2 where it could
 /// not be run.
@@ -46,15 +54,24 @@ fn build() -> Result<PathBuf> {
     Ok(repo::target_dir()?.join("debug"))
 }
 
+/// Writes what the installed QEMU makes of the vectors, as a program and as a server.
 fn bless_qemu(programs: &Path) -> Result<()> {
     let version = process::output(Command::new("qemu-img").arg("--version"))?;
     let version = version_of(&version).context("qemu-img tells no version")?;
     let folder = repo::root().join(REPORTS);
     fs::create_dir_all(&folder).context(REPORTS)?;
-    let file = |extension| folder.join(format!("qemu-img-{version}.{extension}"));
-    let mut runner = Command::new(programs.join("conformance"));
-    runner.args(["--program", "qemu-img", "--json"]).arg(file("json"));
-    process::run(runner.arg("--markdown").arg(file("md")))
+    let ways = [("qemu-img", &["--program", "qemu-img"][..]), ("qemu-nbd", &QEMU_NBD)];
+    for (name, words) in ways {
+        let file = |extension| folder.join(format!("{name}-{version}.{extension}"));
+        let mut runner = Command::new(programs.join("conformance"));
+        runner.args(words).arg("--json").arg(file("json")).arg("--markdown").arg(file("md"));
+        // What fails is for the reader of the report to judge.
+        let status = runner.status().context("the runner could not be started")?;
+        if !matches!(status.code(), Some(0 | 1)) {
+            bail!("the runner ended with {status}");
+        }
+    }
+    Ok(())
 }
 
 /// The number in `qemu-img version 10.0.2 (Debian ..)`.

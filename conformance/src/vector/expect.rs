@@ -263,6 +263,22 @@ pub enum SuperblockCurrent {
 }
 
 impl Expect {
+    /// What is expected of QEMU: its differences in place of what is expected of anybody.
+    #[must_use]
+    pub fn of_qemu(&self, qemu: &QemuDiffers) -> Self {
+        let mut expect = self.clone();
+        let QemuDiffers { version: _, why: _, open, write, size, backing, map, content, check } =
+            qemu.clone();
+        expect.open = open.unwrap_or(expect.open);
+        expect.write = write.or(expect.write);
+        expect.size = size.or(expect.size);
+        expect.backing = backing.or(expect.backing);
+        expect.map = map.or(expect.map);
+        expect.content = content.or(expect.content);
+        expect.check = check.or(expect.check);
+        expect
+    }
+
     /// What is expected of an open for writing: as of one for reading where nothing else is said,
     /// but nothing of a corrupt image, where no clause says whether the open or a request fails.
     #[must_use]

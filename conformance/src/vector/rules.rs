@@ -89,6 +89,9 @@ pub enum Contradiction {
         /// Guest offset.
         at: u64,
     },
+    /// No place is named of which content is expected.
+    #[error("content is expected at no place")]
+    NoContent,
     /// More content is expected at one place than is worth reading.
     #[error("the content at {at} is longer than {MOST_CONTENT} bytes")]
     LongContent {
@@ -138,11 +141,15 @@ fn texts(vector: &Vector, clauses: &Clauses, broken: &mut Vec<Contradiction>) {
     if vector.clauses.is_empty() {
         broken.push(Contradiction::NoClause);
     }
-    let mut named: Vec<&String> = vector.clauses.iter().chain(reasons(&vector.expect)).collect();
-    named.sort();
+    let why = vector.qemu.as_ref().map_or("", |qemu| &qemu.why);
+    let in_why = why.split([' ', ':', ',', '(', ')']).filter(|word| word.starts_with("QED-"));
+    let reasons = reasons(&vector.expect).map(String::as_str);
+    let mut named: Vec<&str> =
+        vector.clauses.iter().map(String::as_str).chain(reasons).chain(in_why).collect();
+    named.sort_unstable();
     named.dedup();
     let unknown = named.into_iter().filter(|id| clauses.level(id).is_none());
-    broken.extend(unknown.cloned().map(Contradiction::UnknownClause));
+    broken.extend(unknown.map(|id| Contradiction::UnknownClause(id.to_owned())));
 }
 
 /// The clauses by which something is refused.
@@ -239,6 +246,9 @@ fn disk(vector: &Vector, broken: &mut Vec<Contradiction>) {
     }
     for content in [vector.expect.content.as_ref(), qemu.and_then(|qemu| qemu.content.as_ref())] {
         let Some(Contents::Runs(runs)) = content else { continue };
+        if runs.is_empty() {
+            broken.push(Contradiction::NoContent);
+        }
         let mut places: Vec<(u64, u64)> =
             runs.iter().map(|run| (run.at, run.at.saturating_add(run.bytes.len()))).collect();
         places.sort_unstable();

@@ -6,7 +6,7 @@ mod reports;
 mod servers;
 mod wrong;
 
-use conformance::{Clauses, Implementation, Report, Vector, load, run};
+use conformance::{Clauses, Implementation, Limits, Program, Report, Vector, load, run};
 
 use crate::support::Folder;
 
@@ -45,6 +45,13 @@ const TWO: &str = r#"
     open = { reject = "QED-HDR-02" }
     check = "refused"
 "#;
+
+/// The installed qemu-img.
+#[track_caller]
+fn qemu_img() -> Program {
+    Program::new("qemu-img".as_ref(), Limits::default())
+        .unwrap_or_else(|error| panic!("{error}: install the Debian package qemu-utils"))
+}
 
 /// The vectors of this text.
 fn vectors_of(text: &str) -> Vec<Vector> {

@@ -90,11 +90,14 @@ fn an_expectation_that_cannot_hold_is_told() {
     expecting(&map(&[zero(0, 512), zero(512, 1_048_064)]), "at 512 continues the one before");
     expecting("content = [{ at = 1048575, u32 = [1] }]", "the content at 1048575");
     expecting("content = [{ at = 0, u32 = [1] }, { at = 3, hex = \"00\" }]", "the content at 3");
+    expecting("content = []", "content is expected at no place");
     let long = "content = [{ at = 0, fill = { byte = 0, len = 16777217 } }]\nsize = 16777728";
     expecting(long, "the content at 0 is longer than 16777216 bytes");
     expecting("findings = [207, 105]\ncheck = \"corrupt\"", "do not ascend");
     expecting("findings = [301]\ncheck = \"corrupt\"", "do not fit");
     expecting("findings = [303]", "do not fit");
+    let why = "[vector.qemu]\nversion = \"10.0.2\"\nwhy = \"QED-QEMU-99: x\"\nopen = \"reject\"";
+    expecting(why, "QED-QEMU-99 is not a clause");
     expecting("[vector.qemu]\nversion = \"10.0.2\"\nwhy = \"x\"", "no field that differs");
 }
 

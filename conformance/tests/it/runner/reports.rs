@@ -5,7 +5,7 @@ use conformance::{
     to_markdown, to_table,
 };
 
-use super::{TWO, run_on, vectors_of};
+use super::{TWO, qemu_img, run_on, vectors_of};
 use crate::support::Folder;
 
 /// A report in which the size of one disk is not what the vector says.
@@ -76,8 +76,7 @@ fn a_difference_of_qemu_is_explained_for_qemu_alone() {
     let report = run_on(&Library, &vectors);
     assert_eq!(report.failures(), 0);
 
-    let qemu_img = conformance::Program::new("qemu-img".as_ref(), conformance::Limits::default());
-    let report = run_on(&qemu_img.unwrap(), &vectors);
+    let report = run_on(&qemu_img(), &vectors);
     let refused = report.vectors.iter().find(|result| result.name == "refused").unwrap();
     assert_eq!(refused.outcome, Verdict::Failed, "an explanation that is not true");
     assert!(refused.differs.is_empty() && refused.why.is_none());

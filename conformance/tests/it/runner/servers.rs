@@ -10,7 +10,8 @@ pub(super) const QEMU_NBD: &str =
 
 pub(super) fn nbd(serve: &str) -> Nbd {
     let limits = Limits { seconds: 5, ..Limits::default() };
-    Nbd::new(URI, Some(serve), limits).unwrap()
+    Nbd::new(URI, Some(serve), limits)
+        .unwrap_or_else(|error| panic!("{error}; qemu-nbd is in the Debian package qemu-utils"))
 }
 
 #[test]
