@@ -8,6 +8,7 @@ mod format;
 mod gate;
 mod layer;
 mod name;
+mod stored_format;
 
 pub use error::{BackingNameChanged, ChainError};
 pub use format::ImageFormat;
@@ -31,8 +32,8 @@ const MIN_CACHE_BYTES: u64 = 256 << 10;
 /// What a caller states about the images below the top.
 #[derive(Debug, Clone)]
 pub struct ChainOptions {
-    /// Formats of the backing files, the first below the top first; they come before what the
-    /// images say. Levels beyond the list have the format that the image above states.
+    /// Formats of the backing files, the first below the top first. Each is for a level of which
+    /// the image above does not state the format, or was itself only recognised.
     pub backing_formats: Vec<ImageFormat>,
     /// Takes backing files of unstated format for what their first bytes look like.
     pub trust_magic: bool,
@@ -174,30 +175,31 @@ fn next_below(
     Layer::open_resolved(&path, resolved, format, options.file, options.lock).map(Some)
 }
 
-/// How the format of the backing file at `level`, from 0, is known, which `image` names.
+/// How the format of the backing file at `level`, from 0, is known, which `image` names: what the
+/// image says comes first, if there is no doubt about the image itself.
+// spec: QED-BACK-05
 fn format_below(
     image: &Layer,
     backing: &Path,
     level: usize,
     options: &ChainOptions,
 ) -> Result<FormatSource, ChainError> {
-    if let Some(format) = options.backing_formats.get(level) {
-        return Ok(FormatSource::Stated(*format));
-    }
+    let caller = options.backing_formats.get(level).map(|format| FormatSource::Stated(*format));
     let (above, backing) = (|| image.path().to_path_buf(), backing.to_path_buf());
     if image.is_recognised() {
         let format = image.format();
-        return Err(ChainError::Recognised { image: above(), format, backing });
+        return caller.ok_or_else(|| ChainError::Recognised { image: above(), format, backing });
     }
-    match image.backing_format() {
-        Some(stated) => match ImageFormat::from_name(stated) {
+    match (image.stated_backing_format()?, caller) {
+        (Some(stated), _) => match ImageFormat::from_name(stated) {
             Some(format) => Ok(FormatSource::Stated(format)),
             None => {
                 let format = stated.escape_ascii().to_string();
                 Err(ChainError::FormatUnknown { image: above(), backing, format })
             }
         },
-        None if options.trust_magic => Ok(FormatSource::Magic),
-        None => Err(ChainError::FormatUnstated { image: above(), backing }),
+        (None, Some(stated)) => Ok(stated),
+        (None, None) if options.trust_magic => Ok(FormatSource::Magic),
+        (None, None) => Err(ChainError::FormatUnstated { image: above(), backing }),
     }
 }

@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use qed_io::LockError;
-use qed_spec::{BackingNameError, HeaderError};
+use qed_spec::{BackingNameError, HeaderError, SuperblockError};
 use thiserror::Error;
 
 use super::format::ImageFormat;
@@ -66,6 +66,15 @@ pub enum ChainError {
         /// The rule.
         #[source]
         source: BackingNameError,
+    },
+    /// The format that a QED image has stored for its backing file breaks a rule.
+    #[error("backing file format in '{}'", path.display())]
+    StoredFormat {
+        /// The file.
+        path: PathBuf,
+        /// The rule.
+        #[source]
+        source: SuperblockError,
     },
     /// A QED image did not open.
     #[error("could not open '{}'", path.display())]

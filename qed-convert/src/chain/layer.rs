@@ -10,6 +10,7 @@ use qed_spec::{BackingName, Features, HEADER_LEN_BYTES, Header};
 use super::error::ChainError;
 use super::format::ImageFormat;
 use super::gate::OpenedBacking;
+use super::stored_format::{self, StoredFormat};
 use crate::qcow2::{Qcow2Header, Qcow2Image, Qcow2Options, Qcow2SnapshotSelector};
 
 /// An image file that is open and perhaps locked, and whose header has been read.
@@ -46,8 +47,8 @@ pub enum FormatSource {
 /// A backing file as an image names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct NamedBacking {
-    pub(super) name: Vec<u8>,
-    pub(super) format: Option<Vec<u8>>,
+    name: Vec<u8>,
+    format: StoredFormat,
 }
 
 impl Layer {
@@ -152,10 +153,25 @@ impl Layer {
         self.backing.as_ref().and_then(|backing| BackingName::new(&backing.name).ok())
     }
 
-    /// The backing file's format as the image has it, in no particular encoding.
+    /// The backing file's format as the image has it, in no particular encoding; none also where
+    /// what it has breaks a rule.
     #[must_use]
     pub fn backing_format(&self) -> Option<&[u8]> {
-        self.backing.as_ref().and_then(|backing| backing.format.as_deref())
+        self.stated_backing_format().ok().flatten()
+    }
+
+    /// The backing file's format as the image states it.
+    ///
+    /// # Errors
+    /// What is stored breaks a rule.
+    pub(super) fn stated_backing_format(&self) -> Result<Option<&[u8]>, ChainError> {
+        match self.backing.as_ref().map(|backing| &backing.format) {
+            Some(Ok(format)) => Ok(format.as_deref()),
+            Some(Err(source)) => {
+                Err(ChainError::StoredFormat { path: self.path.clone(), source: *source })
+            }
+            None => Ok(None),
+        }
     }
 
     /// Opens the virtual disk over `below`, what the image's backing file shows.
@@ -207,7 +223,7 @@ fn read_header(
             let header = Qcow2Header::read(storage).map_err(failed)?;
             let backing = header.backing_name().map(|name| NamedBacking {
                 name: name.as_bytes().to_vec(),
-                format: header.backing_format().map(<[u8]>::to_vec),
+                format: Ok(header.backing_format().map(<[u8]>::to_vec)),
             });
             Ok((LayerHeader::Qcow2(Box::new(header)), backing))
         }
@@ -231,9 +247,12 @@ fn read_qed_header(
     // The header was checked: at most 4095 bytes, inside the header area.
     let mut name = vec![0; len as usize];
     storage.read_at(&mut name, offset.into()).map_err(io)?;
-    BackingName::new(&name)
+    let checked = BackingName::new(&name)
         .map_err(|source| ChainError::QedBackingName { path: path.to_path_buf(), source })?;
-    let no_probe = header.features().contains(Features::BACKING_FORMAT_NO_PROBE);
-    let format = no_probe.then(|| ImageFormat::Raw.name().as_bytes().to_vec());
+    let format = if header.features().contains(Features::BACKING_FORMAT_NO_PROBE) {
+        Ok(Some(ImageFormat::Raw.name().as_bytes().to_vec()))
+    } else {
+        stored_format::read(storage, &header, checked).map_err(io)?
+    };
     Ok((header, Some(NamedBacking { name, format })))
 }

@@ -16,7 +16,9 @@ use qed_core::{
     WriteContext, create,
 };
 use qed_io::{FileOptions, FileStorage, ImageLock, MemoryStorage, Storage};
-use qed_spec::GuestOffset;
+use qed_spec::{
+    Epoch, Generation, GuestOffset, ImageUuid, SectionType, SuperblockBuilder, SuperblockCopy,
+};
 
 use crate::lab::assert_same;
 use crate::qcow2_lab::{Lab, bytes_of};
@@ -109,6 +111,49 @@ fn a_format_that_nobody_states_is_not_guessed() {
     let error = refused(&lab, STATED_QED, &stating(&[Qed]));
     assert!(matches!(error, ChainError::NotInFormat { format: Qed, .. }), "{error}");
     assert!(error.to_string().ends_with("is not in qed format"), "{error}");
+}
+
+/// The CRC-32C of the name `base`.
+const BASE: u32 = 0xd76a_31f9;
+
+/// Stores `format` in copy A of the superblock of `top`, for the backing file with a name of this
+/// checksum.
+fn store_format(lab: &Lab, name_crc32c: u32, format: &str) {
+    let payload = [&name_crc32c.to_le_bytes(), format.as_bytes()].concat();
+    let mut builder = SuperblockBuilder::new(ImageUuid::new([7; 16]), Epoch::new(9));
+    builder.set_section(SectionType::BACKING_FORMAT, &payload).expect("room for it");
+    let top = FileStorage::open(lab.path("top"), FileOptions::READ_WRITE).expect("made before");
+    let copy = builder.encode(Generation::FIRST);
+    top.write_at(&copy, SuperblockCopy::A.offset().get()).expect("inside the header area");
+}
+
+// spec-test: QED-BACK-05, QED-SB-15
+#[test]
+fn a_stored_format_comes_before_the_callers_and_holds_for_one_name() {
+    let lab = Lab::new();
+    lab.run("create -q -f qcow2 base 1M");
+    qed_over(&lab, "top", "base", BackingFormat::Unstated);
+    for (format, expected) in [("qcow2", Qcow2), ("raw", Raw)] {
+        store_format(&lab, BASE, format);
+        for options in [ChainOptions::default(), stating(&[Qed])] {
+            let chain = walk(&lab, STATED_QED, &options).expect("a good chain");
+            assert_eq!(chain.layers()[1].format(), expected);
+            assert_eq!(chain.layers()[0].backing_format(), Some(format.as_bytes()));
+        }
+    }
+    // An image that was only recognised is not believed.
+    let error = refused(&lab, FormatSource::Magic, &ChainOptions::default());
+    assert!(matches!(error, ChainError::Recognised { .. }), "{error}");
+
+    store_format(&lab, !BASE, "raw");
+    let error = refused(&lab, STATED_QED, &ChainOptions::default());
+    assert!(matches!(error, ChainError::FormatUnstated { .. }), "{error}");
+    store_format(&lab, BASE, "vmdk");
+    let error = refused(&lab, STATED_QED, &stating(&[Raw]));
+    assert!(matches!(error, ChainError::FormatUnknown { .. }), "{error}");
+    store_format(&lab, BASE, "RAW");
+    let error = refused(&lab, STATED_QED, &stating(&[Raw]));
+    assert!(matches!(error, ChainError::StoredFormat { .. }), "{error}");
 }
 
 #[test]
