@@ -48,18 +48,16 @@ fn name_data(
     metadata: &Metadata,
     owners: &mut HashMap<u64, Option<Place>>,
 ) -> Result<(), CheckError> {
-    let mut missing = owners.values().filter(|owner| owner.is_none()).count();
+    if owners.values().all(Option::is_some) {
+        return Ok(());
+    }
     let mut buffer = PieceBuffer::default();
     metadata.for_each_table(tables, |l1, start| {
-        if missing == 0 {
-            return Ok(());
-        }
         tables.for_each(tables.l2_pieces(l1, start), &mut buffer, |slot, value| {
             if let Ok(Data::Cluster(cluster)) = tables.layout.data(value)
                 && let Some(owner @ None) = owners.get_mut(&cluster)
             {
                 *owner = Some(l2_place(tables, l1, start, slot));
-                missing -= 1;
             }
             Ok(())
         })

@@ -186,6 +186,31 @@ fn tables_of_several_clusters_in_the_header_or_over_each_other_are_found() {
 }
 
 #[test]
+fn tables_and_data_may_lie_between_the_header_area_and_the_l1_table() {
+    const L1: u64 = 5;
+    let mut image = TestImage::new(2, 2000, 10);
+    image.set(40, L1 * CLUSTER);
+    image.clear(1, 6);
+    image.set(L1 * CLUSTER, 3 * CLUSTER);
+    image.set(L1 * CLUSTER + 8, 7 * CLUSTER);
+    image.clear(7, 2);
+    for (l2, cluster) in [(0, 1), (1, 2), (2, 9)] {
+        image.set_l2(3, l2, cluster * CLUSTER);
+    }
+    assert_eq!(image.check().findings, []);
+    // Around the L1 table: up to it, into it from both sides, and right behind it.
+    for (cluster, expected) in [
+        (3, Kind::L1SharedTable),
+        (4, Kind::L1IntoL1Table),
+        (5, Kind::L1IntoL1Table),
+        (6, Kind::L1IntoL1Table),
+    ] {
+        image.set(L1 * CLUSTER + 8, cluster * CLUSTER);
+        assert_eq!(image.check().findings[0].kind, expected, "a table at cluster {cluster}");
+    }
+}
+
+#[test]
 fn numbers_are_unique_and_permanent() {
     let numbers: Vec<u16> = Kind::ALL.iter().map(|kind| kind.number()).collect();
     let expected = [

@@ -4,6 +4,7 @@ use qed_check::{FindingKind, RecoverError, recover};
 
 use crate::image::{AUTOCLEAR_AT, CLUSTER, FEATURES_AT, NEED_CHECK, TestImage};
 use crate::oracle::assert_repaired;
+use crate::watched::Watched;
 
 type Damage = fn(&mut TestImage);
 
@@ -63,6 +64,17 @@ fn what_no_crash_leaves_behind_is_refused_and_kept() {
         assert_eq!(report.counts.of(kind), 1);
         assert_eq!(storage.to_vec(), image.bytes, "{kind:?}");
     }
+}
+
+#[test]
+fn a_storage_that_loses_writes_is_not_taken_for_recovered() {
+    let mut image = dirty();
+    image.set_l2(2, 7, 8 * CLUSTER);
+    let storage = Watched::losing_writes(image.storage());
+    let Err(RecoverError::Corrupt(report)) = recover(&storage) else {
+        panic!("the entry is still there");
+    };
+    assert_eq!(report.counts.of(FindingKind::L2PastEnd), 1);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! A storage in memory that knows of holes, or of who reads it.
+//! A storage in memory that knows of holes, or of who reads it, or loses what is written.
 
 use std::collections::HashSet;
 use std::io;
@@ -10,23 +10,29 @@ use qed_io::{Growth, ImageLock, LockError, MemoryStorage, RunKind, Storage, Stor
 
 use crate::image::Random;
 
-/// Passes everything on, and knows which threads have read.
+/// Passes everything on but for what it is made to do, and knows which threads have read.
 #[derive(Debug)]
 pub(crate) struct Watched {
     pub(crate) memory: Arc<MemoryStorage>,
     has_holes: bool,
+    loses_writes: bool,
     readers: Mutex<HashSet<ThreadId>>,
 }
 
 impl Watched {
     pub(crate) fn new(memory: Arc<MemoryStorage>) -> Self {
-        Self { memory, has_holes: false, readers: Mutex::default() }
+        Self { memory, has_holes: false, loses_writes: false, readers: Mutex::default() }
     }
 
     /// A storage that says of every zero byte that it is a hole. Its runs are as short as they may
     /// be, and end where no table, entry or sector does.
     pub(crate) fn with_holes(memory: Arc<MemoryStorage>) -> Self {
         Self { has_holes: true, ..Self::new(memory) }
+    }
+
+    /// A storage that takes every write and forgets it.
+    pub(crate) fn losing_writes(memory: Arc<MemoryStorage>) -> Self {
+        Self { loses_writes: true, ..Self::new(memory) }
     }
 
     /// The threads that have read.
@@ -46,7 +52,7 @@ impl Storage for Watched {
     }
 
     fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
-        self.memory.write_at(buf, offset)
+        if self.loses_writes { Ok(()) } else { self.memory.write_at(buf, offset) }
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
