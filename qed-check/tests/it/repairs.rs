@@ -1,7 +1,9 @@
 //! Repairs in particular: what each mode touches, feature bits, and refusals.
 
+use std::sync::Arc;
+
 use qed_check::{CheckError, CheckOptions, FindingKind, Repair, check, repair};
-use qed_io::{MemoryStorage, Recorder, Storage};
+use qed_io::{MemoryStorage, Operation, Recorder, Storage};
 
 use crate::image::{AUTOCLEAR_AT, CLUSTER, FEATURES_AT, NEED_CHECK, TestImage};
 use crate::oracle::assert_repaired;
@@ -38,12 +40,32 @@ fn leaks_alone_are_cut_off_in_either_mode() {
     for what in [Repair::Leaks, Repair::All] {
         let mut image = TestImage::sample();
         image.bytes.extend([0; 5000]);
-        let storage = image.storage();
-        let report = repair(&*storage, what).unwrap();
+        let memory = image.storage();
+        let storage = Recorder::new(Arc::clone(&memory) as Arc<dyn Storage>);
+        let report = repair(&storage, what).unwrap();
         assert_eq!(report.repaired.counts.of(FindingKind::LeakAtEnd), 1);
         assert_eq!(report.repaired.counts.of(FindingKind::UnusedPartialTail), 1);
-        assert_eq!(storage.to_vec(), TestImage::sample().bytes);
+        assert_eq!(memory.to_vec(), TestImage::sample().bytes);
+        let records = storage.records();
+        let writes = records.iter().any(|it| matches!(it.operation, Operation::Write { .. }));
+        assert!(!writes, "a crash needs no mark where only the length changes: {records:?}");
     }
+}
+
+#[test]
+fn of_two_leaks_inside_only_the_one_that_ended_at_the_end_is_gone() {
+    let mut image = TestImage::sample();
+    // Cluster 7 is held by nothing but an entry past the end of the disk; 4 and 6 by nothing.
+    for (table, slot, value) in [(3, 0, 0), (3, 90, 7 * CLUSTER), (2, 0, 0), (2, 5, 0)] {
+        image.set_l2(table, slot, value);
+    }
+    let before = image.check();
+    let kinds: Vec<_> = before.findings.iter().map(|finding| finding.kind).collect();
+    let leak = FindingKind::LeakInside;
+    assert_eq!(kinds, [FindingKind::L2BeyondImage, leak, leak]);
+    let report = repair(&*image.storage(), Repair::All).unwrap();
+    assert_eq!(report.findings, [before.findings[1]]);
+    assert_eq!(report.repaired.findings, [before.findings[0], before.findings[2]]);
 }
 
 // spec-test: QED-FEAT-03, QED-CONS-03
