@@ -105,7 +105,10 @@ impl RunningCheckpoint<'_> {
 
 impl Drop for RunningCheckpoint<'_> {
     fn drop(&mut self) {
-        self.journal.locked().checkpointing = false;
+        let mut state = self.journal.locked();
+        state.end_if_panicking();
+        state.checkpointing = false;
+        drop(state);
         self.journal.notify();
     }
 }

@@ -164,7 +164,7 @@ impl Turn<'_> {
         state.last_crc32c = commit.after.previous_crc32c;
         state.physical_size = commit.after.physical_size;
         for record in batches.flat_map(|batch| &batch.records) {
-            if let Some(slots) = record.slots(journal.geometry) {
+            if let Some(slots) = record.slots(journal.geometry()) {
                 state.fresh.set(&slots);
             }
         }
@@ -176,7 +176,7 @@ impl Turn<'_> {
         let records: Vec<RawJournalRecord> = batches
             .clone()
             .flat_map(|batch| &batch.records)
-            .map(|record| record.encode(journal.geometry))
+            .map(|record| record.encode(journal.geometry()))
             .collect();
         let asked = batches.map(|batch| batch.physical_size).max().unwrap_or_default();
         let (ring, mut head) = self.first_head(asked, blocks_for(records.len()));
@@ -220,7 +220,10 @@ impl Turn<'_> {
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        self.journal.locked().turn_taken = false;
+        let mut state = self.journal.locked();
+        state.end_if_panicking();
+        state.turn_taken = false;
+        drop(state);
         self.journal.notify();
     }
 }

@@ -6,6 +6,7 @@
 use std::fmt::{self, Debug, Formatter};
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
 
 use qed_io::Storage;
 use qed_spec::{
@@ -27,7 +28,8 @@ use crate::setup::JournalSetup;
 pub struct Journal {
     pub(crate) storage: Arc<dyn Storage>,
     pub(crate) seed: JournalSeed,
-    pub(crate) geometry: Geometry,
+    /// The image as it was when the journal was opened.
+    setup: JournalSetup,
     state: Mutex<State>,
     /// Some batch is durable, the turn is free, or a checkpoint has ended.
     changed: Condvar,
@@ -141,8 +143,8 @@ impl Journal {
             homed: 0,
         };
         let seed = JournalSeed::new(setup.uuid, epoch);
-        let geometry = setup.geometry;
-        Self { storage, seed, geometry, state: Mutex::new(state), changed: Condvar::new() }
+        let setup = *setup;
+        Self { storage, seed, setup, state: Mutex::new(state), changed: Condvar::new() }
     }
 
     /// Queues a batch behind all that were submitted before. It is lost in a crash before
@@ -153,7 +155,15 @@ impl Journal {
     ///
     /// # Errors
     /// [`BatchTooLarge`] for more records than one commit takes ([`Journal::max_records`]).
+    ///
+    /// # Panics
+    /// If a record sets or names what lies in the header area or past the physical size of the
+    /// batch: recovery would refuse it.
+    // spec: QED-JRN-08
     pub fn submit(&self, batch: Batch) -> Result<Ticket, BatchTooLarge> {
+        let end = self.setup.image_len(batch.physical_size);
+        let inside = |record| end.is_some_and(|end| self.setup.contains(record, end));
+        assert!(batch.records.iter().all(inside), "records stay inside the image: {batch:?}");
         let (records, max) = (batch.records.len(), self.max_records());
         if records > max {
             return Err(BatchTooLarge { records, max });
@@ -204,7 +214,11 @@ impl Journal {
         }
     }
 
-    // What a panic leaves behind is guarded by `Phase`: whoever writes sets it first.
+    pub(crate) fn geometry(&self) -> Geometry {
+        self.setup.geometry
+    }
+
+    // A writer that panics ends all writing as it goes: see `State::end_if_panicking`.
     pub(crate) fn locked(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -240,6 +254,14 @@ impl State {
         match self.phase {
             Phase::Failed => Err(JournalError::Failed),
             Phase::Idle | Phase::Active(_) => Ok(()),
+        }
+    }
+
+    /// Ends all writing when the thread that gives up its turn panics: batches that it had taken
+    /// are gone, and what it wrote of them nobody knows.
+    pub(crate) fn end_if_panicking(&mut self) {
+        if thread::panicking() {
+            self.phase = Phase::Failed;
         }
     }
 

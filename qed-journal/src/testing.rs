@@ -41,20 +41,33 @@ pub enum Opened {
 /// First byte of the ring.
 const RING_OFFSET: u64 = 16384;
 const CLUSTER_LEN: u64 = 4096;
+const SECTOR_LEN: u64 = 512;
 
 impl TestImage {
-    /// Clusters of tables of every test image; the first one is the L1 table.
+    /// Clusters of tables of a small test image; the first one is the L1 table.
     pub const TABLES: u64 = 4;
 
-    /// Writes a new image with a ring of as many blocks, durably. A storage that grows gets the
+    /// Writes a new small image with a ring of as many blocks, durably.
+    ///
+    /// # Errors
+    /// As [`TestImage::create_with_tables`].
+    pub fn create(storage: Arc<dyn Storage>, ring_blocks: u64) -> io::Result<Self> {
+        Self::create_with_tables(storage, ring_blocks, Self::TABLES)
+    }
+
+    /// Writes a new image with as many clusters of tables, durably. A storage that grows gets the
     /// length it needs, any other must have it.
     ///
     /// # Errors
     /// The error of the storage.
-    pub fn create(storage: Arc<dyn Storage>, ring_blocks: u64) -> io::Result<Self> {
+    pub fn create_with_tables(
+        storage: Arc<dyn Storage>,
+        ring_blocks: u64,
+        tables: u64,
+    ) -> io::Result<Self> {
         let ring_len = ring_blocks * CLUSTER_LEN;
         let header_area = RING_OFFSET + ring_len;
-        let end = header_area + Self::TABLES * CLUSTER_LEN;
+        let end = header_area + tables * CLUSTER_LEN;
         if storage.len()? < end {
             storage.set_len(end)?;
         }
@@ -71,7 +84,8 @@ impl TestImage {
             compat_features: CompatFeatures::empty(),
             autoclear_features: AutoclearFeatures::JOURNAL,
             l1_table_offset: HostOffset::new(header_area),
-            image_size: 0,
+            // Nothing is mapped, so this is free to say how many tables there are.
+            image_size: tables * SECTOR_LEN,
         };
         let header = Header::new(fields, end).map_err(io::Error::other)?;
         let image = Self { storage, header: Mutex::new(header), header_area };
@@ -182,7 +196,11 @@ impl TestImage {
     #[must_use]
     pub fn physical_size(&self, more: u64) -> ClusterCount {
         let area = self.header_area / CLUSTER_LEN;
-        ClusterCount::new(area + Self::TABLES + more)
+        ClusterCount::new(area + self.tables() + more)
+    }
+
+    fn tables(&self) -> u64 {
+        self.locked().image_size() / SECTOR_LEN
     }
 
     /// The storage that holds the image.
@@ -231,7 +249,7 @@ impl TestImage {
     /// Slots lie in the tables; where the image ends nobody minds.
     fn allows(&self, claim: Claim) -> bool {
         let header = self.locked();
-        let tables = self.header_area + Self::TABLES * CLUSTER_LEN;
+        let tables = self.header_area + header.image_size() / SECTOR_LEN * CLUSTER_LEN;
         match claim {
             Claim::PhysicalSize(_) => true,
             Claim::Record(record) => {

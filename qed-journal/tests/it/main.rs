@@ -2,3 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod commit;
+mod faults;
+mod hostile;
+mod recovery;
+mod support;
+mod together;

@@ -8,6 +8,7 @@ mod features;
 mod geometry;
 mod header;
 mod image;
+mod journal;
 mod names;
 mod no_std;
 mod qemu;

@@ -1,0 +1,301 @@
+//! Rings that no writer of ours leaves behind, with checksums that are right: each is refused, and
+//! nothing of it is followed.
+
+use std::sync::Arc;
+
+use qed_io::MemoryStorage;
+use qed_journal::{JournalFault, Recovery, RecoveryError, TestImage};
+use qed_spec::{
+    ClusterCount, Generation, JournalBlockError, JournalBlockHead, JournalSeed, JournalSequence,
+    RawJournalBlock, RawJournalRecord,
+};
+use zerocopy::IntoBytes;
+
+const RING: u64 = 16384;
+const BLOCKS: u64 = 8;
+/// First byte behind the header area: the tables.
+const TABLES: u64 = RING + BLOCKS * 4096;
+
+/// A ring that is written block by block.
+struct Forgery {
+    image: TestImage,
+    seed: JournalSeed,
+    last_crc32c: u32,
+}
+
+impl Forgery {
+    fn new() -> Self {
+        let image = TestImage::create(Arc::new(MemoryStorage::default()), BLOCKS).unwrap();
+        let setup = image.setup().unwrap();
+        Self { image, seed: JournalSeed::new(setup.uuid, setup.epoch), last_crc32c: 0 }
+    }
+
+    /// The head that the block with this number has in a log of commits of one block.
+    fn head(&self, sequence: u64) -> JournalBlockHead {
+        JournalBlockHead {
+            previous_crc32c: self.last_crc32c,
+            sequence: JournalSequence::new(sequence),
+            stable: JournalSequence::new(sequence - 1),
+            generation: Generation::FIRST,
+            physical_size: ClusterCount::new(100),
+            index: 0,
+            count: 1,
+        }
+    }
+
+    /// Writes a block to the place of another number perhaps than it carries.
+    fn put_at(&mut self, place: u64, head: JournalBlockHead, records: &[RawJournalRecord]) {
+        let block = head.encode(records, &self.seed);
+        self.last_crc32c = block.crc32c.get();
+        self.put_raw(place, &block);
+    }
+
+    fn put(&mut self, head: JournalBlockHead, records: &[RawJournalRecord]) {
+        self.put_at(head.sequence.get(), head, records);
+    }
+
+    fn put_raw(&self, place: u64, block: &RawJournalBlock) {
+        let at = RING + place % BLOCKS * 4096;
+        self.image.storage().write_at(block.as_bytes(), at).unwrap();
+    }
+
+    fn read(&self) -> Result<Recovery, RecoveryError> {
+        let setup = self.image.setup().unwrap();
+        Recovery::read(self.image.storage().clone(), setup, |_| Ok(true))
+    }
+
+    #[track_caller]
+    fn refused(&self, block: u64, expected: JournalFault) {
+        match self.read() {
+            Err(RecoveryError::Corrupt { sequence, fault, .. }) => {
+                assert_eq!((sequence.get(), fault), (block, expected));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[track_caller]
+    fn accepted(&self, commits: u64) {
+        assert_eq!(self.read().unwrap().commits(), commits);
+    }
+}
+
+fn record(kind: u32, count: u32, at: u64, value: u64) -> RawJournalRecord {
+    RawJournalRecord { kind: kind.into(), count: count.into(), at: at.into(), value: value.into() }
+}
+
+/// A record that any image takes.
+fn plain() -> RawJournalRecord {
+    record(3, 1, TABLES, 0)
+}
+
+// spec-test: QED-JRN-07, QED-JRN-08
+#[test]
+fn records_that_must_not_be_followed() {
+    let end = 100 * 4096;
+    let cluster = 4096;
+    let area = TABLES / cluster;
+    // What is refused by its own shape, and what by the image it is in.
+    let shapeless = [
+        record(0, 1, TABLES, 0),
+        record(6, 1, TABLES, 0),
+        record(u32::MAX, 1, TABLES, 0),
+        record(3, 0, TABLES, 0),
+        record(3, 1, TABLES + 4, 0),
+        record(3, u32::MAX, 1 << 63, 0),
+        record(4, 1, !7, 0),
+        record(3, 1, TABLES, 1),
+        record(4, 1, TABLES, 1),
+        record(1, 2, TABLES, TABLES),
+        record(1, 1, TABLES, 1),
+        record(1, 1, TABLES, TABLES + 8),
+        record(2, 1, TABLES, 0),
+        record(2, 1, TABLES, 1),
+        record(2, 1, TABLES, TABLES + 512),
+        record(2, u32::MAX, TABLES, (1 << 63) - cluster),
+        record(5, 1, 0, 0),
+        record(5, 1, TABLES + 8, 0),
+        record(5, 1, TABLES, 7),
+    ];
+    for raw in shapeless {
+        let mut forgery = Forgery::new();
+        forgery.put(forgery.head(1), &[plain(), raw]);
+        match forgery.read() {
+            Err(RecoveryError::Corrupt { fault: JournalFault::Record(_), .. }) => {}
+            other => panic!("{raw:?}: {other:?}"),
+        }
+    }
+    let misplaced = [
+        record(3, 1, 0, 0),
+        record(4, 1, 8192, 0),
+        record(3, 512, RING + 8, 0),
+        record(3, 1, TABLES - 8, 0),
+        record(3, 2, TABLES - 8, 0),
+        record(3, 1, end, 0),
+        record(3, 2, end - 8, 0),
+        record(4, u32::MAX, TABLES, 0),
+        record(1, 1, TABLES, TABLES - cluster),
+        record(1, 1, TABLES, end),
+        record(2, 1, TABLES, RING),
+        record(2, 2, TABLES, end - cluster),
+        record(2, 1, TABLES, 1 << 62),
+        record(5, 1, RING, 0),
+        record(5, u32::try_from(100 - area + 1).unwrap(), TABLES, 0),
+    ];
+    for raw in misplaced {
+        let mut forgery = Forgery::new();
+        forgery.put(forgery.head(1), &[plain(), raw]);
+        match forgery.read() {
+            Err(RecoveryError::Corrupt { fault: JournalFault::Refused { .. }, .. }) => {}
+            other => panic!("{raw:?}: {other:?}"),
+        }
+    }
+    let inside = [
+        record(3, 1, end - 8, 0),
+        record(1, 1, TABLES, end - cluster),
+        record(1, 1, TABLES, 0),
+        record(2, 2, TABLES, end - 2 * cluster),
+        record(5, u32::try_from(100 - area).unwrap(), TABLES, 0),
+    ];
+    for raw in inside {
+        let mut forgery = Forgery::new();
+        forgery.put(forgery.head(1), &[raw]);
+        forgery.accepted(1);
+    }
+}
+
+// spec-test: QED-JRN-06
+#[test]
+fn intact_blocks_that_break_a_rule_of_blocks() {
+    type Change = fn(&mut JournalBlockHead);
+    let cases: [(Change, JournalBlockError); 3] = [
+        (|head| head.index = 1, JournalBlockError::Index { index: 1, count: 1 }),
+        (|head| head.count = 0, JournalBlockError::Index { index: 0, count: 0 }),
+        (
+            |head| head.stable = head.sequence,
+            JournalBlockError::Stable {
+                stable: JournalSequence::FIRST,
+                sequence: JournalSequence::FIRST,
+            },
+        ),
+    ];
+    for (change, error) in cases {
+        let mut forgery = Forgery::new();
+        let mut head = forgery.head(1);
+        change(&mut head);
+        forgery.put(head, &[plain()]);
+        forgery.refused(1, JournalFault::Block(error));
+    }
+}
+
+// spec-test: QED-JRN-09, QED-JRN-10, QED-JRN-13, QED-JRN-14
+#[test]
+fn blocks_that_do_not_follow_each_other() {
+    type Change = fn(&mut JournalBlockHead);
+    let cases: [(Change, JournalFault); 8] = [
+        (|head| head.previous_crc32c ^= 1, JournalFault::Chain),
+        (|head| (head.index, head.count) = (1, 2), JournalFault::Chain),
+        (|head| head.count = 5, JournalFault::CommitTooLong { count: 5, max: 4 }),
+        (|head| head.count = u32::MAX, JournalFault::CommitTooLong { count: u32::MAX, max: 4 }),
+        (
+            |head| head.generation = Generation::new(2).unwrap(),
+            JournalFault::Newer { found: Generation::new(2).unwrap(), current: Generation::FIRST },
+        ),
+        (
+            |head| head.sequence = JournalSequence::new(10),
+            JournalFault::Misplaced { found: JournalSequence::new(10) },
+        ),
+        (
+            |head| {
+                (head.sequence, head.stable) = (JournalSequence::new(1), JournalSequence::new(0))
+            },
+            JournalFault::Misplaced { found: JournalSequence::new(1) },
+        ),
+        (
+            |head| head.physical_size = ClusterCount::new(99),
+            JournalFault::PhysicalSize { found: ClusterCount::new(99) },
+        ),
+    ];
+    for (change, fault) in cases {
+        let mut forgery = Forgery::new();
+        forgery.put(forgery.head(1), &[plain()]);
+        let mut head = forgery.head(2);
+        change(&mut head);
+        forgery.put_at(2, head, &[plain()]);
+        forgery.refused(2, fault);
+    }
+}
+
+// spec-test: QED-JRN-09
+#[test]
+fn blocks_of_one_commit_that_disagree() {
+    type Change = fn(&mut JournalBlockHead);
+    let changes: [Change; 5] = [
+        |head| head.count = 3,
+        |head| head.index = 0,
+        |head| head.index = 2,
+        |head| head.physical_size = ClusterCount::new(101),
+        |head| head.previous_crc32c ^= 1,
+    ];
+    for change in changes {
+        let mut forgery = Forgery::new();
+        forgery.put(JournalBlockHead { count: 4, ..forgery.head(1) }, &[plain()]);
+        let mut head = JournalBlockHead { count: 4, index: 1, ..forgery.head(2) };
+        head.stable = JournalSequence::new(0);
+        change(&mut head);
+        forgery.put(head, &[plain()]);
+        forgery.refused(2, JournalFault::Chain);
+    }
+}
+
+#[test]
+fn sizes_that_no_image_has() {
+    for found in [0, TABLES / 4096 - 1, 1 << 52, u64::MAX] {
+        let mut forgery = Forgery::new();
+        let physical_size = ClusterCount::new(found);
+        forgery.put(JournalBlockHead { physical_size, ..forgery.head(1) }, &[]);
+        forgery.refused(1, JournalFault::PhysicalSize { found: physical_size });
+    }
+    for found in [TABLES / 4096, 1 << 51] {
+        let mut forgery = Forgery::new();
+        let physical_size = ClusterCount::new(found);
+        forgery.put(JournalBlockHead { physical_size, ..forgery.head(1) }, &[]);
+        forgery.accepted(1);
+    }
+}
+
+// spec-test: QED-JRN-11, QED-JRN-12
+#[test]
+fn a_missing_block_that_others_say_was_durable() {
+    // Block 2 is missing; those of the case lie behind it and say that it was, or was not, durable.
+    for (behind, stable, lost) in
+        [(&[][..], 0, false), (&[3], 2, true), (&[3], 1, false), (&[5], 4, true), (&[4], 2, true)]
+    {
+        let mut forgery = Forgery::new();
+        forgery.put(forgery.head(1), &[plain()]);
+        for sequence in behind {
+            let head = forgery.head(*sequence);
+            forgery.put(JournalBlockHead { stable: JournalSequence::new(stable), ..head }, &[]);
+        }
+        if lost {
+            forgery.refused(2, JournalFault::Lost { stable: JournalSequence::new(stable) });
+        } else {
+            forgery.accepted(1);
+        }
+    }
+}
+
+// spec-test: QED-JRN-05, QED-JRN-11
+#[test]
+fn a_full_ring_ends_where_it_began() {
+    let mut forgery = Forgery::new();
+    for sequence in 1..=BLOCKS {
+        forgery.put(forgery.head(sequence), &[plain()]);
+    }
+    forgery.accepted(BLOCKS);
+    let other = JournalSeed::new(forgery.image.setup().unwrap().uuid, qed_spec::Epoch::new(99));
+    for sequence in 1..=BLOCKS {
+        forgery.put_raw(sequence, &forgery.head(sequence).encode(&[plain()], &other));
+    }
+    forgery.accepted(0);
+}
