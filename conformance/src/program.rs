@@ -1,5 +1,6 @@
 //! Any program with the command line of qemu-img, asked in a process of its own under limits.
 
+mod dd;
 mod parse;
 
 use std::ffi::{OsStr, OsString};
@@ -9,6 +10,7 @@ use std::path::{Path, PathBuf};
 use crate::answer::{Answer, Answers, Case, DriveError, Implementation, Opened};
 use crate::limited::{self, Limits, Ran};
 use crate::vector::{CheckOutcome, Content, Mapping, Opening};
+use dd::{Blocks, CountFrom};
 
 /// A program with the command line of qemu-img.
 #[derive(Debug, Clone)]
@@ -29,9 +31,6 @@ enum Kind {
     /// Neither.
     Other,
 }
-
-/// The blocks that `dd` copies are not longer.
-const MAX_BLOCK: u64 = 1 << 20;
 
 impl Program {
     /// The program at this path, or of this name in `PATH`.
@@ -161,43 +160,31 @@ impl Program {
         place: &Content,
         case: &Case<'_>,
     ) -> Result<Answer<Option<Vec<u8>>>, DriveError> {
-        let (start, end) =
-            (place.at / 512 * 512, (place.at + place.bytes.len()).next_multiple_of(512));
-        let block = (1 << (start | end).trailing_zeros().min(63)).min(MAX_BLOCK);
-        let (skip, blocks) = (start / block, (end - start) / block);
-        // qemu-img counts from the start of the disk, whatever is skipped.
-        let count = if self.kind == Kind::Qed { blocks } else { skip + blocks };
+        let blocks = Blocks::of(place);
+        let count_from = if self.kind == Kind::Qed { CountFrom::Skip } else { CountFrom::Start };
         let output = case.scratch.join("content");
-        let operands = [("bs", block), ("skip", skip), ("count", count)];
-        let mut words: Vec<OsString> =
-            ["dd", "-f", "qed", "-O", "raw"].map(OsString::from).to_vec();
-        words.extend(self.backing_formats(case).into_iter().map(OsString::from));
-        words.extend(operands.map(|(name, number)| format!("{name}={number}").into()));
-        words.extend([("if", case.image), ("of", &output)].map(|(name, path)| {
-            let mut word = OsString::from(format!("{name}="));
+        let mut words: Vec<OsString> = ["dd", "-f", "qed", "-O", "raw"].map(Into::into).to_vec();
+        words.extend(self.backing_formats(case).into_iter().map(Into::into));
+        words.extend(blocks.operands(count_from).map(Into::into));
+        for (operand, path) in [("if=", case.image), ("of=", &output)] {
+            let mut word = OsString::from(operand);
             word.push(path);
-            word
-        }));
-        let limits =
-            Limits { file_bytes: self.limits.file_bytes.max(2 * (end - start)), ..self.limits };
-        let ran = limited::run(&self.path, words, case.scratch, limits)?;
-        let answer = match ran.ended {
-            Ok(0) => {
-                let bytes = fs::read(&output).unwrap_or_default();
-                let from = usize::try_from(place.at - start).unwrap_or(usize::MAX);
-                let to =
-                    from.saturating_add(usize::try_from(place.bytes.len()).unwrap_or(usize::MAX));
-                match bytes.get(from..to) {
-                    Some(bytes) => Answer::Said(Some(bytes.to_vec())),
-                    None => Answer::Broke(format!("dd wrote {} bytes", bytes.len())),
-                }
-            }
-            Ok(1) if refuses(&ran) => Answer::Said(None),
-            _ => broken(&ran),
-        };
+            words.push(word);
+        }
+        let file_bytes = self.limits.file_bytes.max(blocks.copied());
+        let ran =
+            limited::run(&self.path, words, case.scratch, Limits { file_bytes, ..self.limits })?;
+        let copy = fs::read(&output).unwrap_or_default();
         // What failed may have left nothing behind.
         let _ = fs::remove_file(output);
-        Ok(answer)
+        Ok(match ran.ended {
+            Ok(0) => match blocks.place(&copy) {
+                Some(bytes) => Answer::Said(Some(bytes.to_vec())),
+                None => Answer::Broke(format!("dd wrote {} bytes", copy.len())),
+            },
+            Ok(1) if refuses(&ran) => Answer::Said(None),
+            _ => broken(&ran),
+        })
     }
 }
 

@@ -60,10 +60,13 @@ fn report_all(arguments: &Arguments) -> Result<u64, Box<dyn Error>> {
     if known.as_ref().is_some_and(|known| known.len() != implementations.len()) {
         return Err("the known report is of another number of implementations".into());
     }
+    // Programs run in folders of their own.
+    let folder = fs::canonicalize(&arguments.folder)
+        .map_err(|error| format!("{}: {error}", arguments.folder.display()))?;
     let mut out = std::io::stdout();
     let mut reports = Vec::new();
     for (number, implementation) in implementations.iter().enumerate() {
-        let mut report = run(&**implementation, &vectors, &clauses, &arguments.folder)?;
+        let mut report = run(&**implementation, &vectors, &clauses, &folder)?;
         // Names have versions in them, so that the order says which is which.
         if let Some(known) = &known {
             for (vector, field) in report.accept(&known[number], &clauses) {

@@ -47,6 +47,8 @@ fn a_failure_is_1_and_a_known_one_0() {
     assert!(ran.stdout.contains("FAILED sound"), "{}", ran.stdout);
     let ran = conformance(&folder, &["--program", wrong, "--known", "known.json"]);
     assert_eq!(ran.code, Some(0), "{}{}", ran.stdout, ran.stderr);
+    let here = ["--program", wrong, "--dir", ".", "--known", "known.json"];
+    assert_eq!(conformance(&folder, &here).code, Some(0));
     let two = ["--library", "--program", wrong, "--known", "known.json"];
     assert_eq!(conformance(&folder, &two).code, Some(2));
     let ran = conformance(&folder, &["--library", "--known", "known.json"]);
