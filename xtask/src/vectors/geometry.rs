@@ -93,6 +93,8 @@ fn mapped(shape: Shape) -> Vector {
 
 /// The largest disk that every program opens: QED-MAP-05.
 const MOST_OPENED: u64 = (1 << 63) - 512;
+/// The largest disk that QEMU opens.
+const MOST_OF_QEMU: u64 = (1 << 63) - (1 << 30);
 
 fn largest(shape: Shape) -> Vector {
     let disk = shape.max_disk().min(MOST_OPENED);
@@ -109,7 +111,10 @@ fn largest(shape: Shape) -> Vector {
             findings: Some(vec![]),
             ..Expect::accept()
         },
-        qemu: shape.refused_by_qemu().map(Qemu::refuses),
+        qemu: shape.refused_by_qemu().map(Qemu::refuses).or_else(|| {
+            let why = "QED-QEMU-23: disks of nearly 2^63 bytes are refused";
+            (disk > MOST_OF_QEMU).then(|| Qemu::refuses(why))
+        }),
     }
 }
 
