@@ -14,6 +14,7 @@ use crate::cluster_set::ClusterSet;
 use crate::error::CheckError;
 use crate::metadata;
 use crate::report::{FindingLog, Repaired, Report, Statistics};
+use crate::scan::Summary;
 use crate::tables::Tables;
 use crate::{explain, owners, scan, unused};
 
@@ -57,14 +58,7 @@ impl Default for CheckOptions {
 // spec: QED-CHK-01
 pub fn check(storage: &dyn Storage, options: &CheckOptions) -> Result<Report, CheckError> {
     let tables = Tables::open(storage)?;
-    let mut log = FindingLog::new(options.findings_limit);
-    let (metadata, mut used) = metadata::claim(&tables, &mut log)?;
-    let summary = scan::run(&tables, &metadata, &mut used, options.threads)?;
-    if !(summary.sound && metadata.sound) {
-        let claimed = ClusterSet::new(tables.layout.clusters, used.budget_bytes());
-        explain::run(&tables, &metadata, &claimed, &mut log)?;
-        owners::name(&tables, &metadata, &mut log)?;
-    }
+    let Walk { mut log, summary, used } = walk(&tables, options)?;
     let end = unused::report(&tables, &used, &mut log);
     let statistics = Statistics {
         total_clusters: tables.layout.image_clusters(),
@@ -82,4 +76,24 @@ pub fn check(storage: &dyn Storage, options: &CheckOptions) -> Result<Report, Ch
         findings: log.findings,
         repaired: Repaired::default(),
     })
+}
+
+/// What following the tables told.
+pub(crate) struct Walk {
+    pub(crate) log: FindingLog,
+    summary: Summary,
+    used: ClusterSet,
+}
+
+/// Follows the tables that `tables` looks at.
+pub(crate) fn walk(tables: &Tables<'_>, options: &CheckOptions) -> Result<Walk, CheckError> {
+    let mut log = FindingLog::new(options.findings_limit);
+    let (metadata, mut used) = metadata::claim(tables, &mut log)?;
+    let summary = scan::run(tables, &metadata, &mut used, options.threads)?;
+    if !(summary.sound && metadata.sound) {
+        let claimed = ClusterSet::new(tables.layout.clusters, used.budget_bytes());
+        explain::run(tables, &metadata, &claimed, &mut log)?;
+        owners::name(tables, &metadata, &mut log)?;
+    }
+    Ok(Walk { log, summary, used })
 }

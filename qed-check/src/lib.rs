@@ -14,12 +14,14 @@ mod error;
 mod explain;
 mod finding;
 mod layout;
+mod marks;
 mod metadata;
 mod owners;
 mod recover;
 mod repair;
 mod report;
 mod scan;
+mod superblock;
 mod tables;
 mod unused;
 

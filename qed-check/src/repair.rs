@@ -17,16 +17,16 @@ mod copies;
 mod write;
 
 use qed_io::{Growth, Storage};
-use qed_spec::{
-    AutoclearFeatures, Features, SUPERBLOCK_LEN_BYTES, SuperblockChoice, SuperblockCopy,
-};
+use qed_spec::{AutoclearFeatures, Features, SuperblockChoice};
 
 use crate::check::{CheckOptions, check};
 use crate::error::CheckError;
 use crate::finding::{Finding, FindingKind};
 use crate::layout::Data;
+use crate::marks::Marks;
 use crate::report::{Repaired, Report};
-use crate::tables::{self, PieceBuffer, Tables};
+use crate::superblock::read_copies;
+use crate::tables::{PieceBuffer, Tables};
 
 /// What a repair may change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,6 +66,29 @@ pub fn repair(storage: &dyn Storage, what: Repair) -> Result<Report, CheckError>
     mend(storage, before)
 }
 
+/// Mends what a crash left in the marked tables that `tables` looks at: entries past the end of the
+/// file, and a file that cuts off its last cluster. Then clears NEED_CHECK and the marks, in this
+/// order; durable when it returns.
+// spec: QED-DIRTY-04, QED-DIRTY-07
+pub(crate) fn mend_marked(
+    tables: &Tables<'_>,
+    marks: &Marks,
+    any_entry: bool,
+) -> Result<(), CheckError> {
+    if any_entry {
+        clear::run(tables)?;
+    }
+    let layout = &tables.layout;
+    let whole = layout.offset_of(layout.clusters).get();
+    if whole != layout.file_len && tables.storage.growth() == Growth::Zeros {
+        write::set_len(tables.storage, whole)?;
+    }
+    write::unmark(tables)?;
+    let (at, len) = marks.place();
+    write::write(tables.storage, &vec![0; len], at)?;
+    write::flush(tables.storage)
+}
+
 /// Repairs all that can be repaired of an image that a check just found to be as `before` says.
 pub(crate) fn mend(storage: &dyn Storage, before: Report) -> Result<Report, CheckError> {
     let entries = before.counts.iter().any(|(kind, count)| count > 0 && !is_about_space(kind));
@@ -96,15 +119,9 @@ pub(crate) fn mend(storage: &dyn Storage, before: Report) -> Result<Report, Chec
 /// Refuses an image whose superblock copies do not say which of them is current.
 // spec: QED-SB-04, QED-SB-10
 fn refuse_undecided(tables: &Tables<'_>) -> Result<(), CheckError> {
-    if !SuperblockCopy::both_fit(&tables.layout.header) {
-        return Ok(());
+    if let Some([a, b]) = read_copies(tables.storage, &tables.layout)? {
+        SuperblockChoice::new(&a, &b)?;
     }
-    let mut copies = [[0; SUPERBLOCK_LEN_BYTES]; 2];
-    for (copy, bytes) in [SuperblockCopy::A, SuperblockCopy::B].into_iter().zip(&mut copies) {
-        tables::read(tables.storage, bytes, copy.offset().get())?;
-    }
-    let [a, b] = &copies;
-    SuperblockChoice::new(a, b)?;
     Ok(())
 }
 
@@ -158,5 +175,10 @@ fn fit_length(tables: &Tables<'_>) -> Result<u64, CheckError> {
 fn features(tables: &Tables<'_>, dirty: bool) -> (Features, AutoclearFeatures) {
     let mut features = tables.layout.header.features();
     features.set(Features::NEED_CHECK, dirty);
-    (features, AutoclearFeatures::empty())
+    // Where only marked tables are looked at the bitmap goes on; else what it says is over.
+    let kept = match tables.marked {
+        Some(_) => AutoclearFeatures::TABLE_DIRTY,
+        None => AutoclearFeatures::empty(),
+    };
+    (features, tables.layout.header.fields().autoclear_features & kept)
 }

@@ -10,6 +10,7 @@ use zerocopy::{FromZeros, IntoBytes};
 
 use crate::error::CheckError;
 use crate::layout::Layout;
+use crate::marks::Marks;
 
 /// Bytes of one read: large enough to hide a call's cost, small enough for a processor's cache.
 const PIECE_BYTES: u64 = 256 << 10;
@@ -19,6 +20,8 @@ const PIECE_BYTES: u64 = 256 << 10;
 pub(crate) struct Tables<'a> {
     pub(crate) storage: &'a dyn Storage,
     pub(crate) layout: Layout,
+    /// The only tables that are looked at; all of them without it.
+    pub(crate) marked: Option<&'a Marks>,
 }
 
 /// A run of entries of one table, small enough to read at once.
@@ -43,7 +46,7 @@ impl<'a> Tables<'a> {
         read(storage, &mut bytes[..there], 0)?;
         let header = Header::parse(&bytes[..there], file_len, Features::CLASSIC)
             .map_err(CheckError::Header)?;
-        Ok(Self { storage, layout: Layout::new(header, file_len) })
+        Ok(Self { storage, layout: Layout::new(header, file_len), marked: None })
     }
 
     /// The L1 table in pieces.
@@ -56,13 +59,21 @@ impl<'a> Tables<'a> {
         self.pieces(l1, start << self.layout.cluster_bits())
     }
 
-    /// Calls `each` with every slot of the L1 table that is not 0, in order.
+    /// Whether the table of a slot is looked at.
+    pub(crate) fn covers(&self, l1: L1Index) -> bool {
+        self.marked.is_none_or(|marks| marks.contains(l1))
+    }
+
+    /// Calls `each` with every slot of the L1 table that is looked at and not 0, in order.
     pub(crate) fn for_each_l1(
         &self,
         mut each: impl FnMut(L1Index, u64) -> Result<(), CheckError>,
     ) -> Result<(), CheckError> {
         let mut buffer = PieceBuffer::default();
-        self.for_each(self.l1_pieces(), &mut buffer, |slot, value| each(L1Index::new(slot), value))
+        self.for_each(self.l1_pieces(), &mut buffer, |slot, value| {
+            let l1 = L1Index::new(slot);
+            if self.covers(l1) { each(l1, value) } else { Ok(()) }
+        })
     }
 
     /// Calls `each` with the number and value of every slot in `pieces` that is not 0, in order.

@@ -4,9 +4,10 @@
 
 mod options;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use qed_convert::{NewBacking, Preallocation, Qcow2Compression, Qcow2CreateOptions, Qcow2Version};
-use qed_spec::Geometry;
+use qed_core::{Identity, Layout};
+use qed_spec::{Epoch, Geometry, ImageUuid};
 
 use crate::args::{Format, OptionList, OptionValues};
 use crate::console::Console;
@@ -86,12 +87,16 @@ impl NewImage {
         Ok(options)
     }
 
-    /// Refuses options of a QED image that belong to later work.
-    pub(crate) fn refuse_unbuilt(&self) -> anyhow::Result<()> {
-        if self.options.given("classic") == Some(b"off") {
-            return Err(unsupported("classic=off"));
+    /// The layout of a new QED image.
+    pub(crate) fn layout(&self) -> anyhow::Result<Layout> {
+        if self.options.is_on("classic") {
+            return Ok(Layout::Classic);
         }
-        self.refuse_preallocation()
+        let mut random = [0; 24];
+        getrandom::fill(&mut random).context("Could not get random numbers")?;
+        let (uuid, epoch) = random.split_first_chunk().expect("24 bytes are more than 16");
+        let epoch = epoch.try_into().map_or(0, u64::from_le_bytes);
+        Ok(Layout::Compat(Identity { uuid: ImageUuid::new(*uuid), epoch: Epoch::new(epoch) }))
     }
 
     /// Refuses what neither QED nor raw images can have yet: preallocation.

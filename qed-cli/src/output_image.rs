@@ -57,13 +57,13 @@ impl Copy<'_> {
         match self.image.format {
             Format::Raw => self.image.refuse_preallocation(),
             Format::Qed => {
-                self.image.refuse_unbuilt()?;
+                self.image.refuse_preallocation()?;
                 let backing = self.backing.as_ref().map(|backing| CreateBacking {
                     name: backing.name.clone(),
                     format: BackingFormat::Unstated,
                 });
-                let geometry = self.image.geometry()?;
-                header_area(&CreateOptions { geometry, image_size: len, backing })?;
+                let (geometry, layout) = (self.image.geometry()?, self.image.layout()?);
+                header_area(&CreateOptions { geometry, image_size: len, backing, layout })?;
                 Ok(())
             }
             Format::Qcow2 => self.image.qcow2(len, self.backing.clone()).map(drop),
@@ -74,7 +74,10 @@ impl Copy<'_> {
         let backing = self.backing.clone();
         Ok(match self.image.format {
             Format::Raw => Target::Raw(storage),
-            Format::Qed => Target::Qed { storage, geometry: self.image.geometry()?, backing },
+            Format::Qed => {
+                let (geometry, layout) = (self.image.geometry()?, self.image.layout()?);
+                Target::Qed { storage, geometry, layout, backing }
+            }
             Format::Qcow2 => Target::Qcow2 {
                 storage,
                 options: self.image.qcow2(len, backing)?,

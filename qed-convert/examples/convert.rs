@@ -9,7 +9,9 @@ use std::sync::Arc;
 use qed_convert::{
     ConvertOptions, NoProgress, Qcow2CreateOptions, Qcow2Image, Qcow2Options, Target, convert,
 };
-use qed_core::{BackingFile, LockPolicy, RawFile, ReadContext, ReadOnlyImage, RefuseBacking};
+use qed_core::{
+    BackingFile, Layout, LockPolicy, RawFile, ReadContext, ReadOnlyImage, RefuseBacking,
+};
 use qed_io::{Existing, FileOptions, FileStorage, ImageLock, NewFileOptions};
 use qed_spec::Geometry;
 
@@ -52,7 +54,7 @@ fn create(path: &Path) -> Result<Target<'static>, Box<dyn Error>> {
     Ok(match path.extension().and_then(|extension| extension.to_str()) {
         Some("qed") => {
             let geometry = Geometry::new(65536, 4).ok_or("a legal shape")?;
-            Target::Qed { storage, geometry, backing: None }
+            Target::Qed { storage, geometry, layout: Layout::Classic, backing: None }
         }
         Some("qcow2") => Target::Qcow2 {
             storage,

@@ -88,7 +88,7 @@ pub struct Summary {
 /// ```
 /// use std::sync::Arc;
 /// use qed_convert::{ConvertOptions, NoProgress, Target, convert};
-/// use qed_core::RawFile;
+/// use qed_core::{Layout, RawFile};
 /// use qed_io::{MemoryStorage, Storage};
 /// use qed_spec::Geometry;
 ///
@@ -97,7 +97,7 @@ pub struct Summary {
 /// let source = RawFile::open(Arc::new(MemoryStorage::new(disk)))?;
 /// let file = Arc::new(MemoryStorage::default());
 /// let geometry = Geometry::new(65536, 4).ok_or("a legal shape")?;
-/// let target = Target::Qed { storage: file.clone(), geometry, backing: None };
+/// let target = Target::Qed { storage: file.clone(), geometry, layout: Layout::Classic, backing: None };
 /// convert(&source, target, &ConvertOptions::default(), &NoProgress)?;
 /// // The header area, two tables of four clusters, and the one cluster with data.
 /// assert_eq!(file.len()?, (1 + 4 + 4 + 1) * 65536);

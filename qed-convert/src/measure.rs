@@ -2,7 +2,7 @@
 //!
 //! Reads mappings only, so zeros inside data count as data.
 
-use qed_core::{BackingFile, CreateError, CreateOptions, GuestExtentKind};
+use qed_core::{BackingFile, CreateError, CreateOptions, GuestExtentKind, Layout};
 use qed_spec::Geometry;
 use thiserror::Error;
 
@@ -15,8 +15,13 @@ use crate::target::{Qcow2CreateOptions, Qcow2OptionError, qcow2_metadata_len};
 pub enum MeasureTarget {
     /// Raw: holes are not counted off, as the file has its full length all the same.
     Raw,
-    /// QED with this cluster and table size.
-    Qed(Geometry),
+    /// QED.
+    Qed {
+        /// Cluster and table size.
+        geometry: Geometry,
+        /// What the header area holds.
+        layout: Layout,
+    },
     /// QCOW2; the options' size need not be set.
     Qcow2(Qcow2CreateOptions),
 }
@@ -53,11 +58,16 @@ pub fn measure(source: &dyn BackingFile, target: &MeasureTarget) -> Result<Measu
     let all = measure_size(source.len(), target)?.fully_allocated;
     let required = match target {
         MeasureTarget::Raw => all,
-        MeasureTarget::Qed(geometry) => {
+        MeasureTarget::Qed { geometry, layout } => {
             let (cluster, reach) = (geometry.cluster_size_bytes(), geometry.l2_coverage_bytes());
             let used = Used::count(source, cluster, reach)?;
-            let tables = (used.tables + 1) * geometry.table_size_bytes();
-            cluster + tables + used.clusters * cluster
+            let options = CreateOptions {
+                geometry: *geometry,
+                layout: *layout,
+                ..CreateOptions::new(source.len())
+            };
+            let tables = used.tables * geometry.table_size_bytes();
+            qed_core::header_area(&options)?.empty_len() + tables + used.clusters * cluster
         }
         MeasureTarget::Qcow2(options) => {
             // QEMU counts every L2 table whether or not it is used, and so does this.
@@ -76,11 +86,11 @@ pub fn measure(source: &dyn BackingFile, target: &MeasureTarget) -> Result<Measu
 pub fn measure_size(size: u64, target: &MeasureTarget) -> Result<Measure, MeasureError> {
     Ok(match target {
         MeasureTarget::Raw => Measure { required: size, fully_allocated: size },
-        MeasureTarget::Qed(geometry) => {
-            let options = CreateOptions { geometry: *geometry, ..CreateOptions::new(size) };
-            qed_core::header_area(&options)?;
+        MeasureTarget::Qed { geometry, layout } => {
+            let options =
+                CreateOptions { geometry: *geometry, layout: *layout, ..CreateOptions::new(size) };
             let table = geometry.table_size_bytes();
-            let required = geometry.cluster_size_bytes() + table;
+            let required = qed_core::header_area(&options)?.empty_len();
             let tables = geometry.l1_entries_for(size).saturating_mul(table);
             let data = size.checked_next_multiple_of(geometry.cluster_size_bytes());
             let data = data.unwrap_or(u64::MAX);

@@ -7,7 +7,7 @@ use std::io::Write;
 use std::ops::Range;
 use std::sync::Arc;
 
-use qed_core::Image;
+use qed_core::{Image, Layout};
 use qed_io::Storage;
 use qed_spec::Geometry;
 
@@ -50,6 +50,8 @@ pub enum Target<'a> {
         storage: Arc<dyn Storage>,
         /// Cluster and table size.
         geometry: Geometry,
+        /// What the header area holds.
+        layout: Layout,
         /// The backing file, whose bytes are not copied.
         backing: Option<NewBacking>,
     },
@@ -169,8 +171,8 @@ impl<'a> Target<'a> {
                 Box::new(raw::RawSink::open(file(storage), content, len)?)
             }
             Self::Stream(writer) => Box::new(stream::StreamSink::new(writer, len)),
-            Self::Qed { storage, geometry, backing } => {
-                Box::new(qed::QedSink::create(file(storage), geometry, backing, len)?)
+            Self::Qed { storage, geometry, layout, backing } => {
+                Box::new(qed::QedSink::create(file(storage), geometry, layout, backing, len)?)
             }
             Self::Qcow2 { storage, options, compress } => {
                 let options = Qcow2CreateOptions { size: len, ..options };

@@ -89,6 +89,11 @@ impl Allocator {
         self.change_returned(|returned| returned.extend(numbers.filter_map(HostCluster::new)));
     }
 
+    /// Bytes up to the end of the last cluster that was handed out.
+    pub(crate) fn end_bytes(&self) -> u64 {
+        self.end.load(Ordering::Acquire) << self.geometry.cluster_bits()
+    }
+
     /// Bytes of the image: what the file is cut to when it is closed. Nothing is in flight.
     pub(crate) fn trimmed_len(&self) -> u64 {
         let mut end = self.end.load(Ordering::Acquire);

@@ -5,7 +5,8 @@ use std::io;
 
 use qed_io::LockError;
 use qed_spec::{
-    BackingNameError, ChooseError, GuestOffset, HeaderError, HostOffset, L1Index, L2Index,
+    BackingNameError, ChooseError, DirtyBitmapError, GuestOffset, HeaderError, HostOffset, L1Index,
+    L2Index, ModeError,
 };
 use thiserror::Error;
 
@@ -45,6 +46,9 @@ pub enum ImageError {
     /// A flush failed earlier: what the file holds is unknown, so the image takes no more writes.
     #[error("the image is read-only since a flush failed; close it and check the file")]
     WritesStopped,
+    /// The superblock takes no more writes: its generations are used up.
+    #[error("the superblock was written too often to be written again")]
+    SuperblockFull,
     /// The file cannot grow: a block device, or offsets beyond 63 bits.
     #[error("no space for {clusters} more clusters at offset {end} of the image file")]
     NoSpace {
@@ -144,6 +148,15 @@ pub enum OpenError {
     /// The image was not closed cleanly and no recovery policy was given.
     #[error("the image was not closed cleanly and needs a check before it is written")]
     NeedsRecovery,
+    /// The superblock names a consistency mode that is not known.
+    #[error("superblock")]
+    Mode(#[from] ModeError),
+    /// The image is in journal mode, which this version does not write.
+    #[error("the image is in journal mode, which is not supported for writing")]
+    JournalMode,
+    /// The dirty bitmap has no place in the header area.
+    #[error("superblock")]
+    DirtyBitmap(#[from] DirtyBitmapError),
     /// The recovery hook refused or failed.
     #[error("recovery of an image that was not closed cleanly")]
     Recovery(#[source] Box<dyn Error + Send + Sync>),
@@ -177,6 +190,9 @@ pub enum ResizeError {
     /// The new size is not legal for this image.
     #[error(transparent)]
     Header(#[from] HeaderError),
+    /// The dirty bitmap has no marks for the tables of a disk of that size.
+    #[error(transparent)]
+    DirtyBitmap(#[from] DirtyBitmapError),
     /// The new size is smaller and the caller did not allow that.
     #[error("shrinking from {from} to {to} bytes would delete data past the new end")]
     WouldShrink {

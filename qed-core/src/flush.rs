@@ -1,4 +1,5 @@
-//! Making writes durable: which metadata goes to the file when, and the life of NEED_CHECK.
+//! Making writes durable: which metadata goes to the file when, and the life of NEED_CHECK and of
+//! the marks of single tables.
 //!
 //! Step names are those of docs/write-ordering.md.
 
@@ -6,20 +7,34 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use qed_spec::{Features, HostOffset};
+use qed_spec::{Features, HostOffset, L1Index};
 
 use crate::error::{ImageError, IoAction};
 use crate::image::Image;
 use crate::l2_cache::DirtySlice;
+use crate::marks::Marks;
+use crate::slice::SLICE_ENTRIES;
 
 /// Metadata that is not in the file stays so no longer than this, if [`Image::maintain`] is called.
 const MAINTAIN_AFTER: Duration = Duration::from_secs(5);
 
 /// What is remembered from one turn at writing tables and header to the next.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Turn {
     /// When [`Image::maintain`] first found something to do, if no tables were written since.
     waiting_since: Option<Instant>,
+    /// The marks of single tables, in compat mode.
+    pub(crate) marks: Option<Marks>,
+}
+
+impl Turn {
+    pub(crate) fn new(marks: Option<Marks>) -> Self {
+        Self { waiting_since: None, marks }
+    }
+
+    fn is_unmarked(&self) -> bool {
+        self.marks.as_ref().is_none_or(Marks::is_clear)
+    }
 }
 
 /// What one flush is about to write.
@@ -46,14 +61,14 @@ impl Image {
     /// the next write.
     ///
     /// Five seconds after it first found tables that are not in the file it flushes; when it found
-    /// none written for five seconds it clears the mark that asks for a check. Call it from a timer:
-    /// the library starts no threads.
+    /// none written for five seconds it clears the mark that asks for a check, and after five more
+    /// those of single tables. Call it from a timer: the library starts no threads.
     ///
     /// # Errors
     /// As [`Image::flush`]; what was due stays due.
     pub fn maintain(&self, now: Instant) -> Result<Option<Instant>, ImageError> {
         let mut turn = self.writer.turn();
-        if self.is_settled() {
+        if self.is_settled(&turn) {
             turn.waiting_since = None;
             return Ok(None);
         }
@@ -62,21 +77,29 @@ impl Image {
             return Ok(Some(due));
         }
         self.flush_in_turn(&mut turn)?;
-        turn.waiting_since = (!self.is_settled()).then_some(now);
+        turn.waiting_since = (!self.is_settled(&turn)).then_some(now);
         Ok(turn.waiting_since.map(|since| since + MAINTAIN_AFTER))
     }
 
-    /// Writes everything home, clears NEED_CHECK, cuts the file to its used length and flushes.
+    /// Writes everything home, clears NEED_CHECK and the marks, cuts the file to its used length and
+    /// flushes.
     pub(crate) fn settle(&self) -> Result<(), ImageError> {
-        self.flush_in_turn(&mut self.writer.turn())?;
-        self.set_need_check(false)?;
+        let turn = &mut *self.writer.turn();
+        self.flush_in_turn(turn)?;
         let len = self.writer.alloc.trimmed_len();
+        let written = self.unmark_image(turn, len)?;
+        if turn.marks.is_some() && (written || !turn.is_unmarked()) {
+            // What the superblock says of the end is durable before the file is cut to it, and
+            // NEED_CHECK is durably clear before the marks are.
+            self.sync(turn)?;
+            self.unmark_tables(turn)?;
+        }
         if self.writer.alloc.grew_past(len) {
             let cut = self.view.tables.storage.set_len(len);
             cut.map_err(ImageError::io(IoAction::Resize, HostOffset::new(len)))?;
             self.writer.alloc.restart(len);
         }
-        self.sync()
+        self.sync(turn)
     }
 
     /// A flush by the holder of the turn: no other thread writes tables or the header meanwhile.
@@ -84,15 +107,17 @@ impl Image {
         self.check_writable()?;
         let batch = self.take_batch();
         if batch.slices.is_empty() && batch.l1.is_empty() {
-            // Step "unmark": whatever was written home is durable, or writing would have stopped.
-            self.set_need_check(false)?;
-            return self.sync();
+            // Steps "unmark": whatever was written home is durable, or writing would have stopped.
+            if !self.unmark_image(turn, self.writer.alloc.end_bytes())? {
+                self.unmark_tables(turn)?;
+            }
+            return self.sync(turn);
         }
         turn.waiting_since = None;
-        match self.write_batch(&batch) {
+        match self.write_batch(turn, &batch) {
             Ok(()) => {
                 self.view.tables.cache.written(&batch.slices);
-                self.sync()
+                self.sync(turn)
             }
             Err(error) => {
                 self.view.tables.cache.not_written(&batch.slices);
@@ -114,20 +139,29 @@ impl Image {
     }
 
     /// Writes a batch home in the order that crash safety asks for.
-    // spec: QED-RW-06, QED-CONS-02
-    fn write_batch(&self, batch: &Batch) -> Result<(), ImageError> {
-        // Step "mark": NEED_CHECK is durable before a table changes. With a backing file the data
-        // flush already orders data, file length and link, so no mark is needed.
-        let header_written =
-            self.set_need_check(self.view.backing().is_none() || self.need_check())?;
+    // spec: QED-RW-06, QED-CONS-02, QED-DIRTY-03, QED-MODE-02
+    fn write_batch(&self, turn: &mut Turn, batch: &Batch) -> Result<(), ImageError> {
+        let storage = &*self.view.tables.storage;
+        // Step "mark": NEED_CHECK and the marks of the tables are durable before a table changes.
+        // With a backing file the data flush already orders data, file length and link, so no mark
+        // is needed.
+        let is_needed = self.view.backing().is_none() || self.need_check();
+        let wanted_epoch = turn.marks.as_ref().and_then(Marks::wanted_epoch).filter(|_| is_needed);
+        if let Some(end) = wanted_epoch {
+            self.set_epoch(turn, end)?;
+            self.sync(turn)?;
+        }
+        let mut marked = self.set_need_check(is_needed)?;
+        if let Some(marks) = turn.marks.as_mut().filter(|_| is_needed) {
+            marked |= marks.set(storage, self.l1_slots_of(batch))?;
+        }
         // Step "data first": data and file length are durable before an entry that names them.
         let data_first =
             self.view.backing().is_some() || batch.slices.iter().any(|slice| slice.copy.data_first);
-        if header_written || data_first {
-            self.sync()?;
+        if marked || data_first {
+            self.sync(turn)?;
         }
         // Step "link".
-        let storage = &*self.view.tables.storage;
         for slice in &batch.slices {
             let home = slice.copy.home;
             storage
@@ -141,21 +175,73 @@ impl Image {
     }
 
     /// Flushes the storage; a failure ends all writing.
-    pub(crate) fn sync(&self) -> Result<(), ImageError> {
+    pub(crate) fn sync(&self, turn: &mut Turn) -> Result<(), ImageError> {
         self.view.tables.storage.flush().map_err(|error| {
             self.writer.stopped.store(true, Ordering::Release);
             ImageError::io(IoAction::Flush, HostOffset::new(0))(error)
-        })
+        })?;
+        if let Some(marks) = &mut turn.marks {
+            marks.settle();
+        }
+        Ok(())
+    }
+
+    /// Step "unmark image": records that the image ends at `end`, if marks are to be cleared or it
+    /// ended later, and clears NEED_CHECK. Nothing is pending. Whether anything was written that a
+    /// flush must make durable before the marks are cleared.
+    fn unmark_image(&self, turn: &mut Turn, end: u64) -> Result<bool, ImageError> {
+        let ends_later = |marks: &Marks| marks.epoch_size() > end;
+        let is_recorded = turn.is_unmarked() && !turn.marks.as_ref().is_some_and(ends_later);
+        let epoch_written = !is_recorded && self.set_epoch(turn, end)?;
+        Ok(self.set_need_check(false)? || epoch_written)
+    }
+
+    /// Records in the superblock that the image ends at `end`; whether that was written.
+    // spec: QED-DIRTY-05
+    pub(crate) fn set_epoch(&self, turn: &mut Turn, end: u64) -> Result<bool, ImageError> {
+        self.settle_superblock(turn)?;
+        match &mut turn.marks {
+            Some(marks) => marks.set_epoch(&*self.view.tables.storage, end),
+            None => Ok(false),
+        }
+    }
+
+    /// Flushes if the last write of the superblock is not known to be durable: the next one spoils
+    /// the copy before it. Only a step that failed after such a write leaves it so.
+    // spec: QED-SB-11
+    fn settle_superblock(&self, turn: &mut Turn) -> Result<(), ImageError> {
+        if turn.marks.as_ref().is_some_and(Marks::is_unsettled) { self.sync(turn) } else { Ok(()) }
+    }
+
+    /// Step "unmark tables": clears the marks of single tables. NEED_CHECK is durably clear, and the
+    /// superblock says where the image ends.
+    // spec: QED-DIRTY-04
+    fn unmark_tables(&self, turn: &mut Turn) -> Result<(), ImageError> {
+        match &mut turn.marks {
+            Some(marks) if !self.need_check() => marks.clear(&*self.view.tables.storage),
+            _ => Ok(()),
+        }
+    }
+
+    /// The L1 slots whose tables a batch changes.
+    fn l1_slots_of(&self, batch: &Batch) -> impl Iterator<Item = L1Index> {
+        let slices_per_table = self.view.tables.geometry.table_entries() / SLICE_ENTRIES;
+        let of_slices = batch.slices.iter().map(move |slice| slice.number / slices_per_table);
+        of_slices.chain(batch.l1.keys().copied()).map(L1Index::new)
     }
 
     /// Whether the file has all that it will have until the next write.
-    fn is_settled(&self) -> bool {
+    fn is_settled(&self, turn: &Turn) -> bool {
         let sector = self.view.sector();
         let tables = &self.view.tables;
         let is_marked = sector.header().features().contains(Features::NEED_CHECK);
         let is_header_settled = (!is_marked || tables.is_corrupt()) && !sector.is_in_doubt();
         drop(sector);
-        is_header_settled && tables.cache.is_clean() && self.writer.pending_l1().is_empty()
+        let is_unmarked = is_marked || turn.is_unmarked();
+        is_header_settled
+            && is_unmarked
+            && tables.cache.is_clean()
+            && self.writer.pending_l1().is_empty()
     }
 
     fn need_check(&self) -> bool {

@@ -6,17 +6,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use qed_io::{ImageLock, Storage};
-use qed_spec::{
-    AutoclearFeatures, Features, Header, HostOffset, SUPERBLOCK_LEN_BYTES, SuperblockChoice,
-    SuperblockCopy,
-};
+use qed_spec::{AutoclearFeatures, Features, HostOffset};
 
 use crate::alloc::Allocator;
+use crate::compat::Compat;
 use crate::error::{ImageError, IoAction, OpenError};
 use crate::flush::Turn;
 use crate::header_sector::HeaderSector;
 use crate::in_flight::InFlight;
-use crate::map::Vetting;
+use crate::map::{Foreign, Vetting};
 use crate::options::{LockPolicy, ReadContext, RecoveryPolicy, WriteContext};
 use crate::read_only::{ReadOnlyImage, storage_len};
 use crate::request::Request;
@@ -70,27 +68,27 @@ impl Image {
         if context.lock == LockPolicy::Take {
             storage.lock(ImageLock::WRITE)?;
         }
-        let mut sector = HeaderSector::read(&*storage, storage_len(&*storage)?)?;
-        refuse_undecided(&*storage, sector.header())?;
-        if sector.header().features().contains(Features::NEED_CHECK) {
-            sector = recover(&*storage, context.recovery)?;
-        }
-        clear_autoclear(&*storage, &mut sector)?;
+        let Opened { mut sector, compat, foreign } = Opened::read(&*storage, context.recovery)?;
+        let kept = compat.as_ref().map_or(AutoclearFeatures::empty(), Compat::kept_bits);
+        clear_autoclear(&*storage, &mut sector, kept)?;
         let file_len = storage_len(&*storage)?;
+        let marks =
+            compat.map(|compat| compat.into_marks(&*storage, &mut sector, file_len)).transpose()?;
         let alloc = Allocator::new(&*storage, sector.header().geometry(), file_len);
         let read = ReadContext {
             gate: context.gate,
             lock: context.lock,
             cache_limit_bytes: context.cache_limit_bytes,
         };
-        let view = ReadOnlyImage::with_sector(storage, sector, file_len, &read, Vetting::All)?;
+        let view =
+            ReadOnlyImage::with_sector(storage, sector, file_len, &read, Vetting::All { foreign })?;
         Ok(Self {
             view,
             writer: Writer {
                 alloc,
                 in_flight: InFlight::default(),
                 pending_l1: Mutex::default(),
-                turn: Mutex::default(),
+                turn: Mutex::new(Turn::new(marks)),
                 stopped: AtomicBool::new(false),
                 closed: false,
             },
@@ -178,43 +176,62 @@ impl Drop for Image {
     }
 }
 
-/// Refuses an image whose superblock copies do not say which of them is current.
-// spec: QED-SB-04, QED-SB-10
-fn refuse_undecided(storage: &dyn Storage, header: &Header) -> Result<(), OpenError> {
-    if !SuperblockCopy::both_fit(header) {
-        return Ok(());
-    }
-    let mut copies = [[0; SUPERBLOCK_LEN_BYTES]; 2];
-    for (copy, bytes) in [SuperblockCopy::A, SuperblockCopy::B].into_iter().zip(&mut copies) {
-        let at = copy.offset();
-        let read = storage.read_at(bytes, at.get());
-        read.map_err(ImageError::io(IoAction::ReadHeader, at))?;
-    }
-    let [a, b] = &copies;
-    SuperblockChoice::new(a, b)?;
-    Ok(())
+/// What is known of an image before its tables are read.
+struct Opened {
+    sector: HeaderSector,
+    compat: Option<Compat>,
+    /// Only marked tables were checked after a crash.
+    foreign: Option<Foreign>,
 }
 
-/// Runs the recovery hook and reads the header again.
-fn recover(storage: &dyn Storage, policy: RecoveryPolicy<'_>) -> Result<HeaderSector, OpenError> {
+impl Opened {
+    /// Reads the header and the superblock, with a recovery in between if one is needed.
+    // spec: QED-CONS-01, QED-DIRTY-07, QED-DIRTY-08
+    fn read(storage: &dyn Storage, policy: RecoveryPolicy<'_>) -> Result<Self, OpenError> {
+        let (sector, compat) = read_header(storage)?;
+        let crashed = sector.header().features().contains(Features::NEED_CHECK);
+        if !crashed && !compat.as_ref().is_some_and(Compat::wants_full_check) {
+            return Ok(Self { sector, compat, foreign: None });
+        }
+        let foreign = match &compat {
+            Some(compat) if crashed => compat.after_crash(storage)?,
+            _ => None,
+        };
+        recover(storage, policy)?;
+        let (sector, compat) = read_header(storage)?;
+        if sector.header().features().contains(Features::NEED_CHECK) {
+            return Err(OpenError::StillDirty);
+        }
+        // A recovery that read all tables has cleared the bit.
+        let foreign = foreign.filter(|_| compat.as_ref().is_some_and(|it| !it.wants_full_check()));
+        Ok(Self { sector, compat, foreign })
+    }
+}
+
+fn read_header(storage: &dyn Storage) -> Result<(HeaderSector, Option<Compat>), OpenError> {
+    let file_len = storage_len(storage)?;
+    let sector = HeaderSector::read(storage, file_len)?;
+    let compat = Compat::read(storage, sector.header(), file_len)?;
+    Ok((sector, compat))
+}
+
+/// Runs the recovery hook.
+fn recover(storage: &dyn Storage, policy: RecoveryPolicy<'_>) -> Result<(), OpenError> {
     match policy {
-        RecoveryPolicy::Refuse => return Err(OpenError::NeedsRecovery),
-        RecoveryPolicy::Run(hook) => hook(storage).map_err(OpenError::Recovery)?,
+        RecoveryPolicy::Refuse => Err(OpenError::NeedsRecovery),
+        RecoveryPolicy::Run(hook) => hook(storage).map_err(OpenError::Recovery),
     }
-    let sector = HeaderSector::read(storage, storage_len(storage)?)?;
-    if sector.header().features().contains(Features::NEED_CHECK) {
-        return Err(OpenError::StillDirty);
-    }
-    Ok(sector)
 }
 
-/// Clears the autoclear bits of structures that this crate does not keep up, durably.
-fn clear_autoclear(storage: &dyn Storage, sector: &mut HeaderSector) -> Result<(), ImageError> {
-    if sector.header().fields().autoclear_features.is_empty() {
+/// Clears the autoclear bits but those of structures that are kept up, durably.
+fn clear_autoclear(
+    storage: &dyn Storage,
+    sector: &mut HeaderSector,
+    kept: AutoclearFeatures,
+) -> Result<(), ImageError> {
+    if kept.contains(sector.header().fields().autoclear_features) {
         return Ok(());
     }
-    sector.write_fields(storage, |fields| {
-        fields.autoclear_features = AutoclearFeatures::empty();
-    })?;
+    sector.write_fields(storage, |fields| fields.autoclear_features &= kept)?;
     storage.flush().map_err(ImageError::io(IoAction::Flush, HostOffset::new(0)))
 }

@@ -37,7 +37,7 @@ struct Shard {
 /// A copied slice and its number, to unpin it once the copy is in the file.
 #[derive(Debug)]
 pub(crate) struct DirtySlice {
-    number: u64,
+    pub(crate) number: u64,
     pub(crate) copy: SliceCopy,
 }
 

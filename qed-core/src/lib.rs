@@ -30,6 +30,7 @@
 
 mod alloc;
 mod backing;
+mod compat;
 mod create;
 mod drain;
 mod end_in_use;
@@ -41,6 +42,7 @@ mod in_flight;
 mod l1;
 mod l2_cache;
 mod map;
+mod marks;
 mod options;
 mod raw_file;
 mod read_only;
@@ -48,13 +50,16 @@ mod request;
 mod resize;
 mod set_backing;
 mod slice;
+mod superblock;
 mod write;
 
 pub use backing::{
     BackingError, BackingFile, BackingFormat, BackingGate, BackingRequest, GateError, GuestExtent,
     GuestExtentKind, RefuseBacking,
 };
-pub use create::{CreateBacking, CreateOptions, create, header_area};
+pub use create::{
+    CreateBacking, CreateOptions, Identity, Layout, NewHeaderArea, create, header_area,
+};
 pub use error::{
     CorruptTable, CreateError, ImageError, IoAction, OpenError, ResizeError, SetBackingError,
 };

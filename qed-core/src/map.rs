@@ -7,8 +7,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use qed_io::Storage;
 use qed_spec::{
-    Geometry, GuestCluster, GuestOffset, Header, HostCluster, HostOffset, L1Index, L2Entry,
-    L2Index, Lookup,
+    DirtyBitmap, Geometry, GuestCluster, GuestOffset, Header, HostCluster, HostOffset, L1Index,
+    L2Entry, L2Index, Lookup,
 };
 
 use crate::error::{CorruptTable, ImageError, IoAction};
@@ -49,6 +49,8 @@ pub(crate) struct Tables {
     /// First bytes of the L2 tables found at open, ascending; no data cluster lies in one.
     /// Empty for a read-only image, which cannot harm its tables.
     tables_at_open: RwLock<Vec<u64>>,
+    /// Where only marked tables were checked after a crash: what the others may name.
+    foreign: Option<Foreign>,
     /// Every L1 slot was checked at open, so what stands there now is ours or good.
     vetted: bool,
     /// An entry past the end reads as unallocated: the image was not closed cleanly and is
@@ -58,13 +60,33 @@ pub(crate) struct Tables {
     is_corrupt: AtomicBool,
 }
 
+/// What tells the tables of this program from those that another one wrote after a crash.
+#[derive(Debug)]
+pub(crate) struct Foreign {
+    /// The marks that the crash left.
+    pub(crate) marks: Vec<u8>,
+    pub(crate) bitmap: DirtyBitmap,
+}
+
+impl Foreign {
+    /// Byte after the last that the table of a slot may name.
+    // spec: QED-DIRTY-09
+    fn limit(&self, l1: L1Index) -> u64 {
+        let is_marked = self.bitmap.mark_of(l1).is_some_and(|(byte, mask)| {
+            let byte = usize::try_from(byte).ok().and_then(|byte| self.marks.get(byte));
+            byte.is_some_and(|byte| byte & mask != 0)
+        });
+        if is_marked { u64::MAX } else { self.bitmap.epoch_size() }
+    }
+}
+
 /// Whether the tables are vetted against each other before use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum Vetting {
     /// For reading: a bad slot is reported when it is met.
     AsMet { dangling_reads_unallocated: bool },
     /// For writing: every L1 slot is good and no guest write can reach a table.
-    All,
+    All { foreign: Option<Foreign> },
 }
 
 /// A guest cluster as the cache sees it; its table slots are worked out when they are needed.
@@ -85,11 +107,11 @@ impl Tables {
         vetting: Vetting,
     ) -> Result<Self, ImageError> {
         let l1 = L1Table::read(&*storage, header)?;
-        let (tables_at_open, dangling_reads_unallocated) = match vetting {
-            Vetting::All => (l1.all_tables(file_len)?, false),
-            Vetting::AsMet { dangling_reads_unallocated } => {
-                (Vec::new(), dangling_reads_unallocated)
-            }
+        let vetted = matches!(vetting, Vetting::All { .. });
+        let tables_at_open = if vetted { l1.all_tables(file_len)? } else { Vec::new() };
+        let (foreign, dangling_reads_unallocated) = match vetting {
+            Vetting::All { foreign } => (foreign, false),
+            Vetting::AsMet { dangling_reads_unallocated } => (None, dangling_reads_unallocated),
         };
         Ok(Self {
             storage,
@@ -99,7 +121,8 @@ impl Tables {
             rules: TableRules::of(header),
             end_at_open: file_len,
             tables_at_open: RwLock::new(tables_at_open),
-            vetted: vetting == Vetting::All,
+            foreign,
+            vetted,
             dangling_reads_unallocated,
             is_corrupt: AtomicBool::new(false),
         })
@@ -260,18 +283,24 @@ impl Tables {
         let first_slot = lookup.l2.get() - place.slot;
         let home = self.geometry.host_offset(table).checked_add(first_slot * 8);
         let home = home.expect("a legal table lies inside the file");
-        self.cache.load(place.slice, |written| self.read_slice(home, written))?;
+        self.cache.load(place.slice, |written| self.read_slice(lookup.l1, home, written))?;
         Ok(true)
     }
 
-    fn read_slice(&self, home: HostOffset, written: Option<BadSlots>) -> Result<Slice, ImageError> {
+    fn read_slice(
+        &self,
+        l1: L1Index,
+        home: HostOffset,
+        written: Option<BadSlots>,
+    ) -> Result<Slice, ImageError> {
         let mut bytes = [0; SLICE_LEN_BYTES];
         self.storage
             .read_at(&mut bytes, home.get())
             .map_err(ImageError::io(IoAction::ReadTable, home))?;
         // A slice of this session names clusters past the end at open, except in the slots that
         // were bad when it was first read.
-        let end = if written.is_some() { u64::MAX } else { self.end_at_open };
+        let read_limit = self.foreign.as_ref().map_or(u64::MAX, |foreign| foreign.limit(l1));
+        let end = if written.is_some() { u64::MAX } else { self.end_at_open.min(read_limit) };
         let tables = self.tables_at_open.read().unwrap_or_else(PoisonError::into_inner);
         let is_in_table = |at: u64| {
             let after = tables.partition_point(|table| *table <= at);

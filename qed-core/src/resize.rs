@@ -5,7 +5,7 @@
 use std::sync::atomic::Ordering;
 
 use qed_io::Growth;
-use qed_spec::{GuestOffset, HostOffset, L1Entry, L1Index, L2Entry};
+use qed_spec::{DirtyBitmapError, GuestOffset, HostOffset, L1Entry, L1Index, L2Entry};
 
 use crate::error::{ImageError, IoAction, ResizeError};
 use crate::flush::Turn;
@@ -49,6 +49,7 @@ impl Image {
         let mut fields = *self.view.header().fields();
         fields.image_size = new_size;
         self.view.header().with_fields(fields, file_len)?;
+        check_marks(turn, self.view.geometry().l1_entries_for(new_size))?;
         self.flush_in_turn(turn)?;
         if new_size >= old_size {
             self.grow(turn, old_size, new_size)?;
@@ -75,7 +76,7 @@ impl Image {
         let backing_len = self.view.backing().map_or(0, |backing| backing.len());
         self.zero(turn, cluster_end, backing_len.min(new_size), new_size)?;
         self.flush_in_turn(turn)?;
-        self.commit_size(new_size)
+        self.commit_size(turn, new_size)
     }
 
     fn shrink(&self, turn: &mut Turn, old_size: u64, new_size: u64) -> Result<(), ImageError> {
@@ -91,31 +92,35 @@ impl Image {
             self.unlink(L1Index::new(l1));
         }
         self.flush_in_turn(turn)?;
-        self.commit_size(new_size)?;
+        self.commit_size(turn, new_size)?;
         tables.l1.truncate(first_gone);
-        self.cut_file()
+        self.cut_file(turn)
     }
 
     /// Step "commit size": one sector write, durable before anything relies on it.
-    fn commit_size(&self, new_size: u64) -> Result<(), ImageError> {
+    fn commit_size(&self, turn: &mut Turn, new_size: u64) -> Result<(), ImageError> {
         let storage = &*self.view.tables.storage;
         self.view.sector().write_fields(storage, |fields| fields.image_size = new_size)?;
-        self.sync()?;
+        self.sync(turn)?;
         self.view.image_size.store(new_size, Ordering::Release);
         Ok(())
     }
 
     /// Step "cut file": gives back what lies past the last cluster in use. A block device keeps
     /// its length and has no new space to hand out.
-    fn cut_file(&self) -> Result<(), ImageError> {
+    fn cut_file(&self, turn: &mut Turn) -> Result<(), ImageError> {
         let tables = &self.view.tables;
         if tables.storage.growth() == Growth::Stale {
             return Ok(());
         }
         let end = tables.end_in_use(&self.view.header(), storage_len(&*tables.storage)?)?;
+        if turn.marks.as_ref().is_some_and(|marks| marks.epoch_size() > end) {
+            self.set_epoch(turn, end)?;
+            self.sync(turn)?;
+        }
         let cut = tables.storage.set_len(end);
         cut.map_err(ImageError::io(IoAction::Resize, HostOffset::new(end)))?;
-        self.sync()?;
+        self.sync(turn)?;
         tables.file_was_cut(end);
         self.writer.alloc.restart(end);
         Ok(())
@@ -180,5 +185,16 @@ impl Image {
             }
         }
         Ok(())
+    }
+}
+
+/// Refuses a disk with tables that have no marks.
+// spec: QED-DIRTY-02
+fn check_marks(turn: &Turn, slots: u64) -> Result<(), DirtyBitmapError> {
+    match &turn.marks {
+        Some(marks) if marks.slots() < slots => {
+            Err(DirtyBitmapError::TooShort { len_bytes: marks.slots() / 8, slots })
+        }
+        _ => Ok(()),
     }
 }

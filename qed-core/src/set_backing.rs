@@ -36,7 +36,7 @@ impl Image {
                 let written = storage.write_at(name, at.get());
                 written.map_err(ImageError::io(IoAction::WriteHeader, at))?;
                 sector.patch(at.get(), name);
-                self.sync()?;
+                self.sync(&mut turn)?;
                 let header = old.with_backing_name_at(Some((offset, len)), file_len)?;
                 let mut fields = *header.fields();
                 let raw = backing.format == BackingFormat::Raw;
@@ -46,7 +46,7 @@ impl Image {
         };
         sector.write(storage, header)?;
         drop(sector);
-        self.sync()?;
+        self.sync(&mut turn)?;
         self.view.set_backing_name(backing.map(|backing| backing.name.clone()));
         Ok(())
     }

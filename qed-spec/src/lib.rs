@@ -75,15 +75,18 @@ pub use journal::raw::{
 pub use journal::record::{JournalRecord, SlotRun};
 pub use journal::ring::JournalRing;
 pub use raw::{
-    ANCHOR_LEN_BYTES, HEADER_LEN_BYTES, RawAnchor, RawHeader, RawSectionHead, RawSuperblock,
-    SECTIONS_LEN_BYTES, SUPERBLOCK_LEN_BYTES, TableEntry,
+    ANCHOR_LEN_BYTES, HEADER_LEN_BYTES, RawAnchor, RawDirtyBitmap, RawHeader, RawSectionHead,
+    RawSuperblock, SECTIONS_LEN_BYTES, SUPERBLOCK_LEN_BYTES, TableEntry,
 };
 pub use superblock::anchor::Anchor;
 pub use superblock::backing_format::{MAX_BACKING_FORMAT_LEN_BYTES, StoredBackingFormat};
 pub use superblock::builder::SuperblockBuilder;
 pub use superblock::copies::{SuperblockChoice, SuperblockCopy};
+pub use superblock::dirty_bitmap::DirtyBitmap;
 pub use superblock::error::{
-    AnchorError, BackingFormatError, ChooseError, SuperblockError, SuperblockFull,
+    AnchorError, BackingFormatError, ChooseError, DirtyBitmapError, ModeError, SuperblockError,
+    SuperblockFull,
 };
+pub use superblock::mode::ConsistencyMode;
 pub use superblock::section::{Section, SectionType, Sections};
 pub use superblock::{Epoch, Generation, ImageUuid, Superblock};

@@ -101,6 +101,21 @@ pub struct RawSectionHead {
     pub len: U32,
 }
 
+/// The payload of the section with the per-table dirty bitmap.
+// spec: QED-DIRTY-01
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
+)]
+#[repr(C)]
+pub struct RawDirtyBitmap {
+    /// First byte of the bitmap in the file.
+    pub offset: U64,
+    /// Bytes of the bitmap.
+    pub len_bytes: U64,
+    /// Byte after the last that an entry of an unmarked table may name.
+    pub epoch_size: U64,
+}
+
 /// The anchor of an image whose cluster 0 is too small for superblocks.
 // spec: QED-SB-19
 #[derive(

@@ -7,7 +7,9 @@ pub(crate) mod anchor;
 pub(crate) mod backing_format;
 pub(crate) mod builder;
 pub(crate) mod copies;
+pub(crate) mod dirty_bitmap;
 pub(crate) mod error;
+pub(crate) mod mode;
 pub(crate) mod section;
 
 use core::fmt;

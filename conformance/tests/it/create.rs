@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::path::Path;
 
-use qed_core::{BackingFormat, CreateBacking, CreateError, CreateOptions, create};
+use qed_core::{BackingFormat, CreateBacking, CreateError, CreateOptions, Layout, create};
 use qed_fuzz::qemu_img;
 use qed_io::MemoryStorage;
 use qed_spec::{BackingNameError, Geometry, HeaderError};
@@ -113,7 +113,12 @@ fn by_us(case: &Case<'_>) -> Result<Vec<u8>, CreateError> {
     });
     create(
         &storage,
-        &CreateOptions { geometry: case.geometry, image_size: case.image_size, backing },
+        &CreateOptions {
+            geometry: case.geometry,
+            image_size: case.image_size,
+            backing,
+            layout: Layout::Classic,
+        },
     )?;
     Ok(storage.to_vec())
 }

@@ -1,6 +1,7 @@
 //! This workspace beside the installed QEMU, and against hostile images.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+mod compat;
 mod create;
 mod faults;
 mod golden;

@@ -9,7 +9,7 @@ use qed_convert::{
     Chain, ChainOptions, CompareOptions, Comparison, FormatSource, ImageFormat, NoProgress, compare,
 };
 use qed_core::{
-    BackingFile, BackingFormat, CreateBacking, CreateOptions, Image, LockPolicy, RawFile,
+    BackingFile, BackingFormat, CreateBacking, CreateOptions, Image, Layout, LockPolicy, RawFile,
     RecoveryPolicy, WriteContext, create,
 };
 use qed_fuzz::{Operation, apply, content};
@@ -79,7 +79,8 @@ pub(crate) fn shape_option(geometry: Geometry) -> String {
 
 /// A new image made here.
 pub(crate) fn create_image(path: &Path, geometry: Geometry, image_size: u64, under: Under) {
-    let options = CreateOptions { geometry, image_size, backing: under.to_create() };
+    let options =
+        CreateOptions { geometry, image_size, backing: under.to_create(), layout: Layout::Classic };
     create(&new_file(path), &options).unwrap();
 }
 

@@ -43,7 +43,7 @@ fn clear_l1(
         let mut changes = Changes::default();
         for (index, entry) in entries.iter_mut().enumerate() {
             let l1 = L1Index::new(piece.first + index as u64);
-            if entry.get() != 0 && is_wrong(l1, entry.get()) {
+            if entry.get() != 0 && tables.covers(l1) && is_wrong(l1, entry.get()) {
                 entry.set(0);
                 changes.note(index);
             }

@@ -9,6 +9,7 @@ mod holes;
 mod hostile;
 mod image;
 mod many_tables;
+mod marked;
 mod oracle;
 mod qemu;
 mod recovery;

@@ -205,7 +205,7 @@ fn create_qed(
     size: u64,
     backing: Option<Backing>,
 ) -> anyhow::Result<()> {
-    image.refuse_unbuilt()?;
+    image.refuse_preallocation()?;
     let backing = backing.map(|backing| CreateBacking {
         format: match backing.format {
             Format::Raw => BackingFormat::Raw,
@@ -213,7 +213,8 @@ fn create_qed(
         },
         name: backing.name,
     });
-    let options = CreateOptions { geometry: image.geometry()?, image_size: size, backing };
+    let (geometry, layout) = (image.geometry()?, image.layout()?);
+    let options = CreateOptions { geometry, image_size: size, backing, layout };
     // Options that cannot be written are found before an existing file is emptied.
     header_area(&options)?;
     let file = NewFile::create(name, CacheMode::Cached)?;

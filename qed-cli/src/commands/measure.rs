@@ -111,7 +111,7 @@ fn measure_target(format: &OsStr, list: OptionList) -> anyhow::Result<MeasureTar
     let image = NewImage::new(parse_target(format)?, list)?;
     Ok(match image.format {
         Format::Raw => MeasureTarget::Raw,
-        Format::Qed => MeasureTarget::Qed(image.geometry()?),
+        Format::Qed => MeasureTarget::Qed { geometry: image.geometry()?, layout: image.layout()? },
         Format::Qcow2 => MeasureTarget::Qcow2(image.qcow2(0, None)?),
     })
 }

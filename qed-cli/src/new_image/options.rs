@@ -59,7 +59,7 @@ const QED: &[OptionSpec] = &[
     PREALLOCATION,
     NOCOW,
     EXTENT_SIZE_HINT,
-    spec("classic", OptionType::Switch, None, "Write QEMU's layout; 'off' is not supported yet"),
+    spec("classic", OptionType::Switch, None, "Write QEMU's layout, without superblock"),
     later("journal"),
     later("compression_type"),
     later("encryption"),

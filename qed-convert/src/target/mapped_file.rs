@@ -117,6 +117,11 @@ impl MappedFile {
         self.file.flush()
     }
 
+    /// Bytes up to the end of the last cluster that was given out.
+    pub(crate) fn end(&self) -> u64 {
+        self.map().end()
+    }
+
     pub(crate) fn write_table(&self, bytes: &[u8], host: u64) -> Result<(), ConvertError> {
         self.file.write(WriteAction::Table, bytes, host)
     }

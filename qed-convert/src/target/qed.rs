@@ -1,9 +1,9 @@
-//! A new QED image: header area, L1 table, then each L2 table before the data of its range.
+//! A new QED image: superblock, L1 table, then each L2 table before the data of its range.
 
 use std::ops::Range;
 
-use qed_core::{BackingFormat, CreateBacking, CreateOptions};
-use qed_spec::{Geometry, Header, L2Entry};
+use qed_core::{BackingFormat, CreateBacking, CreateOptions, Layout, NewHeaderArea};
+use qed_spec::{Geometry, L2Entry};
 
 use crate::convert::{ConvertError, Turn};
 use crate::target::cluster_map::{EntryFormat, MapShape};
@@ -13,9 +13,7 @@ use crate::target::{Chunk, NewBacking, Shape, Sink};
 
 pub(crate) struct QedSink {
     file: MappedFile,
-    header: Header,
-    /// Header and backing file name.
-    front: Vec<u8>,
+    area: NewHeaderArea,
     overlay: bool,
 }
 
@@ -23,6 +21,7 @@ impl QedSink {
     pub(crate) fn create(
         file: TargetFile,
         geometry: Geometry,
+        layout: Layout,
         backing: Option<NewBacking>,
         size: u64,
     ) -> Result<Self, ConvertError> {
@@ -43,9 +42,9 @@ impl QedSink {
             },
             name: backing.name,
         });
-        let options = CreateOptions { geometry, image_size: size, backing };
-        let (header, front) = qed_core::header_area(&options)?;
-        let first_free = header.fields().l1_table_offset.get() + geometry.table_size_bytes();
+        let options = CreateOptions { geometry, image_size: size, backing, layout };
+        let area = qed_core::header_area(&options)?;
+        let first_free = area.empty_len();
         let format = EntryFormat {
             owned: 0,
             zero: Some(L2Entry::Zero.encode(geometry)),
@@ -53,7 +52,7 @@ impl QedSink {
             limit: i64::MAX as u64,
         };
         let file = MappedFile::create(file, shape, format, first_free)?;
-        Ok(Self { file, header, front, overlay })
+        Ok(Self { file, area, overlay })
     }
 }
 
@@ -72,6 +71,10 @@ impl Sink for QedSink {
 
     fn finish(&self) -> Result<(), ConvertError> {
         self.file.finish_tables()?;
-        self.file.publish(self.header.fields().l1_table_offset.get(), 0, &self.front)
+        let l1_at = self.area.header.fields().l1_table_offset.get();
+        if let Some((at, superblock)) = self.area.superblock(self.file.end()) {
+            self.file.write_table(&superblock, at.get())?;
+        }
+        self.file.publish(l1_at, 0, &self.area.front)
     }
 }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use qed_convert::{CommitBase, NoProgress, Progress, RebaseError, RebaseOptions, commit, rebase};
 use qed_core::{
-    BackingFile, BackingFormat, CreateBacking, CreateOptions, Image, LockPolicy, RecoveryPolicy,
-    RefuseBacking, WriteContext, create,
+    BackingFile, BackingFormat, CreateBacking, CreateOptions, Image, Layout, LockPolicy,
+    RecoveryPolicy, RefuseBacking, WriteContext, create,
 };
 use qed_io::{MemoryStorage, Storage};
 use qed_spec::{Geometry, GuestOffset};
@@ -17,8 +17,11 @@ use crate::lab::{
 fn new_qed(storage: &dyn Storage, geometry: Geometry, size: u64, overlay: bool) {
     let backing =
         overlay.then(|| CreateBacking { name: b"base".to_vec(), format: BackingFormat::Raw });
-    create(storage, &CreateOptions { geometry, image_size: size, backing })
-        .expect("a working storage");
+    create(
+        storage,
+        &CreateOptions { geometry, image_size: size, backing, layout: Layout::Classic },
+    )
+    .expect("a working storage");
 }
 
 fn open(storage: Arc<dyn Storage>, backing: Option<Arc<dyn BackingFile>>) -> Image {

@@ -8,7 +8,7 @@ use qed_convert::{
     CompareOptions, Comparison, Measure, MeasureTarget, NoProgress, Qcow2CreateOptions, compare,
     measure, measure_size,
 };
-use qed_core::GuestExtentKind;
+use qed_core::{GuestExtentKind, Layout};
 use qed_spec::Geometry;
 
 use crate::lab::{ModelDisk, Random, open_by_name};
@@ -155,10 +155,16 @@ fn qed_measures_as_convert_writes() {
         source.bytes.fill(1);
         let geometry =
             Geometry::new(1 << random.pick(&[12, 13, 16]), random.pick(&[1, 2])).unwrap();
-        let expected = measure(&source, &MeasureTarget::Qed(geometry)).unwrap();
+        let expected =
+            measure(&source, &MeasureTarget::Qed { geometry, layout: Layout::Classic }).unwrap();
         for (sparse_len, want) in [(4096, expected.required), (0, expected.fully_allocated)] {
             let storage = Arc::new(qed_io::MemoryStorage::default());
-            let target = Target::Qed { storage: storage.clone(), geometry, backing: None };
+            let target = Target::Qed {
+                storage: storage.clone(),
+                geometry,
+                layout: Layout::Classic,
+                backing: None,
+            };
             let options = ConvertOptions { sparse_len, ..ConvertOptions::default() };
             convert(&source, target, &options, &NoProgress).unwrap();
             assert_eq!(storage.to_vec().len() as u64, want, "seed {seed}, -S {sparse_len}");

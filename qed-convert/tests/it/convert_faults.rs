@@ -11,7 +11,7 @@ use qed_convert::{
     TargetContent, compare, convert,
 };
 use qed_core::{
-    CreateOptions, Image, LockPolicy, RecoveryPolicy, RefuseBacking, WriteContext, create,
+    CreateOptions, Image, Layout, LockPolicy, RecoveryPolicy, RefuseBacking, WriteContext, create,
 };
 use qed_io::{Fault, Faulty, MemoryStorage, Repeat, RequestKind, Storage};
 use qed_spec::Geometry;
@@ -23,7 +23,12 @@ fn source() -> ModelDisk {
 }
 
 fn qed(storage: Arc<dyn Storage>) -> Target<'static> {
-    Target::Qed { storage, geometry: Geometry::new(4096, 1).expect("a legal shape"), backing: None }
+    Target::Qed {
+        storage,
+        geometry: Geometry::new(4096, 1).expect("a legal shape"),
+        layout: Layout::Classic,
+        backing: None,
+    }
 }
 
 fn qcow2(storage: Arc<dyn Storage>) -> Target<'static> {

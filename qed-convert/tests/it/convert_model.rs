@@ -7,8 +7,8 @@ use qed_convert::{
     Qcow2Version, Target, TargetContent, convert,
 };
 use qed_core::{
-    BackingFile, BackingFormat, CreateBacking, CreateOptions, Image, LockPolicy, RecoveryPolicy,
-    WriteContext, create,
+    BackingFile, BackingFormat, CreateBacking, CreateOptions, Image, Layout, LockPolicy,
+    RecoveryPolicy, WriteContext, create,
 };
 use qed_io::{MemoryStorage, Storage};
 use qed_spec::{Geometry, GuestOffset};
@@ -97,7 +97,12 @@ fn qed_targets_read_back_as_the_source() {
         for backing in [None, case.new_backing()] {
             let file = case.backing_file().filter(|_| backing.is_some());
             let storage = memory();
-            case.convert(Target::Qed { storage: storage.clone(), geometry, backing });
+            case.convert(Target::Qed {
+                storage: storage.clone(),
+                geometry,
+                layout: Layout::Classic,
+                backing,
+            });
             assert_same(&read_all(&open_qed(storage, file)), &case.source.bytes, &case.name);
         }
     }
@@ -144,7 +149,11 @@ fn existing_qed_images_are_overwritten_and_keep_their_rest() {
             name: backing.name.clone(),
             format: BackingFormat::Raw,
         });
-        create(&*storage, &CreateOptions { geometry, image_size: size, backing }).unwrap();
+        create(
+            &*storage,
+            &CreateOptions { geometry, image_size: size, backing, layout: Layout::Classic },
+        )
+        .unwrap();
         let gate = OneBacking(case.backing_file());
         let context = WriteContext::new(&gate, LockPolicy::Take, RecoveryPolicy::Refuse);
         let image = Image::open(storage.clone(), &context).unwrap();
@@ -182,7 +191,12 @@ fn in_guest_order_the_file_does_not_depend_on_the_threads() {
             })
         };
         let geometry = Geometry::new(4096, 1).unwrap();
-        let qed = files(&|storage| Target::Qed { storage, geometry, backing: None });
+        let qed = files(&|storage| Target::Qed {
+            storage,
+            geometry,
+            layout: Layout::Classic,
+            backing: None,
+        });
         let qcow2_options = Qcow2CreateOptions { cluster_len: 4096, ..Qcow2CreateOptions::new(0) };
         let qcow2 = files(&|storage| {
             let options = qcow2_options.clone();
@@ -200,7 +214,12 @@ fn zeros_inside_data_take_no_clusters_unless_asked_for() {
     let sizes = [4096, 0].map(|sparse_len| {
         let storage = memory();
         let geometry = Geometry::new(4096, 1).unwrap();
-        let target = Target::Qed { storage: storage.clone(), geometry, backing: None };
+        let target = Target::Qed {
+            storage: storage.clone(),
+            geometry,
+            layout: Layout::Classic,
+            backing: None,
+        };
         let options = ConvertOptions { sparse_len, ..options(2) };
         let summary = convert(&source, target, &options, &NoProgress).unwrap();
         (storage.to_vec().len(), summary.data_len)

@@ -7,6 +7,7 @@ use qed_convert::{
     NewBacking, NoProgress, Qcow2Compression, Qcow2CreateOptions, Qcow2Version, Target, convert,
     create_qcow2,
 };
+use qed_core::Layout;
 use qed_io::{Existing, FileStorage, ImageLock, NewFileOptions, Storage};
 use qed_spec::Geometry;
 
@@ -22,7 +23,7 @@ fn new_file(lab: &Lab, name: &str) -> Arc<dyn Storage> {
 fn qed(cluster: u32, table: u32) -> impl Fn(Arc<dyn Storage>) -> Target<'static> {
     move |storage| {
         let geometry = Geometry::new(cluster, table).expect("a legal shape");
-        Target::Qed { storage, geometry, backing: None }
+        Target::Qed { storage, geometry, layout: Layout::Classic, backing: None }
     }
 }
 
@@ -146,6 +147,7 @@ fn overlays_keep_to_what_their_backing_file_lacks() {
             Target::Qed {
                 storage: new_file(&lab, "out.qed"),
                 geometry,
+                layout: Layout::Classic,
                 backing: Some(backing.clone()),
             },
         )];

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use qed_core::{
     BackingError, BackingFile, CreateOptions, ExtentKind, GuestExtent, GuestExtentKind, Image,
-    RefuseBacking, Shrink, create,
+    Layout, RefuseBacking, Shrink, create,
 };
 use qed_io::{Existing, FileStorage, ImageLock, MemoryStorage, NewFileOptions, Storage};
 use qed_spec::{Geometry, GuestOffset};
@@ -198,7 +198,11 @@ fn the_largest_disks_are_written_zeroed_and_resized_at_their_ends() {
             NewFileOptions { existing: Existing::Refuse, lock: ImageLock::WRITE, direct: false };
         let file = FileStorage::create(folder.path().join("large.qed"), options).unwrap();
         let geometry = Geometry::new(cluster, 16).unwrap();
-        create(&file, &CreateOptions { geometry, image_size: size, backing: None }).unwrap();
+        create(
+            &file,
+            &CreateOptions { geometry, image_size: size, backing: None, layout: Layout::Classic },
+        )
+        .unwrap();
         let image = open(Arc::new(file), &RefuseBacking);
         let at_the_end = |size| GuestOffset::new(size - 512);
         image.write_at(&[1; 512], at_the_end(size)).unwrap();

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use qed_core::{
     BackingError, BackingFile, BackingGate, BackingRequest, CreateBacking, CreateOptions,
-    GateError, GuestExtent, GuestExtentKind, Image, LockPolicy, RecoveryPolicy, WriteContext,
-    create,
+    GateError, GuestExtent, GuestExtentKind, Image, Layout, LockPolicy, RecoveryPolicy,
+    WriteContext, create,
 };
 use qed_io::{MemoryStorage, Storage};
 use qed_spec::Geometry;
@@ -69,7 +69,11 @@ pub(crate) fn new_storage(geometry: Geometry, size: u64, backing: bool) -> Arc<M
     let storage = Arc::new(MemoryStorage::default());
     let backing = backing
         .then(|| CreateBacking { name: b"base".to_vec(), format: qed_core::BackingFormat::Raw });
-    create(&*storage, &CreateOptions { geometry, image_size: size, backing }).unwrap();
+    create(
+        &*storage,
+        &CreateOptions { geometry, image_size: size, backing, layout: Layout::Classic },
+    )
+    .unwrap();
     storage
 }
 

@@ -11,16 +11,19 @@ mod workload;
 
 use std::sync::Arc;
 
-use qed_core::{CreateOptions, LockPolicy, ReadContext, ReadOnlyImage, RefuseBacking, create};
+use qed_core::{
+    CreateOptions, Layout, LockPolicy, ReadContext, ReadOnlyImage, RefuseBacking, create,
+};
 use qed_fuzz::{CrashDisk, DiskContent, crash_points};
-use qed_io::Recorder;
+use qed_io::{Recorder, Storage};
 
 use crate::verify::verify;
-use crate::workload::{CLUSTER, Step, Workload, random};
+use crate::workload::{CLUSTER, COMPAT, Step, Workload, random};
 
 /// Up to this many states of one crash point are all built, of more a sample.
 const ALL_STATES_MAX: u64 = 1 << 12;
 const DISK: u64 = 6 * CLUSTER;
+const LAYOUTS: [Layout; 2] = [Layout::Classic, COMPAT];
 
 /// Verifies the states of every crash point, a sample where there are more than `most`; how many.
 fn crash(workload: &Workload, most: u64) -> u64 {
@@ -39,9 +42,11 @@ fn crash(workload: &Workload, most: u64) -> u64 {
 
 #[track_caller]
 fn crash_all(backing: u64, steps: &[Step]) {
-    let workload = Workload { size: DISK, backing, steps: steps.to_vec() };
-    let states = crash(&workload, ALL_STATES_MAX);
-    assert!(states > 20, "{states} states are too few to mean anything");
+    for layout in LAYOUTS {
+        let workload = Workload { size: DISK, backing, layout, steps: steps.to_vec() };
+        let states = crash(&workload, ALL_STATES_MAX);
+        assert!(states > 20, "{states} states are too few to mean anything");
+    }
 }
 
 fn write(first: u64) -> Step {
@@ -186,10 +191,11 @@ fn two_tables_linked_and_one_unlinked() {
         write(table - CLUSTER),
         Step::Resize(table + CLUSTER),
     ];
-    let states = [0, table + 5].map(|backing| {
-        crash(&Workload { size: table + CLUSTER, backing, steps: steps.to_vec() }, 24)
-    });
-    assert!(states.iter().all(|states| *states > 30), "{states:?}");
+    for (backing, layout) in [(0, LAYOUTS[0]), (0, LAYOUTS[1]), (table + 5, LAYOUTS[1])] {
+        let size = table + CLUSTER;
+        let states = crash(&Workload { size, backing, layout, steps: steps.to_vec() }, 24);
+        assert!(states > 30, "{states} states");
+    }
 }
 
 #[test]
@@ -200,16 +206,19 @@ fn random_workloads() {
 
 #[test]
 fn an_interrupted_creation_leaves_no_image() {
-    let recorder = Recorder::new(Arc::new(CrashDisk::new(DiskContent::default())));
-    create(&recorder, &CreateOptions::new(1 << 20)).unwrap();
-    let points = crash_points(&DiskContent::default(), &recorder.records());
-    let read = ReadContext::new(&RefuseBacking, LockPolicy::None);
-    for point in &points {
-        point.for_each_state(ALL_STATES_MAX, |content| {
-            let is_empty = content.is_zero();
-            let opened = ReadOnlyImage::open(Arc::new(CrashDisk::new(content)), &read);
-            assert_eq!(opened.is_err(), is_empty);
-        });
+    for layout in LAYOUTS {
+        let recorder = Recorder::new(Arc::new(CrashDisk::new(DiskContent::default())));
+        create(&recorder, &CreateOptions { layout, ..CreateOptions::new(1 << 20) }).unwrap();
+        let points = crash_points(&DiskContent::default(), &recorder.records());
+        let read = ReadContext::new(&RefuseBacking, LockPolicy::None);
+        for point in &points {
+            point.for_each_state(ALL_STATES_MAX, |content| {
+                let disk = Arc::new(CrashDisk::new(content));
+                let mut first = [0; 4];
+                let has_header = disk.read_at(&mut first, 0).is_ok() && first == *b"QED\0";
+                assert_eq!(ReadOnlyImage::open(disk, &read).is_ok(), has_header);
+            });
+        }
+        assert!(points.len() > 2);
     }
-    assert!(points.len() > 2);
 }

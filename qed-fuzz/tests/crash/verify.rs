@@ -4,13 +4,13 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use qed_check::{CheckOptions, check, recover};
-use qed_core::Image;
+use qed_core::{Image, RecoveryPolicy};
 use qed_fuzz::{Beneath, CrashDisk, DiskContent, SECTOR};
 use qed_io::Storage;
-use qed_spec::{Features, GuestOffset};
+use qed_spec::GuestOffset;
 
 use crate::guest::{Guest, Tag, content};
-use crate::workload::{CLUSTER, open};
+use crate::workload::{CLUSTER, open, try_open};
 
 /// Tag of the first probe write.
 const PROBE: Tag = 1 << 30;
@@ -19,13 +19,10 @@ const PROBE: Tag = 1 << 30;
 /// and finds only that changed: a cluster that two owners have would show.
 pub(crate) fn verify(state: DiskContent, guest: &Guest, gate: &Beneath, case: impl Fn() -> String) {
     let disk = Arc::new(CrashDisk::new(state));
-    let mut features = [0; 8];
-    disk.read_at(&mut features, 16).unwrap();
-    if u64::from_le_bytes(features) & Features::NEED_CHECK.bits() != 0 {
-        recover(&*disk).unwrap_or_else(|error| panic!("{}: {error:?}", case()));
-    }
+    let hook = |storage: &dyn Storage| Ok(recover(storage)?);
+    let image = try_open(disk.clone(), gate, RecoveryPolicy::Run(&hook))
+        .unwrap_or_else(|error| panic!("{}: {error:?}", case()));
     assert_sound(&disk, &case);
-    let image = open(disk.clone(), gate);
     assert!(guest.names.contains(&image.backing_name()), "{}", case());
     let size = image.image_size() / SECTOR;
     assert!(guest.sizes.contains(&size), "{}: {size} sectors", case());

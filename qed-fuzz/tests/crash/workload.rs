@@ -3,17 +3,21 @@
 use std::sync::Arc;
 
 use qed_core::{
-    BackingFormat, CreateBacking, CreateOptions, Image, LockPolicy, Prepared, RawFile,
-    RecoveryPolicy, Shrink, WriteContext, create,
+    BackingFormat, CreateBacking, CreateOptions, Identity, Image, Layout, LockPolicy, OpenError,
+    Prepared, RawFile, RecoveryPolicy, Shrink, WriteContext, create,
 };
 use qed_fuzz::{Beneath, CrashDisk, DiskContent, Random, SECTOR};
 use qed_io::{MemoryStorage, Record, Recorder, Storage};
-use qed_spec::{Geometry, GuestOffset};
+use qed_spec::{Epoch, Geometry, GuestOffset, ImageUuid};
 
 use crate::guest::{BACKING, Event, Guest, Tag, What, ZERO, content};
 
 /// Sectors of a cluster.
 pub(crate) const CLUSTER: u64 = 8;
+
+/// Compat mode with an identity that is the same each time.
+pub(crate) const COMPAT: Layout =
+    Layout::Compat(Identity { uuid: ImageUuid::new([7; 16]), epoch: Epoch::new(7) });
 
 /// One step; places and lengths are in sectors.
 #[derive(Debug, Clone)]
@@ -47,6 +51,7 @@ pub(crate) struct Workload {
     pub(crate) size: u64,
     /// Sectors of the backing file; 0 for none.
     pub(crate) backing: u64,
+    pub(crate) layout: Layout,
     pub(crate) steps: Vec<Step>,
 }
 
@@ -85,7 +90,8 @@ pub(crate) fn random(seed: u64) -> Workload {
         }
     };
     let steps = (0..9).map(step).collect();
-    Workload { size: 5 * CLUSTER + 3, backing, steps }
+    let layout = if seed % 4 < 2 { Layout::Classic } else { COMPAT };
+    Workload { size: 5 * CLUSTER + 3, backing, layout, steps }
 }
 
 impl Workload {
@@ -97,6 +103,7 @@ impl Workload {
             geometry: Geometry::new(4096, 1).unwrap(),
             image_size: self.size * SECTOR,
             backing: name.clone().map(|name| CreateBacking { name, format: BackingFormat::Raw }),
+            layout: self.layout,
         };
         create(&*disk, &options).unwrap();
         let start = disk.content();
@@ -126,11 +133,19 @@ impl Workload {
 }
 
 pub(crate) fn open(storage: Arc<dyn Storage>, gate: &Beneath) -> Image {
+    try_open(storage, gate, RecoveryPolicy::Refuse).unwrap()
+}
+
+pub(crate) fn try_open(
+    storage: Arc<dyn Storage>,
+    gate: &Beneath,
+    recovery: RecoveryPolicy<'_>,
+) -> Result<Image, OpenError> {
     let context = WriteContext {
         cache_limit_bytes: 0,
-        ..WriteContext::new(gate, LockPolicy::Take, RecoveryPolicy::Refuse)
+        ..WriteContext::new(gate, LockPolicy::Take, recovery)
     };
-    Image::open(storage, &context).unwrap()
+    Image::open(storage, &context)
 }
 
 struct Runner {

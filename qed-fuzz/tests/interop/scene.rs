@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use arbitrary::Unstructured;
 use qed_core::{
-    BackingFile, BackingFormat, CreateBacking, CreateOptions, LockPolicy, RawFile, ReadContext,
-    ReadOnlyImage, RefuseBacking, create,
+    BackingFile, BackingFormat, CreateBacking, CreateOptions, Layout, LockPolicy, RawFile,
+    ReadContext, ReadOnlyImage, RefuseBacking, create,
 };
 use qed_fuzz::{
     Answer, Beneath, ImagePlan, Model, Operation, Under, apply_to_image, assert_clean,
@@ -49,6 +49,7 @@ impl Scene {
             geometry: plan.geometry,
             image_size: plan.image_size,
             backing: plan.backing_size.map(|_| name(under)),
+            layout: Layout::Classic,
         };
         create(&new_file(&folder.path().join("image")), &options).unwrap();
         Self { folder, plan, model, beneath, has_leaks: false }
@@ -142,7 +143,11 @@ fn backing(
         list.iter().for_each(|operation| model.apply(operation));
         file.write_at(model.bytes(), 0).unwrap();
     } else {
-        create(&*file, &CreateOptions { geometry, image_size: size, backing: None }).unwrap();
+        create(
+            &*file,
+            &CreateOptions { geometry, image_size: size, backing: None, layout: Layout::Classic },
+        )
+        .unwrap();
         apply_to_image(file, &Beneath(None), &list, &mut model).unwrap();
     }
     let storage = Arc::new(FileStorage::open(&path, FileOptions::READ_ONLY).unwrap());

@@ -79,6 +79,56 @@ pub enum SuperblockError {
     },
 }
 
+/// Why the section MODE is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum ModeError {
+    /// The payload has another length than 4 bytes.
+    #[error("consistency mode has {found} bytes, not 4")]
+    Length {
+        /// Bytes.
+        found: u64,
+    },
+    /// A mode that this crate does not know.
+    #[error("consistency mode {found} is neither 1 (compat) nor 2 (journal)")]
+    Unknown {
+        /// Its number.
+        found: u32,
+    },
+}
+
+/// Why the section TABLE_DIRTY is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum DirtyBitmapError {
+    /// The payload has another length than 24 bytes.
+    #[error("dirty bitmap section has {found} bytes, not 24")]
+    Length {
+        /// Bytes.
+        found: u64,
+    },
+    /// The bitmap is not whole sectors of the header area behind the superblocks, clear of the
+    /// backing file name.
+    #[error(
+        "dirty bitmap of {len_bytes} bytes at {offset} is not whole sectors of the header area \
+         behind the superblocks"
+    )]
+    Place {
+        /// First byte in the file.
+        offset: HostOffset,
+        /// Bytes.
+        len_bytes: u64,
+    },
+    /// There are fewer marks than L1 slots in use.
+    #[error("dirty bitmap of {len_bytes} bytes is too short for {slots} L1 slots")]
+    TooShort {
+        /// Bytes of the bitmap.
+        len_bytes: u64,
+        /// Slots that the disk needs.
+        slots: u64,
+    },
+}
+
 /// Why no copy of a superblock can be taken for the current one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]

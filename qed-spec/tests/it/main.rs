@@ -9,6 +9,7 @@ mod geometry;
 mod header;
 mod image;
 mod journal;
+mod modes;
 mod names;
 mod no_std;
 mod qemu;

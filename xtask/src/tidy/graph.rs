@@ -15,10 +15,7 @@ const ARROWS: [(&str, &[&str]); 10] = [
     ("qed-check", &["qed-io", "qed-spec"]),
     ("qed-convert", &["qed-core", "qed-io", "qed-spec"]),
     ("qed-cli", &["qed-check", "qed-convert", "qed-core", "qed-io", "qed-spec"]),
-    (
-        "qed-fuzz",
-        &["qed-check", "qed-convert", "qed-core", "qed-io", "qed-journal", "qed-spec"],
-    ),
+    ("qed-fuzz", &["qed-check", "qed-convert", "qed-core", "qed-io", "qed-journal", "qed-spec"]),
     ("conformance", &["qed-check", "qed-convert", "qed-core", "qed-fuzz", "qed-io", "qed-spec"]),
     ("xtask", &[]),
 ];

@@ -1,0 +1,114 @@
+//! Opening an image in compat mode: whether its last writer kept the dirty bitmap, and what that
+//! says about the tables.
+
+use qed_io::Storage;
+use qed_spec::{
+    AutoclearFeatures, ConsistencyMode, DirtyBitmap, DirtyBitmapError, Features, Header,
+    HostOffset, SectionType, Superblock,
+};
+
+use crate::error::{ImageError, IoAction, OpenError};
+use crate::header_sector::HeaderSector;
+use crate::map::Foreign;
+use crate::marks::{Marks, read_marks};
+use crate::superblock::{OpenSuperblock, SuperblockBytes};
+
+/// What the superblock of an image in compat mode says.
+#[derive(Debug)]
+pub(crate) struct Compat {
+    superblock: OpenSuperblock,
+    bitmap: DirtyBitmap,
+    /// The bitmap was kept up by the last writer; else `bitmap` is where a new one goes.
+    is_kept: bool,
+}
+
+impl Compat {
+    /// Reads the superblock of an image; none for a classic one.
+    ///
+    /// # Errors
+    /// A superblock that forbids writing: a mode or a version that is not known, or copies between
+    /// which there is no choice.
+    // spec: QED-MODE-01, QED-DIRTY-08, QED-FEAT-08
+    pub(crate) fn read(
+        storage: &dyn Storage,
+        header: &Header,
+        file_len: u64,
+    ) -> Result<Option<Self>, OpenError> {
+        let Some(bytes) = SuperblockBytes::read(storage, header, file_len)? else {
+            return Ok(None);
+        };
+        let choice = bytes.choose()?;
+        let Some((_, current)) = choice.current() else {
+            return Ok(None);
+        };
+        let Some(mode) = current.section(SectionType::MODE) else {
+            return Ok(None);
+        };
+        if ConsistencyMode::parse(mode.payload())? == ConsistencyMode::Journal {
+            return Err(OpenError::JournalMode);
+        }
+        let stored = stored_bitmap(&current, header);
+        let bitmap = match stored {
+            Some(bitmap) => bitmap,
+            None => new_bitmap(header)?,
+        };
+        let superblock = OpenSuperblock::after(&choice, &current);
+        Ok(Some(Self { superblock, bitmap, is_kept: stored.is_some() }))
+    }
+
+    /// Whether another program may have written the image since the bitmap was last kept up.
+    pub(crate) fn wants_full_check(&self) -> bool {
+        !self.is_kept
+    }
+
+    /// What the tables of an image that was not closed are believed with, once the marked ones
+    /// were checked; none where that does not suffice.
+    // spec: QED-DIRTY-07, QED-DIRTY-09
+    pub(crate) fn after_crash(&self, storage: &dyn Storage) -> Result<Option<Foreign>, ImageError> {
+        if !self.is_kept {
+            return Ok(None);
+        }
+        let marks = read_marks(storage, &self.bitmap)?;
+        let any = marks.iter().any(|byte| *byte != 0);
+        Ok(any.then_some(Foreign { marks, bitmap: self.bitmap }))
+    }
+
+    /// The autoclear bits that stay set.
+    pub(crate) fn kept_bits(&self) -> AutoclearFeatures {
+        if self.is_kept { AutoclearFeatures::TABLE_DIRTY } else { AutoclearFeatures::empty() }
+    }
+
+    /// The marks of an image that ends at `end`; where the bitmap was not kept up a new one begins.
+    // spec: QED-DIRTY-06
+    pub(crate) fn into_marks(
+        self,
+        storage: &dyn Storage,
+        sector: &mut HeaderSector,
+        end: u64,
+    ) -> Result<Marks, ImageError> {
+        if self.is_kept {
+            return Marks::read(storage, self.bitmap, self.superblock, end);
+        }
+        let marks = Marks::begin(storage, self.bitmap, self.superblock, end)?;
+        sector.write_fields(storage, |fields| {
+            fields.autoclear_features |= AutoclearFeatures::TABLE_DIRTY;
+        })?;
+        storage.flush().map_err(ImageError::io(IoAction::Flush, HostOffset::new(0)))?;
+        Ok(marks)
+    }
+}
+
+/// The bitmap that the section names, if it is to be believed.
+// spec: QED-SB-14
+fn stored_bitmap(current: &Superblock<'_>, header: &Header) -> Option<DirtyBitmap> {
+    let section = current.section(SectionType::TABLE_DIRTY)?;
+    let autoclear = header.fields().autoclear_features;
+    let is_active = SectionType::TABLE_DIRTY.is_active(Features::empty(), autoclear);
+    DirtyBitmap::parse(section.payload(), header).ok().filter(|_| is_active)
+}
+
+/// Where a bitmap goes in an image that has room for one.
+fn new_bitmap(header: &Header) -> Result<DirtyBitmap, DirtyBitmapError> {
+    let bitmap = DirtyBitmap::of_new_image(header.geometry(), 0);
+    DirtyBitmap::parse(&bitmap.encode(), header)
+}

@@ -1,0 +1,99 @@
+//! The extension superblock of an open image: read once, then written to the copy that is not
+//! current. Knows nothing of what its sections mean.
+
+use qed_io::Storage;
+use qed_spec::{
+    Generation, Header, SUPERBLOCK_LEN_BYTES, SectionType, Superblock, SuperblockBuilder,
+    SuperblockChoice, SuperblockCopy,
+};
+
+use crate::error::{ImageError, IoAction, OpenError};
+
+/// The bytes of both copies.
+pub(crate) struct SuperblockBytes([[u8; SUPERBLOCK_LEN_BYTES]; 2]);
+
+/// The superblock that an open image has, and where its next one goes.
+#[derive(Debug)]
+pub(crate) struct OpenSuperblock {
+    builder: SuperblockBuilder,
+    next: Option<(SuperblockCopy, Generation)>,
+    /// The last write is not known to be durable, so the copy before it is still needed.
+    unsettled: bool,
+}
+
+impl SuperblockBytes {
+    /// Reads both copies; none where the image has no room for them.
+    // spec: QED-SB-01
+    pub(crate) fn read(
+        storage: &dyn Storage,
+        header: &Header,
+        file_len: u64,
+    ) -> Result<Option<Self>, ImageError> {
+        let end = SuperblockCopy::B.offset().get() + SUPERBLOCK_LEN_BYTES as u64;
+        if !SuperblockCopy::both_fit(header) || file_len < end {
+            return Ok(None);
+        }
+        let mut copies = [[0; SUPERBLOCK_LEN_BYTES]; 2];
+        for (copy, bytes) in [SuperblockCopy::A, SuperblockCopy::B].into_iter().zip(&mut copies) {
+            let at = copy.offset();
+            storage.read_at(bytes, at.get()).map_err(ImageError::io(IoAction::ReadHeader, at))?;
+        }
+        Ok(Some(Self(copies)))
+    }
+
+    /// The choice between the copies.
+    ///
+    /// # Errors
+    /// Copies between which there is no choice: the image is not written.
+    // spec: QED-SB-04, QED-SB-10
+    pub(crate) fn choose(&self) -> Result<SuperblockChoice<'_>, OpenError> {
+        let [a, b] = &self.0;
+        Ok(SuperblockChoice::new(a, b)?)
+    }
+}
+
+impl OpenSuperblock {
+    /// Goes on from the current copy of `choice`, which was durable when the image was opened.
+    pub(crate) fn after(choice: &SuperblockChoice<'_>, current: &Superblock<'_>) -> Self {
+        Self {
+            builder: SuperblockBuilder::from_superblock(current),
+            next: choice.next_write(),
+            unsettled: false,
+        }
+    }
+
+    /// Whether the next write has to wait for a flush.
+    pub(crate) fn is_unsettled(&self) -> bool {
+        self.unsettled
+    }
+
+    /// A flush has returned since the last write.
+    pub(crate) fn settle(&mut self) {
+        self.unsettled = false;
+    }
+
+    /// Writes the superblock with another payload for one section; durable after a flush, and not
+    /// to be called again before it.
+    ///
+    /// A write that fails may be tried again: it spoils only the copy that is not current.
+    // spec: QED-SB-11
+    pub(crate) fn write_section(
+        &mut self,
+        storage: &dyn Storage,
+        kind: SectionType,
+        payload: &[u8],
+    ) -> Result<(), ImageError> {
+        debug_assert!(!self.unsettled, "the current copy is durable before the other is written");
+        let (copy, generation) = self.next.ok_or(ImageError::SuperblockFull)?;
+        let mut builder = self.builder.clone();
+        builder.set_section(kind, payload).map_err(|_| ImageError::SuperblockFull)?;
+        let at = copy.offset();
+        storage
+            .write_at(&builder.encode(generation), at.get())
+            .map_err(ImageError::io(IoAction::WriteHeader, at))?;
+        self.builder = builder;
+        self.next = generation.next().map(|generation| (copy.other(), generation));
+        self.unsettled = true;
+        Ok(())
+    }
+}
