@@ -192,7 +192,7 @@ impl Entry {
                 clause(level, value, finding),
                 if finding.is_some() { "QED-CHK-01" } else { "QED-CHK-02" },
             ],
-            what: told(place, finding),
+            what: told(place, value, finding),
             file_len: layout.file_len(),
             header: layout.header(disk),
             runs,
@@ -244,10 +244,10 @@ fn clause(level: &str, value: u64, finding: Option<u16>) -> &'static str {
     }
 }
 
-fn told(place: &str, finding: Option<u16>) -> String {
+fn told(place: &str, value: u64, finding: Option<u16>) -> String {
     let place = place.replace('-', " ");
     let why = match finding {
-        None => return format!("{place}: legal"),
+        None => "legal",
         Some(101 | 201) => "not an offset of a cluster",
         Some(102 | 202) => "past the end of the file",
         Some(103 | 203) => "cut off by the end of the file",
@@ -258,5 +258,5 @@ fn told(place: &str, finding: Option<u16>) -> String {
         Some(206) => "in an L2 table",
         Some(_) => "the cluster of the entry before",
     };
-    format!("{place}: {why}")
+    format!("{value:#x} ({place}): {why}")
 }
