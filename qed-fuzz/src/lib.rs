@@ -5,7 +5,9 @@
 #![forbid(unsafe_code)]
 
 mod apply;
+mod branches;
 mod crash;
+mod crc32c;
 mod fabricate;
 mod generators;
 mod model;
@@ -13,8 +15,12 @@ mod operation;
 mod oracles;
 mod qemu;
 mod random;
+mod size;
+mod sparse;
+mod targets;
 
 pub use apply::{Beneath, apply, apply_to_image};
+pub use branches::Branches;
 pub use crash::disk::{CrashDisk, DiskContent, SECTOR, Sector};
 pub use crash::states::{CrashPoint, crash_points};
 pub use fabricate::{Fabrication, Order, fabricate};
@@ -24,5 +30,7 @@ pub use model::Model;
 pub use operation::{Operation, content};
 pub use oracles::content::assert_reads_as;
 pub use oracles::soundness::{assert_clean, assert_sound};
-pub use qemu::{Answer, qemu_img, qemu_io, qemu_io_command};
-pub use random::{Random, from_seed};
+pub use qemu::{Answer, qemu_img, qemu_img_limited, qemu_io, qemu_io_command};
+pub use random::{Random, from_seed, random_input};
+pub use sparse::{SparseContent, SparseStorage};
+pub use targets::{TARGETS, Target, fuzz};

@@ -1,6 +1,7 @@
 //! The model: a virtual disk as nothing but its bytes.
 
 use crate::operation::{Operation, content};
+use crate::size::usize_of;
 
 /// What a disk must read as.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,14 +13,20 @@ impl Model {
     /// A disk of `size` bytes, all zeros.
     #[must_use]
     pub fn new(size: u64) -> Self {
-        Self { bytes: vec![0; index(size)] }
+        Self { bytes: vec![0; usize_of(size)] }
+    }
+
+    /// A disk with these bytes.
+    #[must_use]
+    pub fn of(bytes: Vec<u8>) -> Self {
+        Self { bytes }
     }
 
     /// A new overlay of `size` bytes over a backing file that reads as `backing`.
     #[must_use]
     pub fn over(backing: &Self, size: u64) -> Self {
         let mut bytes = backing.bytes.clone();
-        bytes.resize(index(size), 0);
+        bytes.resize(usize_of(size), 0);
         Self { bytes }
     }
 
@@ -35,22 +42,25 @@ impl Model {
         self.bytes.len() as u64
     }
 
+    /// Replaces the bytes from `at` on, as far as they lie inside the disk.
+    pub(crate) fn fill(&mut self, at: u64, bytes: &[u8]) {
+        let start = usize_of(at).min(self.bytes.len());
+        let end = usize_of(at).saturating_add(bytes.len()).min(self.bytes.len());
+        self.bytes[start..end].copy_from_slice(&bytes[..end - start]);
+    }
+
     /// Does what a correct disk would do.
     pub fn apply(&mut self, operation: &Operation) {
         match operation {
             Operation::Write { range, fill } => {
                 let data = content(*fill, range.clone());
-                self.bytes[index(range.start)..index(range.end)].copy_from_slice(&data);
+                self.bytes[usize_of(range.start)..usize_of(range.end)].copy_from_slice(&data);
             }
             Operation::WriteZeroes { range } => {
-                self.bytes[index(range.start)..index(range.end)].fill(0);
+                self.bytes[usize_of(range.start)..usize_of(range.end)].fill(0);
             }
             Operation::Read { .. } | Operation::Flush => {}
-            Operation::Resize { size } => self.bytes.resize(index(*size), 0),
+            Operation::Resize { size } => self.bytes.resize(usize_of(*size), 0),
         }
     }
-}
-
-fn index(offset: u64) -> usize {
-    usize::try_from(offset).expect("a model fits in memory")
 }

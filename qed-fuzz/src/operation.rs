@@ -3,6 +3,8 @@
 
 use std::ops::Range;
 
+use crate::size::usize_of;
+
 /// One operation on a virtual disk. Ranges are in bytes, not empty, and inside the size that the
 /// disk has when the operation's turn comes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,8 +61,4 @@ pub fn content(fill: u8, range: Range<u64>) -> Vec<u8> {
         at = sector_end;
     }
     bytes
-}
-
-fn usize_of(len: u64) -> usize {
-    usize::try_from(len).expect("at most a sector")
 }

@@ -1,4 +1,14 @@
 //! Oracles: they return, or they panic and say where an image is not what it must be.
 
+pub(crate) mod chain;
+pub(crate) mod confinement;
 pub(crate) mod content;
+pub(crate) mod guest;
+pub(crate) mod header;
+pub(crate) mod qcow2;
+pub(crate) mod qemu;
+pub(crate) mod reference;
+pub(crate) mod repair;
 pub(crate) mod soundness;
+pub(crate) mod superblock;
+pub(crate) mod validity;

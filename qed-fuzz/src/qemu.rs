@@ -38,6 +38,21 @@ pub fn qemu_img<W: AsRef<OsStr>>(words: impl IntoIterator<Item = W>) -> Answer {
     run(Command::new("qemu-img").args(words))
 }
 
+/// As [`qemu_img`], on an image that may make it hang or take all memory: it is killed after ten
+/// seconds, and gets no more than 1 GiB.
+///
+/// # Panics
+/// If it is not installed.
+#[track_caller]
+pub fn qemu_img_limited<W: AsRef<OsStr>>(words: impl IntoIterator<Item = W>) -> Answer {
+    let limits = ["--signal=KILL", "10", "prlimit", "--core=0", "--data=1073741824", "qemu-img"];
+    let answer = run(Command::new("timeout").args(limits).args(words));
+    // What `timeout` and `prlimit` end with if the program cannot be run.
+    let is_missing = matches!(answer.code, Some(126 | 127));
+    assert!(!is_missing, "{}: install the Debian package qemu-utils", answer.stderr);
+    answer
+}
+
 /// Runs `qemu-io` with these commands on one image, opened with these words.
 ///
 /// It goes on after a failed command and then ends with 1.

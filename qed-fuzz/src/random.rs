@@ -31,6 +31,15 @@ impl Random {
     }
 }
 
+/// The input of a seed for a fuzz target. Most are short, since what matters comes first.
+#[must_use]
+pub fn random_input(seed: u64) -> Vec<u8> {
+    let mut random = Random::new(seed);
+    let longest = 64 << (2 * random.below(4));
+    let words = random.below(longest) / 8;
+    (0..words).flat_map(|_| random.next_u64().to_le_bytes()).collect()
+}
+
 /// What a generator makes of a seed: generators draw from bytes, so that a fuzzer can drive them,
 /// and these are the bytes of a test.
 ///

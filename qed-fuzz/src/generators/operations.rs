@@ -28,7 +28,12 @@ pub fn operations(
     Ok(list)
 }
 
-fn operation(from: &mut Unstructured<'_>, plan: &ImagePlan, size: u64) -> Result<Operation> {
+/// One operation for a disk that has `size` bytes now.
+pub(crate) fn operation(
+    from: &mut Unstructured<'_>,
+    plan: &ImagePlan,
+    size: u64,
+) -> Result<Operation> {
     let cluster = plan.geometry.cluster_size_bytes();
     Ok(match from.int_in_range(0..=15)? {
         0..8 => Operation::Write { range: range(from, cluster, size)?, fill: from.arbitrary()? },
@@ -43,7 +48,7 @@ fn operation(from: &mut Unstructured<'_>, plan: &ImagePlan, size: u64) -> Result
 }
 
 /// A range inside a disk: anywhere, from a sector, or from a cluster on; bytes or whole clusters.
-fn range(from: &mut Unstructured<'_>, cluster: u64, size: u64) -> Result<Range<u64>> {
+pub(crate) fn range(from: &mut Unstructured<'_>, cluster: u64, size: u64) -> Result<Range<u64>> {
     let anywhere = from.int_in_range(0..=size - 1)?;
     let unit = *from.choose(&[1, 512, cluster, cluster])?;
     let start = anywhere - anywhere % unit;

@@ -3,6 +3,7 @@
 use qed_core::{BackingFile, GuestExtentKind};
 
 use crate::model::Model;
+use crate::size::usize_of;
 
 /// The disk reads as the model from end to end, and its extents cover each byte once; those that
 /// say zeros are.
@@ -33,8 +34,4 @@ pub fn assert_reads_as(disk: &dyn BackingFile, model: &Model) {
 
 fn is_zero(bytes: &[u8]) -> bool {
     bytes.chunks(4096).all(|chunk| *chunk == [0; 4096][..chunk.len()])
-}
-
-fn usize_of(offset: u64) -> usize {
-    usize::try_from(offset).expect("a model fits in memory")
 }

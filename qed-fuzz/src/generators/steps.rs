@@ -1,0 +1,53 @@
+//! Lists of what a virtual machine monitor does to an open image: operations, and calls that no
+//! guest can make.
+
+use std::ops::Range;
+
+use arbitrary::{Result, Unstructured};
+
+use crate::generators::image_plan::ImagePlan;
+use crate::generators::operations::{operation, range};
+use crate::operation::Operation;
+
+/// One call of an open image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Step {
+    Operate(Operation),
+    /// Makes the range read as zeros whatever backing file comes later.
+    ZeroOverAnyBacking(Range<u64>),
+    /// Prepares a write, puts its data into place and gives it up.
+    Abandon {
+        range: Range<u64>,
+        fill: u8,
+    },
+    /// The timer rings this many seconds after it did before.
+    Maintain {
+        seconds: u64,
+    },
+}
+
+/// Up to `count` steps for a disk that has `size` bytes before the first.
+pub(crate) fn steps(
+    from: &mut Unstructured<'_>,
+    plan: &ImagePlan,
+    mut size: u64,
+    count: usize,
+) -> Result<Vec<Step>> {
+    let cluster = plan.geometry.cluster_size_bytes();
+    let mut list = Vec::new();
+    while list.len() < count && !from.is_empty() {
+        list.push(match from.int_in_range(0..=9)? {
+            0 => Step::ZeroOverAnyBacking(range(from, cluster, size)?),
+            1 => Step::Abandon { range: range(from, cluster, size)?, fill: from.arbitrary()? },
+            2 => Step::Maintain { seconds: from.int_in_range(0..=9)? },
+            _ => {
+                let operation = operation(from, plan, size)?;
+                if let Operation::Resize { size: new } = operation {
+                    size = new;
+                }
+                Step::Operate(operation)
+            }
+        });
+    }
+    Ok(list)
+}

@@ -1,0 +1,164 @@
+//! A repair mends all, loses nothing that had a meaning, and finds nothing more to do.
+
+use std::sync::Arc;
+
+use qed_check::{
+    CheckError, CheckOptions, Class, FindingKind, RecoverError, Repair, Report, check, recover,
+    repair,
+};
+use qed_core::{BackingFile, BackingGate, OpenError};
+use qed_io::{Growth, Storage};
+
+use crate::branches::Branches;
+use crate::oracles::reference::Reference;
+use crate::oracles::validity::open_for_reading;
+use crate::size::usize_of;
+use crate::sparse::SparseStorage;
+
+/// Bytes that are compared at each end of a cluster.
+const COMPARED: u64 = 4096;
+
+/// Repairs the image: nothing is left that a check calls a corruption, a second repair changes
+/// nothing, and the guest keeps every byte that an entry led to.
+///
+/// # Panics
+/// If it is not so.
+pub(crate) fn assert_repaired(
+    storage: &Arc<SparseStorage>,
+    reference: &Reference,
+    gate: &dyn BackingGate,
+    branches: &mut Branches,
+) {
+    let report = match repair(&**storage, Repair::All) {
+        Ok(report) => report,
+        Err(CheckError::TooManyCopies { .. }) => {
+            assert_eq!(storage.content(), reference.content, "refused and changed");
+            return;
+        }
+        // A device has no room for copies.
+        Err(CheckError::NoSpace { .. }) if storage.growth() == Growth::Stale => return,
+        Err(error) => panic!("{error:?}"),
+    };
+    for finding in &report.repaired.findings {
+        branches.note("repair", finding.kind);
+    }
+    assert_mended(storage, &report);
+    let after = storage.content();
+    let again = repair(&**storage, Repair::All).expect("it could be repaired before");
+    assert_eq!(again.repaired.counts, qed_check::Counts::default(), "the second time");
+    assert_eq!(storage.content(), after, "a second repair changed something");
+    assert_kept(storage, reference, gate);
+}
+
+/// Repairs leaks: an image with corruptions is left alone.
+///
+/// # Panics
+/// If it is not.
+pub(crate) fn assert_leaks_repaired(storage: &SparseStorage, reference: &Reference) {
+    let before = check(storage, &CheckOptions::default()).expect("it could be checked before");
+    let report = repair(storage, Repair::Leaks).expect("leaks can be repaired");
+    if before.corruptions() > 0 {
+        assert_eq!(report, before);
+        assert_eq!(storage.content(), reference.content, "a corrupt image was changed");
+    } else {
+        assert_mended(storage, &report);
+    }
+}
+
+/// Recovers the image: what a crash explains is mended, all else refused and left alone.
+///
+/// # Panics
+/// If it is not.
+pub(crate) fn assert_recovered(
+    storage: &SparseStorage,
+    reference: &Reference,
+    branches: &mut Branches,
+) {
+    let before = check(storage, &CheckOptions::default()).expect("it could be checked before");
+    let by_crash = |kind| {
+        use FindingKind::{L1InPartialTail, L1PastEnd, L2InPartialTail, L2PastEnd};
+        match kind {
+            L1PastEnd | L2PastEnd => true,
+            L1InPartialTail | L2InPartialTail => storage.growth() == Growth::Zeros,
+            _ => false,
+        }
+    };
+    let is_explained = before
+        .counts
+        .iter()
+        .all(|(kind, count)| count == 0 || by_crash(kind) || kind.class() != Class::Corruption);
+    let recovered = recover(storage);
+    branches.note("recover", recovered.as_ref().map(drop));
+    match recovered {
+        Ok(()) => {
+            assert!(is_explained, "no crash leaves {:?}", before.findings);
+            let report = check(storage, &CheckOptions::default()).expect("just mended");
+            assert_mended(storage, &report);
+        }
+        Err(RecoverError::Corrupt(_)) => {
+            assert!(!is_explained, "a crash leaves {:?}", before.findings);
+            assert_eq!(storage.content(), reference.content, "refused and changed");
+        }
+        Err(RecoverError::Check(CheckError::TooManyCopies { .. })) => {}
+        Err(error) => panic!("{error:?}"),
+    }
+}
+
+/// No corruption, no mark, no leak that could be cut off.
+fn assert_mended(storage: &SparseStorage, report: &Report) {
+    let mut checked = check(storage, &CheckOptions::default()).expect("just mended");
+    // A block device cannot grow to the end of a cluster that it cuts off.
+    let cut_off = match storage.growth() {
+        Growth::Zeros => 0,
+        Growth::Stale => {
+            checked.counts.of(FindingKind::L1InPartialTail)
+                + checked.counts.of(FindingKind::L2InPartialTail)
+        }
+    };
+    assert_eq!(checked.corruptions(), cut_off, "{:?}", checked.findings);
+    assert!(!checked.dirty || cut_off > 0, "the mark is still set");
+    assert_eq!(checked.counts, report.counts);
+    let left = checked.counts.of(FindingKind::LeakAtEnd)
+        + checked.counts.of(FindingKind::L1BeyondImage)
+        + checked.counts.of(FindingKind::L2BeyondImage)
+        + checked.counts.of(FindingKind::UnusedPartialTail);
+    checked.findings.retain(|finding| finding.kind != FindingKind::LeakInside);
+    assert!(left == 0 || storage.growth() == Growth::Stale, "left: {:?}", checked.findings);
+}
+
+/// Each guest cluster whose entry led somewhere still has its bytes; all others are unallocated.
+fn assert_kept(storage: &Arc<SparseStorage>, reference: &Reference, gate: &dyn BackingGate) {
+    let image = match open_for_reading(storage, gate) {
+        Ok(image) => image,
+        Err(OpenError::BackingName(_)) => return,
+        Err(error) => panic!("repaired, and does not open: {error:?}"),
+    };
+    let unit = reference.cluster;
+    for table in reference.tables.iter().filter(|table| table.slot < reference.l1_slots()) {
+        for (slot, value) in &table.entries {
+            let start = table.slot * reference.coverage + slot * unit;
+            if start >= reference.image_size {
+                continue;
+            }
+            let end = (start + unit).min(reference.image_size);
+            let kept = reference.kept_data(*value);
+            let is_cut_off = value.saturating_add(unit) > reference.content.len();
+            if kept.is_some() && is_cut_off && storage.growth() == Growth::Stale {
+                continue;
+            }
+            for at in [start, end.saturating_sub(COMPARED).max(start)] {
+                let len = (end - at).min(COMPARED);
+                let host = kept.map(|cluster| cluster * unit + (at - start));
+                // Without a backing file zeros and unallocated clusters read alike.
+                let expected = match host {
+                    Some(host) => reference.content.bytes(host..host + len),
+                    None => vec![0; usize_of(len)],
+                };
+                let mut found = vec![0xee; usize_of(len)];
+                let read = BackingFile::read_at(&image, &mut found, at);
+                assert!(read.is_ok(), "reading {at:#x} of a repaired image: {read:?}");
+                assert!(found == expected, "entry {value:#x}: other bytes at {at:#x}");
+            }
+        }
+    }
+}

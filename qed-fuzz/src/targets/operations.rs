@@ -1,0 +1,121 @@
+//! Lists of operations on sound images, over nothing or over a chain: the image reads as its model,
+//! and is in order whenever it is closed.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arbitrary::{Result, Unstructured};
+use qed_core::{
+    DEFAULT_CACHE_LIMIT_BYTES, Image, LockPolicy, Prepared, ReadContext, ReadOnlyImage,
+    RecoveryPolicy, WriteContext,
+};
+use qed_spec::GuestOffset;
+
+use crate::apply::{Beneath, apply};
+use crate::branches::Branches;
+use crate::generators::disk::{chain, layout, new_image, plan};
+use crate::generators::steps::{Step, steps};
+use crate::model::Model;
+use crate::operation::{Operation, content};
+use crate::oracles::content::assert_reads_as;
+use crate::oracles::soundness::{assert_clean, assert_sound};
+use crate::size::usize_of;
+use crate::sparse::SparseStorage;
+
+/// Times that the image is opened, and steps each time.
+const TURNS: u8 = 3;
+const MAX_STEPS: usize = 16;
+
+pub(super) fn run(from: &mut Unstructured<'_>, branches: &mut Branches) -> Result<()> {
+    let under = chain(from)?;
+    let (plan, layout) = (plan(from)?, layout(from)?);
+    let storage = Arc::new(SparseStorage::new(0));
+    let (gate, model) = new_image(&*storage, &plan, layout, under.as_ref());
+    let mut scene = Scene { storage, gate, model, may_leak: false };
+    for _ in 0..from.int_in_range(1..=TURNS)? {
+        let list = steps(from, &plan, scene.model.size(), MAX_STEPS)?;
+        for step in &list {
+            branches.note("step", step);
+        }
+        let cache_limit_bytes = if from.arbitrary()? { 0 } else { DEFAULT_CACHE_LIMIT_BYTES };
+        scene.turn(&list, cache_limit_bytes, from.arbitrary()?);
+        scene.assert_in_order();
+    }
+    Ok(())
+}
+
+struct Scene {
+    storage: Arc<SparseStorage>,
+    gate: Beneath,
+    model: Model,
+    /// Something left clusters in the middle of the file that nothing names.
+    may_leak: bool,
+}
+
+impl Scene {
+    /// Opens the image, takes the steps, and closes it or lets it go.
+    fn turn(&mut self, list: &[Step], cache_limit_bytes: u64, closes: bool) {
+        let context = WriteContext {
+            cache_limit_bytes,
+            ..WriteContext::new(&self.gate, LockPolicy::Take, RecoveryPolicy::Refuse)
+        };
+        let image = Image::open(Arc::<SparseStorage>::clone(&self.storage), &context);
+        let image = image.expect("a sound image opens");
+        let mut now = Instant::now();
+        for step in list {
+            take(&image, step, &mut now, &mut self.model);
+            self.may_leak |=
+                matches!(step, Step::Operate(Operation::Resize { .. }) | Step::Abandon { .. });
+        }
+        assert_reads_as(&*image, &self.model);
+        if closes {
+            image.close().expect("memory takes every write");
+        }
+    }
+
+    fn assert_in_order(&self) {
+        if self.may_leak {
+            assert_sound(&*self.storage);
+        } else {
+            assert_clean(&*self.storage);
+        }
+        let context = ReadContext::new(&self.gate, LockPolicy::Take);
+        let image = ReadOnlyImage::open(Arc::<SparseStorage>::clone(&self.storage), &context);
+        assert_reads_as(&image.expect("a sound image opens"), &self.model);
+    }
+}
+
+/// Takes one step; the model keeps up with it.
+fn take(image: &Image, step: &Step, now: &mut Instant, model: &mut Model) {
+    match step {
+        Step::Operate(Operation::Read { range }) => {
+            let mut found = vec![0xee; usize_of(range.end - range.start)];
+            image.read_at(&mut found, GuestOffset::new(range.start)).expect("inside the disk");
+            let expected = &model.bytes()[usize_of(range.start)..usize_of(range.end)];
+            assert!(found == expected, "reading {range:#x?}");
+        }
+        Step::Operate(operation) => {
+            apply(image, operation).unwrap_or_else(|error| panic!("{operation:?}: {error:?}"));
+            model.apply(operation);
+        }
+        Step::ZeroOverAnyBacking(range) => {
+            let (at, len) = (GuestOffset::new(range.start), range.end - range.start);
+            image.write_zeroes_over_any_backing(at, len).expect("inside the disk");
+            model.apply(&Operation::WriteZeroes { range: range.clone() });
+        }
+        Step::Abandon { range, fill } => {
+            let request = image.request();
+            let len = range.end - range.start;
+            let prepared = request.prepare(GuestOffset::new(range.start), len);
+            if let Prepared::Allocating(allocation) = prepared.expect("inside the disk") {
+                let bytes = content(*fill, allocation.guest());
+                let written = image.storage().write_at(&bytes, allocation.host().get());
+                written.expect("memory takes every write");
+            }
+        }
+        Step::Maintain { seconds } => {
+            *now += Duration::from_secs(*seconds);
+            image.maintain(*now).expect("memory takes every write");
+        }
+    }
+}

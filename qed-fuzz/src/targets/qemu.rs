@@ -1,0 +1,12 @@
+//! Near-valid images and QEMU: it opens, checks and reads them alike.
+
+use arbitrary::{Result, Unstructured};
+
+use crate::branches::Branches;
+use crate::generators::image::ImageCase;
+use crate::oracles::qemu::assert_agrees;
+
+pub(super) fn run(from: &mut Unstructured<'_>, branches: &mut Branches) -> Result<()> {
+    assert_agrees(&ImageCase::near_valid(from)?.storage.content(), branches);
+    Ok(())
+}
