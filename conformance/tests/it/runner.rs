@@ -2,6 +2,7 @@
 //! are wrong.
 
 mod command_line;
+mod everything;
 mod reports;
 mod servers;
 mod wrong;

@@ -9,7 +9,10 @@ pub(super) const QEMU_NBD: &str =
     "qemu-nbd --persistent --read-only --format qed --socket {socket} {path}";
 
 pub(super) fn nbd(serve: &str) -> Nbd {
-    let limits = Limits { seconds: 5, ..Limits::default() };
+    nbd_within(serve, Limits::default())
+}
+
+fn nbd_within(serve: &str, limits: Limits) -> Nbd {
     Nbd::new(URI, Some(serve), limits)
         .unwrap_or_else(|error| panic!("{error}; qemu-nbd is in the Debian package qemu-utils"))
 }
@@ -44,7 +47,8 @@ fn a_server_that_never_listens_or_ends_at_once_fails() {
     for (serve, says) in
         [("sleep infinity", "the server neither listens nor ends"), ("true", "the server ended")]
     {
-        let report = run_on(&nbd(serve), &vectors_of(TWO));
+        let limits = Limits { seconds: 2, ..Limits::default() };
+        let report = run_on(&nbd_within(serve, limits), &vectors_of(TWO));
         for vector in &report.vectors {
             assert_eq!(vector.outcome, Verdict::Failed);
             assert_eq!(vector.failed[0].found, says);
