@@ -130,9 +130,7 @@ impl Scanner<'_> {
         let buffers = (0..threads).map(|_| Mutex::default()).collect();
         self.pool = Some(Pool { threads: pool, buffers });
         let clusters = self.tables.layout.clusters;
-        let affordable = LOCAL_BYTES / ClusterSet::full_bytes(clusters).max(1);
-        let wanted = processors().min(threads);
-        let count = wanted.min(usize::try_from(affordable).unwrap_or(usize::MAX));
+        let count = processors().min(threads).min(affordable_sets(clusters));
         self.claims = (0..count).map(|_| Mutex::new(LocalSet::new(clusters))).collect();
         Ok(())
     }
@@ -198,6 +196,12 @@ fn processors() -> usize {
 
 fn default_threads() -> usize {
     processors().max(MIN_THREADS)
+}
+
+/// How many sets of claims of so many clusters the threads may have.
+fn affordable_sets(clusters: u64) -> usize {
+    let sets = LOCAL_BYTES / ClusterSet::full_bytes(clusters).max(1);
+    usize::try_from(sets).unwrap_or(usize::MAX)
 }
 
 /// Claims what the entries name.
@@ -366,3 +370,6 @@ impl<C: Claims> EntryScan<'_, C> {
         summary
     }
 }
+
+#[cfg(test)]
+mod tests;

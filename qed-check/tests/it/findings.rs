@@ -34,7 +34,9 @@ fn check_case((number, damage, expected): Case) {
         .map(|(kind, place, value, first)| Finding { kind, place, value, first })
         .collect();
     assert!(expected.iter().any(|f| f.kind.number() == number), "{number} is not among them");
-    assert_eq!(image.check().findings, expected, "case {number}");
+    let report = image.check();
+    assert_eq!(report.findings, expected, "case {number}");
+    assert!(!report.is_clean(), "case {number}");
 
     let storage = image.storage();
     let report = repair(&*storage, Repair::All).unwrap();
@@ -102,6 +104,7 @@ fn l2_cases() -> Vec<Case> {
             |i| i.set_l2(2, 5, 6 * CLUSTER + 2),
             lost((Kind::L2Unaligned, l2(0, 5), 24578, None)),
         ),
+        (201, |i| i.set_l2(2, 7, 3), vec![(Kind::L2Unaligned, l2(0, 7), 3, None)]),
         (202, |i| i.set_l2(2, 5, FILE_END), lost((Kind::L2PastEnd, l2(0, 5), FILE_END, None))),
         (
             203,

@@ -53,7 +53,7 @@ fn leaks_alone_are_cut_off_in_either_mode() {
 }
 
 #[test]
-fn of_two_leaks_inside_only_the_one_that_ended_at_the_end_is_gone() {
+fn a_leak_is_gone_only_if_it_came_to_lie_at_the_end() {
     let mut image = TestImage::sample();
     // Cluster 7 is held by nothing but an entry past the end of the disk; 4 and 6 by nothing.
     for (table, slot, value) in [(3, 0, 0), (3, 90, 7 * CLUSTER), (2, 0, 0), (2, 5, 0)] {
@@ -66,6 +66,13 @@ fn of_two_leaks_inside_only_the_one_that_ended_at_the_end_is_gone() {
     let report = repair(&*image.storage(), Repair::All).unwrap();
     assert_eq!(report.findings, [before.findings[1]]);
     assert_eq!(report.repaired.findings, [before.findings[0], before.findings[2]]);
+
+    // With cluster 8 in use the last leak becomes longer instead.
+    image.bytes.extend([9; 4096]);
+    image.set_l2(2, 9, 8 * CLUSTER);
+    let report = repair(&*image.storage(), Repair::All).unwrap();
+    assert_eq!(report.counts.of(leak), 3);
+    assert_eq!(report.repaired.findings, [before.findings[0]]);
 }
 
 // spec-test: QED-FEAT-03, QED-CONS-03
