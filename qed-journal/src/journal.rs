@@ -232,6 +232,7 @@ impl Journal {
     }
 
     /// Ends all writing.
+    // spec: QED-JRN-27
     pub(crate) fn fatal(&self, action: JournalAction, source: io::Error) -> JournalError {
         self.locked().phase = Phase::Failed;
         JournalError::Fatal { action, source }

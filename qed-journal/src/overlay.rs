@@ -64,16 +64,17 @@ impl Overlay {
     /// Gives slots their values, whatever they held before.
     pub(crate) fn set(&mut self, slots: &SlotRun) {
         let (start, end) = (slots.at().get(), slots.end().get());
-        self.clear(start, end);
-        let mut key = start;
-        let mut run = Run { end, first: slots.first(), step: slots.step() };
-        if let Some((&before, &previous)) = self.runs.range(..start).next_back()
-            && previous.continues_with(before, start, &run)
-        {
-            key = before;
-            run.first = previous.first;
+        let run = Run { end, first: slots.first(), step: slots.step() };
+        // Most runs overlap none or replace one: that takes one search, or two.
+        match self.runs.range_mut(..end).next_back() {
+            Some((&at, same)) if at == start && same.end == end => *same = run,
+            Some((_, last)) if last.end > start => {
+                self.clear(start, end);
+                self.runs.insert(start, run);
+            }
+            Some((&before, last)) if last.continues_with(before, start, &run) => last.end = end,
+            _ => drop(self.runs.insert(start, run)),
         }
-        self.runs.insert(key, run);
     }
 
     /// The first byte from `from` on that belongs to a slot with a value.

@@ -199,6 +199,12 @@ impl TestImage {
         ClusterCount::new(area + self.tables() + more)
     }
 
+    /// Slots of all tables.
+    #[must_use]
+    pub fn slots(&self) -> u64 {
+        self.tables() * (CLUSTER_LEN / 8)
+    }
+
     fn tables(&self) -> u64 {
         self.locked().image_size() / SECTOR_LEN
     }
@@ -246,8 +252,9 @@ impl TestImage {
         Ok(bytes)
     }
 
-    /// Slots lie in the tables; where the image ends nobody minds.
-    fn allows(&self, claim: Claim) -> bool {
+    /// What [`Recovery::read`] asks: slots lie in the tables; where the image ends nobody minds.
+    #[must_use]
+    pub fn allows(&self, claim: Claim) -> bool {
         let header = self.locked();
         let tables = self.header_area + header.image_size() / SECTOR_LEN * CLUSTER_LEN;
         match claim {

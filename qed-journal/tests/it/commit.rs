@@ -5,7 +5,7 @@ use qed_journal::{Batch, BatchTooLarge, DataOrder, JournalError};
 
 use crate::support::{at_home, batch, clean, image, letters, records, reopened, shown};
 
-// spec-test: QED-JRN-03, QED-JRN-16, QED-JRN-17, QED-JRN-18
+// spec-test: QED-JRN-15, QED-JRN-16, QED-JRN-17, QED-JRN-18
 #[test]
 fn each_step_waits_for_the_one_before() {
     let (recorder, image) = image(8);

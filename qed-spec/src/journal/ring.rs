@@ -9,6 +9,7 @@ use crate::journal::error::JournalRingError;
 use crate::journal::raw::{JOURNAL_BLOCK_LEN_BYTES, RawJournalRing};
 use crate::len::wide;
 use crate::parse;
+use crate::superblock::dirty_bitmap::DirtyBitmap;
 
 /// Where the ring of the journal lies, and which part of it recovery reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,6 +106,13 @@ impl JournalRing {
     #[must_use]
     pub const fn end(&self) -> HostOffset {
         HostOffset::new(self.offset.get().saturating_add(self.len_bytes))
+    }
+
+    /// Whether a byte of the ring is one of the dirty bitmap's too, which must not be.
+    // spec: QED-JRN-02
+    #[must_use]
+    pub fn overlaps(&self, bitmap: &DirtyBitmap) -> bool {
+        self.offset < HostOffset::new(bitmap.end()) && bitmap.offset() < self.end()
     }
 
     /// Bytes of the ring.

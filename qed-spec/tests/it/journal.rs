@@ -1,10 +1,10 @@
 //! The journal on disk: the section, one block, one record, each byte by byte and at its bounds.
 
 use qed_spec::{
-    AutoclearFeatures, ClusterCount, CompatFeatures, Epoch, Features, Generation, Geometry, Header,
-    HeaderFields, HostCluster, HostOffset, ImageUuid, JournalBlock, JournalBlockError,
-    JournalBlockHead, JournalRecord, JournalRecordError, JournalRing, JournalRingError,
-    JournalSeed, JournalSequence, L1Entry, RawJournalRecord,
+    AutoclearFeatures, ClusterCount, CompatFeatures, DirtyBitmap, Epoch, Features, Generation,
+    Geometry, Header, HeaderFields, HostCluster, HostOffset, ImageUuid, JournalBlock,
+    JournalBlockError, JournalBlockHead, JournalRecord, JournalRecordError, JournalRing,
+    JournalRingError, JournalSeed, JournalSequence, L1Entry, RawJournalRecord,
 };
 use zerocopy::IntoBytes;
 
@@ -268,6 +268,23 @@ fn no_ring_lies_where_the_backing_file_name_is() {
         let named = plain.with_backing_name_at(Some((offset, 2)), 13 * 4096).expect("legal");
         let found = JournalRing::parse(&section(16384, 32768, 1, 0), &named);
         assert_eq!(found.is_ok(), accepted, "{offset}");
+    }
+}
+
+// spec-test: QED-JRN-02
+#[test]
+fn a_ring_stays_clear_of_the_dirty_bitmap() {
+    // 512 slots take one sector, right behind the superblocks.
+    let bitmap = DirtyBitmap::of_new_image(Geometry::new(4096, 1).expect("legal"), 0);
+    for (offset, overlaps) in [(16384, true), (20480, false)] {
+        let ring = JournalRing::new(HostOffset::new(offset), 32768, JournalSequence::FIRST);
+        assert_eq!(ring.expect("legal").overlaps(&bitmap), overlaps, "ring at {offset}");
+    }
+    let payload = section(32768, 512, 0, 0);
+    let behind = DirtyBitmap::parse(&payload[..24], &header(12)).expect("legal");
+    for (offset, overlaps) in [(16384, true), (32768, true), (36864, false)] {
+        let ring = JournalRing::new(HostOffset::new(offset), 32768, JournalSequence::FIRST);
+        assert_eq!(ring.expect("legal").overlaps(&behind), overlaps, "ring at {offset}");
     }
 }
 
