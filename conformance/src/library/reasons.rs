@@ -24,8 +24,9 @@ fn clauses(error: &OpenError) -> &'static [&'static str] {
         OpenError::Header(error) => of_header(error),
         OpenError::BackingName(error) => of_name(error),
         OpenError::NeedsRecovery | OpenError::Recovery(_) | OpenError::StillDirty => {
-            &["QED-CONS-01"]
+            &["QED-CONS-01", "QED-DIRTY-08"]
         }
+        OpenError::Mode(_) => &["QED-MODE-01"],
         OpenError::Superblock(ChooseError::Version { .. }) => &["QED-SB-04"],
         OpenError::Superblock(ChooseError::Conflict { .. }) => &["QED-SB-10"],
         // One error stands for all that an entry of the L1 table may be.
