@@ -37,21 +37,30 @@ impl Branches {
 /// The variants at the front of what `Debug` prints, without fields and numbers:
 /// `Err(Header(Magic { .. }))` is `err-header-magic`.
 fn kebab(debug: &str) -> String {
-    let mut name = String::new();
+    let mut names = Vec::new();
     for variant in debug.split('(') {
         let end = variant.find(|char: char| !char.is_alphanumeric()).unwrap_or(variant.len());
-        let variant = &variant[..end];
-        if !variant.starts_with(|char: char| char.is_alphabetic()) {
+        if variant[..end].starts_with(|char: char| char.is_alphabetic()) {
+            names.push(hyphenated(&variant[..end]));
+        }
+        // Behind anything but a further variant there are fields.
+        if end < variant.len() || names.is_empty() {
             break;
         }
-        for char in variant.chars() {
-            if char.is_uppercase() && !name.is_empty() {
-                name.push('-');
-            }
-            name.extend(char.to_lowercase());
-        }
     }
-    name
+    names.join("-")
+}
+
+/// `UnexpectedEof` as `unexpected-eof`.
+fn hyphenated(name: &str) -> String {
+    let mut hyphenated = String::new();
+    for char in name.chars() {
+        if char.is_uppercase() && !hyphenated.is_empty() {
+            hyphenated.push('-');
+        }
+        hyphenated.extend(char.to_lowercase());
+    }
+    hyphenated
 }
 
 #[cfg(test)]
@@ -63,8 +72,13 @@ mod tests {
         let mut branches = Branches::seen();
         branches.note("open", Some(std::io::ErrorKind::UnexpectedEof));
         branches.note("open", Err::<(), _>(Some(3)));
+        branches.note("open", Ok::<_, ()>(Some(true)));
+        branches.note("open", Ok::<_, ()>(0..Some(1).iter().count()));
         let names: Vec<String> = branches.into_names().into_iter().collect();
-        assert_eq!(names, ["open-err-some", "open-some-unexpected-eof"]);
+        assert_eq!(
+            names,
+            ["open-err-some", "open-ok", "open-ok-some-true", "open-some-unexpected-eof"]
+        );
         let mut unseen = Branches::unseen();
         unseen.note("a", ());
         assert!(unseen.into_names().is_empty());

@@ -8,6 +8,7 @@ mod conformance;
 mod coverage;
 mod demo_image;
 mod fresh;
+mod fuzz;
 mod golden;
 mod instructions;
 mod lint;
@@ -91,6 +92,12 @@ const TASKS: &[Task] = &[
         run: instructions::run,
     },
     Task { name: "demo-image", help: "make docs/demo/ext4.qcow2 anew", run: demo_image::run },
+    Task {
+        name: "fuzz",
+        help: "run fuzz targets: fuzz all|TARGET.. [--secs N] [--planted | --minimise]",
+        run: fuzz::run,
+    },
+    Task { name: "seeds", help: "make the seeds of the fuzz targets anew", run: fuzz::seeds },
     Task {
         name: "fresh",
         help: "./demo and ./test in new Debian roots (needs root)",

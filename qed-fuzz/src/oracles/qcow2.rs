@@ -4,8 +4,9 @@
 
 use std::ops::Range;
 
-use qed_convert::Qcow2Image;
+use qed_convert::{Qcow2Corruption, Qcow2Image, Qcow2ReadError};
 use qed_core::{BackingFile, GuestExtentKind};
+use qed_spec::GuestOffset;
 
 use crate::branches::Branches;
 use crate::size::usize_of;
@@ -32,7 +33,17 @@ pub(crate) struct Qcow2Reference<'a> {
     size: u64,
 }
 
-/// What one mapping unit is; none for an entry that breaks a rule.
+/// Why an entry breaks a rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    Table,
+    Reserved,
+    Unaligned,
+    PastEnd,
+    Bitmap,
+}
+
+/// What one mapping unit is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Unit {
     Unallocated,
@@ -80,9 +91,10 @@ impl<'a> Qcow2Reference<'a> {
     fn assert_extent(&self, image: &Qcow2Image, at: u64, branches: &mut Branches) -> u64 {
         let unit_len = self.unit_len();
         let expected = self.unit(at);
-        branches.note("qcow2", expected);
+        let area = if self.is_extended { "extended" } else { "standard" };
+        branches.note(area, expected);
         let extent = image.extent_at(at, self.size - at);
-        let Some(expected) = expected else {
+        let Ok(expected) = expected else {
             assert!(extent.is_err(), "a bad entry at {at:#x} is shown as {extent:?}");
             let end = (at - at % unit_len + unit_len).min(self.size);
             assert!(read(image, at..end.min(at + READ_LEN)).is_err(), "a bad entry is read");
@@ -106,23 +118,30 @@ impl<'a> Qcow2Reference<'a> {
                 Unit::Data(host) => Unit::Data(host + (inside - at)),
                 other => other,
             };
-            assert_eq!(Some(shown), self.unit(inside), "at {inside:#x} of an extent at {at:#x}");
+            assert_eq!(Ok(shown), self.unit(inside), "at {inside:#x} of an extent at {at:#x}");
             inside = inside - inside % unit_len + unit_len;
         }
-        self.assert_read(image, at..end.min(at + READ_LEN), shown);
+        self.assert_read(image, at..end.min(at + READ_LEN), shown, branches);
         end
     }
 
-    fn assert_read(&self, image: &Qcow2Image, range: Range<u64>, unit: Unit) {
+    fn assert_read(
+        &self,
+        image: &Qcow2Image,
+        range: Range<u64>,
+        unit: Unit,
+        branches: &mut Branches,
+    ) {
         let len = range.end - range.start;
         let found = read(image, range.clone());
         let expected = match unit {
             // Its stream may be bad.
-            Unit::Compressed => return,
+            Unit::Compressed => return note_stream(&found, branches),
             Unit::Unallocated | Unit::Zero => vec![0; usize_of(len)],
             Unit::Data(host) => self.content.bytes(host..host + len),
         };
-        assert!(found.as_ref() == Ok(&expected), "{range:x?} of {unit:x?}: {:?}", found.err());
+        let found = found.unwrap_or_else(|error| panic!("{range:x?} of {unit:x?}: {error:?}"));
+        assert!(found == expected, "{range:x?} of {unit:x?}: other bytes");
     }
 
     fn unit_len(&self) -> u64 {
@@ -130,56 +149,87 @@ impl<'a> Qcow2Reference<'a> {
     }
 
     /// What the unit of a guest byte is, and for data where that byte lies.
-    fn unit(&self, at: u64) -> Option<Unit> {
+    fn unit(&self, at: u64) -> Result<Unit, Fault> {
         let cluster_size = 1 << self.cluster_bits;
         let entry_len = if self.is_extended { 16 } else { 8 };
         let entries = cluster_size / entry_len;
         let cluster = at >> self.cluster_bits;
         let (slot, entry) = (cluster / entries, cluster % entries);
         if slot >= self.l1_size {
-            return Some(Unit::Unallocated);
+            return Ok(Unit::Unallocated);
         }
-        let table = self.word(self.l1 + 8 * slot);
-        if table & !(OFFSET | COPIED) != 0 || !(table & OFFSET).is_multiple_of(cluster_size) {
-            return None;
+        let value = self.word(self.l1 + 8 * slot);
+        let table = value & OFFSET;
+        if value & !(OFFSET | COPIED) != 0 || !table.is_multiple_of(cluster_size) {
+            return Err(Fault::Table);
         }
-        let table = table & OFFSET;
         if table == 0 {
-            return Some(Unit::Unallocated);
+            return Ok(Unit::Unallocated);
         }
         if table + cluster_size > self.content.len() {
-            return None;
+            return Err(Fault::Table);
         }
         let word = self.word(table + entry * entry_len);
-        let bitmap = if self.is_extended { self.word(table + entry * entry_len + 8) } else { 0 };
-        if word & COMPRESSED != 0 {
-            return self.compressed(word).filter(|_| bitmap == 0);
+        if self.is_extended {
+            self.extended(word, self.word(table + entry * entry_len + 8), at % cluster_size)
+        } else {
+            self.standard(word, at % cluster_size)
         }
-        let has_flag = self.version == 3 && !self.is_extended;
-        let flags = COPIED | u64::from(has_flag);
-        let host = word & OFFSET;
-        let is_past_end = host != 0 && host >= self.content.len();
-        if word & !(OFFSET | flags) != 0 || !host.is_multiple_of(cluster_size) || is_past_end {
-            return None;
-        }
-        let data = (host != 0).then(|| Unit::Data(host + at % cluster_size));
-        if !self.is_extended {
-            let zero = (word & 1 != 0).then_some(Unit::Zero);
-            return Some(zero.or(data).unwrap_or(Unit::Unallocated));
-        }
-        let (zero, allocated) = (bitmap >> 32, bitmap & u64::from(u32::MAX));
-        if zero & allocated != 0 || (host == 0 && allocated != 0) {
-            return None;
-        }
-        let bit = 1 << (at % cluster_size / (cluster_size / 32));
-        let zero = (zero & bit != 0).then_some(Unit::Zero);
-        Some(zero.or(data.filter(|_| allocated & bit != 0)).unwrap_or(Unit::Unallocated))
     }
 
-    fn compressed(&self, word: u64) -> Option<Unit> {
+    fn standard(&self, word: u64, within: u64) -> Result<Unit, Fault> {
+        if word & COMPRESSED != 0 {
+            return self.compressed(word);
+        }
+        let zero_flag = u64::from(self.version == 3);
+        let host = self.host(word, COPIED | zero_flag)?;
+        if word & 1 != 0 {
+            return Ok(Unit::Zero);
+        }
+        Ok(host.map_or(Unit::Unallocated, |host| Unit::Data(host + within)))
+    }
+
+    fn extended(&self, word: u64, bitmap: u64, within: u64) -> Result<Unit, Fault> {
+        if word & COMPRESSED != 0 {
+            return if bitmap == 0 { self.compressed(word) } else { Err(Fault::Bitmap) };
+        }
+        let host = self.host(word, COPIED)?;
+        let (zero, allocated) = (bitmap >> 32, bitmap & u64::from(u32::MAX));
+        if zero & allocated != 0 || (host.is_none() && allocated != 0) {
+            return Err(Fault::Bitmap);
+        }
+        let bit = 1 << (within / self.unit_len());
+        if zero & bit != 0 {
+            return Ok(Unit::Zero);
+        }
+        let host = host.filter(|_| allocated & bit != 0);
+        Ok(host.map_or(Unit::Unallocated, |host| Unit::Data(host + within)))
+    }
+
+    /// The cluster that an entry with no other flags than these names.
+    fn host(&self, word: u64, flags: u64) -> Result<Option<u64>, Fault> {
+        let host = word & OFFSET;
+        if word & !(OFFSET | flags) != 0 {
+            Err(Fault::Reserved)
+        } else if !host.is_multiple_of(1 << self.cluster_bits) {
+            Err(Fault::Unaligned)
+        } else if host != 0 && host >= self.content.len() {
+            Err(Fault::PastEnd)
+        } else {
+            Ok(Some(host).filter(|host| *host != 0))
+        }
+    }
+
+    fn compressed(&self, word: u64) -> Result<Unit, Fault> {
         let offset_bits = 70 - self.cluster_bits;
         let offset = word & ((1 << offset_bits) - 1);
-        (word & COPIED == 0 && offset < self.content.len()).then_some(Unit::Compressed)
+        if word & COPIED != 0 {
+            Err(Fault::Reserved)
+        } else if offset >= self.content.len() {
+            Err(Fault::PastEnd)
+        } else {
+            Ok(Unit::Compressed)
+        }
     }
 
     fn word(&self, at: u64) -> u64 {
@@ -188,8 +238,17 @@ impl<'a> Qcow2Reference<'a> {
     }
 }
 
-fn read(image: &Qcow2Image, range: Range<u64>) -> Result<Vec<u8>, String> {
+fn read(image: &Qcow2Image, range: Range<u64>) -> Result<Vec<u8>, Qcow2ReadError> {
     let mut bytes = vec![0xee; usize_of(range.end - range.start)];
-    let read = BackingFile::read_at(image, &mut bytes, range.start);
-    read.map(|()| bytes).map_err(|error| format!("{error:?}"))
+    image.read_at(&mut bytes, GuestOffset::new(range.start)).map(|()| bytes)
+}
+
+fn note_stream(found: &Result<Vec<u8>, Qcow2ReadError>, branches: &mut Branches) {
+    match found {
+        Ok(_) => branches.note("stream", Ok::<(), ()>(())),
+        Err(Qcow2ReadError::Corrupt(Qcow2Corruption::Stream { fault, .. })) => {
+            branches.note("stream", fault);
+        }
+        Err(error) => panic!("{error:?} of a compressed cluster"),
+    }
 }

@@ -1,19 +1,25 @@
-//! QEMU's view of an image beside what its bytes say: the same, but for the differences that the
-//! specification lists.
+//! QEMU's view of an image beside ours: the same, but for the differences that the specification
+//! lists.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::Arc;
 
-use qed_spec::{Features, Header};
+use qed_check::{CheckError, CheckOptions, FindingKind, Report, check};
+use qed_core::{BackingFile, OpenError, RawFile, ReadOnlyImage};
+use qed_io::MemoryStorage;
+use qed_spec::GuestOffset;
 use tempfile::TempDir;
 
+use crate::apply::Beneath;
 use crate::branches::Branches;
 use crate::generators::image::backing_bytes;
-use crate::oracles::guest::{Guest, Reader, Source};
-use crate::oracles::reference::{Findings, Reference};
+use crate::oracles::reference::Reference;
+use crate::oracles::validity::open_for_reading;
 use crate::qemu::{Answer, qemu_img_limited};
-use crate::sparse::SparseContent;
+use crate::size::usize_of;
+use crate::sparse::{SparseContent, SparseStorage};
 
 /// Longest disk that is converted: longer ones take time, and QEMU cannot walk some of them.
 // Differs: QED-QEMU-19.
@@ -21,31 +27,60 @@ const MAX_CONVERTED: u64 = 64 << 20;
 /// Bytes of the backing file.
 const BACKING_LEN: u64 = 20 << 10;
 
-/// QEMU opens, checks and reads the image as it should.
+/// QEMU opens, checks and reads the image as we do.
 ///
 /// # Panics
 /// If it does not, and no listed difference explains it.
-pub(crate) fn assert_agrees(content: &SparseContent, branches: &mut Branches) {
+pub(crate) fn assert_agrees(storage: &Arc<SparseStorage>, branches: &mut Branches) {
+    let content = storage.content();
     let folder = tempfile::tempdir_in("/dev/shm").expect("/dev/shm is a tmpfs on every Debian");
+    write(&content, &folder.path().join("image"));
     let backing = backing_bytes(BACKING_LEN);
     std::fs::write(folder.path().join("backing"), &backing).expect("room in memory");
-    let image = folder.path().join("image");
-    write(content, &image);
-    let header = content.bytes(0..content.len().min(512));
-    let parsed = Header::parse(&header, content.len(), Features::CLASSIC);
+    let raw = RawFile::open(Arc::new(MemoryStorage::new(backing))).expect("memory has a length");
+    let gate = Beneath(Some(Arc::new(raw) as Arc<dyn BackingFile>));
     let checked = run(&folder, &["check", "-q", "-f", "qed", "image"]);
-    branches.note("qemu", checked.code);
-    match parsed {
-        Err(error) => {
-            let is_listed = accepts_more(&header, content.len());
-            let agrees = checked.code == Some(1) || is_listed;
-            assert!(agrees, "{error:?} is accepted: {checked:?}");
+    branches.note("qemu", Exit::of(&checked));
+    let report = match check(&**storage, &CheckOptions::default()) {
+        Ok(report) => report,
+        Err(CheckError::Header(error)) => {
+            let is_listed = accepts_more(&content.bytes(0..64), content.len());
+            let agrees = Exit::of(&checked) == Exit::Failed || is_listed;
+            return assert!(agrees, "{error:?} is accepted: {checked:?}");
         }
-        Ok(header) if refuses_more(&header) => {}
-        Ok(header) => {
-            let reference = Reference::new(&header, content.clone());
-            assert_check_agrees(&reference, &checked);
-            assert_content_agrees(&folder, &reference, &header, &backing, branches);
+        Err(error) => panic!("{error:?}"),
+    };
+    let image = match open_for_reading(storage, &gate) {
+        Ok(image) => image,
+        // Disks of 2^63 bytes. QED-QEMU-23.
+        Err(OpenError::Header(_)) => return,
+        Err(error) => panic!("{error:?}"),
+    };
+    // QED-QEMU-01, QED-QEMU-02.
+    if image.geometry().opens_in_qemu() {
+        assert_check_agrees(&content, &image, &report, &checked);
+        assert_content_agrees(&folder, &content, &image, &report, branches);
+    }
+}
+
+/// How `qemu-img` ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Exit {
+    Sound,
+    Failed,
+    Corrupt,
+    Leaks,
+    Killed,
+}
+
+impl Exit {
+    fn of(answer: &Answer) -> Self {
+        match answer.code {
+            Some(0) => Self::Sound,
+            Some(1) => Self::Failed,
+            Some(2) => Self::Corrupt,
+            Some(3) => Self::Leaks,
+            _ => Self::Killed,
         }
     }
 }
@@ -67,77 +102,73 @@ fn accepts_more(header: &[u8], file_len: u64) -> bool {
     area || rounded || name
 }
 
-/// Whether QEMU refuses, or cannot handle, images that are legal.
-fn refuses_more(header: &Header) -> bool {
-    // QED-QEMU-01, QED-QEMU-02; and disks of 2^63 bytes, which nobody opens.
-    !header.geometry().opens_in_qemu() || header.image_size() > i64::MAX.unsigned_abs()
-}
-
 /// The check ends alike: sound, corrupt, or with leaks only.
-fn assert_check_agrees(reference: &Reference, checked: &Answer) {
-    let Findings { list, .. } = reference.findings();
-    let has = |numbers: &[u16]| list.iter().any(|(number, ..)| numbers.contains(number));
+fn assert_check_agrees(
+    content: &SparseContent,
+    image: &ReadOnlyImage,
+    report: &Report,
+    checked: &Answer,
+) {
+    let cluster = image.geometry().cluster_size_bytes();
     // QED-QEMU-04: leaks that are none.
-    if reference.content.len() / reference.cluster >= reference.cluster - 1 {
+    if content.len() / cluster >= cluster - 1 {
         return;
     }
     // QED-QEMU-20: a last cluster that lacks little counts as whole, or as a leak.
-    let lacks_little = |unit| reference.content.len().next_multiple_of(512).is_multiple_of(unit);
-    if !reference.content.len().is_multiple_of(512) && lacks_little(reference.cluster) {
+    let lacks_little = content.len().next_multiple_of(512).is_multiple_of(cluster);
+    if !content.len().is_multiple_of(512) && lacks_little {
         return;
     }
-    let is_corrupt = list.iter().any(|(number, ..)| matches!(number, 101..=107 | 201..=207));
-    let leaks = has(&[301, 302]);
-    let expected = if is_corrupt {
-        2
-    } else if leaks {
-        3
-    } else {
-        0
+    let counts = &report.counts;
+    // QED-QEMU-22: entries past the end of the disk are none.
+    let leaks = counts.of(FindingKind::LeakAtEnd) + counts.of(FindingKind::LeakInside);
+    let expected = match (report.corruptions(), leaks) {
+        (0, 0) => Exit::Sound,
+        (0, _) => Exit::Leaks,
+        _ => Exit::Corrupt,
     };
-    assert_eq!(checked.code, Some(expected), "{list:x?}, {checked:?}");
+    assert_eq!(Exit::of(checked), expected, "{:x?}, {checked:?}", report.findings);
 }
 
-/// The disk reads as its bytes say, or cannot be read.
+/// The disk reads alike, or cannot be read.
 fn assert_content_agrees(
     folder: &TempDir,
-    reference: &Reference,
-    header: &Header,
-    backing: &[u8],
+    content: &SparseContent,
+    image: &ReadOnlyImage,
+    report: &Report,
     branches: &mut Branches,
 ) {
-    let has_any = |numbers: &[u16]| {
-        reference.findings().list.iter().any(|(number, ..)| numbers.contains(number))
-    };
-    let is_followed = has_any(&[105, 205, 206]);
-    let lacks_little = has_any(&[103, 203]) && !reference.content.len().is_multiple_of(512);
-    let is_dangling = reference.is_dirty && has_any(&[102, 103, 202, 203]);
+    use FindingKind as Kind;
+    let has = |kinds: &[Kind]| kinds.iter().any(|kind| report.counts.of(*kind) > 0);
+    let is_followed = has(&[Kind::L1IntoL1Table, Kind::L2IntoL1Table, Kind::L2IntoL2Table]);
+    let is_cut_off = has(&[Kind::L1InPartialTail, Kind::L2InPartialTail]);
+    let lacks_little = is_cut_off && !content.len().is_multiple_of(512);
+    let is_past_end = is_cut_off || has(&[Kind::L1PastEnd, Kind::L2PastEnd]);
     // QED-QEMU-09, QED-QEMU-20, QED-QEMU-26.
-    if is_followed || lacks_little || is_dangling || reference.image_size > MAX_CONVERTED {
+    if is_followed || lacks_little || (report.dirty && is_past_end) {
         return;
     }
-    let has_backing = header.features().contains(Features::BACKING_FILE);
-    let guest = Guest::new(reference, Reader::AsItIs, has_backing.then_some(backing));
-    let is_whole = guest.runs().iter().all(|run| run.source != Source::Corrupt);
+    if image.image_size() > MAX_CONVERTED {
+        return;
+    }
     let converted = run(folder, &["convert", "-f", "qed", "-O", "raw", "image", "out"]);
-    branches.note("convert", converted.code);
-    let told = || {
-        let findings = reference.findings().list;
-        format!("{findings:x?}, dirty {}, {:x?}, {converted:?}", reference.is_dirty, guest.runs())
-    };
-    if !is_whole {
-        // QED-QEMU-21.
-        if converted.code == Some(0) && has_hidden(reference) {
-            return;
+    branches.note("convert", Exit::of(&converted));
+    let mut bytes = vec![0xee; usize_of(image.image_size())];
+    match image.read_at(&mut bytes, GuestOffset::new(0)) {
+        Err(error) => {
+            // QED-QEMU-21.
+            let is_hidden = has_hidden(&Reference::new(&image.header(), content.clone()));
+            let agrees = Exit::of(&converted) == Exit::Failed || is_hidden;
+            assert!(agrees, "read in spite of {error:?}: {converted:?}");
         }
-        assert_ne!(converted.code, Some(0), "bad entries are read: {}", told());
-        return;
+        Ok(()) => {
+            let findings = &report.findings;
+            assert_eq!(Exit::of(&converted), Exit::Sound, "{converted:?}, {findings:x?}");
+            let found = std::fs::read(folder.path().join("out")).expect("it was just written");
+            let differ = found.iter().zip(&bytes).position(|(found, want)| found != want);
+            assert_eq!((found.len(), differ), (bytes.len(), None), "{findings:x?}");
+        }
     }
-    assert_eq!(converted.code, Some(0), "{}", told());
-    let found = std::fs::read(folder.path().join("out")).expect("it was just written");
-    let expected = guest.bytes(0..guest.len()).expect("all entries are good");
-    let differ = found.iter().zip(&expected).position(|(found, want)| found != want);
-    assert_eq!((found.len(), differ), (expected.len(), None), "{}", told());
 }
 
 /// Whether an entry past the end of the file continues a run of clusters that begins inside.

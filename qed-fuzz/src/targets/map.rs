@@ -30,8 +30,12 @@ pub(super) fn run(from: &mut Unstructured<'_>, branches: &mut Branches) -> Resul
     };
     let under = image.backing().map(|_| &backing[..]);
     let guest = Guest::new(&reference, Reader::AsItIs, under);
+    branches.note("backing", under);
+    for table in &reference.tables {
+        branches.note(if reference.is_dirty { "dirty-table" } else { "table" }, table.start);
+    }
     for run in guest.runs() {
-        branches.note("map", run.source);
+        branches.note(if reference.is_dirty { "dirty-map" } else { "map" }, run.source);
     }
     guest.assert_shown_by(&image);
     let edges: Vec<u64> =
