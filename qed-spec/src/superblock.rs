@@ -182,6 +182,21 @@ impl Epoch {
         Self(number)
     }
 
+    /// The epoch that follows this one in an image whose current superblock is of `generation`.
+    ///
+    /// As good as random, for callers without random numbers: generations never come twice, so an
+    /// epoch that the image had before comes again no sooner than by chance.
+    // spec: QED-SB-17
+    #[must_use]
+    pub const fn after(self, generation: Generation) -> Self {
+        // The finaliser of SplitMix64 (Steele, Lea, Flood 2014), a permutation of 64 bits.
+        let mut mixed = self.0 ^ generation.get().wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^= mixed >> 31;
+        Self(if mixed == self.0 { mixed.wrapping_add(1) } else { mixed })
+    }
+
     /// The number.
     #[must_use]
     pub const fn get(self) -> u64 {
