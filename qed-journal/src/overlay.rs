@@ -61,6 +61,18 @@ impl Overlay {
         }
     }
 
+    /// Whether a slot in `start..end` of the file has a value.
+    #[must_use]
+    pub fn touches(&self, start: u64, end: u64) -> bool {
+        self.overlapping(start, end).next().is_some()
+    }
+
+    /// The first byte from `from` on that belongs to a slot with a value.
+    #[must_use]
+    pub fn next_touched(&self, from: u64) -> Option<u64> {
+        self.overlapping(from, u64::MAX).next().map(|(start, _)| start.max(from))
+    }
+
     /// Gives slots their values, whatever they held before.
     pub(crate) fn set(&mut self, slots: &SlotRun) {
         let (start, end) = (slots.at().get(), slots.end().get());
@@ -75,11 +87,6 @@ impl Overlay {
             Some((&before, last)) if last.continues_with(before, start, &run) => last.end = end,
             _ => drop(self.runs.insert(start, run)),
         }
-    }
-
-    /// The first byte from `from` on that belongs to a slot with a value.
-    pub(crate) fn next_touched(&self, from: u64) -> Option<u64> {
-        self.overlapping(from, u64::MAX).next().map(|(start, _)| start.max(from))
     }
 
     /// Whether all of `start..end` belongs to slots with values.
