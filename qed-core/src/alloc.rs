@@ -54,7 +54,7 @@ impl Allocator {
     }
 
     /// Takes up to `count` consecutive clusters: one that was given back, or all of them fresh.
-    // spec: QED-RW-04
+    // spec: QED-RW-04, QED-JRN-26
     pub(crate) fn reserve(&self, storage: &dyn Storage, count: u64) -> Result<Space, ImageError> {
         if self.any_returned.load(Ordering::Relaxed)
             && let Some(first) = self.change_returned(BTreeSet::pop_first)

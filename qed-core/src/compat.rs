@@ -3,15 +3,15 @@
 
 use qed_io::Storage;
 use qed_spec::{
-    AutoclearFeatures, ConsistencyMode, DirtyBitmap, DirtyBitmapError, Features, Header,
-    HostOffset, SectionType, Superblock,
+    AutoclearFeatures, DirtyBitmap, DirtyBitmapError, Features, Header, HostOffset, SectionType,
+    Superblock, SuperblockChoice,
 };
 
 use crate::error::{ImageError, IoAction, OpenError};
 use crate::header_sector::HeaderSector;
 use crate::map::Foreign;
 use crate::marks::{Marks, read_marks};
-use crate::superblock::{OpenSuperblock, SuperblockBytes};
+use crate::superblock::OpenSuperblock;
 
 /// What the superblock of an image in compat mode says.
 #[derive(Debug)]
@@ -23,37 +23,23 @@ pub(crate) struct Compat {
 }
 
 impl Compat {
-    /// Reads the superblock of an image; none for a classic one.
+    /// What the current superblock says.
     ///
     /// # Errors
-    /// A superblock that forbids writing: a mode or a version that is not known, or copies between
-    /// which there is no choice.
-    // spec: QED-MODE-01, QED-DIRTY-08, QED-FEAT-08
-    pub(crate) fn read(
-        storage: &dyn Storage,
+    /// A header area without room for a bitmap.
+    // spec: QED-DIRTY-08
+    pub(crate) fn parse(
+        choice: &SuperblockChoice<'_>,
+        current: &Superblock<'_>,
         header: &Header,
-        file_len: u64,
-    ) -> Result<Option<Self>, OpenError> {
-        let Some(bytes) = SuperblockBytes::read(storage, header, file_len)? else {
-            return Ok(None);
-        };
-        let choice = bytes.choose()?;
-        let Some((_, current)) = choice.current() else {
-            return Ok(None);
-        };
-        let Some(mode) = current.section(SectionType::MODE) else {
-            return Ok(None);
-        };
-        if ConsistencyMode::parse(mode.payload())? == ConsistencyMode::Journal {
-            return Err(OpenError::JournalMode);
-        }
-        let stored = stored_bitmap(&current, header);
+    ) -> Result<Self, OpenError> {
+        let stored = stored_bitmap(current, header);
         let bitmap = match stored {
             Some(bitmap) => bitmap,
             None => new_bitmap(header)?,
         };
-        let superblock = OpenSuperblock::after(&choice, &current);
-        Ok(Some(Self { superblock, bitmap, is_kept: stored.is_some() }))
+        let superblock = OpenSuperblock::after(choice, current);
+        Ok(Self { superblock, bitmap, is_kept: stored.is_some() })
     }
 
     /// Whether another program may have written the image since the bitmap was last kept up.
@@ -100,7 +86,7 @@ impl Compat {
 
 /// The bitmap that the section names, if it is to be believed.
 // spec: QED-SB-14
-fn stored_bitmap(current: &Superblock<'_>, header: &Header) -> Option<DirtyBitmap> {
+pub(crate) fn stored_bitmap(current: &Superblock<'_>, header: &Header) -> Option<DirtyBitmap> {
     let section = current.section(SectionType::TABLE_DIRTY)?;
     let autoclear = header.fields().autoclear_features;
     let is_active = SectionType::TABLE_DIRTY.is_active(Features::empty(), autoclear);

@@ -4,12 +4,17 @@ use qed_io::Storage;
 use qed_spec::{
     AutoclearFeatures, BackingName, CompatFeatures, ConsistencyMode, DirtyBitmap, Epoch, Features,
     Generation, Geometry, HEADER_LEN_BYTES, Header, HeaderFields, HostOffset, ImageUuid,
-    SUPERBLOCK_LEN_BYTES, SectionType, SuperblockBuilder, SuperblockCopy,
+    JOURNAL_BLOCK_LEN_BYTES, JournalRing, JournalRingError, JournalSequence, SUPERBLOCK_LEN_BYTES,
+    SectionType, SuperblockBuilder, SuperblockCopy,
 };
 
 use crate::backing::BackingFormat;
 use crate::error::CreateError;
 use crate::header_sector::check_size;
+
+/// Bytes of the journal of a new image in journal mode, unless the caller asks for another length:
+/// 256 blocks, which hold 43008 allocations at random places.
+pub const DEFAULT_RING_LEN_BYTES: u64 = 1 << 20;
 
 /// What a new image looks like.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +46,14 @@ pub enum Layout {
     /// Superblock and dirty bitmap too, in as many clusters as they need: after a crash only the
     /// tables that were being changed are checked. QEMU reads and writes such an image.
     Compat(Identity),
+    /// As compat, with a journal instead of marks: after a crash only the journal is read. QEMU
+    /// reads and writes such an image when it was closed, and refuses it otherwise.
+    Journal {
+        /// What tells the image from others.
+        identity: Identity,
+        /// Bytes of the journal's ring, whole blocks of 4096: 8 to 262144 of them.
+        ring_len_bytes: u64,
+    },
 }
 
 /// What tells an image from all others; random, unless a test wants the same bytes each time.
@@ -59,7 +72,17 @@ pub struct NewHeaderArea {
     pub header: Header,
     /// The bytes from offset 0: the header, then the backing file name. They are written last.
     pub front: Vec<u8>,
-    superblock: Option<(SuperblockBuilder, DirtyBitmap)>,
+    superblock: Option<NewSuperblock>,
+}
+
+/// The superblock of a new image, and what its sections name.
+#[derive(Debug, Clone)]
+struct NewSuperblock {
+    builder: SuperblockBuilder,
+    /// Where the dirty bitmap lies, or would lie after a change of the mode.
+    bitmap: DirtyBitmap,
+    /// In journal mode.
+    ring: Option<JournalRing>,
 }
 
 impl CreateOptions {
@@ -88,11 +111,24 @@ impl NewHeaderArea {
     // spec: QED-SB-12, QED-DIRTY-06
     #[must_use]
     pub fn superblock(&self, end: u64) -> Option<(HostOffset, [u8; SUPERBLOCK_LEN_BYTES])> {
-        let (builder, bitmap) = self.superblock.as_ref()?;
-        let mut builder = builder.clone();
-        let payload = bitmap.with_epoch_size(end).encode();
-        builder.set_section(SectionType::TABLE_DIRTY, &payload).expect("two sections fit");
+        let new = self.superblock.as_ref()?;
+        let mut builder = new.builder.clone();
+        let set = match new.ring {
+            Some(ring) => builder.set_section(SectionType::JOURNAL, &ring.encode()),
+            None => {
+                let payload = new.bitmap.with_epoch_size(end).encode();
+                builder.set_section(SectionType::TABLE_DIRTY, &payload)
+            }
+        };
+        set.expect("two sections fit");
         Some((SuperblockCopy::A.offset(), builder.encode(Generation::FIRST)))
+    }
+
+    /// The ring of the journal; none unless the image is in journal mode. Its bytes are written as
+    /// zeros before the front is, so that no commit waits for the file system to find space.
+    #[must_use]
+    pub fn ring(&self) -> Option<JournalRing> {
+        self.superblock.as_ref()?.ring
     }
 }
 
@@ -109,6 +145,9 @@ pub fn create(storage: &dyn Storage, options: &CreateOptions) -> Result<Header, 
     let end = area.empty_len();
     storage.set_len(0)?;
     storage.set_len(end)?;
+    if let Some(ring) = area.ring() {
+        qed_journal::format(storage, &ring)?;
+    }
     if let Some((at, superblock)) = area.superblock(end) {
         storage.write_at(&superblock, at.get())?;
     }
@@ -125,18 +164,20 @@ pub fn create(storage: &dyn Storage, options: &CreateOptions) -> Result<Header, 
 pub fn header_area(options: &CreateOptions) -> Result<NewHeaderArea, CreateError> {
     check_size(options.image_size)?;
     let geometry = options.geometry;
-    let superblock = match options.layout {
-        Layout::Classic => None,
-        Layout::Compat(identity) => Some(compat(geometry, identity)),
-    };
-    let clusters = superblock.as_ref().map_or(1, |(_, it)| it.header_size_clusters(geometry));
+    let superblock = new_superblock(geometry, options.layout)?;
+    let clusters = superblock.as_ref().map_or(1, |new| new.header_size_clusters(geometry));
     let header_len = clusters * geometry.cluster_size_bytes();
     let file_len = header_len + geometry.table_size_bytes();
     let mut autoclear_features = AutoclearFeatures::empty();
-    autoclear_features.set(AutoclearFeatures::TABLE_DIRTY, superblock.is_some());
+    match options.layout {
+        Layout::Classic => {}
+        Layout::Compat(_) => autoclear_features |= AutoclearFeatures::TABLE_DIRTY,
+        Layout::Journal { .. } => autoclear_features |= AutoclearFeatures::JOURNAL,
+    }
     let fields = HeaderFields {
         geometry,
-        header_size_clusters: u32::try_from(clusters).expect("a bitmap has at most 512 KiB"),
+        header_size_clusters: u32::try_from(clusters)
+            .expect("a bitmap and a ring have at most 1.1 GiB"),
         features: Features::empty(),
         compat_features: CompatFeatures::empty(),
         autoclear_features,
@@ -154,13 +195,34 @@ pub fn header_area(options: &CreateOptions) -> Result<NewHeaderArea, CreateError
     Ok(NewHeaderArea { header, front, superblock })
 }
 
-/// What a new image in compat mode has behind its header.
-// spec: QED-MODE-01
-fn compat(geometry: Geometry, identity: Identity) -> (SuperblockBuilder, DirtyBitmap) {
+/// What a new image has behind its header, but for a classic one.
+// spec: QED-MODE-01, QED-JRN-02
+fn new_superblock(
+    geometry: Geometry,
+    layout: Layout,
+) -> Result<Option<NewSuperblock>, JournalRingError> {
+    let bitmap = DirtyBitmap::of_new_image(geometry, 0);
+    let (identity, mode, ring) = match layout {
+        Layout::Classic => return Ok(None),
+        Layout::Compat(identity) => (identity, ConsistencyMode::Compat, None),
+        Layout::Journal { identity, ring_len_bytes } => {
+            let offset = bitmap.end().next_multiple_of(JOURNAL_BLOCK_LEN_BYTES as u64);
+            let offset = HostOffset::new(offset);
+            let ring = JournalRing::new(offset, ring_len_bytes, JournalSequence::FIRST)?;
+            (identity, ConsistencyMode::Journal, Some(ring))
+        }
+    };
     let mut builder = SuperblockBuilder::new(identity.uuid, identity.epoch);
-    let mode = ConsistencyMode::Compat.encode();
-    builder.set_section(SectionType::MODE, &mode).expect("a section of 4 bytes fits");
-    (builder, DirtyBitmap::of_new_image(geometry, 0))
+    builder.set_section(SectionType::MODE, &mode.encode()).expect("a section of 4 bytes fits");
+    Ok(Some(NewSuperblock { builder, bitmap, ring }))
+}
+
+impl NewSuperblock {
+    /// Clusters of the header area, which holds all that the superblock names.
+    fn header_size_clusters(&self, geometry: Geometry) -> u64 {
+        let ring_end = self.ring.map_or(0, |ring| ring.end().get());
+        self.bitmap.end().max(ring_end).div_ceil(geometry.cluster_size_bytes())
+    }
 }
 
 fn with_backing(

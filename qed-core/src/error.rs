@@ -4,9 +4,10 @@ use std::error::Error;
 use std::io;
 
 use qed_io::LockError;
+use qed_journal::{JournalError, RecoveryError};
 use qed_spec::{
-    BackingNameError, ChooseError, DirtyBitmapError, GuestOffset, HeaderError, HostOffset, L1Index,
-    L2Index, ModeError,
+    BackingNameError, ChooseError, DirtyBitmapError, GuestOffset, HeaderError, HostOffset,
+    JournalRingError, L1Index, L2Index, ModeError,
 };
 use thiserror::Error;
 
@@ -46,6 +47,9 @@ pub enum ImageError {
     /// A flush failed earlier: what the file holds is unknown, so the image takes no more writes.
     #[error("the image is read-only since a flush failed; close it and check the file")]
     WritesStopped,
+    /// The journal failed; the image takes no more writes.
+    #[error("journal")]
+    Journal(#[source] JournalError),
     /// The superblock takes no more writes: its generations are used up.
     #[error("the superblock was written too often to be written again")]
     SuperblockFull,
@@ -151,9 +155,21 @@ pub enum OpenError {
     /// The superblock names a consistency mode that is not known.
     #[error("superblock")]
     Mode(#[from] ModeError),
-    /// The image is in journal mode, which this version does not write.
-    #[error("the image is in journal mode, which is not supported for writing")]
-    JournalMode,
+    /// The image is in journal mode, and the superblock names no journal.
+    #[error("the image is in journal mode, but its superblock names no journal")]
+    NoJournal,
+    /// The superblock names a place where no journal can be.
+    #[error("superblock")]
+    JournalRing(#[from] JournalRingError),
+    /// The journal cannot be read, or says what must not be followed.
+    #[error("journal")]
+    JournalRecovery(#[from] RecoveryError),
+    /// The journal of a clean image is not empty, or cannot begin anew.
+    #[error("journal")]
+    Journal(#[from] JournalError),
+    /// The journal says that the file ends before tables of the image.
+    #[error("the journal ends the image file before tables that are in use")]
+    JournalCutsTables,
     /// The dirty bitmap has no place in the header area.
     #[error("superblock")]
     DirtyBitmap(#[from] DirtyBitmapError),
@@ -178,6 +194,9 @@ pub enum CreateError {
     /// The backing file name is not legal.
     #[error("backing file name")]
     BackingName(#[from] BackingNameError),
+    /// The journal cannot have that length.
+    #[error("journal")]
+    JournalRing(#[from] JournalRingError),
     /// The storage failed.
     #[error("writing the new image")]
     Io(#[from] io::Error),

@@ -32,17 +32,33 @@ impl Turn {
         Self { waiting_since: None, marks }
     }
 
+    /// When what waits is due, if it began to wait at `now` at the latest.
+    pub(crate) fn due(&mut self, now: Instant) -> Instant {
+        *self.waiting_since.get_or_insert(now) + MAINTAIN_AFTER
+    }
+
+    /// Something was written, or nothing waits: the time runs anew.
+    pub(crate) fn wait_anew(&mut self) {
+        self.waiting_since = None;
+    }
+
     fn is_unmarked(&self) -> bool {
         self.marks.as_ref().is_none_or(Marks::is_clear)
     }
 }
 
-/// What one flush is about to write.
+/// What one flush is to make durable, copied.
 #[derive(Debug)]
-struct Batch {
-    slices: Vec<DirtySlice>,
+pub(crate) struct Pending {
+    pub(crate) slices: Vec<DirtySlice>,
     /// L1 slots and their values.
-    l1: BTreeMap<u64, u64>,
+    pub(crate) l1: BTreeMap<u64, u64>,
+}
+
+impl Pending {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.slices.is_empty() && self.l1.is_empty()
+    }
 }
 
 impl Image {
@@ -54,7 +70,14 @@ impl Image {
     /// [`ImageError::WritesStopped`].
     // spec: QED-RW-07
     pub fn flush(&self) -> Result<(), ImageError> {
-        self.flush_in_turn(&mut self.writer.turn())
+        let mut turn = self.writer.turn();
+        let Some(journal) = self.journal() else {
+            return self.flush_home(&mut turn);
+        };
+        let submitted = self.submit(&mut turn, journal)?;
+        // Other flushes may submit now, and share the commit.
+        drop(turn);
+        self.commit(journal, &submitted)
     }
 
     /// Does what is due at `now` and returns when to call again; none when nothing is waiting, until
@@ -62,37 +85,38 @@ impl Image {
     ///
     /// Five seconds after it first found tables that are not in the file it flushes; when it found
     /// none written for five seconds it clears the mark that asks for a check, and after five more
-    /// those of single tables. Call it from a timer: the library starts no threads.
+    /// those of single tables, or empties the journal. A journal that is half full goes home at
+    /// once. Call it from a timer: the library starts no threads.
     ///
     /// # Errors
     /// As [`Image::flush`]; what was due stays due.
     pub fn maintain(&self, now: Instant) -> Result<Option<Instant>, ImageError> {
+        if let Some(journal) = self.journal() {
+            return self.maintain_journal(journal, now);
+        }
         let mut turn = self.writer.turn();
         if self.is_settled(&turn) {
-            turn.waiting_since = None;
+            turn.wait_anew();
             return Ok(None);
         }
-        let due = *turn.waiting_since.get_or_insert(now) + MAINTAIN_AFTER;
+        let due = turn.due(now);
         if now < due {
             return Ok(Some(due));
         }
-        self.flush_in_turn(&mut turn)?;
-        turn.waiting_since = (!self.is_settled(&turn)).then_some(now);
-        Ok(turn.waiting_since.map(|since| since + MAINTAIN_AFTER))
+        self.flush_home(&mut turn)?;
+        turn.wait_anew();
+        Ok((!self.is_settled(&turn)).then(|| turn.due(now)))
     }
 
-    /// Writes everything home, clears NEED_CHECK and the marks, cuts the file to its used length and
-    /// flushes.
+    /// Writes everything home, clears NEED_CHECK and the marks or the journal, cuts the file to its
+    /// used length and flushes.
     pub(crate) fn settle(&self) -> Result<(), ImageError> {
         let turn = &mut *self.writer.turn();
         self.flush_in_turn(turn)?;
         let len = self.writer.alloc.trimmed_len();
-        let written = self.unmark_image(turn, len)?;
-        if turn.marks.is_some() && (written || !turn.is_unmarked()) {
-            // What the superblock says of the end is durable before the file is cut to it, and
-            // NEED_CHECK is durably clear before the marks are.
-            self.sync(turn)?;
-            self.unmark_tables(turn)?;
+        match self.journal() {
+            Some(journal) => self.quiesce(journal)?,
+            None => self.unmark(turn, len)?,
         }
         if self.writer.alloc.grew_past(len) {
             let cut = self.view.tables.storage.set_len(len);
@@ -104,19 +128,42 @@ impl Image {
 
     /// A flush by the holder of the turn: no other thread writes tables or the header meanwhile.
     pub(crate) fn flush_in_turn(&self, turn: &mut Turn) -> Result<(), ImageError> {
+        match self.journal() {
+            Some(journal) => {
+                let submitted = self.submit(turn, journal)?;
+                self.commit(journal, &submitted)
+            }
+            None => self.flush_home(turn),
+        }
+    }
+
+    /// Clears NEED_CHECK and the marks of an image that is about to end at `len`.
+    fn unmark(&self, turn: &mut Turn, len: u64) -> Result<(), ImageError> {
+        let written = self.unmark_image(turn, len)?;
+        if turn.marks.is_some() && (written || !turn.is_unmarked()) {
+            // What the superblock says of the end is durable before the file is cut to it, and
+            // NEED_CHECK is durably clear before the marks are.
+            self.sync(turn)?;
+            self.unmark_tables(turn)?;
+        }
+        Ok(())
+    }
+
+    /// A flush of a classic image or one in compat mode: everything pending is written home.
+    fn flush_home(&self, turn: &mut Turn) -> Result<(), ImageError> {
         self.check_writable()?;
-        let batch = self.take_batch();
-        if batch.slices.is_empty() && batch.l1.is_empty() {
+        let batch = self.take_pending();
+        if batch.is_empty() {
             // Steps "unmark": whatever was written home is durable, or writing would have stopped.
             if !self.unmark_image(turn, self.writer.alloc.end_bytes())? {
                 self.unmark_tables(turn)?;
             }
             return self.sync(turn);
         }
-        turn.waiting_since = None;
+        turn.wait_anew();
         match self.write_batch(turn, &batch) {
             Ok(()) => {
-                self.view.tables.cache.written(&batch.slices);
+                self.view.tables.cache.written(batch.slices.iter().map(|slice| slice.number));
                 self.sync(turn)
             }
             Err(error) => {
@@ -132,15 +179,20 @@ impl Image {
 
     /// Copies what is pending. Slices first: a table is linked before it gets entries, so the L1
     /// slots taken afterwards cover every slice taken before.
-    fn take_batch(&self) -> Batch {
+    pub(crate) fn take_pending(&self) -> Pending {
         let slices = self.view.tables.cache.take_dirty();
         let l1 = std::mem::take(&mut *self.writer.pending_l1());
-        Batch { slices, l1 }
+        Pending { slices, l1 }
+    }
+
+    /// Whether no entry waits for a flush.
+    pub(crate) fn has_nothing_pending(&self) -> bool {
+        self.view.tables.cache.is_clean() && self.writer.pending_l1().is_empty()
     }
 
     /// Writes a batch home in the order that crash safety asks for.
     // spec: QED-RW-06, QED-CONS-02, QED-DIRTY-03, QED-MODE-02
-    fn write_batch(&self, turn: &mut Turn, batch: &Batch) -> Result<(), ImageError> {
+    fn write_batch(&self, turn: &mut Turn, batch: &Pending) -> Result<(), ImageError> {
         let storage = &*self.view.tables.storage;
         // Step "mark": NEED_CHECK and the marks of the tables are durable before a table changes.
         // With a backing file the data flush already orders data, file length and link, so no mark
@@ -175,11 +227,16 @@ impl Image {
     }
 
     /// Flushes the storage; a failure ends all writing.
-    pub(crate) fn sync(&self, turn: &mut Turn) -> Result<(), ImageError> {
+    pub(crate) fn sync_storage(&self) -> Result<(), ImageError> {
         self.view.tables.storage.flush().map_err(|error| {
             self.writer.stopped.store(true, Ordering::Release);
             ImageError::io(IoAction::Flush, HostOffset::new(0))(error)
-        })?;
+        })
+    }
+
+    /// Flushes the storage, and with it what the marks wait for.
+    pub(crate) fn sync(&self, turn: &mut Turn) -> Result<(), ImageError> {
+        self.sync_storage()?;
         if let Some(marks) = &mut turn.marks {
             marks.settle();
         }
@@ -224,7 +281,7 @@ impl Image {
     }
 
     /// The L1 slots whose tables a batch changes.
-    fn l1_slots_of(&self, batch: &Batch) -> impl Iterator<Item = L1Index> {
+    fn l1_slots_of(&self, batch: &Pending) -> impl Iterator<Item = L1Index> {
         let slices_per_table = self.view.tables.geometry.table_entries() / SLICE_ENTRIES;
         let of_slices = batch.slices.iter().map(move |slice| slice.number / slices_per_table);
         of_slices.chain(batch.l1.keys().copied()).map(L1Index::new)
@@ -233,15 +290,17 @@ impl Image {
     /// Whether the file has all that it will have until the next write.
     fn is_settled(&self, turn: &Turn) -> bool {
         let sector = self.view.sector();
-        let tables = &self.view.tables;
         let is_marked = sector.header().features().contains(Features::NEED_CHECK);
-        let is_header_settled = (!is_marked || tables.is_corrupt()) && !sector.is_in_doubt();
+        let is_corrupt = self.view.tables.is_corrupt();
+        let is_header_settled = (!is_marked || is_corrupt) && !sector.is_in_doubt();
         drop(sector);
         let is_unmarked = is_marked || turn.is_unmarked();
-        is_header_settled
-            && is_unmarked
-            && tables.cache.is_clean()
-            && self.writer.pending_l1().is_empty()
+        is_header_settled && is_unmarked && self.has_nothing_pending()
+    }
+
+    /// Whether the file may hold another header than this one.
+    pub(crate) fn is_in_doubt(&self) -> bool {
+        self.view.sector().is_in_doubt()
     }
 
     fn need_check(&self) -> bool {

@@ -15,8 +15,8 @@ use crate::error::{ImageError, IoAction, OpenError};
 
 const SECTOR_LEN_BYTES: usize = 512;
 
-/// The incompatible features that this crate opens.
-pub(crate) const SUPPORTED: Features = Features::CLASSIC;
+/// The incompatible features that this crate opens; JOURNAL_ACTIVE where there is a journal.
+pub(crate) const SUPPORTED: Features = Features::CLASSIC.union(Features::JOURNAL_ACTIVE);
 
 /// Largest virtual disk that is opened, made or grown to: offsets in it stay below 2^63, which is
 /// also where QEMU ends.
@@ -50,7 +50,10 @@ impl HeaderSector {
         storage
             .read_at(&mut bytes[..there], 0)
             .map_err(ImageError::io(IoAction::ReadHeader, HostOffset::new(0)))?;
-        let header = Header::parse(&bytes[..there], file_len, SUPPORTED)?;
+        let parse = |supported| Header::parse(&bytes[..there], file_len, supported);
+        // Whether there is a journal to a set bit, is asked of the superblock. Until then the
+        // errors come in the order that they have for who knows no journal.
+        let header = parse(SUPPORTED).or_else(|_| parse(Features::CLASSIC))?;
         check_size(header.image_size())?;
         Ok(Self { bytes, header, in_doubt: false })
     }

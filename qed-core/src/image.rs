@@ -9,12 +9,13 @@ use qed_io::{ImageLock, Storage};
 use qed_spec::{AutoclearFeatures, Features, HostOffset};
 
 use crate::alloc::Allocator;
-use crate::compat::Compat;
 use crate::error::{ImageError, IoAction, OpenError};
 use crate::flush::Turn;
 use crate::header_sector::HeaderSector;
 use crate::in_flight::InFlight;
+use crate::journal::{JournalKeeper, replay_journal};
 use crate::map::{Foreign, Vetting};
+use crate::mode::{Mode, is_active};
 use crate::options::{LockPolicy, ReadContext, RecoveryPolicy, WriteContext};
 use crate::read_only::{ReadOnlyImage, storage_len};
 use crate::request::Request;
@@ -37,6 +38,8 @@ pub(crate) struct Writer {
     pending_l1: Mutex<BTreeMap<u64, u64>>,
     /// Held by whoever writes tables or the header.
     turn: Mutex<Turn>,
+    /// Of an image in journal mode.
+    pub(crate) keeper: Option<JournalKeeper>,
     /// A flush failed: no more writes.
     pub(crate) stopped: AtomicBool,
     closed: bool,
@@ -68,20 +71,38 @@ impl Image {
         if context.lock == LockPolicy::Take {
             storage.lock(ImageLock::WRITE)?;
         }
-        let Opened { mut sector, compat, foreign } = Opened::read(&*storage, context.recovery)?;
-        let kept = compat.as_ref().map_or(AutoclearFeatures::empty(), Compat::kept_bits);
+        let Opened { mut sector, mode, foreign } = Opened::read(&storage, context.recovery)?;
+        let kept = match &mode {
+            Mode::Classic => AutoclearFeatures::empty(),
+            Mode::Compat(compat) => compat.kept_bits(),
+            Mode::Journal(found) => found.kept_bits(),
+        };
         clear_autoclear(&*storage, &mut sector, kept)?;
         let file_len = storage_len(&*storage)?;
-        let marks =
-            compat.map(|compat| compat.into_marks(&*storage, &mut sector, file_len)).transpose()?;
+        let (mut marks, mut journal, mut keeper) = (None, None, None);
+        match mode {
+            Mode::Classic => {}
+            Mode::Compat(compat) => {
+                marks = Some(compat.into_marks(&*storage, &mut sector, file_len)?);
+            }
+            Mode::Journal(found) => {
+                let (opened, its_keeper) = found.open(&storage, &mut sector)?;
+                (journal, keeper) = (Some(Box::new(opened)), Some(its_keeper));
+            }
+        }
         let alloc = Allocator::new(&*storage, sector.header().geometry(), file_len);
         let read = ReadContext {
             gate: context.gate,
             lock: context.lock,
             cache_limit_bytes: context.cache_limit_bytes,
         };
-        let view =
-            ReadOnlyImage::with_sector(storage, sector, file_len, &read, Vetting::All { foreign })?;
+        let view = ReadOnlyImage::with_sector(
+            storage,
+            sector,
+            file_len,
+            &read,
+            Vetting::All { foreign, journal },
+        )?;
         Ok(Self {
             view,
             writer: Writer {
@@ -89,6 +110,7 @@ impl Image {
                 in_flight: InFlight::default(),
                 pending_l1: Mutex::default(),
                 turn: Mutex::new(Turn::new(marks)),
+                keeper,
                 stopped: AtomicBool::new(false),
                 closed: false,
             },
@@ -179,40 +201,51 @@ impl Drop for Image {
 /// What is known of an image before its tables are read.
 struct Opened {
     sector: HeaderSector,
-    compat: Option<Compat>,
+    mode: Mode,
     /// Only marked tables were checked after a crash.
     foreign: Option<Foreign>,
 }
 
 impl Opened {
     /// Reads the header and the superblock, with a recovery in between if one is needed.
-    // spec: QED-CONS-01, QED-DIRTY-07, QED-DIRTY-08
-    fn read(storage: &dyn Storage, policy: RecoveryPolicy<'_>) -> Result<Self, OpenError> {
-        let (sector, compat) = read_header(storage)?;
-        let crashed = sector.header().features().contains(Features::NEED_CHECK);
-        if !crashed && !compat.as_ref().is_some_and(Compat::wants_full_check) {
-            return Ok(Self { sector, compat, foreign: None });
+    // spec: QED-CONS-01, QED-DIRTY-07, QED-DIRTY-08, QED-JRN-22
+    fn read(storage: &Arc<dyn Storage>, policy: RecoveryPolicy<'_>) -> Result<Self, OpenError> {
+        let (mut sector, mut mode) = read_header(&**storage)?;
+        if is_active(sector.header()) {
+            if let RecoveryPolicy::Refuse = policy {
+                return Err(OpenError::NeedsRecovery);
+            }
+            replay_journal(storage)?;
+            (sector, mode) = read_header(&**storage)?;
         }
-        let foreign = match &compat {
-            Some(compat) if crashed => compat.after_crash(storage)?,
+        let crashed = sector.header().features().contains(Features::NEED_CHECK);
+        if !crashed && !wants_full_check(&mode) {
+            return Ok(Self { sector, mode, foreign: None });
+        }
+        let foreign = match &mode {
+            Mode::Compat(compat) if crashed => compat.after_crash(&**storage)?,
             _ => None,
         };
-        recover(storage, policy)?;
-        let (sector, compat) = read_header(storage)?;
+        recover(&**storage, policy)?;
+        let (sector, mode) = read_header(&**storage)?;
         if sector.header().features().contains(Features::NEED_CHECK) {
             return Err(OpenError::StillDirty);
         }
         // A recovery that read all tables has cleared the bit.
-        let foreign = foreign.filter(|_| compat.as_ref().is_some_and(|it| !it.wants_full_check()));
-        Ok(Self { sector, compat, foreign })
+        let foreign = foreign.filter(|_| !wants_full_check(&mode));
+        Ok(Self { sector, mode, foreign })
     }
 }
 
-fn read_header(storage: &dyn Storage) -> Result<(HeaderSector, Option<Compat>), OpenError> {
+fn wants_full_check(mode: &Mode) -> bool {
+    matches!(mode, Mode::Compat(compat) if compat.wants_full_check())
+}
+
+fn read_header(storage: &dyn Storage) -> Result<(HeaderSector, Mode), OpenError> {
     let file_len = storage_len(storage)?;
     let sector = HeaderSector::read(storage, file_len)?;
-    let compat = Compat::read(storage, sector.header(), file_len)?;
-    Ok((sector, compat))
+    let mode = Mode::read(storage, sector.header(), file_len)?;
+    Ok((sector, mode))
 }
 
 /// Runs the recovery hook.

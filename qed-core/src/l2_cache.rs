@@ -124,10 +124,10 @@ impl L2Cache {
             .collect()
     }
 
-    /// The copies are in the file.
-    pub(crate) fn written(&self, slices: &[DirtySlice]) {
-        for slice in slices {
-            self.look(slice.number, Slice::unpin);
+    /// The copies of these slices are where a load finds them.
+    pub(crate) fn written(&self, numbers: impl IntoIterator<Item = u64>) {
+        for number in numbers {
+            self.look(number, Slice::unpin);
         }
     }
 
@@ -135,6 +135,7 @@ impl L2Cache {
     pub(crate) fn not_written(&self, slices: &[DirtySlice]) {
         for slice in slices {
             let was_clean = self.look(slice.number, |cached| {
+                cached.put_back(&slice.copy.changed);
                 let was_clean = cached.mark_dirty(slice.copy.data_first);
                 cached.unpin();
                 was_clean

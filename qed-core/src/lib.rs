@@ -39,10 +39,12 @@ mod flush;
 mod header_sector;
 mod image;
 mod in_flight;
+mod journal;
 mod l1;
 mod l2_cache;
 mod map;
 mod marks;
+mod mode;
 mod options;
 mod raw_file;
 mod read_only;
@@ -58,13 +60,16 @@ pub use backing::{
     GuestExtentKind, RefuseBacking,
 };
 pub use create::{
-    CreateBacking, CreateOptions, Identity, Layout, NewHeaderArea, create, header_area,
+    CreateBacking, CreateOptions, DEFAULT_RING_LEN_BYTES, Identity, Layout, NewHeaderArea, create,
+    header_area,
 };
 pub use error::{
     CorruptTable, CreateError, ImageError, IoAction, OpenError, ResizeError, SetBackingError,
 };
 pub use image::Image;
+pub use journal::{JournalReplay, replay_journal, show_replayed};
 pub use map::{Extent, ExtentKind};
+pub use mode::read_header;
 pub use options::{
     DEFAULT_CACHE_LIMIT_BYTES, LockPolicy, ReadContext, RecoveryHook, RecoveryPolicy, WriteContext,
 };

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use qed_io::Storage;
+use qed_journal::Journal;
 use qed_spec::{
     DirtyBitmap, Geometry, GuestCluster, GuestOffset, Header, HostCluster, HostOffset, L1Index,
     L2Entry, L2Index, Lookup,
@@ -44,6 +45,8 @@ pub(crate) struct Tables {
     pub(crate) l1: L1Table,
     pub(crate) cache: L2Cache,
     rules: TableRules,
+    /// Of a writable image in journal mode: what is committed and not in the tables yet.
+    journal: Option<Box<Journal>>,
     /// File length when the image was opened: what is on disk from before names nothing past it.
     end_at_open: u64,
     /// First bytes of the L2 tables found at open, ascending; no data cluster lies in one.
@@ -86,7 +89,7 @@ pub(crate) enum Vetting {
     /// For reading: a bad slot is reported when it is met.
     AsMet { dangling_reads_unallocated: bool },
     /// For writing: every L1 slot is good and no guest write can reach a table.
-    All { foreign: Option<Foreign> },
+    All { foreign: Option<Foreign>, journal: Option<Box<Journal>> },
 }
 
 /// A guest cluster as the cache sees it; its table slots are worked out when they are needed.
@@ -109,9 +112,11 @@ impl Tables {
         let l1 = L1Table::read(&*storage, header)?;
         let vetted = matches!(vetting, Vetting::All { .. });
         let tables_at_open = if vetted { l1.all_tables(file_len)? } else { Vec::new() };
-        let (foreign, dangling_reads_unallocated) = match vetting {
-            Vetting::All { foreign } => (foreign, false),
-            Vetting::AsMet { dangling_reads_unallocated } => (None, dangling_reads_unallocated),
+        let (foreign, journal, dangling_reads_unallocated) = match vetting {
+            Vetting::All { foreign, journal } => (foreign, journal, false),
+            Vetting::AsMet { dangling_reads_unallocated } => {
+                (None, None, dangling_reads_unallocated)
+            }
         };
         Ok(Self {
             storage,
@@ -119,6 +124,7 @@ impl Tables {
             l1,
             cache: L2Cache::new(cache_limit_bytes),
             rules: TableRules::of(header),
+            journal,
             end_at_open: file_len,
             tables_at_open: RwLock::new(tables_at_open),
             foreign,
@@ -249,6 +255,10 @@ impl Tables {
         self.is_corrupt.load(Ordering::Relaxed)
     }
 
+    pub(crate) fn journal(&self) -> Option<&Journal> {
+        self.journal.as_deref()
+    }
+
     fn corrupt(&self, error: CorruptTable) -> ImageError {
         self.is_corrupt.store(true, Ordering::Relaxed);
         error.into()
@@ -294,9 +304,11 @@ impl Tables {
         written: Option<BadSlots>,
     ) -> Result<Slice, ImageError> {
         let mut bytes = [0; SLICE_LEN_BYTES];
-        self.storage
-            .read_at(&mut bytes, home.get())
-            .map_err(ImageError::io(IoAction::ReadTable, home))?;
+        let read = match &self.journal {
+            Some(journal) => journal.read_at(&mut bytes, home),
+            None => self.storage.read_at(&mut bytes, home.get()),
+        };
+        read.map_err(ImageError::io(IoAction::ReadTable, home))?;
         // A slice of this session names clusters past the end at open, except in the slots that
         // were bad when it was first read.
         let read_limit = self.foreign.as_ref().map_or(u64::MAX, |foreign| foreign.limit(l1));

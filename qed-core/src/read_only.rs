@@ -10,7 +10,9 @@ use crate::backing::{BackingError, BackingFile, GuestExtent, GuestExtentKind};
 use crate::drain::Drain;
 use crate::error::{ImageError, IoAction, OpenError};
 use crate::header_sector::HeaderSector;
+use crate::journal::show_replayed;
 use crate::map::{Extent, ExtentKind, Tables, Vetting};
+use crate::mode::is_active;
 use crate::options::{LockPolicy, ReadContext, open_backing};
 
 /// A QED image that can be read and mapped, by any number of threads, and never written.
@@ -44,12 +46,12 @@ impl ReadOnlyImage {
     /// Opens the QED image in `storage`; writes nothing, now or later.
     ///
     /// An image that was not closed cleanly opens as it is: entries that name space past the end
-    /// of the file read as unallocated.
+    /// of the file read as unallocated, and what its journal holds is shown without being written.
     ///
     /// # Errors
     /// A held lock, a header that breaks a rule, a backing file that the gate refuses, tables that
     /// cannot be read. Bad table slots are reported when a request meets them.
-    // spec: QED-CONS-04
+    // spec: QED-CONS-04, QED-JRN-23
     pub fn open(storage: Arc<dyn Storage>, context: &ReadContext<'_>) -> Result<Self, OpenError> {
         if context.lock == LockPolicy::Take {
             storage.lock(ImageLock::READ)?;
@@ -58,6 +60,11 @@ impl ReadOnlyImage {
         let sector = HeaderSector::read(&*storage, file_len)?;
         let dirty = sector.header().features().contains(Features::NEED_CHECK);
         let vetting = Vetting::AsMet { dangling_reads_unallocated: dirty };
+        if is_active(sector.header()) {
+            let shown = show_replayed(&storage)?.ok_or(OpenError::NoJournal)?;
+            let file_len = storage_len(&*shown)?;
+            return Self::with_sector(shown, sector, file_len, context, vetting);
+        }
         Self::with_sector(storage, sector, file_len, context, vetting)
     }
 

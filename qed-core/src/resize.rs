@@ -51,6 +51,7 @@ impl Image {
         self.view.header().with_fields(fields, file_len)?;
         check_marks(turn, self.view.geometry().l1_entries_for(new_size))?;
         self.flush_in_turn(turn)?;
+        self.empty_log()?;
         if new_size >= old_size {
             self.grow(turn, old_size, new_size)?;
         } else {
@@ -76,6 +77,7 @@ impl Image {
         let backing_len = self.view.backing().map_or(0, |backing| backing.len());
         self.zero(turn, cluster_end, backing_len.min(new_size), new_size)?;
         self.flush_in_turn(turn)?;
+        self.empty_log()?;
         self.commit_size(turn, new_size)
     }
 
@@ -92,6 +94,7 @@ impl Image {
             self.unlink(L1Index::new(l1));
         }
         self.flush_in_turn(turn)?;
+        self.empty_log()?;
         self.commit_size(turn, new_size)?;
         tables.l1.truncate(first_gone);
         self.cut_file(turn)

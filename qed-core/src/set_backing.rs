@@ -23,6 +23,7 @@ impl Image {
     pub fn set_backing(&self, backing: Option<&CreateBacking>) -> Result<(), SetBackingError> {
         let mut turn = self.writer.turn();
         self.flush_in_turn(&mut turn)?;
+        self.empty_log()?;
         let storage = &*self.view.tables.storage;
         let file_len = crate::read_only::storage_len(storage)?;
         let mut sector = self.view.sector();

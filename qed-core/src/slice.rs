@@ -11,14 +11,19 @@ const ENTRIES: usize = 512;
 /// Bytes of a slice, on disk and as counted against the cache limit.
 pub(crate) const SLICE_LEN_BYTES: usize = ENTRIES * 8;
 
-/// Which slots of a slice broke a rule when they were read, one bit each.
-pub(crate) type BadSlots = [u64; ENTRIES / 64];
+/// Slots of a slice, one bit each.
+pub(crate) type SlotSet = [u64; ENTRIES / 64];
+
+/// Which slots of a slice broke a rule when they were read.
+pub(crate) type BadSlots = SlotSet;
 
 /// A slice, its place on disk and its state.
 #[derive(Debug)]
 pub(crate) struct Slice {
     entries: [AtomicU64; ENTRIES],
     bad: [AtomicU64; ENTRIES / 64],
+    /// Which slots were published since the slice was last copied, one bit each.
+    changed: [AtomicU64; ENTRIES / 64],
     /// Where the slice lies in the image file.
     home: HostOffset,
     /// Holds entries that are not in the file.
@@ -46,6 +51,7 @@ impl Slice {
         Self {
             entries: std::array::from_fn(|i| AtomicU64::new(values[i])),
             bad: bad.map(AtomicU64::new),
+            changed: Default::default(),
             home,
             dirty: AtomicBool::new(false),
             data_first: AtomicBool::new(false),
@@ -97,6 +103,7 @@ impl Slice {
     pub(crate) fn set(&self, index: u64, entry: L2Entry, geometry: Geometry) {
         let i = slot_index(index);
         self.entries[i].store(entry.encode(geometry), Ordering::Release);
+        self.changed[i / 64].fetch_or(1 << (i % 64), Ordering::Relaxed);
         if self.bad[i / 64].load(Ordering::Relaxed) != 0 {
             self.bad[i / 64].fetch_and(!(1 << (i % 64)), Ordering::AcqRel);
         }
@@ -122,7 +129,15 @@ impl Slice {
         SliceCopy {
             home: self.home,
             bytes: values.as_bytes().into(),
+            changed: std::array::from_fn(|i| self.changed[i].swap(0, Ordering::Relaxed)),
             data_first: self.data_first.swap(false, Ordering::AcqRel),
+        }
+    }
+
+    /// The copy with these slots did not get to the file.
+    pub(crate) fn put_back(&self, changed: &SlotSet) {
+        for (slots, more) in self.changed.iter().zip(changed) {
+            slots.fetch_or(*more, Ordering::Relaxed);
         }
     }
 
@@ -160,8 +175,19 @@ impl Slice {
 pub(crate) struct SliceCopy {
     pub(crate) home: HostOffset,
     pub(crate) bytes: Box<[u8]>,
+    /// The slots that were published since the copy before.
+    pub(crate) changed: SlotSet,
     /// An entry of the copy must not become durable before its data.
     pub(crate) data_first: bool,
+}
+
+impl SliceCopy {
+    /// The value of the slot with this number, `0..512`.
+    pub(crate) fn value(&self, index: u64) -> u64 {
+        let at = slot_index(index) * size_of::<u64>();
+        let bytes = &self.bytes[at..at + size_of::<u64>()];
+        u64::from_le_bytes(bytes.try_into().expect("eight bytes"))
+    }
 }
 
 fn slot_index(index: u64) -> usize {

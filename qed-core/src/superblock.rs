@@ -4,7 +4,7 @@
 use qed_io::Storage;
 use qed_spec::{
     Generation, Header, SUPERBLOCK_LEN_BYTES, SectionType, Superblock, SuperblockBuilder,
-    SuperblockChoice, SuperblockCopy,
+    SuperblockChoice, SuperblockCopy, SuperblockFull,
 };
 
 use crate::error::{ImageError, IoAction, OpenError};
@@ -76,17 +76,26 @@ impl OpenSuperblock {
     /// to be called again before it.
     ///
     /// A write that fails may be tried again: it spoils only the copy that is not current.
-    // spec: QED-SB-11
     pub(crate) fn write_section(
         &mut self,
         storage: &dyn Storage,
         kind: SectionType,
         payload: &[u8],
     ) -> Result<(), ImageError> {
+        self.write(storage, |builder| builder.set_section(kind, payload)).map(drop)
+    }
+
+    /// As [`OpenSuperblock::write_section`], with any change; the generation that was written.
+    // spec: QED-SB-11
+    pub(crate) fn write(
+        &mut self,
+        storage: &dyn Storage,
+        change: impl FnOnce(&mut SuperblockBuilder) -> Result<(), SuperblockFull>,
+    ) -> Result<Generation, ImageError> {
         debug_assert!(!self.unsettled, "the current copy is durable before the other is written");
         let (copy, generation) = self.next.ok_or(ImageError::SuperblockFull)?;
         let mut builder = self.builder.clone();
-        builder.set_section(kind, payload).map_err(|_| ImageError::SuperblockFull)?;
+        change(&mut builder).map_err(|_| ImageError::SuperblockFull)?;
         let at = copy.offset();
         storage
             .write_at(&builder.encode(generation), at.get())
@@ -94,6 +103,6 @@ impl OpenSuperblock {
         self.builder = builder;
         self.next = generation.next().map(|generation| (copy.other(), generation));
         self.unsettled = true;
-        Ok(())
+        Ok(generation)
     }
 }

@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use qed_core::{BackingFile, LockPolicy, RawFile, ReadContext, ReadOnlyImage};
+use qed_core::{BackingFile, LockPolicy, OpenError, RawFile, ReadContext, ReadOnlyImage};
 use qed_io::{FileIdentity, FileOptions, FileStorage, ImageLock, Storage};
-use qed_spec::{BackingName, Features, HEADER_LEN_BYTES, Header};
+use qed_spec::{BackingName, Features, Header};
 
 use super::error::ChainError;
 use super::format::ImageFormat;
@@ -235,12 +235,10 @@ fn read_qed_header(
     storage: &FileStorage,
 ) -> Result<(Header, Option<NamedBacking>), ChainError> {
     let io = |source| ChainError::reading(path.to_path_buf())(source);
-    let file_len = storage.len().map_err(io)?;
-    let mut bytes = [0; HEADER_LEN_BYTES];
-    let there = usize::try_from(file_len).unwrap_or(HEADER_LEN_BYTES).min(HEADER_LEN_BYTES);
-    storage.read_at(&mut bytes[..there], 0).map_err(io)?;
-    let header = Header::parse(&bytes[..there], file_len, Features::CLASSIC)
-        .map_err(|source| ChainError::QedHeader { path: path.to_path_buf(), source })?;
+    let header = qed_core::read_header(storage).map_err(|source| match source {
+        OpenError::Header(source) => ChainError::QedHeader { path: path.to_path_buf(), source },
+        source => ChainError::Qed { path: path.to_path_buf(), source },
+    })?;
     let Some((offset, len)) = header.backing_name_place() else {
         return Ok((header, None));
     };

@@ -56,6 +56,18 @@ impl QedSink {
     }
 }
 
+impl QedSink {
+    /// Writes zeros rather than leave a hole: see [`NewHeaderArea::ring`].
+    fn write_zeros(&self, range: Range<u64>) -> Result<(), ConvertError> {
+        let zeros = [0; 64 << 10];
+        for at in range.clone().step_by(zeros.len()) {
+            let len = usize::try_from(range.end - at).unwrap_or(usize::MAX).min(zeros.len());
+            self.file.write_table(&zeros[..len], at)?;
+        }
+        Ok(())
+    }
+}
+
 impl Sink for QedSink {
     fn shape(&self) -> Shape {
         self.file.shape(self.overlay.then_some(1))
@@ -72,6 +84,9 @@ impl Sink for QedSink {
     fn finish(&self) -> Result<(), ConvertError> {
         self.file.finish_tables()?;
         let l1_at = self.area.header.fields().l1_table_offset.get();
+        if let Some(ring) = self.area.ring() {
+            self.write_zeros(ring.offset().get()..ring.end().get())?;
+        }
         if let Some((at, superblock)) = self.area.superblock(self.file.end()) {
             self.file.write_table(&superblock, at.get())?;
         }

@@ -193,7 +193,7 @@ fn an_unknown_mode_or_an_undecided_superblock_is_not_written() {
     assert!(matches!(unknown, Some(OpenError::Mode(_))), "{unknown:?}");
     let journal = ConsistencyMode::Journal.encode();
     let journal = spoil(&|builder| builder.set_section(SectionType::MODE, &journal).unwrap());
-    assert!(matches!(journal, Some(OpenError::JournalMode)), "{journal:?}");
+    assert!(matches!(journal, Some(OpenError::NoJournal)), "{journal:?}");
     assert!(spoil(&|_| {}).is_none(), "without a mode the image is classic");
 
     let storage = new_image(TABLE);

@@ -9,6 +9,7 @@ mod compat;
 mod errors;
 mod faults;
 mod hostile_tables;
+mod journal;
 mod life_cycle;
 mod model;
 mod order;

@@ -2,10 +2,10 @@
 
 use std::sync::{Arc, Mutex};
 
-use qed_core::{BackingFile, Shrink};
+use qed_core::{BackingFile, Layout, Shrink};
 use qed_spec::{Geometry, GuestOffset};
 
-use crate::support::{Bytes, Holds, Random, new_storage, open};
+use crate::support::{Bytes, Holds, JOURNAL, Random, new_storage_of, open};
 
 const DISK: u64 = 3 << 20;
 
@@ -42,7 +42,7 @@ fn random_range(random: &mut Random, size: u64) -> (u64, u64) {
 // spec-test: QED-RW-01, QED-RW-02, QED-RW-03, QED-BACK-04
 #[test]
 fn random_operations_equal_the_model() {
-    for seed in 1..=36 {
+    for seed in 1..=48 {
         let mut random = Random(seed * 0x9e37_79b9);
         let gate = match seed % 3 {
             0 => Holds(None),
@@ -50,7 +50,8 @@ fn random_operations_equal_the_model() {
             _ => Holds(Some(backing(&mut random, DISK + 9 * 512))),
         };
         let geometry = Geometry::new(4096 << (seed % 3), 1 << (seed % 3)).unwrap();
-        let storage = new_storage(geometry, DISK, gate.0.is_some());
+        let layout = if seed % 4 < 2 { Layout::Classic } else { JOURNAL };
+        let storage = new_storage_of(layout, geometry, DISK, gate.0.is_some());
         let mut model = initial(&gate, DISK);
         let mut image = open(storage.clone(), &gate);
         for step in 0..120 {
@@ -95,10 +96,12 @@ fn random_operations_equal_the_model() {
 #[test]
 fn threads_that_share_clusters_lose_nothing() {
     const THREADS: u64 = 8;
-    for with_backing in [false, true] {
+    let cases = [false, true].map(|with_backing| (with_backing, Layout::Classic));
+    for (with_backing, layout) in cases.into_iter().chain([(false, JOURNAL), (true, JOURNAL)]) {
         let mut random = Random(7);
         let gate = Holds(with_backing.then(|| backing(&mut random, DISK / 2)));
-        let storage = new_storage(Geometry::new(4096, 2).unwrap(), DISK, with_backing);
+        let geometry = Geometry::new(4096, 2).unwrap();
+        let storage = new_storage_of(layout, geometry, DISK, with_backing);
         let image = open(storage.clone(), &gate);
         let model = Mutex::new(initial(&gate, DISK));
         // Sector n of the disk belongs to thread n % 8, so threads meet in every cluster.

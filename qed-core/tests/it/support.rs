@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use qed_core::{
     BackingError, BackingFile, BackingGate, BackingRequest, CreateBacking, CreateOptions,
-    GateError, GuestExtent, GuestExtentKind, Image, Layout, LockPolicy, RecoveryPolicy,
+    GateError, GuestExtent, GuestExtentKind, Identity, Image, Layout, LockPolicy, RecoveryPolicy,
     WriteContext, create,
 };
 use qed_io::{MemoryStorage, Storage};
-use qed_spec::Geometry;
+use qed_spec::{Epoch, Geometry, ImageUuid};
 
 /// xorshift64*: the same numbers for the same seed, everywhere.
 pub(crate) struct Random(pub(crate) u64);
@@ -64,16 +64,28 @@ pub(crate) fn small_geometry() -> Geometry {
     Geometry::new(4096, 2).unwrap()
 }
 
-/// A new image in memory, over `backing` if there is one.
+/// Journal mode with the smallest ring.
+pub(crate) const JOURNAL: Layout = Layout::Journal {
+    identity: Identity { uuid: ImageUuid::new([5; 16]), epoch: Epoch::new(6) },
+    ring_len_bytes: 32 << 10,
+};
+
+/// A new classic image in memory, over `backing` if there is one.
 pub(crate) fn new_storage(geometry: Geometry, size: u64, backing: bool) -> Arc<MemoryStorage> {
+    new_storage_of(Layout::Classic, geometry, size, backing)
+}
+
+/// A new image in memory, over `backing` if there is one.
+pub(crate) fn new_storage_of(
+    layout: Layout,
+    geometry: Geometry,
+    size: u64,
+    backing: bool,
+) -> Arc<MemoryStorage> {
     let storage = Arc::new(MemoryStorage::default());
     let backing = backing
         .then(|| CreateBacking { name: b"base".to_vec(), format: qed_core::BackingFormat::Raw });
-    create(
-        &*storage,
-        &CreateOptions { geometry, image_size: size, backing, layout: Layout::Classic },
-    )
-    .unwrap();
+    create(&*storage, &CreateOptions { geometry, image_size: size, backing, layout }).unwrap();
     storage
 }
 

@@ -18,12 +18,12 @@ use qed_fuzz::{CrashDisk, DiskContent, crash_points};
 use qed_io::{Recorder, Storage};
 
 use crate::verify::verify;
-use crate::workload::{CLUSTER, COMPAT, Step, Workload, random};
+use crate::workload::{CLUSTER, COMPAT, JOURNAL, Step, Workload, random};
 
 /// Up to this many states of one crash point are all built, of more a sample.
 const ALL_STATES_MAX: u64 = 1 << 12;
 const DISK: u64 = 6 * CLUSTER;
-const LAYOUTS: [Layout; 2] = [Layout::Classic, COMPAT];
+const LAYOUTS: [Layout; 3] = [Layout::Classic, COMPAT, JOURNAL];
 
 /// Verifies the states of every crash point, a sample where there are more than `most`; how many.
 fn crash(workload: &Workload, most: u64) -> u64 {
@@ -53,7 +53,7 @@ fn write(first: u64) -> Step {
     Step::Write { first, count: 1 }
 }
 
-// spec-test: QED-CONS-02, QED-RW-04, QED-RW-06, QED-RW-07
+// spec-test: QED-CONS-02, QED-RW-04, QED-RW-06, QED-RW-07, QED-JRN-15, QED-JRN-26
 #[test]
 fn allocating_writes_flushed_one_by_one() {
     for backing in [0, DISK / 2, DISK + CLUSTER] {
@@ -191,7 +191,9 @@ fn two_tables_linked_and_one_unlinked() {
         write(table - CLUSTER),
         Step::Resize(table + CLUSTER),
     ];
-    for (backing, layout) in [(0, LAYOUTS[0]), (0, LAYOUTS[1]), (table + 5, LAYOUTS[1])] {
+    for (backing, layout) in
+        [(0, Layout::Classic), (0, COMPAT), (table + 5, COMPAT), (0, JOURNAL), (table + 5, JOURNAL)]
+    {
         let size = table + CLUSTER;
         let states = crash(&Workload { size, backing, layout, steps: steps.to_vec() }, 24);
         assert!(states > 30, "{states} states");

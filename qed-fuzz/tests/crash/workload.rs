@@ -19,6 +19,12 @@ pub(crate) const CLUSTER: u64 = 8;
 pub(crate) const COMPAT: Layout =
     Layout::Compat(Identity { uuid: ImageUuid::new([7; 16]), epoch: Epoch::new(7) });
 
+/// Journal mode with the smallest ring, so that it wraps within a few flushes.
+pub(crate) const JOURNAL: Layout = Layout::Journal {
+    identity: Identity { uuid: ImageUuid::new([7; 16]), epoch: Epoch::new(7) },
+    ring_len_bytes: 32 << 10,
+};
+
 /// One step; places and lengths are in sectors.
 #[derive(Debug, Clone)]
 pub(crate) enum Step {
@@ -90,7 +96,7 @@ pub(crate) fn random(seed: u64) -> Workload {
         }
     };
     let steps = (0..9).map(step).collect();
-    let layout = if seed % 4 < 2 { Layout::Classic } else { COMPAT };
+    let layout = [Layout::Classic, COMPAT, JOURNAL][usize::try_from(seed / 2 % 3).unwrap()];
     Workload { size: 5 * CLUSTER + 3, backing, layout, steps }
 }
 
