@@ -14,7 +14,7 @@ pub(crate) use getopt::{parse_error, with_conventions};
 pub(crate) use option_list::{OptionList, OptionSpec, OptionType, OptionValues};
 pub(crate) use output_format::OutputFormat;
 pub(crate) use refused::{Refused, refuse_later_subcommand};
-pub(crate) use size::{number_in, option_size};
+pub(crate) use size::{number_in, option_size, parse_size};
 
 use std::ffi::OsString;
 

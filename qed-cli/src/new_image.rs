@@ -6,10 +6,10 @@ mod options;
 
 use anyhow::{Context, bail};
 use qed_convert::{NewBacking, Preallocation, Qcow2Compression, Qcow2CreateOptions, Qcow2Version};
-use qed_core::{Identity, Layout};
-use qed_spec::{Epoch, Geometry, ImageUuid};
+use qed_core::{DEFAULT_RING_LEN_BYTES, Identity, Layout};
+use qed_spec::{Epoch, Geometry, ImageUuid, JOURNAL_BLOCK_LEN_BYTES, JournalRing};
 
-use crate::args::{Format, OptionList, OptionValues};
+use crate::args::{Format, OptionList, OptionValues, parse_size};
 use crate::console::Console;
 use crate::failure::unsupported;
 
@@ -89,14 +89,40 @@ impl NewImage {
 
     /// The layout of a new QED image.
     pub(crate) fn layout(&self) -> anyhow::Result<Layout> {
+        let ring_len_bytes = self.ring_len_bytes()?;
         if self.options.is_on("classic") {
+            if ring_len_bytes.is_some() {
+                bail!(
+                    "A classic image has no journal: classic=on and journal cannot be used together"
+                );
+            }
             return Ok(Layout::Classic);
         }
         let mut random = [0; 24];
         getrandom::fill(&mut random).context("Could not get random numbers")?;
         let (uuid, epoch) = random.split_first_chunk().expect("24 bytes are more than 16");
         let epoch = epoch.try_into().map_or(0, u64::from_le_bytes);
-        Ok(Layout::Compat(Identity { uuid: ImageUuid::new(*uuid), epoch: Epoch::new(epoch) }))
+        let identity = Identity { uuid: ImageUuid::new(*uuid), epoch: Epoch::new(epoch) };
+        Ok(match ring_len_bytes {
+            None => Layout::Compat(identity),
+            Some(ring_len_bytes) => Layout::Journal { identity, ring_len_bytes },
+        })
+    }
+
+    /// Bytes of the journal's ring; none for an image without one.
+    fn ring_len_bytes(&self) -> anyhow::Result<Option<u64>> {
+        let text = match self.options.text("journal") {
+            None => return Ok(None),
+            Some(text) => text,
+        };
+        let range = JournalRing::MIN_LEN_BYTES..=JournalRing::MAX_LEN_BYTES;
+        let block = JOURNAL_BLOCK_LEN_BYTES as u64;
+        match (text.as_str(), parse_size(&text)) {
+            ("off", _) => Ok(None),
+            ("on", _) => Ok(Some(DEFAULT_RING_LEN_BYTES)),
+            (_, Ok(len)) if range.contains(&len) && len.is_multiple_of(block) => Ok(Some(len)),
+            _ => bail!("Journal must be 'on', 'off' or a size of 32K to 1G in steps of 4K"),
+        }
     }
 
     /// Refuses what neither QED nor raw images can have yet: preallocation.

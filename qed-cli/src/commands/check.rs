@@ -8,11 +8,12 @@ use anyhow::bail;
 use clap::Args;
 use qed_check::{CheckOptions, Repair, Report, check, repair};
 use qed_convert::Layer;
+use qed_core::{replay_journal, show_replayed};
 
 use crate::app::Context;
 use crate::args::{CacheMode, Format, OutputFormat, Refused, one_name};
 use crate::failure::{Exit, shown, usage};
-use crate::open::{OpenHow, could_not_open, open_image, stated_format};
+use crate::open::{OpenHow, could_not_open, open_image, stated_format, storage_of};
 
 /// Check whether a QED image is consistent, and repair it.
 #[derive(Debug, Args)]
@@ -131,12 +132,18 @@ fn open(
 }
 
 fn examine(image: &Layer, what: Option<Repair>, context: &Context) -> anyhow::Result<Report> {
+    let storage = storage_of(image);
     Ok(match what {
-        None => check(&**image.storage(), &CheckOptions::default())?,
+        None => {
+            // What the journal holds is checked as if it were in the tables.
+            let shown = show_replayed(&storage)?.unwrap_or(storage);
+            check(&*shown, &CheckOptions::default())?
+        }
         Some(what) => {
             // A repair is safe to stop anywhere, but not worth stopping half way.
             context.interrupts.defer();
-            repair(&**image.storage(), what)?
+            replay_journal(&storage)?;
+            repair(&*storage, what)?
         }
     })
 }

@@ -60,7 +60,7 @@ const QED: &[OptionSpec] = &[
     NOCOW,
     EXTENT_SIZE_HINT,
     spec("classic", OptionType::Switch, None, "Write QEMU's layout, without superblock"),
-    later("journal"),
+    spec("journal", OptionType::Text, None, "Journal of metadata: off, on (1 MiB) or its size"),
     later("compression_type"),
     later("encryption"),
     later("encrypt.format"),

@@ -80,7 +80,6 @@ fn later_subcommands_are_refused_by_name() {
 fn later_options_are_refused_by_name() {
     let lab = lab();
     let cases: &[(&[&str], &str)] = &[
-        (&["create", "-f", "qed", "-o", "journal=on", "x", "1M"], "the option 'journal'"),
         (&["create", "-f", "qed", "-o", "encryption=on", "x", "1M"], "the option 'encryption'"),
         (&["create", "-f", "qed", "-o", "preallocation=full", "x", "1M"], "preallocation=full"),
         (&["info", "--image-opts", "a.qed"], "the option '--image-opts'"),
