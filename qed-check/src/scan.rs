@@ -109,13 +109,16 @@ struct Pool {
 
 impl Scanner<'_> {
     fn scan(&mut self, batch: &[Piece]) -> Result<Summary, CheckError> {
-        // Threads cost more to start than a few tables to read.
-        let threads = self.threads.map_or_else(default_threads, NonZeroUsize::get);
+        // Threads cost more to start than a few tables to read, and so does asking how many there are.
         let is_small = batch.len() < if self.threads.is_some() { 2 } else { MIN_PARALLEL_PIECES };
-        if self.pool.is_none() && (is_small || threads == 1) {
+        if self.pool.is_none() && is_small {
             return self.scan_here(batch);
         }
         if self.pool.is_none() {
+            let threads = self.threads.map_or_else(default_threads, NonZeroUsize::get);
+            if threads == 1 {
+                return self.scan_here(batch);
+            }
             self.start(threads)?;
         }
         match &self.pool {
