@@ -21,8 +21,13 @@ mod targets;
 
 pub use apply::{Beneath, apply, apply_to_image};
 pub use branches::Branches;
+pub use crash::campaign::{Campaign, Tally, crash_campaign, crash_workload};
 pub use crash::disk::{CrashDisk, DiskContent, SECTOR, Sector};
+pub use crash::failure::Failure;
+pub use crash::generate::{Backing, Family, Seeded};
+pub use crash::rules::Rule;
 pub use crash::states::{CrashPoint, crash_points};
+pub use crash::workload::{CRASH_CLUSTER, Mode, Step, Workload};
 pub use fabricate::{Fabrication, Order, fabricate};
 pub use generators::image_plan::{ImagePlan, Under};
 pub use generators::operations::operations;

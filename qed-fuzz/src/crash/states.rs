@@ -1,7 +1,8 @@
 //! Every state that a crash may leave of a recorded run.
 //!
 //! The disk model of docs/write-ordering.md: between two completed flushes each sector
-//! independently holds its durable version or any written since, and so does the length.
+//! independently holds its durable version or any written since, and so does the length. A flush
+//! covers the writes that completed before it was submitted.
 
 use std::collections::BTreeMap;
 
@@ -9,56 +10,174 @@ use qed_io::{Operation, Record};
 
 use super::disk::{DiskContent, Sector};
 use crate::random::Random;
+use crate::size::usize_of;
 
 /// A moment of a recorded run at which power may fail: a flush is about to complete, or the end.
 #[derive(Debug, Clone)]
 pub struct CrashPoint {
     /// How many records were submitted before.
     pub position: usize,
-    durable: DiskContent,
+    /// The order number of the moment; `u64::MAX` at the end.
+    pub order: u64,
+    pub(crate) durable: DiskContent,
     /// What was written since the last completed flush, oldest first; the first is the durable one.
     /// One alone was written with the bytes that it had.
-    sectors: Vec<(u64, Vec<Sector>)>,
-    lens: Vec<u64>,
+    pub(crate) sectors: Vec<(u64, Vec<Sector>)>,
+    pub(crate) lens: Vec<u64>,
+    /// Whether something of it was written while the flush before was under way, which does not
+    /// cover it.
+    pub(crate) carried: bool,
 }
 
-/// All crash points of a run of one thread that began with `start`.
+/// Which version of each sector of a crash point survives, and last, which length.
+pub(crate) type Choice = [usize];
+
+/// So few choices are all made, whatever they are about.
+const FEW: u64 = 64;
+
+/// All crash points of a run that began with `start`.
 ///
 /// The states of any other moment are among those of the next flush.
 #[must_use]
 pub fn crash_points(start: &DiskContent, records: &[Record]) -> Vec<CrashPoint> {
+    let mut timeline = Timeline::new(start);
     let mut points = Vec::new();
-    let (mut durable, mut now) = (start.clone(), start.clone());
-    let mut versions = BTreeMap::new();
-    let mut lens = vec![start.len];
-    let point =
-        |position, durable: &DiskContent, versions: &BTreeMap<u64, Vec<Sector>>, lens: &[u64]| {
-            let sectors = versions.iter().map(|(number, all)| (*number, all.clone())).collect();
-            CrashPoint { position, durable: durable.clone(), sectors, lens: lens.to_vec() }
-        };
-    for (position, record) in records.iter().enumerate() {
-        if record.operation == Operation::Flush {
-            points.push(point(position, &durable, &versions, &lens));
-            durable = now.clone();
-            versions.clear();
-            lens = vec![now.len];
-            continue;
-        }
-        let touched = now.touched(&record.operation);
-        now.apply(&record.operation);
-        for number in touched {
-            let all: &mut Vec<Sector> =
-                versions.entry(number).or_insert_with(|| vec![durable.sector(number)]);
-            if !all.contains(&now.sector(number)) {
-                all.push(now.sector(number));
+    for (order, moment) in moments(records) {
+        match moment {
+            Moment::Submitted(position) => timeline.submit(&records[position], order),
+            Moment::Completed(position) => {
+                if records[position].operation == Operation::Flush {
+                    let submitted =
+                        records.iter().take_while(|record| record.submitted < order).count();
+                    // What was submitted while the flush was under way counts, the flush does not.
+                    let is_beside = submitted > position + 1;
+                    let before = if is_beside { submitted } else { position };
+                    points.push(timeline.point(before, order));
+                    timeline.make_durable(records[position].submitted);
+                } else {
+                    timeline.complete(records[position].submitted, order);
+                }
             }
         }
-        if !lens.contains(&now.len) {
-            lens.push(now.len);
+    }
+    points.push(timeline.point(records.len(), u64::MAX));
+    points
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Moment {
+    Submitted(usize),
+    Completed(usize),
+}
+
+/// Starts and ends of all operations, in order.
+fn moments(records: &[Record]) -> Vec<(u64, Moment)> {
+    let mut moments = Vec::with_capacity(2 * records.len());
+    for (position, record) in records.iter().enumerate() {
+        moments.push((record.submitted, Moment::Submitted(position)));
+        if let Some(completion) = record.completion {
+            moments.push((completion.order, Moment::Completed(position)));
         }
     }
-    points.push(point(records.len(), &durable, &versions, &lens));
-    points
+    moments.sort_unstable_by_key(|(order, _)| *order);
+    moments
+}
+
+/// A version, and when the operation that made it was submitted and completed.
+#[derive(Debug, Clone, Copy)]
+struct Version<T> {
+    value: T,
+    submitted: u64,
+    completed: u64,
+}
+
+/// What is durable at a moment of a run and what was written since.
+struct Timeline {
+    durable: DiskContent,
+    now: DiskContent,
+    sectors: BTreeMap<u64, Vec<Version<Sector>>>,
+    lens: Vec<Version<u64>>,
+    /// Whether any of these is older than the last flush that completed.
+    carried: bool,
+}
+
+impl Timeline {
+    fn new(start: &DiskContent) -> Self {
+        let (sectors, lens) = (BTreeMap::new(), Vec::new());
+        Self { durable: start.clone(), now: start.clone(), sectors, lens, carried: false }
+    }
+
+    fn submit(&mut self, record: &Record, submitted: u64) {
+        if record.operation == Operation::Flush {
+            return;
+        }
+        let completed = u64::MAX;
+        let touched = self.now.touched(&record.operation);
+        let was_len = self.now.len();
+        self.now.apply(&record.operation);
+        for number in touched {
+            let version = Version { value: self.now.sector(number), submitted, completed };
+            self.sectors.entry(number).or_default().push(version);
+        }
+        if self.now.len() != was_len {
+            self.lens.push(Version { value: self.now.len(), submitted, completed });
+        }
+    }
+
+    fn complete(&mut self, submitted: u64, completed: u64) {
+        let sectors = self.sectors.values_mut().filter_map(|versions| {
+            versions.iter_mut().rfind(|version| version.submitted == submitted)
+        });
+        sectors.for_each(|version| version.completed = completed);
+        let len = self.lens.iter_mut().rfind(|version| version.submitted == submitted);
+        len.into_iter().for_each(|version| version.completed = completed);
+    }
+
+    /// What completed before a flush was submitted is durable now that the flush has completed.
+    fn make_durable(&mut self, flush: u64) {
+        if let Some(len) = cover(&mut self.lens, flush) {
+            self.durable.set_len(len);
+        }
+        for (number, versions) in &mut self.sectors {
+            if let Some(sector) = cover(versions, flush) {
+                self.durable.set_sector(*number, &sector);
+            }
+        }
+        self.sectors.retain(|_, versions| !versions.is_empty());
+        self.carried = !self.sectors.is_empty() || !self.lens.is_empty();
+    }
+
+    fn point(&self, position: usize, order: u64) -> CrashPoint {
+        let sectors = self.sectors.iter().map(|(number, versions)| {
+            let mut all = vec![self.durable.sector(*number)];
+            for version in versions {
+                if !all.contains(&version.value) {
+                    all.push(version.value);
+                }
+            }
+            (*number, all)
+        });
+        let mut lens = vec![self.durable.len()];
+        for version in &self.lens {
+            if !lens.contains(&version.value) {
+                lens.push(version.value);
+            }
+        }
+        CrashPoint {
+            position,
+            order,
+            durable: self.durable.clone(),
+            sectors: sectors.collect(),
+            lens,
+            carried: self.carried,
+        }
+    }
+}
+
+/// Takes the versions out that a flush covers; the last of them.
+fn cover<T: Copy>(versions: &mut Vec<Version<T>>, flush: u64) -> Option<T> {
+    let last = versions.iter().rposition(|version| version.completed < flush)?;
+    versions.drain(..=last).next_back().map(|version| version.value)
 }
 
 impl CrashPoint {
@@ -81,53 +200,118 @@ impl CrashPoint {
     }
 
     /// Calls `visit` with each state, or where there are more than `most` with a sample: nothing,
-    /// everything, each change alone, each missing, then random ones up to an eighth of `most`.
+    /// everything, each change alone, each missing, pairs, then random ones up to an eighth of
+    /// `most`.
     pub fn for_each_state(&self, most: u64, mut visit: impl FnMut(DiskContent)) {
-        let radices: Vec<usize> =
-            self.sectors.iter().map(|(_, all)| all.len()).chain([self.lens.len()]).collect();
-        let product = radices.iter().try_fold(1_u64, |all, n| all.checked_mul(*n as u64));
-        if let Some(product) = product.filter(|product| *product <= most) {
-            for mut number in 0..product {
-                let digit = |n: &usize| {
-                    let versions = *n as u64;
-                    let digit = number % versions;
-                    number /= versions;
-                    to_index(digit)
-                };
-                visit(self.state(&radices.iter().map(digit).collect::<Vec<_>>()));
+        self.for_each_choice(most, most / 8, |choice| visit(self.state(choice)));
+    }
+
+    /// As [`CrashPoint::for_each_state`], with `random` of the last kind.
+    pub(crate) fn for_each_choice(&self, most: u64, random: u64, visit: impl FnMut(&Choice)) {
+        let mut numbers = Random::new(self.position as u64 + 1);
+        enumerate(&self.radices(), most, random, &mut numbers, visit);
+    }
+
+    /// As [`CrashPoint::for_each_choice`] of metadata and length alone, each with none of the other
+    /// sectors, all and some of them. Few choices are all made.
+    pub(crate) fn for_each_by_metadata(
+        &self,
+        is_metadata: impl Fn(usize) -> bool,
+        most: u64,
+        mut visit: impl FnMut(&Choice),
+    ) {
+        let radices = self.radices();
+        if product(&radices).is_some_and(|product| product <= FEW) {
+            return self.for_each_choice(FEW, 0, visit);
+        }
+        let length = radices.len() - 1;
+        let data: Vec<usize> =
+            (0..length).filter(|i| !is_metadata(*i) && radices[*i] > 1).collect();
+        let mut metadata = radices.clone();
+        data.iter().for_each(|i| metadata[*i] = 1);
+        let mut numbers = Random::new(self.position as u64 + 1);
+        let mut some = numbers.clone();
+        enumerate(&metadata, most, most, &mut numbers, |choice| {
+            visit(choice);
+            if data.is_empty() {
+                return;
             }
-            return;
-        }
-        let none = vec![0; radices.len()];
-        let all: Vec<usize> = radices.iter().map(|n| n - 1).collect();
-        visit(self.state(&none));
-        visit(self.state(&all));
-        for i in (0..radices.len()).filter(|i| radices[*i] > 1) {
-            let mut alone = none.clone();
-            alone[i] = all[i];
-            visit(self.state(&alone));
-            let mut missing = all.clone();
-            missing[i] = 0;
-            visit(self.state(&missing));
-        }
-        let mut random = Random::new(1);
-        for _ in 0..most / 8 {
-            let pick = |n: &usize| to_index(random.below(*n as u64));
-            visit(self.state(&radices.iter().map(pick).collect::<Vec<_>>()));
-        }
+            let mut with = choice.to_vec();
+            data.iter().for_each(|i| with[*i] = radices[*i] - 1);
+            visit(&with);
+            data.iter().for_each(|i| with[*i] = usize_of(some.below(radices[*i] as u64)));
+            visit(&with);
+        });
     }
 
     /// The state with these versions of the sectors and, last, of the length.
-    fn state(&self, choice: &[usize]) -> DiskContent {
+    pub(crate) fn state(&self, choice: &Choice) -> DiskContent {
         let mut content = self.durable.clone();
-        for ((number, versions), version) in self.sectors.iter().zip(choice) {
-            content.sectors.insert(*number, versions[*version]);
-        }
         content.set_len(self.lens[choice[choice.len() - 1]]);
+        for ((number, versions), version) in self.sectors.iter().zip(choice) {
+            if *version > 0 {
+                content.set_sector(*number, &versions[*version]);
+            }
+        }
         content
+    }
+
+    /// How many versions there are of each sector, and last, of the length.
+    fn radices(&self) -> Vec<usize> {
+        self.sectors.iter().map(|(_, all)| all.len()).chain([self.lens.len()]).collect()
     }
 }
 
-fn to_index(digit: u64) -> usize {
-    usize::try_from(digit).expect("less than the number of versions")
+/// Calls `visit` with all choices, or where there are more than `most` with a sample.
+fn enumerate(
+    radices: &[usize],
+    most: u64,
+    random: u64,
+    numbers: &mut Random,
+    mut visit: impl FnMut(&Choice),
+) {
+    if let Some(product) = product(radices).filter(|product| *product <= most) {
+        (0..product).for_each(|number| visit(&digits(radices, number)));
+        return;
+    }
+    let none = vec![0; radices.len()];
+    let all: Vec<usize> = radices.iter().map(|n| n - 1).collect();
+    visit(&none);
+    visit(&all);
+    let changed: Vec<usize> = (0..radices.len()).filter(|i| radices[*i] > 1).collect();
+    for i in &changed {
+        let mut alone = none.clone();
+        alone[*i] = all[*i];
+        visit(&alone);
+        let mut missing = all.clone();
+        missing[*i] = 0;
+        visit(&missing);
+    }
+    for _ in 0..random / 8 {
+        let [a, b] = [0; 2].map(|_| changed[usize_of(numbers.below(changed.len() as u64))]);
+        let mut pair = none.clone();
+        (pair[a], pair[b]) = (all[a], all[b]);
+        visit(&pair);
+    }
+    for _ in 0..random {
+        let pick = |n: &usize| usize_of(numbers.below(*n as u64));
+        visit(&radices.iter().map(pick).collect::<Vec<_>>());
+    }
+}
+
+/// How many choices there are; none if they cannot be counted.
+fn product(radices: &[usize]) -> Option<u64> {
+    radices.iter().try_fold(1_u64, |all, n| all.checked_mul(*n as u64))
+}
+
+/// A number as a choice: the first radix is its lowest digit.
+fn digits(radices: &[usize], number: u64) -> Vec<usize> {
+    let mut rest = number;
+    let digit = |n: &usize| {
+        let versions = *n as u64;
+        let digit = rest % versions;
+        rest /= versions;
+        usize_of(digit)
+    };
+    radices.iter().map(digit).collect()
 }

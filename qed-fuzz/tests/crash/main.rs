@@ -1,51 +1,32 @@
-//! Every state that a crash may leave of a few operations: recovered, checked, read and written to.
-#![allow(
-    clippy::unwrap_used,
-    clippy::cast_possible_truncation,
-    reason = "a failed unwrap is a failed test, and test disks are small"
-)]
-
-mod guest;
-mod verify;
-mod workload;
+//! Every state that a crash may leave of a few operations, and a hundred thousand states of seeded
+//! ones: recovered, checked, read, written to, crashed again, opened by QEMU.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use std::sync::Arc;
 
-use qed_core::{
-    CreateOptions, Layout, LockPolicy, ReadContext, ReadOnlyImage, RefuseBacking, create,
+use qed_core::{CreateOptions, LockPolicy, ReadContext, ReadOnlyImage, RefuseBacking, create};
+use qed_fuzz::{
+    CRASH_CLUSTER as CLUSTER, Campaign, CrashDisk, DiskContent, Mode, Step, Workload,
+    crash_campaign, crash_points, crash_workload,
 };
-use qed_fuzz::{CrashDisk, DiskContent, crash_points};
 use qed_io::{Recorder, Storage};
-
-use crate::verify::verify;
-use crate::workload::{CLUSTER, COMPAT, JOURNAL, Step, Workload, random};
 
 /// Up to this many states of one crash point are all built, of more a sample.
 const ALL_STATES_MAX: u64 = 1 << 12;
 const DISK: u64 = 6 * CLUSTER;
-const LAYOUTS: [Layout; 3] = [Layout::Classic, COMPAT, JOURNAL];
-
-/// Verifies the states of every crash point, a sample where there are more than `most`; how many.
-fn crash(workload: &Workload, most: u64) -> u64 {
-    let run = workload.run();
-    let mut states = 0;
-    for point in crash_points(&run.start, &run.records) {
-        let guest = run.guest.at(&run.events, point.position);
-        point.for_each_state(most, |content| {
-            states += 1;
-            let context = || format!("{workload:?}\nat {} state {states}", point.position);
-            verify(content, &guest, &run.gate, context);
-        });
-    }
-    states
-}
 
 #[track_caller]
 fn crash_all(backing: u64, steps: &[Step]) {
-    for layout in LAYOUTS {
-        let workload = Workload { size: DISK, backing, layout, steps: steps.to_vec() };
-        let states = crash(&workload, ALL_STATES_MAX);
-        assert!(states > 20, "{states} states are too few to mean anything");
+    crash_disk(DISK, backing, steps);
+}
+
+#[track_caller]
+fn crash_disk(size: u64, backing: u64, steps: &[Step]) {
+    for (mode, cached) in Mode::ALL.into_iter().flat_map(|mode| [(mode, false), (mode, true)]) {
+        let workload = Workload { mode, size, backing, cached, steps: steps.to_vec() };
+        let tally = crash_workload(&workload, ALL_STATES_MAX);
+        let tally = tally.unwrap_or_else(|failure| panic!("{failure}"));
+        assert!(tally.judged > 15, "{} states are too few to mean anything", tally.judged);
     }
 }
 
@@ -102,12 +83,11 @@ fn space_that_an_abandoned_write_used() {
 }
 
 #[test]
-fn data_on_its_way_while_others_flush() {
-    for backing in [0, DISK] {
-        crash_all(
-            backing,
-            &[write(0), Step::FlushBetween { first: CLUSTER + 2 }, write(1), Step::Flush],
-        );
+fn writers_that_take_turns_and_flushes_beside_them() {
+    for (backing, order) in [0, DISK].into_iter().flat_map(|under| (0..20).map(move |n| (under, n)))
+    {
+        let writes = vec![(0, 2), (CLUSTER + 2, 1), (2 * CLUSTER - 1, 2), (1, CLUSTER)];
+        crash_all(backing, &[write(1), Step::Together { writes, order }, Step::Flush]);
     }
 }
 
@@ -162,6 +142,7 @@ fn another_backing_file_name() {
     );
 }
 
+// spec-test: QED-DIRTY-04, QED-DIRTY-05, QED-DIRTY-06
 #[test]
 fn closing_and_opening_again() {
     for backing in [0, DISK] {
@@ -172,7 +153,8 @@ fn closing_and_opening_again() {
                 Step::Reopen,
                 write(CLUSTER),
                 Step::Abandon { first: 2 * CLUSTER },
-                Step::Reopen,
+                Step::Maintain,
+                Step::Foreign,
                 write(3 * CLUSTER),
             ],
         );
@@ -181,8 +163,8 @@ fn closing_and_opening_again() {
 
 #[test]
 fn two_tables_linked_and_one_unlinked() {
-    // One table of 512 entries maps this many sectors.
-    let table = 512 * CLUSTER;
+    // One table of 1024 entries maps this many sectors.
+    let table = 1024 * CLUSTER;
     let steps = [
         write(0),
         write(table + 3),
@@ -191,26 +173,27 @@ fn two_tables_linked_and_one_unlinked() {
         write(table - CLUSTER),
         Step::Resize(table + CLUSTER),
     ];
-    for (backing, layout) in
-        [(0, Layout::Classic), (0, COMPAT), (table + 5, COMPAT), (0, JOURNAL), (table + 5, JOURNAL)]
-    {
-        let size = table + CLUSTER;
-        let states = crash(&Workload { size, backing, layout, steps: steps.to_vec() }, 24);
-        assert!(states > 30, "{states} states");
+    for backing in [0, table + 5] {
+        crash_disk(table + CLUSTER, backing, &steps);
     }
 }
 
 #[test]
-fn random_workloads() {
-    let states: u64 = (0..120).map(|seed| crash(&random(seed), 60)).sum();
-    assert!(states > 8_000, "{states} states");
+fn a_hundred_thousand_states_of_every_kind() {
+    let campaign = Campaign { states: 100_000, seed: 0, mode: None, qemu: 4096, threads: None };
+    let tally =
+        crash_campaign(&campaign).unwrap_or_else(|failure| panic!("{}", failure.minimised()));
+    println!("{tally}");
+    tally.is_broad(&Mode::ALL).unwrap_or_else(|problem| panic!("{problem}\n{tally}"));
+    assert!(tally.states >= 100_000 && tally.by_qemu > 20, "{tally}");
 }
 
 #[test]
 fn an_interrupted_creation_leaves_no_image() {
-    for layout in LAYOUTS {
+    for mode in Mode::ALL {
         let recorder = Recorder::new(Arc::new(CrashDisk::new(DiskContent::default())));
-        create(&recorder, &CreateOptions { layout, ..CreateOptions::new(1 << 20) }).unwrap();
+        let options = CreateOptions { layout: mode.layout(), ..CreateOptions::new(1 << 20) };
+        create(&recorder, &options).unwrap();
         let points = crash_points(&DiskContent::default(), &recorder.records());
         let read = ReadContext::new(&RefuseBacking, LockPolicy::None);
         for point in &points {

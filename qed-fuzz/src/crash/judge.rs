@@ -1,0 +1,227 @@
+//! What must hold after a crash, whatever survived it.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use qed_check::{CheckOptions, check};
+use qed_core::{BackingFile, GuestExtentKind, Image, LockPolicy, ReadContext, ReadOnlyImage};
+use qed_io::{Recorder, Storage};
+use qed_spec::GuestOffset;
+
+use super::disk::{CrashDisk, DiskContent, SECTOR};
+use super::guest::{Guest, Tag, content};
+use super::run::open;
+use super::states::crash_points;
+use super::workload::CRASH_CLUSTER;
+use crate::apply::Beneath;
+use crate::random::Random;
+use crate::size::usize_of;
+
+/// Tag of the probe writes.
+const PROBE: Tag = 1 << 30;
+
+/// States of one crash point of a recovery: a sample of about so many.
+const AGAIN: u64 = 6;
+
+/// What is done to a state beyond opening it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Depth {
+    Once,
+    /// The recovery is crashed in turn.
+    Again,
+}
+
+/// What was found of a state in which nothing is wrong.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Verdict {
+    /// Opening it changed it.
+    pub(crate) recovered: bool,
+    /// States of crashed recoveries that were judged, too.
+    pub(crate) again: u64,
+}
+
+/// Judges one state.
+///
+/// # Errors
+/// What is wrong with it.
+pub(crate) fn judge(
+    state: &DiskContent,
+    guest: &Guest,
+    gate: &Beneath,
+    depth: Depth,
+) -> Result<Verdict, String> {
+    let case = Case { guest, gate };
+    case.read_only(state)?;
+    let disk = Arc::new(CrashDisk::new(state.clone()));
+    let recorder = (depth == Depth::Again).then(|| Arc::new(Recorder::new(disk.clone())));
+    let storage: Arc<dyn Storage> = match &recorder {
+        Some(recorder) => recorder.clone(),
+        None => disk.clone(),
+    };
+    let image = open(storage, gate, true).map_err(told("opening"))?;
+    let records = recorder.map(|recorder| recorder.records());
+    let after = disk.content();
+    is_sound(&disk)?;
+    case.content(&image)?;
+    case.again_changes_nothing(&after)?;
+    case.probe(image, &disk)?;
+    let mut verdict = Verdict { recovered: after != *state, again: 0 };
+    if let Some(records) = records.filter(|records| !records.is_empty()) {
+        for point in crash_points(state, &records) {
+            let mut outcome = Ok(());
+            point.for_each_choice(AGAIN, AGAIN / 2, |choice| {
+                if outcome.is_ok() {
+                    verdict.again += 1;
+                    let judged = judge(&point.state(choice), guest, gate, Depth::Once);
+                    outcome = judged.map(drop);
+                }
+            });
+            outcome.map_err(|problem| format!("crashed again: {problem}"))?;
+        }
+    }
+    Ok(verdict)
+}
+
+struct Case<'a> {
+    guest: &'a Guest,
+    gate: &'a Beneath,
+}
+
+impl Case<'_> {
+    /// Whoever only reads sees what a writer will.
+    fn read_only(&self, state: &DiskContent) -> Result<(), String> {
+        let disk = Arc::new(CrashDisk::new(state.clone()));
+        let context = ReadContext::new(self.gate, LockPolicy::Take);
+        let image = ReadOnlyImage::open(disk, &context).map_err(told("opening to read"))?;
+        self.disk_content(&image).map_err(|problem| format!("read-only: {problem}"))
+    }
+
+    /// What the guest finds is what it was promised.
+    fn content(&self, image: &Image) -> Result<(), String> {
+        let name = image.backing_name();
+        if !self.guest.names.contains(&name) {
+            return Err(format!("the backing file is {name:?}"));
+        }
+        self.disk_content(image)?;
+        self.unwatched(image)
+    }
+
+    fn disk_content(&self, image: &ReadOnlyImage) -> Result<(), String> {
+        let size = image.image_size() / SECTOR;
+        if !self.guest.sizes.contains(&size) {
+            return Err(format!("the disk has {size} sectors, not {:?}", self.guest.sizes));
+        }
+        let found = self.read(image)?;
+        let sectors = found.chunks_exact(usize_of(SECTOR));
+        for (sector, found) in self.watched(size).zip(sectors) {
+            if !self.guest.allows(sector, found) {
+                let word = u64::from_le_bytes(*found.first_chunk().expect("a sector has 8 bytes"));
+                let allowed = self.guest.allowed(sector);
+                return Err(format!("sector {sector} holds {word:#x}, not {allowed}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// No cluster that nobody wrote to has data of its own.
+    fn unwatched(&self, image: &Image) -> Result<(), String> {
+        let mut at = 0;
+        while at < image.image_size() {
+            let extent = image.extent_at(at, u64::MAX).map_err(told("mapping"))?;
+            if extent.depth == 0 && matches!(extent.kind, GuestExtentKind::Data { .. }) {
+                let mut sectors = at / SECTOR..(at + extent.len) / SECTOR;
+                let watched = self.guest.watched();
+                if let Some(sector) = sectors.find(|it| watched.binary_search(it).is_err()) {
+                    return Err(format!("sector {sector} has data that nobody wrote"));
+                }
+            }
+            at += extent.len;
+        }
+        Ok(())
+    }
+
+    fn again_changes_nothing(&self, after: &DiskContent) -> Result<(), String> {
+        let disk = Arc::new(CrashDisk::new(after.clone()));
+        let image = open(disk.clone(), self.gate, true).map_err(told("opening again"))?;
+        let same = disk.content() == *after;
+        drop(image);
+        if same { Ok(()) } else { Err("a second recovery changes the disk".to_owned()) }
+    }
+
+    /// Writes a sector in each cluster and finds only that changed: a cluster that two owners have
+    /// would show.
+    fn probe(&self, image: Image, disk: &Arc<CrashDisk>) -> Result<(), String> {
+        let size = image.image_size() / SECTOR;
+        let mut expected = self.read(&image)?;
+        let sectors: Vec<u64> = self.watched(size).collect();
+        let clusters = sectors.chunk_by(|a, b| a / CRASH_CLUSTER == b / CRASH_CLUSTER);
+        let mut place = 0;
+        for (number, cluster) in clusters.enumerate() {
+            let within = number % cluster.len();
+            let probe = content(PROBE, cluster[within]);
+            let at = GuestOffset::new(cluster[within] * SECTOR);
+            image.write_at(&probe, at).map_err(told("a probe"))?;
+            expected[(place + within) * probe.len()..][..probe.len()].copy_from_slice(&probe);
+            place += cluster.len();
+        }
+        if self.read(&image)? != expected {
+            return Err("a probe changed more than itself".to_owned());
+        }
+        image.close().map_err(told("closing"))?;
+        is_sound(disk)?;
+        let image = open(disk.clone(), self.gate, true).map_err(told("opening the closed"))?;
+        if self.read(&image)? != expected {
+            return Err("what was read before is not there when it is opened again".to_owned());
+        }
+        Ok(())
+    }
+
+    fn watched(&self, size: u64) -> impl Iterator<Item = u64> {
+        self.guest.watched().iter().copied().take_while(move |sector| *sector < size)
+    }
+
+    /// The watched sectors that lie inside the disk.
+    fn read(&self, image: &ReadOnlyImage) -> Result<Vec<u8>, String> {
+        let sectors: Vec<u64> = self.watched(image.image_size() / SECTOR).collect();
+        let mut all = vec![0xee; sectors.len() * usize_of(SECTOR)];
+        let mut rest = &mut all[..];
+        for run in sectors.chunk_by(|a, b| a + 1 == *b) {
+            let (part, after) = rest.split_at_mut(run.len() * usize_of(SECTOR));
+            image.read_at(part, GuestOffset::new(run[0] * SECTOR)).map_err(told("reading"))?;
+            rest = after;
+        }
+        Ok(all)
+    }
+}
+
+/// Nothing is owned twice or lies where it must not, and no check is asked for.
+fn is_sound(disk: &CrashDisk) -> Result<(), String> {
+    let mut options = CheckOptions::default();
+    options.threads = NonZeroUsize::new(1);
+    let report = check(disk, &options).map_err(told("checking"))?;
+    if report.dirty {
+        return Err("the image asks for a check".to_owned());
+    }
+    if report.corruptions() > 0 {
+        return Err(format!("the image has {:?}", report.findings));
+    }
+    Ok(())
+}
+
+/// An error and all that caused it.
+pub(crate) fn told<E: std::error::Error>(what: &str) -> impl Fn(E) -> String {
+    move |error| {
+        let mut text = format!("{what}: {error}");
+        let mut source = error.source();
+        while let Some(error) = source {
+            text.push_str(&format!(": {error}"));
+            source = error.source();
+        }
+        text
+    }
+}
+
+/// One state in so many is crashed again while it recovers.
+pub(crate) fn depth_of(random: &mut Random) -> Depth {
+    if random.below(4) == 0 { Depth::Again } else { Depth::Once }
+}

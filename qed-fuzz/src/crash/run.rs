@@ -1,0 +1,220 @@
+//! Runs a workload on a new image and records what reaches the disk and what the guest was told.
+
+use std::error::Error;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use qed_check::recover;
+use qed_core::{
+    BackingFormat, CreateBacking, CreateOptions, DEFAULT_CACHE_LIMIT_BYTES, Image, LockPolicy,
+    OpenError, Prepared, RecoveryPolicy, Shrink, WriteContext, create,
+};
+use qed_io::{Gate, Record, Recorder, Storage};
+use qed_spec::GuestOffset;
+
+use super::disk::{CrashDisk, DiskContent, SECTOR};
+use super::guest::{BACKING, Event, Guest, Tag, What, ZERO, content};
+use super::workload::{Step, Workload};
+use crate::apply::Beneath;
+
+/// What a guest or a program hears of a step that failed.
+pub(crate) type StepError = Box<dyn Error>;
+
+/// The timer that [`Image::maintain`] is for goes off this often.
+const TICK: Duration = Duration::from_secs(6);
+
+/// Autoclear bits in sector 0.
+const AUTOCLEAR: u64 = 32;
+
+/// What a run left behind.
+#[derive(Debug)]
+pub(crate) struct Run {
+    pub(crate) start: DiskContent,
+    pub(crate) records: Vec<Record>,
+    pub(crate) events: Vec<Event>,
+    /// What the guest knew at the start.
+    pub(crate) guest: Guest,
+    pub(crate) gate: Beneath,
+}
+
+/// Runs all steps, then closes the image.
+///
+/// # Errors
+/// A step that failed; nothing but a bug makes one fail.
+pub(crate) fn run(workload: &Workload) -> Result<Run, StepError> {
+    let mut runner = Runner::new(workload, |recorder| recorder)?;
+    let mut image = runner.open()?;
+    for step in &workload.steps {
+        image = runner.step(image, step).map_err(|error| format!("{step:?}: {error}"))?;
+    }
+    runner.close(image)?;
+    Ok(runner.into_run())
+}
+
+/// Opens an image as a program does that may have crashed before.
+pub(crate) fn open(
+    storage: Arc<dyn Storage>,
+    gate: &Beneath,
+    cached: bool,
+) -> Result<Image, OpenError> {
+    let hook = |storage: &dyn Storage| Ok(recover(storage)?);
+    let recovery = RecoveryPolicy::Run(&hook);
+    let cache_limit_bytes = if cached { DEFAULT_CACHE_LIMIT_BYTES } else { 0 };
+    let context =
+        WriteContext { cache_limit_bytes, ..WriteContext::new(gate, LockPolicy::Take, recovery) };
+    Image::open(storage, &context)
+}
+
+/// Does one step after the other.
+pub(crate) struct Runner {
+    workload: Workload,
+    start: DiskContent,
+    gate: Beneath,
+    /// What the image lies on.
+    pub(crate) storage: Arc<dyn Storage>,
+    recorder: Arc<Recorder>,
+    /// Stops flushes on their way to the disk; none where they may never arrive.
+    pub(crate) stopper: Option<Arc<Gate>>,
+    events: Vec<Event>,
+    /// The last tag that was given out.
+    pub(crate) next_tag: Tag,
+    now: Instant,
+}
+
+impl Runner {
+    /// A new image on a disk that is recorded, with what `around` puts between the two.
+    pub(crate) fn new(
+        workload: &Workload,
+        around: impl FnOnce(Arc<Recorder>) -> Arc<dyn Storage>,
+    ) -> Result<Self, StepError> {
+        let disk = Arc::new(CrashDisk::new(DiskContent::default()));
+        let raw = |name| CreateBacking { name, format: BackingFormat::Raw };
+        let options = CreateOptions {
+            geometry: Workload::geometry(),
+            image_size: workload.size * SECTOR,
+            backing: workload.name().map(raw),
+            layout: workload.mode.layout(),
+        };
+        create(&*disk, &options)?;
+        let start = disk.content();
+        let stopper = Arc::new(Gate::new(disk));
+        let recorder = Arc::new(Recorder::new(stopper.clone()));
+        Ok(Self {
+            workload: workload.clone(),
+            start,
+            gate: workload.gate(),
+            storage: around(recorder.clone()),
+            recorder,
+            stopper: Some(stopper),
+            events: Vec::new(),
+            next_tag: BACKING,
+            now: Instant::now(),
+        })
+    }
+
+    pub(crate) fn open(&self) -> Result<Image, OpenError> {
+        open(self.storage.clone(), &self.gate, self.workload.cached)
+    }
+
+    pub(crate) fn close(&mut self, image: Image) -> Result<(), StepError> {
+        image.close()?;
+        self.log(What::Acknowledged { under_way: Vec::new() });
+        Ok(())
+    }
+
+    /// Does a step; the image, or a new one where it was closed.
+    pub(crate) fn step(&mut self, image: Image, step: &Step) -> Result<Image, StepError> {
+        match step {
+            Step::Reopen => self.close(image)?,
+            Step::Foreign => {
+                self.close(image)?;
+                self.foreign()?;
+            }
+            _ => {
+                self.step_inside(&image, step)?;
+                return Ok(image);
+            }
+        }
+        Ok(self.open()?)
+    }
+
+    /// Does a step that leaves the image open.
+    pub(crate) fn step_inside(&mut self, image: &Image, step: &Step) -> Result<(), StepError> {
+        match step {
+            Step::Write { first, count } => {
+                let data = self.ask(*first, *count).1;
+                image.write_at(&data, GuestOffset::new(first * SECTOR))?;
+            }
+            Step::Zero { first, count } => {
+                self.log(What::Asked { first: *first, count: *count, tag: ZERO });
+                image.write_zeroes(GuestOffset::new(first * SECTOR), count * SECTOR)?;
+            }
+            Step::Flush => self.flush(image, Vec::new())?,
+            Step::Resize(size) => {
+                self.log(What::ResizeAsked(*size));
+                image.resize(size * SECTOR, Shrink::Allow)?;
+                self.log(What::Resized(*size));
+            }
+            Step::Abandon { first } => self.abandon(image, *first)?,
+            Step::Together { writes, order } => self.together(image, writes, *order)?,
+            Step::SetBacking(name) => {
+                self.log(What::Renaming(name.clone()));
+                let raw = |name| CreateBacking { name, format: BackingFormat::Raw };
+                image.set_backing(name.clone().map(raw).as_ref())?;
+                self.log(What::Renamed);
+            }
+            Step::Maintain => {
+                self.now += TICK;
+                image.maintain(self.now)?;
+                self.now += TICK;
+                image.maintain(self.now)?;
+            }
+            Step::Reopen | Step::Foreign => {}
+        }
+        Ok(())
+    }
+
+    pub(crate) fn into_run(self) -> Run {
+        let workload = &self.workload;
+        let guest =
+            Guest::new(workload.watched(), workload.size, workload.backing, workload.name());
+        let Self { start, recorder, events, gate, .. } = self;
+        Run { start, records: recorder.records(), events, guest, gate }
+    }
+
+    /// A flush of the guest, which covers all writes but those under way.
+    pub(crate) fn flush(&mut self, image: &Image, under_way: Vec<Tag>) -> Result<(), StepError> {
+        image.flush()?;
+        self.log(What::Acknowledged { under_way });
+        Ok(())
+    }
+
+    fn abandon(&mut self, image: &Image, first: u64) -> Result<(), StepError> {
+        let request = image.request();
+        let prepared = request.prepare(GuestOffset::new(first * SECTOR), SECTOR)?;
+        if let Prepared::Allocating(allocation) = prepared {
+            self.next_tag += 1;
+            let foreign = content(self.next_tag, u64::from(u32::MAX));
+            self.storage.write_at(&foreign, allocation.host().get())?;
+        }
+        Ok(())
+    }
+
+    /// A program that knows no extension opens the image for writing and closes it.
+    fn foreign(&self) -> Result<(), StepError> {
+        self.storage.write_at(&[0; 8], AUTOCLEAR)?;
+        Ok(self.storage.flush()?)
+    }
+
+    /// Notes a write of new content: its tag and its bytes.
+    pub(crate) fn ask(&mut self, first: u64, count: u64) -> (Tag, Vec<u8>) {
+        self.next_tag += 1;
+        let tag = self.next_tag;
+        self.log(What::Asked { first, count, tag });
+        (tag, (first..first + count).flat_map(|sector| content(tag, sector)).collect())
+    }
+
+    pub(crate) fn log(&mut self, what: What) {
+        self.events.push(Event { order: self.recorder.tick(), what });
+    }
+}

@@ -1,0 +1,195 @@
+//! What is done to an image before it crashes, as a value: printed, shortened, made from a seed.
+
+use std::collections::BTreeSet;
+use std::fmt::{self, Display, Formatter};
+use std::sync::Arc;
+
+use qed_core::{BackingError, BackingFile, GuestExtent, GuestExtentKind, Identity, Layout};
+use qed_spec::{Epoch, Geometry, ImageUuid};
+
+use super::disk::SECTOR;
+use super::guest::{BACKING, content};
+use crate::apply::Beneath;
+use crate::size::usize_of;
+
+/// Sectors of a cluster of the images that crash.
+pub const CRASH_CLUSTER: u64 = 8;
+
+/// Ranges longer than this many clusters are looked at where they begin and end.
+const WATCHED_WHOLE: u64 = 4;
+
+/// How an image is kept consistent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Mode {
+    /// No extension: NEED_CHECK alone.
+    Classic,
+    /// The dirty bitmap.
+    Compat,
+}
+
+/// One step; places and lengths are in sectors.
+#[derive(Debug, Clone)]
+pub enum Step {
+    /// Writes new content.
+    Write {
+        /// First sector.
+        first: u64,
+        /// Sectors.
+        count: u64,
+    },
+    /// Writes zeros.
+    Zero {
+        /// First sector.
+        first: u64,
+        /// Sectors.
+        count: u64,
+    },
+    /// A flush of the guest.
+    Flush,
+    /// Another size of the disk.
+    Resize(u64),
+    /// Prepares an allocating write, does a part of its I/O and gives it up.
+    Abandon {
+        /// The sector.
+        first: u64,
+    },
+    /// Writers that take turns, and flushes of the guest between their steps and beside them.
+    Together {
+        /// First sector and count of each write.
+        writes: Vec<(u64, u64)>,
+        /// Draws whose turn it is.
+        order: u64,
+    },
+    /// Another backing file name, or none.
+    SetBacking(Option<Vec<u8>>),
+    /// The timer of an idle image goes off.
+    Maintain,
+    /// Closes and opens.
+    Reopen,
+    /// Closes, and opens after a program has opened it that knows no extensions.
+    Foreign,
+}
+
+/// An image and what is done to it.
+#[derive(Debug, Clone)]
+pub struct Workload {
+    /// How it is kept consistent.
+    pub mode: Mode,
+    /// Sectors of the disk.
+    pub size: u64,
+    /// Sectors of the backing file; 0 for none.
+    pub backing: u64,
+    /// Whether tables stay in memory until a flush, or go to the file as soon as they can.
+    pub cached: bool,
+    /// What is done.
+    pub steps: Vec<Step>,
+}
+
+impl Mode {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Classic, Self::Compat];
+
+    /// The layout of new images, with an identity that is the same each time.
+    #[must_use]
+    pub fn layout(self) -> Layout {
+        let identity = Identity { uuid: ImageUuid::new([7; 16]), epoch: Epoch::new(7) };
+        match self {
+            Self::Classic => Layout::Classic,
+            Self::Compat => Layout::Compat(identity),
+        }
+    }
+}
+
+impl Display for Mode {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Classic => "classic",
+            Self::Compat => "compat",
+        })
+    }
+}
+
+impl Workload {
+    /// The shape of the images: tables of two clusters, each of two slices.
+    ///
+    /// # Panics
+    /// Never: the shape is legal.
+    #[must_use]
+    pub fn geometry() -> Geometry {
+        Geometry::new(4096, 2).expect("a legal shape")
+    }
+
+    /// What lies under the image.
+    #[must_use]
+    pub fn gate(&self) -> Beneath {
+        let under = (self.backing > 0).then(|| Arc::new(Under { sectors: self.backing }) as _);
+        Beneath(under)
+    }
+
+    /// The name of the backing file at first.
+    #[must_use]
+    pub fn name(&self) -> Option<Vec<u8>> {
+        (self.backing > 0).then(|| b"base".to_vec())
+    }
+
+    /// The sectors of the clusters that a step may change, and of their neighbours.
+    #[must_use]
+    pub fn watched(&self) -> Vec<u64> {
+        let mut clusters = BTreeSet::from([0]);
+        let mut watch = |first: u64, count: u64| {
+            let (first, last) = (first / CRASH_CLUSTER, (first + count) / CRASH_CLUSTER);
+            let is_whole = last - first <= WATCHED_WHOLE;
+            clusters.extend(first.saturating_sub(1)..=if is_whole { last } else { first });
+            clusters.extend(last.saturating_sub(1)..=last + 1);
+        };
+        watch(self.size, 0);
+        watch(self.backing, 0);
+        for step in &self.steps {
+            match step {
+                Step::Write { first, count } | Step::Zero { first, count } => watch(*first, *count),
+                Step::Resize(size) => watch(*size, 0),
+                Step::Abandon { first } => watch(*first, 1),
+                Step::Together { writes, .. } => {
+                    writes.iter().for_each(|(first, count)| watch(*first, *count));
+                }
+                Step::Flush
+                | Step::SetBacking(_)
+                | Step::Maintain
+                | Step::Reopen
+                | Step::Foreign => {}
+            }
+        }
+        let sectors = |cluster| cluster * CRASH_CLUSTER..(cluster + 1) * CRASH_CLUSTER;
+        clusters.into_iter().flat_map(sectors).collect()
+    }
+}
+
+/// A backing file with a content that is computed.
+#[derive(Debug)]
+struct Under {
+    sectors: u64,
+}
+
+impl BackingFile for Under {
+    fn len(&self) -> u64 {
+        self.sectors * SECTOR
+    }
+
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<(), BackingError> {
+        let (mut rest, mut at) = (buf, offset);
+        while !rest.is_empty() {
+            let sector = content(BACKING, at / SECTOR);
+            let from = usize_of(at % SECTOR);
+            let (part, after) = rest.split_at_mut(rest.len().min(sector.len() - from));
+            part.copy_from_slice(&sector[from..from + part.len()]);
+            at += part.len() as u64;
+            rest = after;
+        }
+        Ok(())
+    }
+
+    fn extent_at(&self, offset: u64, max_len: u64) -> Result<GuestExtent, BackingError> {
+        let len = (self.len() - offset).min(max_len);
+        Ok(GuestExtent { len, depth: 0, kind: GuestExtentKind::Data { host_offset: offset } })
+    }
+}
