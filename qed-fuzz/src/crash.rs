@@ -7,6 +7,7 @@ pub(crate) mod campaign;
 pub(crate) mod disk;
 pub(crate) mod failure;
 mod fingerprint;
+mod foreign;
 pub(crate) mod generate;
 mod guest;
 mod judge;

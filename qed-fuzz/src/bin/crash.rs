@@ -16,7 +16,7 @@ const BROAD: u64 = 100_000;
 fn main() -> ExitCode {
     let words: Vec<String> = env::args().skip(1).collect();
     let Some((campaign, folder)) = parse(&words) else {
-        eprintln!("crash STATES SEED all|classic|compat ONE-IN-QEMU FOLDER");
+        eprintln!("crash STATES SEED all|MODE ONE-IN-QEMU FOLDER");
         return ExitCode::FAILURE;
     };
     let start = Instant::now();

@@ -15,7 +15,7 @@ use super::generate::{Backing, Family, Seeded};
 use super::guest::Guest;
 use super::judge::{Verdict, depth_of, judge};
 use super::qemu_view;
-use super::rules::{Regions, Rule, at_stake};
+use super::rules::{Region, Regions, Rule, at_stake};
 use super::run::{Run, run};
 use super::states::{Choice, crash_points};
 use super::workload::{Mode, Workload};
@@ -114,6 +114,9 @@ pub(crate) struct State<'a> {
     guest: &'a Guest,
     pub(crate) content: DiskContent,
     rules: &'a [Rule],
+    regions: &'a Regions,
+    /// The durable state says which tables to check, so all others do as well.
+    is_marked: bool,
     number: u64,
     /// Of what a recovery reads.
     fingerprint: u64,
@@ -123,7 +126,13 @@ impl State<'_> {
     /// Whether anything is wrong with it.
     pub(crate) fn judge(&self) -> Result<Verdict, String> {
         let depth = depth_of(&mut Random::new(self.number));
-        let judged = || judge(&self.content, self.guest, &self.run.gate, depth);
+        if self.is_marked
+            && self.regions.asks_for_check(&self.content)
+            && !self.regions.asks_for_marked(&self.content)
+        {
+            return Err("nothing says which tables to check".to_owned());
+        }
+        let judged = || judge(&self.content, self.guest, self.run, depth);
         catch_unwind(AssertUnwindSafe(judged)).unwrap_or_else(|_| Err("a panic".to_owned()))
     }
 }
@@ -141,7 +150,12 @@ pub(crate) fn each_state(
     let mut seen = HashSet::new();
     for point in crash_points(&run.start, &run.records) {
         guest.advance(&run.events, point.order);
-        let regions = Regions::of(&point);
+        let regions = Regions::of(&point, workload.mode);
+        // What blocks with a checksum must survive; not each time, since it makes many states.
+        let is_torn = |number| matches!(regions.region(number), Region::Ring | Region::Superblock);
+        let tears = point.position.is_multiple_of(3);
+        let point = if tears { point.with_garbage(is_torn) } else { point };
+        let is_marked = regions.asks_for_marked(&point.durable);
         let rules = at_stake(&point, &regions, workload);
         let fingerprints = Fingerprints::new(&point, &regions);
         let mut failed: Option<(Vec<usize>, String)> = None;
@@ -156,6 +170,8 @@ pub(crate) fn each_state(
                 guest: &guest,
                 content: point.state(choice),
                 rules: &rules,
+                regions: &regions,
+                is_marked,
                 number: seen.len() as u64,
                 fingerprint: fingerprint.metadata,
             };

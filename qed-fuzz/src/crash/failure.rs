@@ -54,7 +54,7 @@ impl Failure {
         guest.advance(&run.events, point.order);
         for i in 0..choice.len() {
             let survived = std::mem::take(&mut choice[i]);
-            let judged = judge(&point.state(&choice), &guest, &run.gate, Depth::Once);
+            let judged = judge(&point.state(&choice), &guest, run, Depth::Once);
             match judged {
                 Err(same) if survived > 0 => problem = same,
                 _ => choice[i] = survived,
@@ -64,7 +64,7 @@ impl Failure {
             seed: None,
             workload: workload.clone(),
             problem,
-            events: events(run, point, &choice),
+            events: events(workload, run, point, &choice),
             content: point.state(&choice),
         })
     }
@@ -131,8 +131,8 @@ impl Display for Failure {
 }
 
 /// What was written since the last flush that completed, and what of it survived.
-fn events(run: &Run, point: &CrashPoint, choice: &[usize]) -> Vec<String> {
-    let regions = Regions::of(point);
+fn events(workload: &Workload, run: &Run, point: &CrashPoint, choice: &[usize]) -> Vec<String> {
+    let regions = Regions::of(point, workload.mode);
     let mut flushes = 0;
     let mut events = Vec::new();
     for record in &run.records {

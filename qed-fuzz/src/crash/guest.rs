@@ -21,7 +21,7 @@ pub(crate) fn content(tag: Tag, sector: u64) -> Sector {
 }
 
 /// What every eight bytes of that sector hold.
-fn word(tag: Tag, sector: u64) -> u64 {
+pub(crate) fn word(tag: Tag, sector: u64) -> u64 {
     if tag == ZERO { 0 } else { (u64::from(tag) << 32) | (sector + 1) }
 }
 

@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use qed_check::{CheckOptions, check};
 use qed_core::{BackingFile, GuestExtentKind, Image, LockPolicy, ReadContext, ReadOnlyImage};
-use qed_io::{Recorder, Storage};
+use qed_io::{Record, Recorder, Storage};
 use qed_spec::GuestOffset;
 
 use super::disk::{CrashDisk, DiskContent, SECTOR};
 use super::guest::{Guest, Tag, content};
-use super::run::open;
+use super::rules::is_kept;
+use super::run::{Run, open};
 use super::states::crash_points;
 use super::workload::CRASH_CLUSTER;
 use crate::apply::Beneath;
@@ -20,15 +21,16 @@ use crate::size::usize_of;
 /// Tag of the probe writes.
 const PROBE: Tag = 1 << 30;
 
-/// States of one crash point of a recovery: a sample of about so many.
-const AGAIN: u64 = 6;
+/// States of a crashed recovery: so many of one of its crash points.
+const AGAIN: usize = 4;
 
 /// What is done to a state beyond opening it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Depth {
     Once,
-    /// The recovery is crashed in turn.
-    Again,
+    /// A program that only reads opens it first, and the recovery is crashed in turn, at a moment
+    /// that the number draws.
+    Again(u64),
 }
 
 /// What was found of a state in which nothing is wrong.
@@ -47,13 +49,16 @@ pub(crate) struct Verdict {
 pub(crate) fn judge(
     state: &DiskContent,
     guest: &Guest,
-    gate: &Beneath,
+    run: &Run,
     depth: Depth,
 ) -> Result<Verdict, String> {
+    let gate = &run.gate;
     let case = Case { guest, gate };
-    case.read_only(state)?;
+    if depth != Depth::Once {
+        case.read_only(state)?;
+    }
     let disk = Arc::new(CrashDisk::new(state.clone()));
-    let recorder = (depth == Depth::Again).then(|| Arc::new(Recorder::new(disk.clone())));
+    let recorder = (depth != Depth::Once).then(|| Arc::new(Recorder::new(disk.clone())));
     let storage: Arc<dyn Storage> = match &recorder {
         Some(recorder) => recorder.clone(),
         None => disk.clone(),
@@ -62,24 +67,44 @@ pub(crate) fn judge(
     let records = recorder.map(|recorder| recorder.records());
     let after = disk.content();
     is_sound(&disk)?;
-    case.content(&image)?;
-    case.again_changes_nothing(&after)?;
-    case.probe(image, &disk)?;
-    let mut verdict = Verdict { recovered: after != *state, again: 0 };
-    if let Some(records) = records.filter(|records| !records.is_empty()) {
-        for point in crash_points(state, &records) {
-            let mut outcome = Ok(());
-            point.for_each_choice(AGAIN, AGAIN / 2, |choice| {
-                if outcome.is_ok() {
-                    verdict.again += 1;
-                    let judged = judge(&point.state(choice), guest, gate, Depth::Once);
-                    outcome = judged.map(drop);
-                }
-            });
-            outcome.map_err(|problem| format!("crashed again: {problem}"))?;
-        }
+    if !is_kept(&after, run.mode) {
+        return Err("the image has lost what its mode needs".to_owned());
     }
-    Ok(verdict)
+    case.content(&image)?;
+    let recovered = after != *state;
+    if recovered {
+        case.again_changes_nothing(&after)?;
+    }
+    case.probe(image, &disk)?;
+    let again = match (depth, records) {
+        (Depth::Again(number), Some(records)) if recovered => {
+            judge_again(state, &records, number, guest, run)
+                .map_err(|problem| format!("crashed again: {problem}"))?
+        }
+        _ => 0,
+    };
+    Ok(Verdict { recovered, again })
+}
+
+/// Judges some states of a crash of the recovery of `state`; how many.
+fn judge_again(
+    state: &DiskContent,
+    records: &[Record],
+    number: u64,
+    guest: &Guest,
+    run: &Run,
+) -> Result<u64, String> {
+    let points = crash_points(state, records);
+    let mut random = Random::new(number);
+    let point = &points[usize_of(random.below(points.len() as u64))];
+    let mut choices = Vec::new();
+    point.for_each_choice(1 << AGAIN, 1 << AGAIN, |choice| choices.push(choice.to_vec()));
+    for judged in 0..AGAIN.min(choices.len()) {
+        let any = judged + usize_of(random.below((choices.len() - judged) as u64));
+        choices.swap(judged, any);
+        judge(&point.state(&choices[judged]), guest, run, Depth::Once)?;
+    }
+    Ok(AGAIN.min(choices.len()) as u64)
 }
 
 struct Case<'a> {
@@ -223,5 +248,5 @@ pub(crate) fn told<E: std::error::Error>(what: &str) -> impl Fn(E) -> String {
 
 /// One state in so many is crashed again while it recovers.
 pub(crate) fn depth_of(random: &mut Random) -> Depth {
-    if random.below(4) == 0 { Depth::Again } else { Depth::Once }
+    if random.below(4) == 0 { Depth::Again(random.next_u64()) } else { Depth::Once }
 }

@@ -6,11 +6,13 @@ use std::path::Path;
 use super::disk::{DiskContent, SECTOR};
 use super::failure::write_sparse;
 use super::guest::{BACKING, Guest, content};
+use super::rules::is_active;
 use super::workload::Workload;
 use crate::qemu::qemu_img;
 use crate::size::usize_of;
 
-/// Lets QEMU repair the image and read its disk; false where the image is not for QEMU.
+/// Lets QEMU repair the image and read its disk, or refuse it while a journal holds part of it; false
+/// where the image is not for QEMU.
 ///
 /// # Errors
 /// It cannot, or it sees something else.
@@ -31,6 +33,10 @@ pub(crate) fn judge(
         let bytes: Vec<u8> =
             (0..workload.backing).flat_map(|sector| content(BACKING, sector)).collect();
         fs::write(base, bytes).map_err(|error| error.to_string())?;
+    }
+    if is_active(state) {
+        let info = qemu_img(["info", "-f", "qed", text(&image)]);
+        return if info.code == Some(0) { Err(format!("QEMU opens {info:?}")) } else { Ok(true) };
     }
     let checked = qemu_img(["check", "-q", "-f", "qed", "-r", "all", text(&image)]);
     // 3 is for leaks, which a crash may leave.

@@ -26,17 +26,22 @@ pub enum Rule {
     MarksFirst,
     EndFirst,
     MarksLast,
-    BitmapFirst,
+    SectionFirst,
     SuperblockCopy,
     Grow,
     Shrink,
     CutLast,
     NameFirst,
+    ActiveFirst,
+    RecordsFirst,
+    HomeFirst,
+    TailFirst,
+    ActiveLast,
 }
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 20] = [
         Self::DataFirst,
         Self::TableFirst,
         Self::LengthFirst,
@@ -46,12 +51,17 @@ impl Rule {
         Self::MarksFirst,
         Self::EndFirst,
         Self::MarksLast,
-        Self::BitmapFirst,
+        Self::SectionFirst,
         Self::SuperblockCopy,
         Self::Grow,
         Self::Shrink,
         Self::CutLast,
         Self::NameFirst,
+        Self::ActiveFirst,
+        Self::RecordsFirst,
+        Self::HomeFirst,
+        Self::TailFirst,
+        Self::ActiveLast,
     ];
 
     /// What comes before what.
@@ -67,12 +77,17 @@ impl Rule {
             Self::MarksFirst => "marks before tables",
             Self::EndFirst => "recorded end before marks",
             Self::MarksLast => "NEED_CHECK clear before marks",
-            Self::BitmapFirst => "bitmap before TABLE_DIRTY",
+            Self::SectionFirst => "section before its bit",
             Self::SuperblockCopy => "one superblock at a time",
             Self::Grow => "tables before a larger size",
             Self::Shrink => "tables before a smaller size",
             Self::CutLast => "size before the cut",
             Self::NameFirst => "name before the header",
+            Self::ActiveFirst => "JOURNAL_ACTIVE before records",
+            Self::RecordsFirst => "records before tables",
+            Self::HomeFirst => "tables before the tail",
+            Self::TailFirst => "tail before its space",
+            Self::ActiveLast => "tail before no JOURNAL_ACTIVE",
         }
     }
 
@@ -80,11 +95,17 @@ impl Rule {
     #[must_use]
     pub const fn applies(self, mode: Mode, has_backing: bool) -> bool {
         let has_marks = matches!(mode, Mode::Compat);
+        let has_journal = matches!(mode, Mode::Journal);
         match self {
-            Self::NeedCheckFirst | Self::NeedCheckLast => !has_backing,
+            Self::NeedCheckFirst | Self::NeedCheckLast => !has_backing && !has_journal,
             Self::MarksFirst | Self::EndFirst | Self::MarksLast => has_marks && !has_backing,
-            Self::BitmapFirst | Self::SuperblockCopy => has_marks,
+            Self::SectionFirst | Self::SuperblockCopy => has_marks || has_journal,
             Self::NameFirst => has_backing,
+            Self::ActiveFirst
+            | Self::RecordsFirst
+            | Self::HomeFirst
+            | Self::TailFirst
+            | Self::ActiveLast => has_journal,
             _ => true,
         }
     }
@@ -98,6 +119,7 @@ pub(crate) enum Region {
     Names,
     Superblock,
     Bitmap,
+    Ring,
     L1,
     L2,
     Data,
@@ -105,6 +127,7 @@ pub(crate) enum Region {
 
 /// Where metadata lies, or lay or will lie if one state or another of a crash point survives.
 pub(crate) struct Regions {
+    mode: Mode,
     header_end: u64,
     l1: Range<u64>,
     /// First bytes of L2 tables.
@@ -116,7 +139,7 @@ const TABLE: u64 = 2 * CLUSTER;
 const SUPERBLOCKS: Range<u64> = 8192..16384;
 
 impl Regions {
-    pub(crate) fn of(point: &CrashPoint) -> Self {
+    pub(crate) fn of(point: &CrashPoint, mode: Mode) -> Self {
         let durable = &point.durable;
         let header_end = u64::from(half(&durable.sector(0), 12)) * CLUSTER;
         let l1_start = word(&durable.sector(0), 40);
@@ -135,7 +158,7 @@ impl Regions {
         }
         tables.sort_unstable();
         tables.dedup();
-        Self { header_end, l1, tables }
+        Self { mode, header_end, l1, tables }
     }
 
     pub(crate) fn region(&self, sector: u64) -> Region {
@@ -146,7 +169,7 @@ impl Regions {
         } else if is_extended && SUPERBLOCKS.contains(&at) {
             Region::Superblock
         } else if is_extended && (SUPERBLOCKS.end..self.header_end).contains(&at) {
-            Region::Bitmap
+            if self.mode == Mode::Journal { Region::Ring } else { Region::Bitmap }
         } else if at < self.header_end {
             Region::Names
         } else if self.l1.contains(&at) {
@@ -172,6 +195,7 @@ pub(crate) fn at_stake(point: &CrashPoint, regions: &Regions, workload: &Workloa
     let durable = Header::of(&point.durable);
     found.need_check = durable.features.contains(Features::NEED_CHECK);
     found.is_marked = regions.is_marked(&point.durable);
+    found.is_active = durable.features.contains(Features::JOURNAL_ACTIVE);
     found.is_carried = point.carried;
     let has_backing = workload.backing > 0;
     let rules = Rule::ALL.into_iter().filter(|rule| rule.applies(workload.mode, has_backing));
@@ -179,8 +203,21 @@ pub(crate) fn at_stake(point: &CrashPoint, regions: &Regions, workload: &Workloa
 }
 
 impl Regions {
+    /// Whether a recovery is told which tables to check.
+    pub(crate) fn asks_for_marked(&self, content: &DiskContent) -> bool {
+        self.asks_for_check(content) && self.is_marked(content)
+    }
+
+    /// Whether a recovery is asked for.
+    pub(crate) fn asks_for_check(&self, content: &DiskContent) -> bool {
+        Header::of(content).features.contains(Features::NEED_CHECK)
+    }
+
     /// Whether a table is marked in the dirty bitmap.
     fn is_marked(&self, content: &DiskContent) -> bool {
+        if self.mode != Mode::Compat {
+            return false;
+        }
         let mut sectors = SUPERBLOCKS.end / SECTOR..self.header_end.max(SUPERBLOCKS.end) / SECTOR;
         sectors.any(|number| content.sector(number) != EMPTY)
     }
@@ -201,7 +238,11 @@ struct Stake {
     marks_set: bool,
     marks_cleared: bool,
     need_check_cleared: bool,
-    table_dirty: bool,
+    is_active: bool,
+    active_cleared: bool,
+    ring: bool,
+    ring_again: bool,
+    bit_set: bool,
     grown: bool,
     shrunk: bool,
     renamed: bool,
@@ -210,21 +251,26 @@ struct Stake {
 impl Stake {
     fn has(&self, rule: Rule) -> bool {
         match rule {
-            Rule::DataFirst => self.entry,
+            Rule::DataFirst => self.entry || self.ring,
             Rule::TableFirst => self.link,
             Rule::LengthFirst => self.longer,
-            Rule::FlushCovers => self.tables && self.is_carried,
+            Rule::FlushCovers => (self.tables || self.ring) && self.is_carried,
             Rule::NeedCheckFirst => self.tables && self.need_check,
             Rule::NeedCheckLast => self.need_check_cleared,
             Rule::MarksFirst => self.tables && self.is_marked,
             Rule::EndFirst => self.marks_set,
             Rule::MarksLast => self.marks_cleared,
-            Rule::BitmapFirst => self.table_dirty,
+            Rule::SectionFirst => self.bit_set,
             Rule::SuperblockCopy => self.superblock,
             Rule::Grow => self.grown,
             Rule::Shrink => self.shrunk,
             Rule::CutLast => self.shorter,
             Rule::NameFirst => self.renamed,
+            Rule::ActiveFirst => self.ring && self.is_active,
+            Rule::RecordsFirst => self.tables,
+            Rule::HomeFirst => self.superblock && self.is_active,
+            Rule::TailFirst => self.ring_again,
+            Rule::ActiveLast => self.active_cleared,
         }
     }
 
@@ -240,6 +286,10 @@ impl Stake {
             Region::Superblock => self.superblock = true,
             Region::Bitmap if is.iter().all(|byte| *byte == 0) => self.marks_cleared = true,
             Region::Bitmap => self.marks_set = true,
+            Region::Ring => {
+                self.ring = true;
+                self.ring_again |= *was != EMPTY;
+            }
             Region::L1 => {
                 self.tables = true;
                 self.link |= new_words().any(|slot| word(is, slot * 8) != 0);
@@ -255,12 +305,22 @@ impl Stake {
     fn header(&mut self, was: &Header, is: &Header) {
         let is_cleared = |bit| was.features.contains(bit) && !is.features.contains(bit);
         self.need_check_cleared |= is_cleared(Features::NEED_CHECK);
-        let table_dirty = AutoclearFeatures::TABLE_DIRTY;
-        self.table_dirty |= is.autoclear.contains(table_dirty) && is.autoclear != was.autoclear;
+        self.active_cleared |= is_cleared(Features::JOURNAL_ACTIVE);
+        self.bit_set |= !is.autoclear.is_empty() && is.autoclear != was.autoclear;
         self.grown |= is.image_size > was.image_size;
         self.shrunk |= is.image_size < was.image_size;
         self.renamed |= is.name_place != was.name_place;
     }
+}
+
+/// Whether an image has the bit that says that what its mode needs is kept up.
+pub(crate) fn is_kept(content: &DiskContent, mode: Mode) -> bool {
+    Header::of(content).autoclear.contains(mode.kept_bit())
+}
+
+/// Whether part of an image is in its journal alone.
+pub(crate) fn is_active(content: &DiskContent) -> bool {
+    Header::of(content).features.contains(Features::JOURNAL_ACTIVE)
 }
 
 /// The fields that rules are about.

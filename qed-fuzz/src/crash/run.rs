@@ -14,7 +14,7 @@ use qed_spec::GuestOffset;
 
 use super::disk::{CrashDisk, DiskContent, SECTOR};
 use super::guest::{BACKING, Event, Guest, Tag, What, ZERO, content};
-use super::workload::{Step, Workload};
+use super::workload::{Mode, Step, Workload};
 use crate::apply::Beneath;
 
 /// What a guest or a program hears of a step that failed.
@@ -22,9 +22,6 @@ pub(crate) type StepError = Box<dyn Error>;
 
 /// The timer that [`Image::maintain`] is for goes off this often.
 const TICK: Duration = Duration::from_secs(6);
-
-/// Autoclear bits in sector 0.
-const AUTOCLEAR: u64 = 32;
 
 /// What a run left behind.
 #[derive(Debug)]
@@ -35,6 +32,7 @@ pub(crate) struct Run {
     /// What the guest knew at the start.
     pub(crate) guest: Guest,
     pub(crate) gate: Beneath,
+    pub(crate) mode: Mode,
 }
 
 /// Runs all steps, then closes the image.
@@ -178,8 +176,9 @@ impl Runner {
         let workload = &self.workload;
         let guest =
             Guest::new(workload.watched(), workload.size, workload.backing, workload.name());
+        let mode = workload.mode;
         let Self { start, recorder, events, gate, .. } = self;
-        Run { start, records: recorder.records(), events, guest, gate }
+        Run { start, records: recorder.records(), events, guest, gate, mode }
     }
 
     /// A flush of the guest, which covers all writes but those under way.
@@ -198,12 +197,6 @@ impl Runner {
             self.storage.write_at(&foreign, allocation.host().get())?;
         }
         Ok(())
-    }
-
-    /// A program that knows no extension opens the image for writing and closes it.
-    fn foreign(&self) -> Result<(), StepError> {
-        self.storage.write_at(&[0; 8], AUTOCLEAR)?;
-        Ok(self.storage.flush()?)
     }
 
     /// Notes a write of new content: its tag and its bytes.

@@ -5,15 +5,18 @@ use std::fmt::{self, Display, Formatter};
 use std::sync::Arc;
 
 use qed_core::{BackingError, BackingFile, GuestExtent, GuestExtentKind, Identity, Layout};
-use qed_spec::{Epoch, Geometry, ImageUuid};
+use qed_spec::{AutoclearFeatures, Epoch, Geometry, ImageUuid};
 
 use super::disk::SECTOR;
-use super::guest::{BACKING, content};
+use super::guest::{BACKING, word};
 use crate::apply::Beneath;
 use crate::size::usize_of;
 
 /// Sectors of a cluster of the images that crash.
 pub const CRASH_CLUSTER: u64 = 8;
+
+/// The guest cluster that a foreign program writes, if that has no data.
+pub(crate) const FOREIGN_CLUSTER: u64 = 1;
 
 /// Ranges longer than this many clusters are looked at where they begin and end.
 const WATCHED_WHOLE: u64 = 4;
@@ -25,6 +28,8 @@ pub enum Mode {
     Classic,
     /// The dirty bitmap.
     Compat,
+    /// The journal, in the smallest ring: it wraps within a few flushes.
+    Journal,
 }
 
 /// One step; places and lengths are in sectors.
@@ -87,7 +92,7 @@ pub struct Workload {
 
 impl Mode {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::Classic, Self::Compat];
+    pub const ALL: [Self; 3] = [Self::Classic, Self::Compat, Self::Journal];
 
     /// The layout of new images, with an identity that is the same each time.
     #[must_use]
@@ -96,6 +101,18 @@ impl Mode {
         match self {
             Self::Classic => Layout::Classic,
             Self::Compat => Layout::Compat(identity),
+            Self::Journal => Layout::Journal { identity, ring_len_bytes: 32 << 10 },
+        }
+    }
+}
+
+impl Mode {
+    /// The autoclear bit that an image of this mode has while it is kept up.
+    pub(crate) fn kept_bit(self) -> AutoclearFeatures {
+        match self {
+            Self::Classic => AutoclearFeatures::empty(),
+            Self::Compat => AutoclearFeatures::TABLE_DIRTY,
+            Self::Journal => AutoclearFeatures::JOURNAL,
         }
     }
 }
@@ -105,6 +122,7 @@ impl Display for Mode {
         f.pad(match self {
             Self::Classic => "classic",
             Self::Compat => "compat",
+            Self::Journal => "journal",
         })
     }
 }
@@ -152,11 +170,8 @@ impl Workload {
                 Step::Together { writes, .. } => {
                     writes.iter().for_each(|(first, count)| watch(*first, *count));
                 }
-                Step::Flush
-                | Step::SetBacking(_)
-                | Step::Maintain
-                | Step::Reopen
-                | Step::Foreign => {}
+                Step::Foreign => watch(FOREIGN_CLUSTER * CRASH_CLUSTER, CRASH_CLUSTER),
+                Step::Flush | Step::SetBacking(_) | Step::Maintain | Step::Reopen => {}
             }
         }
         let sectors = |cluster| cluster * CRASH_CLUSTER..(cluster + 1) * CRASH_CLUSTER;
@@ -178,10 +193,11 @@ impl BackingFile for Under {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<(), BackingError> {
         let (mut rest, mut at) = (buf, offset);
         while !rest.is_empty() {
-            let sector = content(BACKING, at / SECTOR);
-            let from = usize_of(at % SECTOR);
-            let (part, after) = rest.split_at_mut(rest.len().min(sector.len() - from));
-            part.copy_from_slice(&sector[from..from + part.len()]);
+            let word = word(BACKING, at / SECTOR).to_le_bytes();
+            let (part, after) = rest.split_at_mut(rest.len().min(usize_of(SECTOR - at % SECTOR)));
+            for (place, byte) in (at % 8..).zip(&mut *part) {
+                *byte = word[usize_of(place % 8)];
+            }
             at += part.len() as u64;
             rest = after;
         }
