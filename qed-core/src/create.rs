@@ -206,15 +206,22 @@ fn new_superblock(
         Layout::Classic => return Ok(None),
         Layout::Compat(identity) => (identity, ConsistencyMode::Compat, None),
         Layout::Journal { identity, ring_len_bytes } => {
-            let offset = bitmap.end().next_multiple_of(JOURNAL_BLOCK_LEN_BYTES as u64);
-            let offset = HostOffset::new(offset);
-            let ring = JournalRing::new(offset, ring_len_bytes, JournalSequence::FIRST)?;
+            let ring = ring_behind(&bitmap, ring_len_bytes)?;
             (identity, ConsistencyMode::Journal, Some(ring))
         }
     };
     let mut builder = SuperblockBuilder::new(identity.uuid, identity.epoch);
     builder.set_section(SectionType::MODE, &mode.encode()).expect("a section of 4 bytes fits");
     Ok(Some(NewSuperblock { builder, bitmap, ring }))
+}
+
+/// An empty ring behind the place of the dirty bitmap, so that the mode can be changed either way.
+pub(crate) fn ring_behind(
+    bitmap: &DirtyBitmap,
+    len_bytes: u64,
+) -> Result<JournalRing, JournalRingError> {
+    let offset = bitmap.end().next_multiple_of(JOURNAL_BLOCK_LEN_BYTES as u64);
+    JournalRing::new(HostOffset::new(offset), len_bytes, JournalSequence::FIRST)
 }
 
 impl NewSuperblock {

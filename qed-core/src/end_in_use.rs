@@ -4,14 +4,11 @@
 
 use std::ops::Range;
 
-use qed_io::RunKind;
-use qed_spec::{Header, HostOffset, L1Index};
+use qed_spec::{Header, L1Index};
 
 use crate::error::{ImageError, IoAction};
 use crate::map::Tables;
-use crate::slice::SLICE_LEN_BYTES;
-
-const PIECE: u64 = SLICE_LEN_BYTES as u64;
+use crate::pieces::for_each_piece;
 
 impl Tables {
     /// End of the last cluster that the header or a table names in a file of `file_len` bytes that
@@ -32,35 +29,19 @@ impl Tables {
         Ok(end.next_multiple_of(self.geometry.cluster_size_bytes()))
     }
 
+    /// End of the last cluster that the entries of a table name; 0 if they name none.
     fn end_named_in(&self, table: Range<u64>, file_len: u64) -> Result<u64, ImageError> {
-        let (mut at, mut end) = (table.start, 0);
-        while at < table.end {
-            let run = self.storage.run_at(at);
-            let run = run.map_err(ImageError::io(IoAction::ReadTable, HostOffset::new(at)))?;
-            if run.kind == RunKind::Hole && run.len >= PIECE {
-                at = at.saturating_add(run.len - run.len % PIECE);
-                continue;
-            }
-            let data_end = at.saturating_add(run.len.max(PIECE)).min(table.end);
-            while at < data_end {
-                end = end.max(self.end_named_at(HostOffset::new(at), file_len)?);
-                at += PIECE;
-            }
-        }
+        let mut end = 0;
+        for_each_piece(&*self.storage, table, IoAction::ReadTable, |_, slots| {
+            let ends = slots.chunks_exact(8).filter_map(|value| {
+                let value = u64::from_le_bytes(value.try_into().expect("chunks of eight"));
+                // 0 and 1 name no cluster, and the first cluster is the header's.
+                let end = value.checked_add(self.geometry.cluster_size_bytes())?;
+                (value > 1 && end <= file_len).then_some(end)
+            });
+            end = ends.fold(end, u64::max);
+            Ok(())
+        })?;
         Ok(end)
-    }
-
-    /// End of the last cluster that the entries of one piece name; 0 if they name none.
-    fn end_named_at(&self, at: HostOffset, file_len: u64) -> Result<u64, ImageError> {
-        let mut bytes = [0; SLICE_LEN_BYTES];
-        let read = self.storage.read_at(&mut bytes, at.get());
-        read.map_err(ImageError::io(IoAction::ReadTable, at))?;
-        let ends = bytes.chunks_exact(8).filter_map(|value| {
-            let value = u64::from_le_bytes(value.try_into().expect("chunks of eight"));
-            // 0 and 1 name no cluster, and the first cluster is the header's.
-            let end = value.checked_add(self.geometry.cluster_size_bytes())?;
-            (value > 1 && end <= file_len).then_some(end)
-        });
-        Ok(ends.max().unwrap_or(0))
     }
 }

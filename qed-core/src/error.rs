@@ -250,6 +250,32 @@ pub enum SetBackingError {
     Image(#[from] ImageError),
 }
 
+/// Why an image kept its layout, or has not got the new one yet.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum AmendError {
+    /// The journal cannot have that length.
+    #[error("journal")]
+    JournalRing(#[from] JournalRingError),
+    /// The image does not open for writing.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The backing file name lies where the superblocks or what they name go.
+    #[error(
+        "the backing file name ends at offset {end}, and from {first} on there are superblocks in \
+         the new layout: setting the same name again moves it"
+    )]
+    NameInTheWay {
+        /// Byte after the last of the name.
+        end: u64,
+        /// First byte of the superblocks.
+        first: HostOffset,
+    },
+    /// Reading or writing failed, or the tables are corrupt.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+}
+
 impl ImageError {
     pub(crate) fn io(action: IoAction, at: HostOffset) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { action, at, source }

@@ -29,6 +29,7 @@
 #![forbid(unsafe_code)]
 
 mod alloc;
+mod amend;
 mod backing;
 mod compat;
 mod create;
@@ -46,6 +47,7 @@ mod map;
 mod marks;
 mod mode;
 mod options;
+mod pieces;
 mod raw_file;
 mod read_only;
 mod request;
@@ -55,6 +57,7 @@ mod slice;
 mod superblock;
 mod write;
 
+pub use amend::amend;
 pub use backing::{
     BackingError, BackingFile, BackingFormat, BackingGate, BackingRequest, GateError, GuestExtent,
     GuestExtentKind, RefuseBacking,
@@ -64,12 +67,13 @@ pub use create::{
     header_area,
 };
 pub use error::{
-    CorruptTable, CreateError, ImageError, IoAction, OpenError, ResizeError, SetBackingError,
+    AmendError, CorruptTable, CreateError, ImageError, IoAction, OpenError, ResizeError,
+    SetBackingError,
 };
 pub use image::Image;
 pub use journal::{JournalReplay, replay_journal, show_replayed};
 pub use map::{Extent, ExtentKind};
-pub use mode::read_header;
+pub use mode::{consistency_mode, read_header};
 pub use options::{
     DEFAULT_CACHE_LIMIT_BYTES, LockPolicy, ReadContext, RecoveryHook, RecoveryPolicy, WriteContext,
 };

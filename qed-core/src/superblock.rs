@@ -3,8 +3,8 @@
 
 use qed_io::Storage;
 use qed_spec::{
-    Generation, Header, SUPERBLOCK_LEN_BYTES, SectionType, Superblock, SuperblockBuilder,
-    SuperblockChoice, SuperblockCopy, SuperblockFull,
+    Epoch, Generation, Header, ImageUuid, SUPERBLOCK_LEN_BYTES, SectionType, Superblock,
+    SuperblockBuilder, SuperblockChoice, SuperblockCopy, SuperblockFull,
 };
 
 use crate::error::{ImageError, IoAction, OpenError};
@@ -58,6 +58,15 @@ impl OpenSuperblock {
         Self {
             builder: SuperblockBuilder::from_superblock(current),
             next: choice.next_write(),
+            unsettled: false,
+        }
+    }
+
+    /// The first superblock of an image whose copies are both zeroed: nothing is written yet.
+    pub(crate) fn first(uuid: ImageUuid, epoch: Epoch) -> Self {
+        Self {
+            builder: SuperblockBuilder::new(uuid, epoch),
+            next: Some((SuperblockCopy::A, Generation::FIRST)),
             unsettled: false,
         }
     }
