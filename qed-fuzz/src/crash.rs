@@ -6,6 +6,7 @@
 pub(crate) mod campaign;
 pub(crate) mod disk;
 pub(crate) mod failure;
+pub(crate) mod faults;
 mod fingerprint;
 mod foreign;
 pub(crate) mod generate;

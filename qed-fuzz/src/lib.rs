@@ -24,6 +24,7 @@ pub use branches::Branches;
 pub use crash::campaign::{Campaign, Tally, crash_campaign, crash_workload};
 pub use crash::disk::{CrashDisk, DiskContent, SECTOR, Sector};
 pub use crash::failure::Failure;
+pub use crash::faults::{ErrorCampaign, ErrorTally, error_campaign};
 pub use crash::generate::{Backing, Family, Seeded};
 pub use crash::rules::Rule;
 pub use crash::states::{CrashPoint, crash_points};

@@ -1,22 +1,29 @@
 //! Judges crash states until there are as many as asked for: what `cargo xtask crash` starts.
 //!
 //! Words: the number of states, the first seed, a mode or `all`, one in how many QEMU opens, and the
-//! folder for the image of a failure. Owns no rule of what is right.
+//! folder for the image of a failure. Or `errors` and a number of workloads, each request of which
+//! fails in turn. Owns no rule of what is right.
 
 use std::env;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use qed_fuzz::{Campaign, Mode, Tally, crash_campaign};
+use qed_fuzz::{Campaign, ErrorCampaign, ErrorTally, Mode, Tally, crash_campaign, error_campaign};
 
 /// So many states have some of every kind among them.
 const BROAD: u64 = 100_000;
 
 fn main() -> ExitCode {
     let words: Vec<String> = env::args().skip(1).collect();
+    if let [word, workloads] = &words[..]
+        && word == "errors"
+        && let Ok(workloads) = workloads.parse()
+    {
+        return errors(workloads);
+    }
     let Some((campaign, folder)) = parse(&words) else {
-        eprintln!("crash STATES SEED all|MODE ONE-IN-QEMU FOLDER");
+        eprintln!("crash STATES SEED all|MODE ONE-IN-QEMU FOLDER, or: crash errors WORKLOADS");
         return ExitCode::FAILURE;
     };
     let start = Instant::now();
@@ -48,6 +55,23 @@ fn parse(words: &[String]) -> Option<(Campaign, &str)> {
         threads: None,
     };
     Some((campaign, folder))
+}
+
+/// Lets each request of the workloads fail.
+fn errors(workloads: u64) -> ExitCode {
+    match error_campaign(ErrorCampaign { workloads, one_in: 1 }) {
+        Ok(ErrorTally { workloads, runs, stopped, states }) => {
+            println!(
+                "{workloads} workloads: {runs} runs with a request that failed once or from there on, \
+                 {stopped} of them ended by a failed flush; {states} states judged"
+            );
+            ExitCode::SUCCESS
+        }
+        Err(problem) => {
+            println!("wrong: {problem}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// Prints the table. Where there were enough states for it, each kind of them must have occurred.

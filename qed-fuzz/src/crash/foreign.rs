@@ -6,7 +6,6 @@
 use qed_io::Storage;
 
 use super::disk::{EMPTY, SECTOR};
-use super::guest::What;
 use super::run::{Runner, StepError};
 use super::workload::{CRASH_CLUSTER, FOREIGN_CLUSTER};
 
@@ -32,7 +31,7 @@ impl Runner {
             storage.flush()?;
             storage.write_at(&end.to_le_bytes(), slot)?;
             storage.flush()?;
-            self.log(What::Acknowledged { under_way: Vec::new() });
+            self.acknowledge(Vec::new());
         }
         let left = EMPTY.map(|_| 0xf0);
         storage.write_at(&left, storage.len()?.next_multiple_of(CLUSTER))?;

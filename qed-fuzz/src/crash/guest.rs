@@ -47,7 +47,7 @@ pub(crate) enum What {
     },
     /// A resize to this many sectors was asked for.
     ResizeAsked(u64),
-    /// It was acknowledged.
+    /// It was done, after a flush.
     Resized(u64),
     /// The backing file name was to become another.
     Renaming(Option<Vec<u8>>),
@@ -126,13 +126,11 @@ impl Guest {
             What::Acknowledged { under_way } => self.acknowledge(under_way),
             What::ResizeAsked(size) => self.resize_asked(*size),
             What::Resized(size) => {
-                self.acknowledge(&[]);
                 self.sizes = vec![*size];
                 self.sectors.retain(|sector, _| sector < size);
             }
             What::Renaming(name) => self.names.push(name.clone()),
             What::Renamed => {
-                self.acknowledge(&[]);
                 self.names.drain(..self.names.len() - 1);
             }
         }

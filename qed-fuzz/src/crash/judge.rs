@@ -107,6 +107,15 @@ fn judge_again(
     Ok(AGAIN.min(choices.len()) as u64)
 }
 
+/// Whether an open image shows what the guest was promised.
+///
+/// # Errors
+/// What it shows instead.
+pub(crate) fn reads_as_promised(image: &Image, guest: &Guest) -> Result<(), String> {
+    let gate = &Beneath(None);
+    Case { guest, gate }.disk_content(image)
+}
+
 struct Case<'a> {
     guest: &'a Guest,
     gate: &'a Beneath,

@@ -76,6 +76,8 @@ pub(crate) struct Runner {
     events: Vec<Event>,
     /// The last tag that was given out.
     pub(crate) next_tag: Tag,
+    /// Writes that failed: what they wrote may be there or not, whatever is flushed after them.
+    doubtful: Vec<Tag>,
     now: Instant,
 }
 
@@ -106,6 +108,7 @@ impl Runner {
             stopper: Some(stopper),
             events: Vec::new(),
             next_tag: BACKING,
+            doubtful: Vec::new(),
             now: Instant::now(),
         })
     }
@@ -116,7 +119,7 @@ impl Runner {
 
     pub(crate) fn close(&mut self, image: Image) -> Result<(), StepError> {
         image.close()?;
-        self.log(What::Acknowledged { under_way: Vec::new() });
+        self.acknowledge(Vec::new());
         Ok(())
     }
 
@@ -151,6 +154,7 @@ impl Runner {
             Step::Resize(size) => {
                 self.log(What::ResizeAsked(*size));
                 image.resize(size * SECTOR, Shrink::Allow)?;
+                self.acknowledge(Vec::new());
                 self.log(What::Resized(*size));
             }
             Step::Abandon { first } => self.abandon(image, *first)?,
@@ -159,6 +163,7 @@ impl Runner {
                 self.log(What::Renaming(name.clone()));
                 let raw = |name| CreateBacking { name, format: BackingFormat::Raw };
                 image.set_backing(name.clone().map(raw).as_ref())?;
+                self.acknowledge(Vec::new());
                 self.log(What::Renamed);
             }
             Step::Maintain => {
@@ -172,10 +177,27 @@ impl Runner {
         Ok(())
     }
 
+    /// Everything since a tag was given out failed, or may have, and so did these.
+    pub(crate) fn doubt(&mut self, after: Tag, others: &[Tag]) {
+        self.doubtful.extend(after + 1..=self.next_tag);
+        self.doubtful.extend(others);
+    }
+
+    /// What was recorded so far.
+    pub(crate) fn records(&self) -> Vec<Record> {
+        self.recorder.records()
+    }
+
+    /// What the guest may find now.
+    pub(crate) fn guest_now(&self) -> Guest {
+        let mut guest = self.workload.guest();
+        guest.advance(&self.events, u64::MAX);
+        guest
+    }
+
     pub(crate) fn into_run(self) -> Run {
         let workload = &self.workload;
-        let guest =
-            Guest::new(workload.watched(), workload.size, workload.backing, workload.name());
+        let guest = workload.guest();
         let mode = workload.mode;
         let Self { start, recorder, events, gate, .. } = self;
         Run { start, records: recorder.records(), events, guest, gate, mode }
@@ -184,8 +206,14 @@ impl Runner {
     /// A flush of the guest, which covers all writes but those under way.
     pub(crate) fn flush(&mut self, image: &Image, under_way: Vec<Tag>) -> Result<(), StepError> {
         image.flush()?;
-        self.log(What::Acknowledged { under_way });
+        self.acknowledge(under_way);
         Ok(())
+    }
+
+    /// A flush has returned, which does not cover these writes.
+    pub(crate) fn acknowledge(&mut self, mut under_way: Vec<Tag>) {
+        under_way.extend(&self.doubtful);
+        self.log(What::Acknowledged { under_way });
     }
 
     fn abandon(&mut self, image: &Image, first: u64) -> Result<(), StepError> {

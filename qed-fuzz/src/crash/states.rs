@@ -256,6 +256,11 @@ impl CrashPoint {
         content
     }
 
+    /// The choice of all that was written last: what the disk holds without a crash.
+    pub(crate) fn everything(&self) -> Vec<usize> {
+        self.radices().iter().map(|n| n - 1).collect()
+    }
+
     /// How many versions there are of each sector, and last, of the length.
     fn radices(&self) -> Vec<usize> {
         self.sectors.iter().map(|(_, all)| all.len()).chain([self.lens.len()]).collect()

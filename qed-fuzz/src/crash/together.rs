@@ -9,7 +9,7 @@ use qed_io::RequestKind;
 use qed_spec::GuestOffset;
 
 use super::disk::SECTOR;
-use super::guest::{Tag, What};
+use super::guest::Tag;
 use super::run::{Runner, StepError};
 use super::workload::CRASH_CLUSTER;
 use crate::random::Random;
@@ -78,7 +78,7 @@ impl Runner {
             turns
         })?;
         uncovered.extend(last_before + 1..=self.next_tag);
-        self.log(What::Acknowledged { under_way: uncovered });
+        self.acknowledge(uncovered);
         Ok(())
     }
 

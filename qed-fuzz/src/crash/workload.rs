@@ -8,7 +8,7 @@ use qed_core::{BackingError, BackingFile, GuestExtent, GuestExtentKind, Identity
 use qed_spec::{AutoclearFeatures, Epoch, Geometry, ImageUuid};
 
 use super::disk::SECTOR;
-use super::guest::{BACKING, word};
+use super::guest::{BACKING, Guest, word};
 use crate::apply::Beneath;
 use crate::size::usize_of;
 
@@ -148,6 +148,11 @@ impl Workload {
     #[must_use]
     pub fn name(&self) -> Option<Vec<u8>> {
         (self.backing > 0).then(|| b"base".to_vec())
+    }
+
+    /// What the guest knows at first.
+    pub(crate) fn guest(&self) -> Guest {
+        Guest::new(self.watched(), self.size, self.backing, self.name())
     }
 
     /// The sectors of the clusters that a step may change, and of their neighbours.

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use qed_core::{CreateOptions, LockPolicy, ReadContext, ReadOnlyImage, RefuseBacking, create};
 use qed_fuzz::{
-    CRASH_CLUSTER as CLUSTER, Campaign, CrashDisk, DiskContent, Mode, Step, Workload,
-    crash_campaign, crash_points, crash_workload,
+    CRASH_CLUSTER as CLUSTER, Campaign, CrashDisk, DiskContent, ErrorCampaign, Mode, Step,
+    Workload, crash_campaign, crash_points, crash_workload, error_campaign,
 };
 use qed_io::{Recorder, Storage};
 
@@ -186,6 +186,14 @@ fn a_hundred_thousand_states_of_every_kind() {
     println!("{tally}");
     tally.is_broad(&Mode::ALL).unwrap_or_else(|problem| panic!("{problem}\n{tally}"));
     assert!(tally.states >= 100_000 && tally.by_qemu > 20, "{tally}");
+}
+
+#[test]
+fn requests_of_two_hundred_workloads_fail() {
+    let tally = error_campaign(ErrorCampaign { workloads: 200, one_in: 3 });
+    let tally = tally.unwrap_or_else(|problem| panic!("{problem}"));
+    println!("{tally:?}");
+    assert!(tally.workloads == 200 && tally.runs > 5_000 && tally.stopped > 1_000, "{tally:?}");
 }
 
 #[test]
