@@ -96,7 +96,7 @@ fn folder(name: &str) -> PathBuf {
 
 fn campaign(names: &[String], secs: u64) -> Result<()> {
     let build = Build::of_checkout()?;
-    build.all()?;
+    build.all(names)?;
     let work = repo::target_dir()?.join("fuzz");
     let outcomes = at_once(names, |name| {
         let outcome = Run::of(name, secs, &work)?.start(&build.program(name))?;

@@ -44,9 +44,10 @@ impl Build {
         })
     }
 
-    /// Builds every program.
-    pub(super) fn all(&self) -> Result<()> {
-        process::run(&mut self.command())
+    /// Builds the programs of these names. One after the other: cargo-fuzz builds one program or all
+    /// of the package, also those that are no fuzz programs and do not link as such.
+    pub(super) fn all(&self, names: &[String]) -> Result<()> {
+        names.iter().try_for_each(|name| self.one(name))
     }
 
     /// Builds one program.

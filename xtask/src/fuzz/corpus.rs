@@ -16,7 +16,7 @@ const MAX_BYTES: u64 = 5 << 20;
 /// Makes the kept corpus of each target anew: of itself, and of what the last runs have added.
 pub(super) fn minimise(names: &[String]) -> Result<()> {
     let build = Build::of_checkout()?;
-    build.all()?;
+    build.all(names)?;
     let work = repo::target_dir()?.join("fuzz");
     at_once(names, |name| {
         let (kept, new) = (folder("corpus").join(name), work.join("minimised").join(name));
