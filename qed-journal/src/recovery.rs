@@ -104,7 +104,7 @@ impl Recovery {
         Ok(overlay)
     }
 
-    /// Sets the file length that the last commit asks for, writes every slot home, and flushes.
+    /// Makes the file as long as the last commit asks for, writes every slot home, and flushes.
     ///
     /// A crash at any moment leaves a journal that can be replayed again: values are absolute, and
     /// the tail has not moved.
@@ -158,18 +158,17 @@ impl Recovery {
         })
     }
 
-    /// What lies past the end of the last commit no table names, so a file that is longer is cut:
-    /// its space is fresh again.
+    /// A file that is shorter than the last commit says grows. One that is longer stays so: no table
+    /// names what lies there, and to free space takes some file systems longer than all the rest.
     fn set_length(&self) -> Result<(), RecoveryError> {
         let len = self.physical_size.and_then(|size| self.setup.image_len(size));
         let Some(len) = len.filter(|_| self.storage.growth() == Growth::Zeros) else {
             return Ok(());
         };
         let fault = io_error(JournalAction::SetLength, HostOffset::new(len));
-        let same = self.storage.len().map(|found| found == len);
-        match same {
-            Ok(true) => Ok(()),
-            Ok(false) => self.storage.set_len(len).map_err(fault),
+        match self.storage.len() {
+            Ok(found) if found >= len => Ok(()),
+            Ok(_) => self.storage.set_len(len).map_err(fault),
             Err(error) => Err(fault(error)),
         }
     }

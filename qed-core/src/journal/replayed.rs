@@ -37,9 +37,9 @@ pub fn show_replayed(storage: &Arc<dyn Storage>) -> Result<Option<Arc<dyn Storag
     match Mode::read(&**storage, sector.header(), file_len)? {
         Mode::Journal(found) if is_active(sector.header()) => {
             let recovery = read(storage, sector.header(), &found)?;
-            let len = recovery.physical_size().map_or(file_len, |size| {
-                size.get().saturating_mul(sector.header().geometry().cluster_size_bytes())
-            });
+            let size = recovery.physical_size().unwrap_or_default().get();
+            let len = size.saturating_mul(sector.header().geometry().cluster_size_bytes());
+            let len = len.max(file_len);
             let mut fields = *sector.header().fields();
             fields.features.remove(Features::JOURNAL_ACTIVE);
             let header = sector.header().with_fields(fields, len)?.encode();
