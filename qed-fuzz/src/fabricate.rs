@@ -7,23 +7,36 @@
 use std::error::Error;
 use std::io;
 
+use qed_core::{CreateOptions, Layout, NewHeaderArea, header_area};
 use qed_io::Storage;
-use qed_spec::{
-    AutoclearFeatures, CompatFeatures, Features, Geometry, Header, HeaderError, HeaderFields,
-    HostOffset,
-};
+use qed_spec::{Geometry, Header};
 
 use crate::random::Random;
 
 /// What image to make.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fabrication {
-    /// Data clusters; the virtual disk is as large and all of it is allocated.
+    /// Data clusters; the virtual disk is as large, apart from what `spare` adds.
     pub clusters: u64,
+    /// What of the disk is not allocated.
+    pub spare: Spare,
+    /// What the header area holds.
+    pub layout: Layout,
     /// Cluster and table size.
     pub geometry: Geometry,
     /// Which data cluster of the file each guest cluster lies in.
     pub order: Order,
+}
+
+/// Clusters of the disk that are not allocated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Spare {
+    /// None.
+    None,
+    /// As many L2 tables' worth at the end of the disk; the tables do not exist.
+    Tables(u64),
+    /// The last one of each table.
+    OneInEach,
 }
 
 /// The order of the data clusters in the file.
@@ -44,21 +57,25 @@ pub enum Order {
 /// # Errors
 /// When the clusters need more L2 tables than the L1 table has entries, and the storage's errors.
 pub fn fabricate(storage: &dyn Storage, what: &Fabrication) -> Result<Header, Box<dyn Error>> {
-    let place = Placement::new(what)?;
-    let fields = HeaderFields {
+    let area = header_area(&CreateOptions {
         geometry: what.geometry,
-        header_size_clusters: 1,
-        features: Features::empty(),
-        compat_features: CompatFeatures::empty(),
-        autoclear_features: AutoclearFeatures::empty(),
-        l1_table_offset: HostOffset::new(what.geometry.cluster_size_bytes()),
-        image_size: what.clusters * what.geometry.cluster_size_bytes(),
-    };
-    let header = Header::new(fields, place.file_len)?;
+        image_size: disk_clusters(what) * what.geometry.cluster_size_bytes(),
+        backing: None,
+        layout: what.layout,
+    })?;
+    let place = Placement::new(what, &area);
     storage.set_len(place.file_len)?;
-    storage.write_at(&header.encode(), 0)?;
+    if let Some((at, superblock)) = area.superblock(place.file_len) {
+        storage.write_at(&superblock, at.get())?;
+    }
+    if let Some(ring) = area.ring() {
+        // Not a hole: what is measured is the journal, not the file system finding space for it.
+        let zeros = vec![0; usize::try_from(ring.len_bytes())?];
+        storage.write_at(&zeros, ring.offset().get())?;
+    }
+    storage.write_at(&area.front, 0)?;
     let tables: Vec<u64> = (0..place.tables).map(|table| place.table_offset(table)).collect();
-    write_entries(storage, &tables, fields.l1_table_offset.get())?;
+    write_entries(storage, &tables, place.l1_offset)?;
     let order = place.order(what);
     let mut entries = Vec::new();
     for (table, clusters) in (0..).zip(order.chunks(place.entries)) {
@@ -67,43 +84,50 @@ pub fn fabricate(storage: &dyn Storage, what: &Fabrication) -> Result<Header, Bo
         write_entries(storage, &entries, place.table_offset(table))?;
     }
     storage.flush()?;
-    Ok(header)
+    Ok(area.header)
+}
+
+/// Clusters of the virtual disk.
+fn disk_clusters(what: &Fabrication) -> u64 {
+    let entries = what.geometry.table_entries();
+    match what.spare {
+        Spare::None => what.clusters,
+        Spare::Tables(tables) => (what.clusters.div_ceil(entries) + tables) * entries,
+        Spare::OneInEach => what.clusters.div_ceil(entries - 1) * entries,
+    }
 }
 
 /// Where tables and data lie.
 struct Placement {
     cluster_size: u64,
     table_size: u64,
-    /// Entries of one table.
+    l1_offset: u64,
+    /// Entries of one table that name a cluster.
     entries: usize,
     tables: u64,
     file_len: u64,
 }
 
 impl Placement {
-    fn new(what: &Fabrication) -> Result<Self, HeaderError> {
+    fn new(what: &Fabrication, area: &NewHeaderArea) -> Self {
         let geometry = what.geometry;
-        let entries = geometry.table_entries();
+        let entries = geometry.table_entries() - u64::from(what.spare == Spare::OneInEach);
         let tables = what.clusters.div_ceil(entries);
-        let max = entries.saturating_mul(entries);
-        if what.clusters > max {
-            let max = geometry.max_image_size_bytes();
-            let found = what.clusters.saturating_mul(geometry.cluster_size_bytes());
-            return Err(HeaderError::ImageSizeTooLarge { found, max });
-        }
-        let metadata = 1 + geometry.table_size_clusters() * (tables + 1);
-        Ok(Self {
+        let metadata = geometry.table_size_clusters() * tables;
+        let clusters = (metadata + what.clusters) * geometry.cluster_size_bytes();
+        Self {
             cluster_size: geometry.cluster_size_bytes(),
             table_size: geometry.table_size_bytes(),
+            l1_offset: area.header.fields().l1_table_offset.get(),
             entries: usize::try_from(entries).expect("a table has at most 2^27 entries"),
             tables,
-            file_len: (metadata + what.clusters) * geometry.cluster_size_bytes(),
-        })
+            file_len: area.empty_len() + clusters,
+        }
     }
 
     fn table_offset(&self, table: u64) -> u64 {
         let group = self.table_size + self.entries as u64 * self.cluster_size;
-        self.cluster_size + self.table_size + table * group
+        self.l1_offset + self.table_size + table * group
     }
 
     /// Where data cluster number `cluster` of the file lies.
@@ -138,13 +162,17 @@ mod tests {
 
     use super::*;
 
+    fn plain(clusters: u64, geometry: Geometry, order: Order) -> Fabrication {
+        Fabrication { clusters, geometry, order, spare: Spare::None, layout: Layout::Classic }
+    }
+
     #[test]
     fn made_images_are_sound_and_as_full_as_asked() {
         let geometry = Geometry::new(4096, 2).unwrap();
         for clusters in [0, 1, 1023, 1024, 1025, 3000] {
             for order in [Order::Sequential, Order::Scattered { seed: 7 }] {
                 let storage = MemoryStorage::default();
-                fabricate(&storage, &Fabrication { clusters, geometry, order }).unwrap();
+                fabricate(&storage, &plain(clusters, geometry, order)).unwrap();
                 let report = check(&storage, &CheckOptions::default()).unwrap();
                 assert!(report.is_clean(), "{clusters} {order:?}: {:?}", report.findings);
                 assert_eq!(report.statistics.allocated_clusters, clusters);
@@ -159,7 +187,7 @@ mod tests {
     fn more_clusters_than_the_tables_can_map_are_refused() {
         let geometry = Geometry::new(4096, 1).unwrap();
         let clusters = 512 * 512 + 1;
-        let what = Fabrication { clusters, geometry, order: Order::Sequential };
+        let what = plain(clusters, geometry, Order::Sequential);
         assert!(fabricate(&MemoryStorage::default(), &what).is_err());
     }
 }

@@ -29,7 +29,7 @@ pub use crash::generate::{Backing, Family, Seeded};
 pub use crash::rules::Rule;
 pub use crash::states::{CrashPoint, crash_points};
 pub use crash::workload::{CRASH_CLUSTER, Mode, Step, Workload};
-pub use fabricate::{Fabrication, Order, fabricate};
+pub use fabricate::{Fabrication, Order, Spare, fabricate};
 pub use generators::image_plan::{ImagePlan, Under};
 pub use generators::operations::operations;
 pub use model::Model;

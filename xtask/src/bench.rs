@@ -5,6 +5,7 @@
 
 mod case;
 mod commands;
+mod dirty_open;
 mod in_process;
 mod input;
 mod report;
@@ -59,8 +60,10 @@ fn is_chosen(case: &Case, names: &[&str]) -> bool {
 fn make_inputs(cases: &[&Case]) -> Result<()> {
     let dir = dir()?;
     for case in cases {
-        if let Kind::Command(command) = &case.kind {
-            command.input.make(&dir)?;
+        match &case.kind {
+            Kind::Command(command) => command.input.make(&dir)?,
+            Kind::DirtyOpen(open) => open.input.make(&dir)?,
+            Kind::InProcess(_) => {}
         }
     }
     Ok(())
@@ -94,6 +97,10 @@ fn measure_one(case: &'static Case, qed: &Path, dir: &Path) -> Result<Row> {
             let rounds = commands::time(command, qed, dir, ROUNDS)?;
             let memory = commands::peak_memory(command, qed, dir)?;
             Ok(Row::new(case, Summary::of(&rounds, case.goal)?, Some(memory)))
+        }
+        Kind::DirtyOpen(open) => {
+            let rounds = dirty_open::time(open, dir, ROUNDS)?;
+            Ok(Row::new(case, Summary::of(&rounds, case.goal)?, None))
         }
         Kind::InProcess(bench) => {
             let rounds = in_process::time(bench, case.name)?;

@@ -1,16 +1,18 @@
 //! `fabricate FILE --clusters N [--cluster-size B] [--table-size T] [--order sequential|scattered]
-//! [--seed S]`: makes an image with real metadata and sparse data, for benchmarks.
+//! [--seed S] [--layout classic|compat|journal] [--spare-tables N|--spare-each]`: makes an image with real metadata and sparse data, for benchmarks.
 
 use std::error::Error;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use qed_fuzz::{Fabrication, Order, fabricate};
+use qed_core::{DEFAULT_RING_LEN_BYTES, Identity, Layout};
+use qed_fuzz::{Fabrication, Order, Spare, fabricate};
 use qed_io::{Existing, FileStorage, ImageLock, NewFileOptions};
-use qed_spec::Geometry;
+use qed_spec::{Epoch, Geometry, ImageUuid};
 
 const USAGE: &str = "usage: fabricate FILE --clusters N [--cluster-size BYTES] \
-    [--table-size CLUSTERS] [--order sequential|scattered] [--seed N]";
+    [--table-size CLUSTERS] [--order sequential|scattered] [--seed N] \
+    [--layout classic|compat|journal] [--spare-tables N | --spare-each]";
 
 fn main() -> ExitCode {
     match run(std::env::args_os().skip(1)) {
@@ -36,6 +38,7 @@ fn parse(
 ) -> Result<(OsString, Fabrication), Box<dyn Error>> {
     let (mut path, mut clusters, mut cluster_size, mut table_size) = (None, None, 65536, 4);
     let (mut is_scattered, mut seed) = (false, 1);
+    let (mut layout, mut spare) = (Layout::Classic, Spare::None);
     while let Some(arg) = args.next() {
         let mut value = || args.next().and_then(|value| value.into_string().ok()).ok_or(USAGE);
         match arg.to_str() {
@@ -50,6 +53,9 @@ fn parse(
                     other => return Err(format!("unknown order {other:?}; {USAGE}").into()),
                 }
             }
+            Some("--layout") => layout = parse_layout(&value()?)?,
+            Some("--spare-tables") => spare = Spare::Tables(value()?.parse()?),
+            Some("--spare-each") => spare = Spare::OneInEach,
             Some(option) if option.starts_with("--") => return Err(USAGE.into()),
             _ if path.is_none() => path = Some(arg),
             _ => return Err(USAGE.into()),
@@ -60,5 +66,16 @@ fn parse(
     })?;
     let order = if is_scattered { Order::Scattered { seed } } else { Order::Sequential };
     let clusters = clusters.ok_or(USAGE)?;
-    Ok((path.ok_or(USAGE)?, Fabrication { clusters, geometry, order }))
+    Ok((path.ok_or(USAGE)?, Fabrication { clusters, geometry, order, spare, layout }))
+}
+
+fn parse_layout(name: &str) -> Result<Layout, String> {
+    // The same bytes each time.
+    let identity = Identity { uuid: ImageUuid::new([1; 16]), epoch: Epoch::new(1) };
+    match name {
+        "classic" => Ok(Layout::Classic),
+        "compat" => Ok(Layout::Compat(identity)),
+        "journal" => Ok(Layout::Journal { identity, ring_len_bytes: DEFAULT_RING_LEN_BYTES }),
+        other => Err(format!("unknown layout {other:?}; {USAGE}")),
+    }
 }

@@ -2,7 +2,7 @@
 //!
 //! A case is named operation_state_size.
 
-use super::input::Input;
+use super::input::{Input, Layout};
 
 /// One comparison.
 pub(super) struct Case {
@@ -17,14 +17,19 @@ pub(super) struct Case {
 pub(super) enum Goal {
     /// At most this part of the reference's time.
     TimeAtMost(f64),
+    /// At most this part of the reference's time, and five milliseconds.
+    TimeAtMostPlus5Ms(f64),
     /// At least this part of the reference's speed.
     SpeedAtLeast(f64),
+    /// None: the time is reported.
+    None,
 }
 
 /// How a case is run.
 pub(super) enum Kind {
     Command(Command),
     InProcess(InProcess),
+    DirtyOpen(DirtyOpen),
 }
 
 /// One call that both programs take, each started anew for every run.
@@ -46,6 +51,15 @@ pub(super) struct InProcess {
     pub(super) bench: &'static str,
 }
 
+/// An image whose writer was killed is opened, beside the same image after a close: whole programs.
+pub(super) struct DirtyOpen {
+    pub(super) input: Input,
+    /// Allocating writes before the kill, each in the next of as many L2 tables.
+    pub(super) writes: u64,
+    pub(super) tables: u64,
+    pub(super) flush_every: u64,
+}
+
 /// Without durability on either side, so that the disk is not what is timed.
 const RAW: &[&str] = &["convert", "-t", "unsafe", "-f", "raw", "-O", "qed", "IN", "OUT"];
 const QCOW2: &[&str] = &["convert", "-t", "unsafe", "-f", "qcow2", "-O", "qed", "IN", "OUT"];
@@ -54,7 +68,7 @@ const INFO: &[&str] = &["info", "-f", "qed", "IN"];
 const CREATE: &[&str] = &["create", "-q", "-f", "qed", "OUT", "4G"];
 
 /// Every case.
-pub(super) static CASES: [Case; 13] = [
+pub(super) static CASES: [Case; 30] = [
     convert("convert_raw_4g", "raw to QED, cached", 0.9, RAW, Input::Raw),
     convert("convert_qcow2_4g", "QCOW2 to QED, cached", 0.9, QCOW2, Input::Qcow2),
     convert("convert_qcow2_zlib_4g", "zlib clusters to QED", 0.5, QCOW2, Input::Qcow2Zlib),
@@ -65,10 +79,60 @@ pub(super) static CASES: [Case; 13] = [
     check("check_cold_1e7_scattered", "full check, dropped", 0.35, Input::FullScattered, true),
     small("info_warm_1e7", "info", INFO, Input::FullSequential),
     small("create_warm_4g", "create", CREATE, Input::None),
-    in_process("read_mapped_4k", "mapped cached 4 KiB reads beside pread", 0.9),
-    in_process("write_allocating_4k_t1", "allocating 4 KiB writes beside pwrite, 1 thread", 0.6),
-    in_process("write_allocating_4k_t8", "allocating 4 KiB writes beside pwrite, 8 threads", 0.6),
+    io("read_mapped_4k", "mapped cached 4 KiB reads beside pread", 0.9),
+    io("write_allocating_4k_t1", "allocating 4 KiB writes beside pwrite, 1 thread", 0.6),
+    io("write_allocating_4k_t8", "allocating 4 KiB writes beside pwrite, 8 threads", 0.6),
+    flush("flush_journal_8x64k", EIGHT, Goal::TimeAtMost(1.2)),
+    flush("flush_journal_8x64k_backing", EIGHT, Goal::TimeAtMost(2.1)),
+    flush("flush_compat_8x64k", EIGHT, Goal::None),
+    flush("flush_compat_8x64k_backing", EIGHT, Goal::None),
+    flush("write_journal_4k_flush16", SIXTEEN, Goal::SpeedAtLeast(0.85)),
+    flush("write_compat_4k_flush16", SIXTEEN, Goal::None),
+    killed("open_dirty_compat_1e5", Layout::Compat, 100_000),
+    killed("open_dirty_compat_1e6", Layout::Compat, 1_000_000),
+    killed("open_dirty_compat_1e7", Layout::Compat, 10_000_000),
+    killed("open_dirty_compat_3e7", Layout::Compat, 30_000_000),
+    killed("open_dirty_journal_1e5", Layout::Journal, 100_000),
+    killed("open_dirty_journal_1e6", Layout::Journal, 1_000_000),
+    killed("open_dirty_journal_1e7", Layout::Journal, 10_000_000),
+    killed("open_dirty_journal_3e7", Layout::Journal, 30_000_000),
+    Case {
+        name: "open_all_marked_1e7",
+        what: "after a kill, every table marked",
+        goal: Goal::None,
+        kind: Kind::DirtyOpen(DirtyOpen {
+            input: Input::Open { layout: Layout::Compat, clusters: 10_000_000, spare_each: true },
+            writes: 306,
+            tables: 306,
+            flush_every: 16,
+        }),
+    },
+    Case {
+        name: "open_full_ring_1e7",
+        what: "after a kill, 250 of 256 blocks of the journal in use",
+        goal: Goal::None,
+        kind: Kind::DirtyOpen(DirtyOpen {
+            input: Input::Open { layout: Layout::Journal, clusters: 10_000_000, spare_each: false },
+            writes: 250,
+            tables: 8,
+            flush_every: 1,
+        }),
+    },
+    Case {
+        name: "open_full_ring_packed_1e7",
+        what: "after a kill, a journal of 20000 allocations in full blocks",
+        goal: Goal::None,
+        kind: Kind::DirtyOpen(DirtyOpen {
+            input: Input::Open { layout: Layout::Journal, clusters: 10_000_000, spare_each: false },
+            writes: 20_000,
+            tables: 8,
+            flush_every: 20_000,
+        }),
+    },
 ];
+
+const EIGHT: &str = "8 scattered 64 KiB allocating writes and a flush, beside raw and fdatasync";
+const SIXTEEN: &str = "16 allocating 4 KiB writes and a flush, beside raw and fdatasync";
 
 const fn convert(
     name: &'static str,
@@ -103,7 +167,19 @@ const fn small(
     Case { name, what, goal: Goal::TimeAtMost(0.5), kind: Kind::Command(command) }
 }
 
-const fn in_process(name: &'static str, what: &'static str, limit: f64) -> Case {
+const fn io(name: &'static str, what: &'static str, limit: f64) -> Case {
     let bench = InProcess { package: "qed-core", bench: "io" };
     Case { name, what, goal: Goal::SpeedAtLeast(limit), kind: Kind::InProcess(bench) }
+}
+
+const fn flush(name: &'static str, what: &'static str, goal: Goal) -> Case {
+    let bench = InProcess { package: "qed-core", bench: "flush" };
+    Case { name, what, goal, kind: Kind::InProcess(bench) }
+}
+
+const fn killed(name: &'static str, layout: Layout, clusters: u64) -> Case {
+    let input = Input::Open { layout, clusters, spare_each: false };
+    let open = DirtyOpen { input, writes: 1000, tables: 8, flush_every: 16 };
+    let what = "open and close after a kill, 1000 writes in 8 tables, beside a clean open";
+    Case { name, what, goal: Goal::TimeAtMostPlus5Ms(1.2), kind: Kind::DirtyOpen(open) }
 }

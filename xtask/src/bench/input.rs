@@ -24,12 +24,30 @@ pub(super) enum Input {
     FullSequential,
     /// The same, in random order.
     FullScattered,
+    /// A QED image with so many allocated clusters and some that are not: eight tables of them, or
+    /// one in each table.
+    Open {
+        layout: Layout,
+        clusters: u64,
+        spare_each: bool,
+    },
+}
+
+/// What the header area of a made image holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Layout {
+    Compat,
+    Journal,
 }
 
 impl Input {
     /// The file in the folder of inputs.
     pub(super) fn path(self, dir: &Path) -> PathBuf {
         dir.join(match self {
+            Self::Open { layout, clusters, spare_each } => {
+                let each = if spare_each { "-each" } else { "" };
+                return dir.join(format!("open-{}-{clusters}{each}.qed", layout.name()));
+            }
             Self::None => "none",
             Self::Raw => "disk.raw",
             Self::Qcow2 => "disk.qcow2",
@@ -60,19 +78,33 @@ impl Input {
             Self::Qcow2Zstd => {
                 convert_raw(dir, &unfinished, &["-c", "-o", "compression_type=zstd"])?;
             }
-            Self::FullSequential => fabricate(&unfinished, "sequential")?,
-            Self::FullScattered => fabricate(&unfinished, "scattered")?,
+            Self::FullSequential => fabricate(&unfinished, 10_000_000, &["--order", "sequential"])?,
+            Self::FullScattered => fabricate(&unfinished, 10_000_000, &["--order", "scattered"])?,
+            Self::Open { layout, clusters, spare_each } => {
+                let spare: &[&str] =
+                    if spare_each { &["--spare-each"] } else { &["--spare-tables", "8"] };
+                fabricate(&unfinished, clusters, &[&["--layout", layout.name()], spare].concat())?;
+            }
         }
         fs::rename(&unfinished, &path).with_context(|| path.display().to_string())
     }
 }
 
+impl Layout {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Compat => "compat",
+            Self::Journal => "journal",
+        }
+    }
+}
+
 /// The generator of the fuzz crate, which uses no allocator under test. Data clusters are holes.
-fn fabricate(output: &Path, order: &str) -> Result<()> {
+fn fabricate(output: &Path, clusters: u64, options: &[&str]) -> Result<()> {
     let mut cargo = process::cargo();
     cargo.args(["run", "--quiet", "--release", "--locked", "--package", "qed-fuzz"]);
     cargo.args(["--bin", "fabricate", "--"]).arg(output);
-    cargo.args(["--clusters", "10000000", "--order", order]);
+    cargo.args(["--clusters", &clusters.to_string()]).args(options);
     process::run(cargo.current_dir(repo::root()))
 }
 

@@ -27,7 +27,7 @@ impl Row {
 
     /// Whether the case reached its goal, beyond doubt.
     pub(super) fn has_passed(&self) -> bool {
-        self.summary.verdict == Verdict::Passed && self.keeps_memory()
+        matches!(self.summary.verdict, Verdict::Passed | Verdict::Reported) && self.keeps_memory()
     }
 
     fn keeps_memory(&self) -> bool {
@@ -39,6 +39,7 @@ impl Row {
         match self.summary.verdict {
             Verdict::Passed if self.keeps_memory() => "passed",
             Verdict::Passed => "too much memory",
+            Verdict::Reported => "reported",
             Verdict::Missed => "missed",
             Verdict::Inconclusive => "inconclusive",
         }
@@ -91,6 +92,8 @@ impl fmt::Display for Row {
 fn goal(goal: Goal) -> String {
     match goal {
         Goal::TimeAtMost(limit) => format!("time <= {limit}"),
+        Goal::TimeAtMostPlus5Ms(limit) => format!("time <= {limit} + 5 ms"),
+        Goal::None => "none".to_owned(),
         Goal::SpeedAtLeast(limit) => format!("speed >= {limit}"),
     }
 }

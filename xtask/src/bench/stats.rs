@@ -6,6 +6,9 @@ use anyhow::{Result, bail};
 
 use super::case::Goal;
 
+/// What is not counted of a time that may be so much longer.
+const SLACK: Duration = Duration::from_millis(5);
+
 /// What a comparison needs at the least.
 const ROUNDS_MIN: usize = 11;
 
@@ -40,6 +43,8 @@ pub(super) struct Quartiles {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     Passed,
+    /// There is no goal.
+    Reported,
     Missed,
     /// The spread is wider than the margin.
     Inconclusive,
@@ -74,27 +79,25 @@ impl Goal {
     /// The ratio that the goal speaks of.
     fn ratio(self, ours: Duration, reference: Duration) -> f64 {
         match self {
-            Self::TimeAtMost(_) => ours.as_secs_f64() / reference.as_secs_f64(),
+            Self::TimeAtMost(_) | Self::None => ours.as_secs_f64() / reference.as_secs_f64(),
+            Self::TimeAtMostPlus5Ms(_) => {
+                ours.saturating_sub(SLACK).as_secs_f64() / reference.as_secs_f64()
+            }
             Self::SpeedAtLeast(_) => reference.as_secs_f64() / ours.as_secs_f64(),
-        }
-    }
-
-    /// The ratio to reach.
-    pub(super) fn limit(self) -> f64 {
-        match self {
-            Self::TimeAtMost(limit) | Self::SpeedAtLeast(limit) => limit,
         }
     }
 
     /// The margin is how far the limit lies from a tie, or from the median where that is further:
     /// chance that reaches less far changes no verdict.
     fn verdict(self, ratio: Quartiles, itself: Quartiles) -> Verdict {
-        let limit = self.limit();
-        let margin = (1.0 - limit).abs().max((ratio.median - limit).abs());
-        let reached = match self {
-            Self::TimeAtMost(limit) => ratio.median <= limit,
-            Self::SpeedAtLeast(limit) => ratio.median >= limit,
+        let (limit, reached) = match self {
+            Self::None => return Verdict::Reported,
+            Self::TimeAtMost(limit) | Self::TimeAtMostPlus5Ms(limit) => {
+                (limit, ratio.median <= limit)
+            }
+            Self::SpeedAtLeast(limit) => (limit, ratio.median >= limit),
         };
+        let margin = (1.0 - limit).abs().max((ratio.median - limit).abs());
         if !reached {
             Verdict::Missed
         } else if ratio.spread().max(itself.spread()) > margin {
@@ -147,6 +150,16 @@ mod tests {
         let summary = Summary::of(&rounds(|_| 125), Goal::SpeedAtLeast(0.9)).unwrap();
         assert!((summary.ratio.median - 0.8).abs() < 1e-9);
         assert_eq!(summary.verdict, Verdict::Missed);
+    }
+
+    #[test]
+    fn five_milliseconds_more_may_be_allowed() {
+        let summary = Summary::of(&rounds(|_| 123), Goal::TimeAtMostPlus5Ms(1.2)).unwrap();
+        assert!((summary.ratio.median - 1.18).abs() < 1e-9);
+        assert_eq!(summary.verdict, Verdict::Passed);
+        let summary = Summary::of(&rounds(|_| 126), Goal::TimeAtMostPlus5Ms(1.2)).unwrap();
+        assert_eq!(summary.verdict, Verdict::Missed);
+        assert_eq!(Summary::of(&rounds(|_| 900), Goal::None).unwrap().verdict, Verdict::Reported);
     }
 
     #[test]
