@@ -5,6 +5,7 @@ mod bugs;
 mod build;
 mod corpus;
 mod finding;
+mod pack;
 mod program;
 
 use std::fs;
@@ -22,7 +23,17 @@ use program::{Outcome, Run};
 const DEFAULT_SECS: u64 = 60;
 /// A planted bug has to be found in this time.
 const PLANTED_SECS: u64 = 600;
-const USAGE: &str = "fuzz all|TARGET.. [--secs N] [--planted | --minimise]";
+const USAGE: &str = "fuzz all|TARGET.. [--secs N] [--jobs N] [--planted | --minimise]";
+
+/// What the words of the command line ask for.
+#[derive(Debug, PartialEq)]
+struct Request {
+    what: What,
+    names: Vec<String>,
+    secs: Option<u64>,
+    /// Targets that run at once.
+    jobs: usize,
+}
 
 /// What is done with the targets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,11 +47,11 @@ enum What {
 
 /// Runs the targets; fails if one has a finding, which then is a file of `regressions`.
 pub(crate) fn run(words: &[String]) -> Result<()> {
-    let (what, secs, names) = parse(words)?;
+    let Request { what, names, secs, jobs } = parse(words)?;
     match what {
-        What::Fuzz => campaign(&names, secs.unwrap_or(DEFAULT_SECS)),
+        What::Fuzz => campaign(&names, secs.unwrap_or(DEFAULT_SECS), jobs),
         What::Planted => bugs::find(&names, secs.unwrap_or(PLANTED_SECS)),
-        What::Minimise => corpus::minimise(&names),
+        What::Minimise => corpus::minimise(&names, jobs),
     }
 }
 
@@ -52,30 +63,30 @@ pub(crate) fn seeds(words: &[String]) -> Result<()> {
     process::run(cargo.arg(folder("seeds")).current_dir(repo::root()))
 }
 
-fn parse(words: &[String]) -> Result<(What, Option<u64>, Vec<String>)> {
-    let (mut what, mut secs, mut names) = (What::Fuzz, None, Vec::new());
+fn parse(words: &[String]) -> Result<Request> {
+    let jobs = thread::available_parallelism().map_or(1, usize::from);
+    let mut request = Request { what: What::Fuzz, names: Vec::new(), secs: None, jobs };
     let mut words = words.iter();
     while let Some(word) = words.next() {
+        let mut value = || words.next().context(USAGE);
         match word.as_str() {
-            "--planted" => what = What::Planted,
-            "--minimise" => what = What::Minimise,
-            "--secs" => {
-                let value = words.next().context(USAGE)?;
-                secs = Some(value.parse().with_context(|| format!("--secs {value}"))?);
-            }
+            "--planted" => request.what = What::Planted,
+            "--minimise" => request.what = What::Minimise,
+            "--secs" => request.secs = Some(value()?.parse().context("--secs")?),
+            "--jobs" => request.jobs = value()?.parse().context("--jobs")?,
             option if option.starts_with("--") => bail!("{option}: {USAGE}"),
-            name => names.push(name.to_owned()),
+            name => request.names.push(name.to_owned()),
         }
     }
     let known = targets()?;
-    if names == ["all"] {
-        return Ok((what, secs, known));
+    if request.names == ["all"] {
+        return Ok(Request { names: known, ..request });
     }
-    ensure!(!names.is_empty(), USAGE);
-    for name in &names {
+    ensure!(!request.names.is_empty() && request.jobs > 0, USAGE);
+    for name in &request.names {
         ensure!(known.contains(name), "there is no target {name}, but {}", known.join(", "));
     }
-    Ok((what, secs, names))
+    Ok(request)
 }
 
 /// The names of the targets: those of their programs.
@@ -94,33 +105,33 @@ fn folder(name: &str) -> PathBuf {
     repo::root().join("qed-fuzz").join(name)
 }
 
-fn campaign(names: &[String], secs: u64) -> Result<()> {
+fn campaign(names: &[String], secs: u64, jobs: usize) -> Result<()> {
     let build = Build::of_checkout()?;
     build.all(names)?;
     let work = repo::target_dir()?.join("fuzz");
-    let outcomes = at_once(names, |name| {
+    println!("{:<12} {}", "target", Outcome::HEADING);
+    let findings = at_once(names, jobs, |name| {
         let outcome = Run::of(name, secs, &work)?.start(&build.program(name))?;
         println!("{name:<12} {outcome}");
-        Ok((name, outcome))
+        Ok(outcome.finding.map(|finding| (name, finding)))
     })?;
-    let mut found = Vec::new();
-    for (name, Outcome { finding, .. }) in outcomes {
-        if let Some(finding) = finding {
-            found.push(finding::keep(name, &build.program(name), &finding)?);
-        }
+    let mut kept = Vec::new();
+    for (name, finding) in findings.into_iter().flatten() {
+        kept.push(finding::keep(name, &build.program(name), &finding)?);
     }
-    if !found.is_empty() {
-        bail!("findings, which the tests of qed-fuzz replay:\n{}", found.join("\n"));
+    if !kept.is_empty() {
+        let replayed = "the tests replay them: cargo test -p qed-fuzz --test targets";
+        bail!("findings ({replayed}):\n{}", kept.join("\n"));
     }
     Ok(())
 }
 
-/// Does the work for each name, on as many threads as there are processors.
+/// Does the work for each name, for so many at once.
 fn at_once<'a, R: Send>(
     names: &'a [String],
+    jobs: usize,
     work: impl Fn(&'a str) -> Result<R> + Sync,
 ) -> Result<Vec<R>> {
-    let threads = thread::available_parallelism().map_or(1, usize::from);
     let (left, done) = (Mutex::new(names.iter()), Mutex::new(Vec::new()));
     let next = || left.lock().expect("no thread panics with the list").next();
     thread::scope(|scope| {
@@ -131,7 +142,7 @@ fn at_once<'a, R: Send>(
             }
             Ok(())
         };
-        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(worker)).collect();
+        let workers: Vec<_> = (0..jobs).map(|_| scope.spawn(worker)).collect();
         workers.into_iter().try_for_each(|worker| worker.join().expect("a worker has no panic"))
     })?;
     Ok(done.into_inner().expect("no thread panics with the list"))
@@ -141,29 +152,31 @@ fn at_once<'a, R: Send>(
 mod tests {
     use super::*;
 
-    fn parsed(line: &str) -> Result<(What, Option<u64>, Vec<String>)> {
+    fn parsed(line: &str) -> Result<Request> {
         parse(&line.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
     }
 
     #[test]
     fn the_words_say_what_is_done_with_which_targets() {
-        let (what, secs, names) = parsed("all --secs 20").unwrap();
-        assert_eq!((what, secs), (What::Fuzz, Some(20)));
-        assert!(names.len() >= 8, "{names:?}");
-        let header = vec!["header".to_owned()];
-        assert_eq!(parsed("--planted header").unwrap(), (What::Planted, None, header));
+        let all = parsed("all --secs 20").unwrap();
+        assert_eq!((all.what, all.secs), (What::Fuzz, Some(20)));
+        assert!(all.names.len() >= 8 && all.jobs > 0, "{all:?}");
+        let names = vec!["header".to_owned()];
+        let expected = Request { what: What::Planted, names, secs: None, jobs: 3 };
+        assert_eq!(parsed("--planted header --jobs 3").unwrap(), expected);
         for bad in ["", "nothing", "all header", "all --secs", "all --secs x", "all --what"] {
             assert!(parsed(bad).is_err(), "{bad}");
         }
+        assert!(parsed("header --jobs 0").is_err());
     }
 
     #[test]
     fn each_name_is_worked_on_once() {
         let names: Vec<String> = (0..50).map(|number| number.to_string()).collect();
-        let mut done = at_once(&names, |name| Ok(name.parse::<u64>()?)).unwrap();
+        let mut done = at_once(&names, 4, |name| Ok(name.parse::<u64>()?)).unwrap();
         done.sort_unstable();
         assert_eq!(done, (0..50).collect::<Vec<_>>());
         let bad = |name| if name == "7" { bail!("a bad name") } else { Ok(()) };
-        assert!(at_once(&names, bad).is_err());
+        assert!(at_once(&names, 4, bad).is_err());
     }
 }

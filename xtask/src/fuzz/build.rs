@@ -21,16 +21,22 @@ pub(super) struct Build {
     target_dir: PathBuf,
     /// The machine that is built for, which is part of the path of the programs.
     triple: String,
+    /// Whether what a build leaves makes the next one faster, at the cost of this one.
+    incremental: bool,
 }
 
 impl Build {
     /// Those of this checkout.
     pub(super) fn of_checkout() -> Result<Self> {
-        Self::of(repo::root(), &repo::target_dir()?)
+        Self::new(repo::root(), &repo::target_dir()?, false)
     }
 
-    /// Those of the tree at `tree`, in a target folder.
+    /// Those of a tree that changes a little from build to build.
     pub(super) fn of(tree: &Path, target_dir: &Path) -> Result<Self> {
+        Self::new(tree, target_dir, true)
+    }
+
+    fn new(tree: &Path, target_dir: &Path, incremental: bool) -> Result<Self> {
         process::output(Command::new("g++").arg("--version"))
             .context("g++ is missing: Debian package g++")?;
         let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
@@ -41,6 +47,7 @@ impl Build {
             tree: tree.to_path_buf(),
             target_dir: target_dir.to_path_buf(),
             triple: triple.context("rustc -vV names no host")?.to_owned(),
+            incremental,
         })
     }
 
@@ -66,10 +73,12 @@ impl Build {
             .args(["fuzz", "build", "--fuzz-dir", "qed-fuzz", "--features", "fuzzing"])
             // The crates have no unsafe code to look after but that of qed-io's memory maps, and
             // stable rustc has no sanitizer.
-            .args(["--sanitizer", "none", "--debug-assertions", "--codegen-units", "16"])
+            .args(["--sanitizer", "none", "--debug-assertions"])
+            .args(["--codegen-units", if self.incremental { "256" } else { "16" }])
             // Inputs are choices, not values that code compares: tracing comparisons costs a third.
             .arg("--no-trace-compares")
             .env("CARGO_TARGET_DIR", &self.target_dir)
+            .env("CARGO_INCREMENTAL", u8::from(self.incremental).to_string())
             .envs(PROFILE)
             .current_dir(&self.tree);
         command

@@ -8,12 +8,12 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
-use super::folder;
+use super::{folder, pack};
 
 /// Longer inputs say nothing that shorter ones cannot.
 const MAX_INPUT_BYTES: usize = 1024;
 /// An input that takes as long is a finding, in seconds; the machine may be busy.
-const TIMEOUT_SECS: u64 = 60;
+pub(super) const TIMEOUT_SECS: u64 = 60;
 const MEMORY_MIB: u64 = 2048;
 
 /// A run to be started.
@@ -33,7 +33,9 @@ pub(super) struct Outcome {
     /// Seconds until the end, or until the finding.
     pub(super) secs: f64,
     /// Edges of the program that were reached.
-    coverage: u64,
+    edges: u64,
+    /// Edges, and how often they were reached in one run, in steps.
+    features: u64,
     /// Inputs that reach something that no other does.
     corpus: u64,
     /// The input that was found, if one was.
@@ -44,8 +46,11 @@ impl Run {
     /// On all inputs that are kept for the target, and those that earlier runs left in `work`.
     pub(super) fn of(name: &str, secs: u64, work: &Path) -> Result<Self> {
         let run = Self::new(name, secs, work)?;
-        let kept = ["corpus", "seeds", "regressions"].map(|kind| folder(kind).join(name));
-        Ok(Self { inputs: run.inputs.into_iter().chain(kept).collect(), ..run })
+        let corpus = work.join("kept").join(name);
+        pack::unpack(name, &corpus)?;
+        let kept = ["seeds", "regressions"].map(|kind| folder(kind).join(name));
+        let inputs = run.inputs.into_iter().chain([corpus]).chain(kept).collect();
+        Ok(Self { inputs, ..run })
     }
 
     /// On the seeds alone, in a folder of its own.
@@ -114,7 +119,8 @@ fn parse(log: &str) -> Outcome {
         let count = line.strip_prefix('#').and_then(number);
         for (field, found) in [
             (&mut outcome.executions, count.or_else(|| after("number_of_executed_units:"))),
-            (&mut outcome.coverage, after(" cov:")),
+            (&mut outcome.edges, after(" cov:")),
+            (&mut outcome.features, after(" ft:")),
             (&mut outcome.corpus, after(" corp:")),
         ] {
             *field = found.unwrap_or(*field);
@@ -123,15 +129,17 @@ fn parse(log: &str) -> Outcome {
     outcome
 }
 
+impl Outcome {
+    /// What stands above outcomes.
+    pub(super) const HEADING: &str = "     runs  seconds  edges  features  inputs";
+}
+
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { executions, secs, coverage, corpus, finding } = self;
-        write!(
-            f,
-            "{executions:>9} runs in {secs:>5.0} s, {coverage:>5} edges, {corpus:>4} inputs"
-        )?;
+        let Self { executions, secs, edges, features, corpus, finding } = self;
+        write!(f, "{executions:>9} {secs:>8.0} {edges:>6} {features:>9} {corpus:>7}")?;
         match finding {
-            Some(_) => write!(f, ", A FINDING"),
+            Some(_) => write!(f, "  A FINDING"),
             None => Ok(()),
         }
     }
@@ -146,7 +154,8 @@ mod tests {
         let log = "#2\tINITED cov: 12 ft: 13 corp: 1/1b exec/s: 0 rss: 40Mb\n\
                    #4096\tpulse  cov: 812 ft: 3000 corp: 300/12Kb lim: 64 exec/s: 99\n\
                    thread panicked at a.rs:1:\n";
-        let expected = Outcome { executions: 4096, coverage: 812, corpus: 300, ..parse("") };
+        let expected =
+            Outcome { executions: 4096, edges: 812, features: 3000, corpus: 300, ..parse("") };
         assert_eq!(parse(log), expected);
         let ended = format!("{log}stat::number_of_executed_units: 8864\n");
         assert_eq!(parse(&ended), Outcome { executions: 8864, ..expected });
