@@ -12,6 +12,7 @@ mod foreign;
 pub(crate) mod generate;
 mod guest;
 mod judge;
+pub(crate) mod log_writes;
 mod qemu_view;
 pub(crate) mod rules;
 mod run;

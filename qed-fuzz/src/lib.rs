@@ -26,6 +26,7 @@ pub use crash::disk::{CrashDisk, DiskContent, SECTOR, Sector};
 pub use crash::failure::Failure;
 pub use crash::faults::{ErrorCampaign, ErrorTally, error_campaign};
 pub use crash::generate::{Backing, Family, Seeded};
+pub use crash::log_writes::read_write_log;
 pub use crash::rules::Rule;
 pub use crash::states::{CrashPoint, crash_points};
 pub use crash::workload::{CRASH_CLUSTER, Mode, Step, Workload};

@@ -15,7 +15,7 @@ use super::generate::{Backing, Family, Seeded};
 use super::guest::Guest;
 use super::judge::{Verdict, depth_of, judge};
 use super::qemu_view;
-use super::rules::{Region, Regions, Rule, at_stake};
+use super::rules::{Region, Regions, Rule, asks_for_check, at_stake, names_tables};
 use super::run::{Run, run};
 use super::states::{Choice, crash_points};
 use super::workload::{Mode, Workload};
@@ -114,7 +114,6 @@ pub(crate) struct State<'a> {
     guest: &'a Guest,
     pub(crate) content: DiskContent,
     rules: &'a [Rule],
-    regions: &'a Regions,
     /// The durable state says which tables to check, so all others do as well.
     is_marked: bool,
     number: u64,
@@ -127,8 +126,8 @@ impl State<'_> {
     pub(crate) fn judge(&self) -> Result<Verdict, String> {
         let depth = depth_of(&mut Random::new(self.number));
         if self.is_marked
-            && self.regions.asks_for_check(&self.content)
-            && !self.regions.asks_for_marked(&self.content)
+            && asks_for_check(&self.content)
+            && !names_tables(&self.content, self.run.mode)
         {
             return Err("nothing says which tables to check".to_owned());
         }
@@ -155,7 +154,7 @@ pub(crate) fn each_state(
         let is_torn = |number| matches!(regions.region(number), Region::Ring | Region::Superblock);
         let tears = point.position.is_multiple_of(3);
         let point = if tears { point.with_garbage(is_torn) } else { point };
-        let is_marked = regions.asks_for_marked(&point.durable);
+        let is_marked = names_tables(&point.durable, workload.mode);
         let rules = at_stake(&point, &regions, workload);
         let fingerprints = Fingerprints::new(&point, &regions);
         let mut failed: Option<(Vec<usize>, String)> = None;
@@ -170,7 +169,6 @@ pub(crate) fn each_state(
                 guest: &guest,
                 content: point.state(choice),
                 rules: &rules,
-                regions: &regions,
                 is_marked,
                 number: seen.len() as u64,
                 fingerprint: fingerprint.metadata,

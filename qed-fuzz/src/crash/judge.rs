@@ -10,7 +10,7 @@ use qed_spec::GuestOffset;
 
 use super::disk::{CrashDisk, DiskContent, SECTOR};
 use super::guest::{Guest, Tag, content};
-use super::rules::is_kept;
+use super::rules::{is_kept, names_tables, same_superblocks};
 use super::run::{Run, open};
 use super::states::crash_points;
 use super::workload::CRASH_CLUSTER;
@@ -69,6 +69,9 @@ pub(crate) fn judge(
     is_sound(&disk)?;
     if !is_kept(&after, run.mode) {
         return Err("the image has lost what its mode needs".to_owned());
+    }
+    if !run.has_foreign && names_tables(state, run.mode) && !same_superblocks(state, &after) {
+        return Err("recovery believes no mark and checks all tables".to_owned());
     }
     case.content(&image)?;
     let recovered = after != *state;

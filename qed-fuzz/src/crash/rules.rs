@@ -141,7 +141,6 @@ const SUPERBLOCKS: Range<u64> = 8192..16384;
 impl Regions {
     pub(crate) fn of(point: &CrashPoint, mode: Mode) -> Self {
         let durable = &point.durable;
-        let header_end = u64::from(half(&durable.sector(0), 12)) * CLUSTER;
         let l1_start = word(&durable.sector(0), 40);
         let l1 = l1_start..l1_start + TABLE;
         let mut tables = Vec::new();
@@ -158,7 +157,7 @@ impl Regions {
         }
         tables.sort_unstable();
         tables.dedup();
-        Self { mode, header_end, l1, tables }
+        Self { mode, header_end: header_end(durable), l1, tables }
     }
 
     pub(crate) fn region(&self, sector: u64) -> Region {
@@ -194,7 +193,7 @@ pub(crate) fn at_stake(point: &CrashPoint, regions: &Regions, workload: &Workloa
     }
     let durable = Header::of(&point.durable);
     found.need_check = durable.features.contains(Features::NEED_CHECK);
-    found.is_marked = regions.is_marked(&point.durable);
+    found.is_marked = workload.mode == Mode::Compat && is_marked(&point.durable);
     found.is_active = durable.features.contains(Features::JOURNAL_ACTIVE);
     found.is_carried = point.carried;
     let has_backing = workload.backing > 0;
@@ -202,25 +201,30 @@ pub(crate) fn at_stake(point: &CrashPoint, regions: &Regions, workload: &Workloa
     rules.filter(|rule| found.has(*rule)).collect()
 }
 
-impl Regions {
-    /// Whether a recovery is told which tables to check.
-    pub(crate) fn asks_for_marked(&self, content: &DiskContent) -> bool {
-        self.asks_for_check(content) && self.is_marked(content)
-    }
+/// Whether a recovery is asked for.
+pub(crate) fn asks_for_check(content: &DiskContent) -> bool {
+    Header::of(content).features.contains(Features::NEED_CHECK)
+}
 
-    /// Whether a recovery is asked for.
-    pub(crate) fn asks_for_check(&self, content: &DiskContent) -> bool {
-        Header::of(content).features.contains(Features::NEED_CHECK)
-    }
+/// Whether the dirty bitmap says which tables a recovery has to check.
+pub(crate) fn names_tables(content: &DiskContent, mode: Mode) -> bool {
+    mode == Mode::Compat && asks_for_check(content) && is_kept(content, mode) && is_marked(content)
+}
 
-    /// Whether a table is marked in the dirty bitmap.
-    fn is_marked(&self, content: &DiskContent) -> bool {
-        if self.mode != Mode::Compat {
-            return false;
-        }
-        let mut sectors = SUPERBLOCKS.end / SECTOR..self.header_end.max(SUPERBLOCKS.end) / SECTOR;
-        sectors.any(|number| content.sector(number) != EMPTY)
-    }
+/// Whether a table is marked in the dirty bitmap of an image in compat mode.
+fn is_marked(content: &DiskContent) -> bool {
+    let bitmap = SUPERBLOCKS.end..header_end(content);
+    (bitmap.start / SECTOR..bitmap.end / SECTOR).any(|number| content.sector(number) != EMPTY)
+}
+
+/// Whether two states have the same superblocks.
+pub(crate) fn same_superblocks(a: &DiskContent, b: &DiskContent) -> bool {
+    let mut sectors = SUPERBLOCKS.start / SECTOR..SUPERBLOCKS.end / SECTOR;
+    sectors.all(|number| a.sector(number) == b.sector(number))
+}
+
+fn header_end(content: &DiskContent) -> u64 {
+    u64::from(half(&content.sector(0), 12)) * CLUSTER
 }
 
 /// What is on its way to the disk.

@@ -33,6 +33,8 @@ pub(crate) struct Run {
     pub(crate) guest: Guest,
     pub(crate) gate: Beneath,
     pub(crate) mode: Mode,
+    /// A program wrote the image that knows no marks.
+    pub(crate) has_foreign: bool,
 }
 
 /// Runs all steps, then closes the image.
@@ -199,8 +201,9 @@ impl Runner {
         let workload = &self.workload;
         let guest = workload.guest();
         let mode = workload.mode;
+        let has_foreign = workload.steps.iter().any(|step| matches!(step, Step::Foreign));
         let Self { start, recorder, events, gate, .. } = self;
-        Run { start, records: recorder.records(), events, guest, gate, mode }
+        Run { start, records: recorder.records(), events, guest, gate, mode, has_foreign }
     }
 
     /// A flush of the guest, which covers all writes but those under way.
