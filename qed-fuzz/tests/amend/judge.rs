@@ -1,0 +1,133 @@
+//! What must hold of an image whose amend was interrupted.
+
+use std::fs;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use qed_check::{CheckOptions, check, recover};
+use qed_core::{
+    BackingFile, Image, Layout, LockPolicy, ReadContext, ReadOnlyImage, RecoveryPolicy,
+    WriteContext, consistency_mode,
+};
+use qed_fuzz::{CrashDisk, DiskContent, Model, qemu_img};
+use qed_io::Storage;
+use qed_spec::{ConsistencyMode, Features, GuestOffset};
+
+use crate::scene::{Scene, amend_on};
+
+/// Judges one state: whether there was nothing left to do.
+pub(crate) fn judge(scene: &Scene, state: &DiskContent, to: Layout) -> Result<bool, String> {
+    let read = ReadContext::new(&scene.gate, LockPolicy::None);
+    let shown = ReadOnlyImage::open(disk(state), &read).map_err(told("reading"))?;
+    reads_as(&shown, &scene.model)?;
+    // Another amend finishes at once,
+    let amended = disk(state);
+    finish(scene, &amended, to, &scene.model)?;
+    // or after the guest went on.
+    let written = disk(state);
+    let model = write(scene, written.clone())?;
+    finish(scene, &written, to, &model)?;
+    Ok(amended.content() == *state)
+}
+
+/// Whether QEMU opens an image of this shape, and as it is: one that was not closed it repairs or
+/// refuses.
+pub(crate) fn is_for_qemu(scene: &Scene, state: &DiskContent) -> bool {
+    let mut features = [0; 8];
+    state.read(&mut features, 16);
+    let backing = Features::BACKING_FILE | Features::BACKING_FORMAT_NO_PROBE;
+    let is_closed = backing.contains(Features::from_bits_retain(u64::from_le_bytes(features)));
+    scene.geometry.opens_in_qemu() && is_closed
+}
+
+/// QEMU finds nothing but leaks, and reads the disk.
+pub(crate) fn by_qemu(scene: &Scene, state: &DiskContent) -> Result<(), String> {
+    let folder = tempfile::tempdir_in("/dev/shm").map_err(|error| error.to_string())?;
+    let file = |name: &str| folder.path().join(name);
+    fs::write(file("image"), state.bytes()).map_err(told("writing"))?;
+    fs::write(file("expected"), scene.model.bytes()).map_err(told("writing"))?;
+    if let Some(below) = &scene.below {
+        fs::write(file("base"), below).map_err(told("writing"))?;
+    }
+    let [image, expected] = ["image", "expected"].map(|name| file(name).into_os_string());
+    let checked = qemu_img(["check", "-q", "-f", "qed"].map(Into::into).iter().chain([&image]));
+    if !matches!(checked.code, Some(0 | 3)) {
+        return Err(format!("qemu-img check: {checked:?}"));
+    }
+    let compare = ["compare", "-q", "-f", "qed", "-F", "raw"].map(Into::into);
+    let compared = qemu_img(compare.iter().chain([&image, &expected]));
+    if compared.code == Some(0) { Ok(()) } else { Err(format!("qemu-img compare: {compared:?}")) }
+}
+
+fn disk(state: &DiskContent) -> Arc<CrashDisk> {
+    Arc::new(CrashDisk::new(state.clone()))
+}
+
+fn finish(scene: &Scene, disk: &Arc<CrashDisk>, to: Layout, model: &Model) -> Result<(), String> {
+    amend_on(disk.clone(), to).map_err(told("another amend"))?;
+    let mode = consistency_mode(&**disk).map_err(told("the mode"))?;
+    if mode != mode_of(to) {
+        return Err(format!("another amend left {mode:?}"));
+    }
+    is_sound(&**disk)?;
+    let context = WriteContext::new(&scene.gate, LockPolicy::Take, RecoveryPolicy::Refuse);
+    let image = Image::open(disk.clone(), &context).map_err(told("opening what was amended"))?;
+    reads_as(&image, model)
+}
+
+/// Writes sectors all over the disk; the disk afterwards.
+fn write(scene: &Scene, storage: Arc<dyn Storage>) -> Result<Model, String> {
+    let hook = |storage: &dyn Storage| Ok(recover(storage)?);
+    let context = WriteContext::new(&scene.gate, LockPolicy::Take, RecoveryPolicy::Run(&hook));
+    let image = Image::open(storage.clone(), &context).map_err(told("opening"))?;
+    reads_as(&image, &scene.model)?;
+    let mut bytes = scene.model.bytes().to_vec();
+    let step = bytes.len() / 6 / 512 * 512;
+    for (number, at) in (1..).zip((0..bytes.len() - 511).step_by(step.max(512))) {
+        bytes[at..at + 512].fill(number);
+        image.write_at(&[number; 512], GuestOffset::new(at as u64)).map_err(told("a write"))?;
+    }
+    image.flush().map_err(told("a flush"))?;
+    image.close().map_err(told("closing"))?;
+    is_sound(&*storage)?;
+    Ok(Model::of(bytes))
+}
+
+fn reads_as(image: &ReadOnlyImage, model: &Model) -> Result<(), String> {
+    let mut bytes = vec![0xee; model.bytes().len()];
+    BackingFile::read_at(image, &mut bytes, 0).map_err(told("reading"))?;
+    match bytes.iter().zip(model.bytes()).position(|(found, want)| found != want) {
+        Some(at) => Err(format!("byte {at:#x} of the disk is lost")),
+        None => Ok(()),
+    }
+}
+
+fn is_sound(storage: &dyn Storage) -> Result<(), String> {
+    let mut options = CheckOptions::default();
+    options.threads = NonZeroUsize::new(1);
+    let report = check(storage, &options).map_err(told("the check"))?;
+    if report.corruptions() > 0 || report.dirty {
+        return Err(format!("the check finds {:?}", report.findings));
+    }
+    Ok(())
+}
+
+fn mode_of(layout: Layout) -> Option<ConsistencyMode> {
+    match layout {
+        Layout::Classic => None,
+        Layout::Compat(_) => Some(ConsistencyMode::Compat),
+        Layout::Journal { .. } => Some(ConsistencyMode::Journal),
+    }
+}
+
+fn told<E: std::error::Error>(what: &str) -> impl Fn(E) -> String {
+    move |error| {
+        let mut text = format!("{what}: {error}");
+        let mut source = error.source();
+        while let Some(error) = source {
+            text.push_str(&format!(": {error}"));
+            source = error.source();
+        }
+        text
+    }
+}
