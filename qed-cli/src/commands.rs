@@ -1,5 +1,6 @@
 //! The subcommands: the list of them, and one module for each.
 
+mod amend;
 mod bench;
 mod check;
 mod commit;
@@ -35,6 +36,7 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Amend(amend::AmendArgs),
     Bench(bench::BenchArgs),
     Check(check::CheckArgs),
     Commit(commit::CommitArgs),
@@ -56,6 +58,7 @@ impl Cli {
     /// Runs the subcommand.
     pub(crate) fn run(self, context: &Context) -> anyhow::Result<Exit> {
         match self.command {
+            Command::Amend(args) => amend::run(args, context),
             Command::Bench(args) => bench::run(args, context),
             Command::Check(args) => check::run(args, context),
             Command::Commit(args) => commit::run(args, context),

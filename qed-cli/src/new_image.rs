@@ -2,14 +2,18 @@
 //!
 //! Owns the tables of options and their translation into what the libraries take; does no I/O.
 
+mod layout;
 mod options;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use qed_convert::{NewBacking, Preallocation, Qcow2Compression, Qcow2CreateOptions, Qcow2Version};
-use qed_core::{DEFAULT_RING_LEN_BYTES, Identity, Layout};
-use qed_spec::{Epoch, Geometry, ImageUuid, JOURNAL_BLOCK_LEN_BYTES, JournalRing};
+use qed_core::{DEFAULT_RING_LEN_BYTES, Layout};
+use qed_spec::Geometry;
 
-use crate::args::{Format, OptionList, OptionValues, parse_size};
+pub(crate) use self::layout::{JournalOption, LayoutOptions, random_identity};
+pub(crate) use self::options::AMEND_QED as AMEND_OPTIONS;
+
+use crate::args::{Format, OptionList, OptionSpec, OptionType, OptionValues};
 use crate::console::Console;
 use crate::failure::unsupported;
 
@@ -89,40 +93,18 @@ impl NewImage {
 
     /// The layout of a new QED image.
     pub(crate) fn layout(&self) -> anyhow::Result<Layout> {
-        let ring_len_bytes = self.ring_len_bytes()?;
-        if self.options.is_on("classic") {
-            if ring_len_bytes.is_some() {
-                bail!(
-                    "A classic image has no journal: classic=on and journal cannot be used together"
-                );
-            }
+        let asked = LayoutOptions::of(&self.options)?;
+        if asked.classic == Some(true) {
             return Ok(Layout::Classic);
         }
-        let mut random = [0; 24];
-        getrandom::fill(&mut random).context("Could not get random numbers")?;
-        let (uuid, epoch) = random.split_first_chunk().expect("24 bytes are more than 16");
-        let epoch = epoch.try_into().map_or(0, u64::from_le_bytes);
-        let identity = Identity { uuid: ImageUuid::new(*uuid), epoch: Epoch::new(epoch) };
-        Ok(match ring_len_bytes {
-            None => Layout::Compat(identity),
-            Some(ring_len_bytes) => Layout::Journal { identity, ring_len_bytes },
+        let identity = random_identity()?;
+        Ok(match asked.journal {
+            Some(JournalOption::On { len: ring_len_bytes }) => {
+                let ring_len_bytes = ring_len_bytes.unwrap_or(DEFAULT_RING_LEN_BYTES);
+                Layout::Journal { identity, ring_len_bytes }
+            }
+            None | Some(JournalOption::Off) => Layout::Compat(identity),
         })
-    }
-
-    /// Bytes of the journal's ring; none for an image without one.
-    fn ring_len_bytes(&self) -> anyhow::Result<Option<u64>> {
-        let text = match self.options.text("journal") {
-            None => return Ok(None),
-            Some(text) => text,
-        };
-        let range = JournalRing::MIN_LEN_BYTES..=JournalRing::MAX_LEN_BYTES;
-        let block = JOURNAL_BLOCK_LEN_BYTES as u64;
-        match (text.as_str(), parse_size(&text)) {
-            ("off", _) => Ok(None),
-            ("on", _) => Ok(Some(DEFAULT_RING_LEN_BYTES)),
-            (_, Ok(len)) if range.contains(&len) && len.is_multiple_of(block) => Ok(Some(len)),
-            _ => bail!("Journal must be 'on', 'off' or a size of 32K to 1G in steps of 4K"),
-        }
     }
 
     /// Refuses what neither QED nor raw images can have yet: preallocation.
@@ -145,11 +127,21 @@ impl NewImage {
     }
 }
 
-/// Prints the options that `-o` takes for `format`.
+/// Prints the options that `-o` takes for a new image of `format`.
 pub(crate) fn print_options(console: &Console, format: Format) -> anyhow::Result<()> {
-    let mut specs: Vec<_> = options::of(format).iter().collect();
+    print_specs(console, &format!("Supported {} options:", format.name()), options::of(format))
+}
+
+/// Prints the options of QED images that can be changed.
+pub(crate) fn print_amend_options(console: &Console) -> anyhow::Result<()> {
+    print_specs(console, "Amend options for 'qed':", AMEND_OPTIONS)
+}
+
+fn print_specs(console: &Console, title: &str, specs: &[OptionSpec]) -> anyhow::Result<()> {
+    let mut specs: Vec<_> =
+        specs.iter().filter(|spec| spec.kind != OptionType::CreateOnly).collect();
     specs.sort_by_key(|spec| spec.name);
-    console.print(format!("Supported {} options:\n", format.name()))?;
+    console.print(format!("{title}\n"))?;
     for spec in specs {
         let option = format!("{}={}", spec.name, options::value_name(spec.kind));
         console.print(format!("  {option:<22} - {}\n", spec.help))?;

@@ -30,6 +30,8 @@ pub(crate) enum OptionType {
     Text,
     /// Belongs to work that is not done: known by name and refused.
     Later,
+    /// Of a new image alone: known by name and refused.
+    CreateOnly,
 }
 
 /// The options of all `-o`, not yet held against a table.
@@ -119,6 +121,11 @@ impl OptionValues {
             },
             OptionType::Switch if value != b"on" && value != b"off" => {
                 bail!("Parameter '{name}' expects 'on' or 'off'")
+            }
+            OptionType::CreateOnly => {
+                bail!(
+                    "Invalid parameter '{name}'\nThis option is only supported for image creation"
+                )
             }
             OptionType::Later => return Err(unsupported(format_args!("the option '{name}'"))),
             OptionType::Switch | OptionType::Text => value,

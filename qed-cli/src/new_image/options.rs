@@ -21,7 +21,7 @@ pub(super) fn value_name(kind: OptionType) -> &'static str {
         OptionType::Number => "<num>",
         OptionType::Switch => "<on|off>",
         OptionType::Text => "<str>",
-        OptionType::Later => "...",
+        OptionType::Later | OptionType::CreateOnly => "...",
     }
 }
 
@@ -44,6 +44,11 @@ const PREALLOCATION: OptionSpec =
 const NOCOW: OptionSpec = later("nocow");
 const EXTENT_SIZE_HINT: OptionSpec = later("extent_size_hint");
 
+const CLASSIC: OptionSpec =
+    spec("classic", OptionType::Switch, None, "Write QEMU's layout, without superblock");
+const JOURNAL: OptionSpec =
+    spec("journal", OptionType::Text, None, "Journal of metadata: off, on (1 MiB) or its size");
+
 const fn later(name: &'static str) -> OptionSpec {
     spec(name, OptionType::Later, None, "Not supported yet")
 }
@@ -59,8 +64,30 @@ const QED: &[OptionSpec] = &[
     PREALLOCATION,
     NOCOW,
     EXTENT_SIZE_HINT,
-    spec("classic", OptionType::Switch, None, "Write QEMU's layout, without superblock"),
-    spec("journal", OptionType::Text, None, "Journal of metadata: off, on (1 MiB) or its size"),
+    CLASSIC,
+    JOURNAL,
+    later("compression_type"),
+    later("encryption"),
+    later("encrypt.format"),
+    later("encrypt.key-secret"),
+];
+
+const fn create_only(name: &'static str) -> OptionSpec {
+    spec(name, OptionType::CreateOnly, None, "")
+}
+
+/// The options of QED images that can be changed, and those that cannot.
+pub(crate) const AMEND_QED: &[OptionSpec] = &[
+    CLASSIC,
+    JOURNAL,
+    create_only("size"),
+    create_only("backing_file"),
+    create_only("backing_fmt"),
+    create_only("cluster_size"),
+    create_only("table_size"),
+    create_only("preallocation"),
+    create_only("nocow"),
+    create_only("extent_size_hint"),
     later("compression_type"),
     later("encryption"),
     later("encrypt.format"),

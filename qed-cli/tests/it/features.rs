@@ -51,6 +51,8 @@ const CALLS: &[&str] = &[
     "commit -f qed --backing-format qed over.qed",
     "resize -f qed X +1M",
     "resize -f qed --backing-format qed over.qed +1M",
+    "amend -f qed -o journal=on X",
+    "amend -f qed -o classic=off X",
     "dd -f qed if=X of=out",
     "measure -f qed -O raw X",
     "bench -f qed -c 1 X",

@@ -5,6 +5,7 @@ use std::fs;
 use crate::lab::{Lab, Ran};
 
 const SUBCOMMANDS: &[&str] = &[
+    "amend",
     "bench",
     "check",
     "commit",
@@ -20,6 +21,7 @@ const SUBCOMMANDS: &[&str] = &[
     "measure",
     "rebase",
     "resize",
+    "serve",
 ];
 
 #[test]

@@ -20,6 +20,7 @@ fn an_image_in_use_is_refused_and_unlocked_reading_is_not() {
     }
     for (call, code) in [
         ("resize -f qed a.qed +1M", 1),
+        ("amend -f qed -o journal=on a.qed", 1),
         ("rebase -f qed -u -b b.qed -F qed a.qed", 1),
         ("check -f qed -r all a.qed", 1),
         ("create -f qed a.qed 1M", 1),
