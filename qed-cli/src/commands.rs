@@ -16,6 +16,7 @@ mod map;
 mod measure;
 mod rebase;
 mod resize;
+mod serve;
 
 use clap::{Parser, Subcommand};
 
@@ -52,6 +53,7 @@ enum Command {
     Measure(measure::MeasureArgs),
     Rebase(rebase::RebaseArgs),
     Resize(resize::ResizeArgs),
+    Serve(serve::ServeArgs),
 }
 
 impl Cli {
@@ -74,6 +76,7 @@ impl Cli {
             Command::Measure(args) => measure::run(args, context),
             Command::Rebase(args) => rebase::run(args, context),
             Command::Resize(args) => resize::run(args, context),
+            Command::Serve(args) => serve::run(args, context),
         }
     }
 }

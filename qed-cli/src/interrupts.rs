@@ -4,12 +4,14 @@
 //! A command that only reads ends at once. One that writes defers: the first signal is seen at the
 //! next safe point, a second one ends the program where it stands.
 
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use anyhow::Context;
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::flag;
+use signal_hook::low_level::pipe;
 
 use crate::failure::Interrupted;
 
@@ -53,6 +55,18 @@ impl Interrupts {
             Ok(signal) if signal != 0 => Err(Interrupted { signal }),
             _ => Ok(()),
         }
+    }
+
+    /// A stream that has something to read when a signal asked to stop.
+    pub(crate) fn stream(&self) -> anyhow::Result<UnixStream> {
+        let (read, write) = UnixStream::pair().context("Could not catch signals")?;
+        for signal in [SIGINT, SIGTERM] {
+            write
+                .try_clone()
+                .and_then(|write| pipe::register(signal, write))
+                .context("Could not catch signals")?;
+        }
+        Ok(read)
     }
 
     /// Whether SIGUSR1 came since the last call.

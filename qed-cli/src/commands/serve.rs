@@ -1,0 +1,200 @@
+//! `serve`: images as NBD exports.
+
+mod address;
+mod exports;
+
+use std::ffi::OsString;
+use std::io::{Read, stderr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+use qed_export::nbd::{Limits, Server, StopHandle, TlsFiles, TlsIdentity};
+use tracing::level_filters::LevelFilter;
+
+use crate::app::Context;
+use crate::args::{CacheMode, Refused, number_in};
+use crate::chain::ChainArgs;
+use crate::failure::{Exit, usage};
+use address::{listen, listen_for_counters, uris};
+use exports::open_exports;
+
+/// Serve images to virtual machines and other programs, over NBD.
+#[derive(Debug, Args)]
+#[command(after_long_help = NOTES)]
+pub(crate) struct ServeArgs {
+    /// Listen on a Unix socket, which only this user may connect to
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// Listen on a TCP port; port 0 is one that is free
+    #[arg(long, value_name = "HOST:PORT")]
+    listen: Option<String>,
+    /// Refuse every change
+    #[arg(short, long)]
+    read_only: bool,
+    /// Name of an export, once for each image
+    #[arg(long, value_name = "NAME")]
+    name: Vec<OsString>,
+    /// Format of the images; must be stated unless they are served read-only
+    #[arg(short, long, value_name = "FMT")]
+    format: Option<OsString>,
+    #[command(flatten)]
+    chain: ChainArgs,
+    /// Cache mode
+    #[arg(short = 't', long, value_name = "CACHE")]
+    cache: Option<OsString>,
+    /// Take no lock: the image may be in use. Only with --read-only
+    #[arg(short = 'U', long)]
+    force_share: bool,
+    /// The server's certificate (PEM): with it and --tls-key clients must use TLS
+    #[arg(long, value_name = "FILE")]
+    tls_cert: Option<PathBuf>,
+    /// The key of the certificate (PEM)
+    #[arg(long, value_name = "FILE")]
+    tls_key: Option<PathBuf>,
+    /// Who signs the certificates of clients (PEM): with it a client without one is refused
+    #[arg(long, value_name = "FILE")]
+    tls_ca: Option<PathBuf>,
+    /// Listen without TLS where other machines can connect
+    #[arg(long)]
+    unencrypted: bool,
+    /// Seconds that requests may go on when the server ends
+    #[arg(long, value_name = "SECS")]
+    drain: Option<OsString>,
+    /// Connections at a time
+    #[arg(long, value_name = "COUNT")]
+    max_connections: Option<OsString>,
+    /// Requests of one connection that are served at a time
+    #[arg(long, value_name = "COUNT")]
+    threads: Option<OsString>,
+    /// Answer HTTP with counters (OpenMetrics) on this Unix socket or HOST:PORT
+    #[arg(long, value_name = "ADDRESS")]
+    metrics: Option<OsString>,
+    /// What to log to standard error: off, error, warn (the default), info or debug
+    #[arg(long, value_name = "LEVEL")]
+    log: Option<String>,
+    /// The images
+    #[arg(value_name = "FILENAME")]
+    operands: Vec<OsString>,
+    #[command(flatten)]
+    refused: Refused,
+}
+
+const NOTES: &str = "\
+When the server listens it prints the address of each export as a URI. One image is the export
+without a name, several are called by their file names, unless --name says otherwise.
+
+Without --socket and --listen the sockets are used that the program was started with, as systemd
+does it. A socket that a dead server left behind is replaced.
+
+SIGTERM and SIGINT end the server: nobody new is let in, requests that were sent are answered for as
+long as --drain says (30 seconds), and the images are flushed and closed. A second signal ends it at
+once.
+
+An image that is served is locked. A flush on one connection covers the writes of all.
+
+Examples:
+  qed serve --socket /run/vm.sock -f qed vm.qed
+  qemu-img info 'nbd+unix:///?socket=/run/vm.sock'
+  qed serve --listen 0.0.0.0:10809 --tls-cert server-cert.pem --tls-key server-key.pem
+      --tls-ca ca-cert.pem -f qed a.qed b.qed
+
+Exit codes:
+  0  the server was ended by a signal, and the images are closed
+  1  any error";
+
+pub(crate) fn run(args: ServeArgs, context: &Context) -> anyhow::Result<Exit> {
+    args.refused.check()?;
+    if args.operands.is_empty() {
+        return Err(usage("Expecting at least one image file name"));
+    }
+    start_log(args.log.as_deref())?;
+    let limits = limits(&args)?;
+    let tls = tls(&args)?;
+    let Some(cache) = CacheMode::by_name(args.cache.as_deref()) else {
+        bail!("Invalid cache mode");
+    };
+    // From here on signals wait for the images to be closed.
+    context.interrupts.defer();
+    let exports = open_exports(&args, cache)?;
+    let names = exports.iter().map(|export| export.name().to_vec()).collect::<Vec<_>>();
+    let may_be_remote = tls.is_some() || args.unencrypted;
+    let mut listeners = listen(args.socket.as_deref(), args.listen.as_deref(), may_be_remote)?;
+    let uris = uris(&listeners, &names, tls.is_some());
+    if let Some(address) = &args.metrics {
+        listeners.push(listen_for_counters(address, args.unencrypted)?);
+    }
+    let server = Server::new(exports, limits, tls)?;
+    stop_at_signal(context, server.stop_handle())?;
+    context.console.print_now(uris)?;
+    server.run(listeners)?;
+    Ok(Exit::SUCCESS)
+}
+
+fn start_log(level: Option<&str>) -> anyhow::Result<()> {
+    let level = match level {
+        None | Some("warn") => LevelFilter::WARN,
+        Some("off") => LevelFilter::OFF,
+        Some("error") => LevelFilter::ERROR,
+        Some("info") => LevelFilter::INFO,
+        Some("debug") => LevelFilter::DEBUG,
+        Some(level) => bail!("Invalid log level '{level}'"),
+    };
+    let log = tracing_subscriber::fmt().with_max_level(level).with_writer(stderr);
+    log.with_ansi(false).with_target(false).init();
+    Ok(())
+}
+
+fn limits(args: &ServeArgs) -> anyhow::Result<Limits> {
+    let number = |value: &Option<OsString>, what, most, default| match value {
+        Some(value) => number_in(value, what, 1..=most),
+        None => Ok(default),
+    };
+    let defaults = Limits::default();
+    let drain = match &args.drain {
+        Some(secs) => number_in(secs, "drain time", 0..=86_400)?,
+        None => defaults.drain.as_secs(),
+    };
+    let connections = defaults.connections as u64;
+    let connections = number(&args.max_connections, "connection count", 65_536, connections)?;
+    let threads = defaults.threads_per_connection as u64;
+    let threads = number(&args.threads, "thread count", 256, threads)?;
+    Ok(Limits {
+        connections: usize::try_from(connections)?,
+        threads_per_connection: usize::try_from(threads)?,
+        drain: Duration::from_secs(drain),
+        ..defaults
+    })
+}
+
+fn tls(args: &ServeArgs) -> anyhow::Result<Option<TlsIdentity>> {
+    match (&args.tls_cert, &args.tls_key) {
+        (Some(certificate), Some(key)) => {
+            let files = TlsFiles {
+                certificate: certificate.clone(),
+                key: key.clone(),
+                client_ca: args.tls_ca.clone(),
+            };
+            Ok(Some(TlsIdentity::load(&files)?))
+        }
+        (None, None) if args.tls_ca.is_none() => Ok(None),
+        _ => Err(usage("TLS needs both --tls-cert and --tls-key")),
+    }
+}
+
+/// Ends the server when a signal asks for it.
+fn stop_at_signal(context: &Context, stop: StopHandle) -> anyhow::Result<()> {
+    let mut signals = context.interrupts.stream()?;
+    let wait = move || {
+        // Whatever ends the wait: nobody would hear of a signal any more.
+        drop(signals.read(&mut [0]));
+        if let Err(error) = stop.stop() {
+            tracing::error!(%error, "the server cannot be ended");
+        }
+    };
+    let thread = std::thread::Builder::new().name("signals".to_owned());
+    thread.spawn(wait).context("Could not wait for signals")?;
+    // One that came before there was a stream is there too.
+    Ok(context.interrupts.check()?)
+}

@@ -1,0 +1,184 @@
+//! What a server may ask of a virtual disk. Knows neither image formats nor protocols.
+
+use std::error::Error;
+use std::fmt::Debug;
+use std::time::Instant;
+
+use thiserror::Error;
+
+/// A virtual disk, used by any number of threads at once.
+///
+/// Offsets and lengths are bytes; a range that reaches past [`BlockDevice::size`] is an error. A
+/// request that fails may have had part of its effect. What [`BlockDevice::flush`] makes durable is
+/// everything that completed before, whichever thread asked for it.
+pub trait BlockDevice: Debug + Send + Sync {
+    /// Bytes of the disk.
+    fn size(&self) -> u64;
+
+    /// Whether every change is refused with [`DeviceError::ReadOnly`].
+    fn is_read_only(&self) -> bool;
+
+    /// What requests are best made of.
+    fn block_sizes(&self) -> BlockSizes;
+
+    /// Fills `buf` from `at`.
+    ///
+    /// # Errors
+    /// A range past the end, or what kept the bytes from being read. `buf` is then unspecified.
+    fn read_at(&self, buf: &mut [u8], at: u64) -> Result<(), DeviceError>;
+
+    /// Writes `buf` at `at`.
+    ///
+    /// # Errors
+    /// A range past the end, a disk without space or that is read-only, a failed write.
+    fn write_at(&self, buf: &[u8], at: u64, durability: Durability) -> Result<(), DeviceError>;
+
+    /// Makes a range read as zeros.
+    ///
+    /// # Errors
+    /// As [`BlockDevice::write_at`], and [`DeviceError::NotFast`] before anything is changed.
+    fn write_zeroes(&self, at: u64, len: u64, how: Zeroing) -> Result<(), DeviceError>;
+
+    /// Says that nobody wants the bytes of a range any more; they may keep their values.
+    ///
+    /// # Errors
+    /// As [`BlockDevice::write_at`].
+    fn trim(&self, at: u64, len: u64, durability: Durability) -> Result<(), DeviceError>;
+
+    /// Makes everything that completed before durable.
+    ///
+    /// # Errors
+    /// What kept it from being durable.
+    fn flush(&self) -> Result<(), DeviceError>;
+
+    /// The longest run from `at` with one mapping, at most `max_len` bytes and never empty while
+    /// `at < size()` and `max_len > 0`.
+    ///
+    /// # Errors
+    /// A place past the end, or what kept the tables from being read.
+    fn extent_at(&self, at: u64, max_len: u64) -> Result<Extent, DeviceError>;
+
+    /// Does what is due at `now` and returns when to call again, none while nothing waits.
+    ///
+    /// # Errors
+    /// As [`BlockDevice::flush`].
+    fn maintain(&self, now: Instant) -> Result<Option<Instant>, DeviceError>;
+
+    /// Flushes and closes.
+    ///
+    /// # Errors
+    /// As [`BlockDevice::flush`]; the disk is closed all the same.
+    fn close(self: Box<Self>) -> Result<(), DeviceError>;
+}
+
+/// What requests are best made of, in bytes; each a power of two.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BlockSizes {
+    /// Requests that are no multiple of this are refused.
+    pub minimum: u32,
+    /// Requests that are a multiple of this cost nothing beside themselves.
+    pub preferred: u32,
+}
+
+/// When a change is durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// After the next flush.
+    AfterFlush,
+    /// When the request returns.
+    AtReturn,
+}
+
+/// How a range becomes zeros.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Zeroing {
+    /// What becomes of the space.
+    pub space: Space,
+    /// Whether it may take as long as writing the zeros.
+    pub speed: Speed,
+    /// When it is durable.
+    pub durability: Durability,
+}
+
+/// What becomes of the space of a range that is zeroed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Space {
+    /// It need not be there afterwards.
+    MayHaveHoles,
+    /// It is allocated, so that later writes find it there.
+    Allocated,
+}
+
+/// Whether a request may take its time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Speed {
+    /// It may.
+    Any,
+    /// It fails at once where it could be no faster than writing.
+    FastOnly,
+}
+
+/// A run of bytes with one mapping.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Extent {
+    /// Bytes.
+    pub len: u64,
+    /// What is there.
+    pub allocation: Allocation,
+    /// Which image of the chain says so: 1 is the disk's own, 2 its backing file, 0 none of them.
+    pub depth: u32,
+}
+
+/// What an [`Extent`] holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Allocation {
+    /// Stored bytes.
+    Data,
+    /// Zeros that take no space.
+    Hole,
+}
+
+/// Why a request was not served.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum DeviceError {
+    /// The disk cannot be changed.
+    #[error("the disk is read-only")]
+    ReadOnly,
+    /// The range reaches past the end.
+    #[error("{len} bytes at {at:#x} reach past the end of the disk")]
+    OutOfRange {
+        /// First byte of the range.
+        at: u64,
+        /// Its length in bytes.
+        len: u64,
+    },
+    /// There is no room for what was to be written.
+    #[error("no space is left")]
+    NoSpace(#[source] Box<dyn Error + Send + Sync>),
+    /// Zeroing would take as long as writing.
+    #[error("zeroing is no faster than writing here")]
+    NotFast,
+    /// The image or what holds it failed.
+    #[error("the disk failed")]
+    Failed(#[source] Box<dyn Error + Send + Sync>),
+}
+
+impl DeviceError {
+    /// The class of an error of the operating system.
+    pub(crate) fn of_io(error: std::io::Error) -> Self {
+        use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+        match error.kind() {
+            StorageFull | QuotaExceeded | FileTooLarge => Self::NoSpace(error.into()),
+            _ => Self::Failed(error.into()),
+        }
+    }
+}
+
+/// Checks that a range lies inside a disk.
+pub(crate) fn check_range(size: u64, at: u64, len: u64) -> Result<(), DeviceError> {
+    match at.checked_add(len) {
+        Some(end) if end <= size => Ok(()),
+        _ => Err(DeviceError::OutOfRange { at, len }),
+    }
+}

@@ -1,0 +1,228 @@
+//! Images of `qed-core` as block devices: the one file of this crate that names it.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use qed_core::{BackingError, BackingFile, ExtentKind, GuestExtentKind, Image, ImageError};
+use qed_spec::GuestOffset;
+
+use crate::device::{
+    Allocation, BlockDevice, BlockSizes, DeviceError, Durability, Extent, Space, Speed, Zeroing,
+    check_range,
+};
+
+/// Zeros for space that has to be allocated.
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+/// What suits any file below.
+const PAGE_BYTES: u32 = 4096;
+
+/// A QED image open for writing.
+#[derive(Debug)]
+pub struct QedDisk(Image);
+
+impl QedDisk {
+    /// The disk that an image holds.
+    #[must_use]
+    pub fn new(image: Image) -> Self {
+        Self(image)
+    }
+
+    fn settle(&self, durability: Durability) -> Result<(), DeviceError> {
+        match durability {
+            Durability::AfterFlush => Ok(()),
+            Durability::AtReturn => self.flush(),
+        }
+    }
+
+    /// Zeros with their space: written where nothing is stored yet.
+    fn write_stored_zeroes(&self, at: u64, len: u64) -> Result<(), DeviceError> {
+        let (mut at, end) = (at, at + len);
+        while at < end {
+            let guest = GuestOffset::new(at);
+            let extent = self.0.map(guest, end - at)?;
+            at += match extent.kind {
+                ExtentKind::Data(_) => {
+                    self.0.write_zeroes(guest, extent.len)?;
+                    extent.len
+                }
+                ExtentKind::Zero | ExtentKind::Unallocated => {
+                    let part = extent.len.min(ZEROS.len() as u64);
+                    let zeros = &ZEROS[..usize::try_from(part).unwrap_or(ZEROS.len())];
+                    self.0.write_at(zeros, guest)?;
+                    zeros.len() as u64
+                }
+            };
+        }
+        Ok(())
+    }
+
+    /// Whether no data has to be written to zero a range: the clusters at its ends are the only ones
+    /// that may be zeroed in part, and a part of one that only the backing file has is copied.
+    fn zeroes_fast(&self, at: u64, len: u64) -> Result<bool, DeviceError> {
+        let (size, cluster) = (self.size(), self.0.geometry().cluster_size_bytes());
+        let end = at + len;
+        let head = !at.is_multiple_of(cluster);
+        let tail = !end.is_multiple_of(cluster) && end != size;
+        let ends = [(head, at), (tail, end.saturating_sub(1))];
+        for (_, place) in ends.into_iter().filter(|(partial, _)| *partial && len > 0) {
+            let kind = self.0.map(GuestOffset::new(place), 1)?.kind;
+            let backed = self.0.backing().is_some_and(|backing| place < backing.len());
+            if kind == ExtentKind::Unallocated && backed {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+impl BlockDevice for QedDisk {
+    fn size(&self) -> u64 {
+        self.0.image_size()
+    }
+
+    fn is_read_only(&self) -> bool {
+        false
+    }
+
+    fn block_sizes(&self) -> BlockSizes {
+        let cluster = u32::try_from(self.0.geometry().cluster_size_bytes()).unwrap_or(PAGE_BYTES);
+        BlockSizes { minimum: 1, preferred: cluster }
+    }
+
+    fn read_at(&self, buf: &mut [u8], at: u64) -> Result<(), DeviceError> {
+        Ok(self.0.read_at(buf, GuestOffset::new(at))?)
+    }
+
+    fn write_at(&self, buf: &[u8], at: u64, durability: Durability) -> Result<(), DeviceError> {
+        self.0.write_at(buf, GuestOffset::new(at))?;
+        self.settle(durability)
+    }
+
+    fn write_zeroes(&self, at: u64, len: u64, how: Zeroing) -> Result<(), DeviceError> {
+        check_range(self.size(), at, len)?;
+        match (how.space, how.speed) {
+            (Space::Allocated, Speed::FastOnly) => return Err(DeviceError::NotFast),
+            (Space::Allocated, Speed::Any) => self.write_stored_zeroes(at, len)?,
+            (Space::MayHaveHoles, speed) => {
+                if speed == Speed::FastOnly && !self.zeroes_fast(at, len)? {
+                    return Err(DeviceError::NotFast);
+                }
+                self.0.write_zeroes(GuestOffset::new(at), len)?;
+            }
+        }
+        self.settle(how.durability)
+    }
+
+    fn trim(&self, at: u64, len: u64, durability: Durability) -> Result<(), DeviceError> {
+        check_range(self.size(), at, len)?;
+        self.settle(durability)
+    }
+
+    fn flush(&self) -> Result<(), DeviceError> {
+        Ok(self.0.flush()?)
+    }
+
+    fn extent_at(&self, at: u64, max_len: u64) -> Result<Extent, DeviceError> {
+        extent_of(&*self.0, at, max_len)
+    }
+
+    fn maintain(&self, now: Instant) -> Result<Option<Instant>, DeviceError> {
+        Ok(self.0.maintain(now)?)
+    }
+
+    fn close(self: Box<Self>) -> Result<(), DeviceError> {
+        Ok(self.0.close()?)
+    }
+}
+
+/// Any virtual disk that can be read, whatever its format.
+#[derive(Debug)]
+pub struct ReadOnlyDisk(Arc<dyn BackingFile>);
+
+impl ReadOnlyDisk {
+    /// The disk, through its whole chain.
+    #[must_use]
+    pub fn new(disk: Arc<dyn BackingFile>) -> Self {
+        Self(disk)
+    }
+}
+
+impl BlockDevice for ReadOnlyDisk {
+    fn size(&self) -> u64 {
+        self.0.len()
+    }
+
+    fn is_read_only(&self) -> bool {
+        true
+    }
+
+    fn block_sizes(&self) -> BlockSizes {
+        BlockSizes { minimum: 1, preferred: PAGE_BYTES }
+    }
+
+    fn read_at(&self, buf: &mut [u8], at: u64) -> Result<(), DeviceError> {
+        check_range(self.size(), at, buf.len() as u64)?;
+        Ok(self.0.read_at(buf, at)?)
+    }
+
+    fn write_at(&self, _buf: &[u8], _at: u64, _durability: Durability) -> Result<(), DeviceError> {
+        Err(DeviceError::ReadOnly)
+    }
+
+    fn write_zeroes(&self, _at: u64, _len: u64, _how: Zeroing) -> Result<(), DeviceError> {
+        Err(DeviceError::ReadOnly)
+    }
+
+    fn trim(&self, _at: u64, _len: u64, _durability: Durability) -> Result<(), DeviceError> {
+        Err(DeviceError::ReadOnly)
+    }
+
+    fn flush(&self) -> Result<(), DeviceError> {
+        Ok(())
+    }
+
+    fn extent_at(&self, at: u64, max_len: u64) -> Result<Extent, DeviceError> {
+        extent_of(&*self.0, at, max_len)
+    }
+
+    fn maintain(&self, _now: Instant) -> Result<Option<Instant>, DeviceError> {
+        Ok(None)
+    }
+
+    fn close(self: Box<Self>) -> Result<(), DeviceError> {
+        Ok(())
+    }
+}
+
+fn extent_of(disk: &dyn BackingFile, at: u64, max_len: u64) -> Result<Extent, DeviceError> {
+    check_range(disk.len(), at, 1)?;
+    let found = disk.extent_at(at, max_len.min(disk.len() - at))?;
+    let stored = found.depth.saturating_add(1);
+    let (allocation, depth) = match found.kind {
+        GuestExtentKind::Data { .. } | GuestExtentKind::Compressed => (Allocation::Data, stored),
+        GuestExtentKind::Zero => (Allocation::Hole, stored),
+        GuestExtentKind::Unallocated => (Allocation::Hole, 0),
+    };
+    Ok(Extent { len: found.len, allocation, depth })
+}
+
+impl From<ImageError> for DeviceError {
+    fn from(error: ImageError) -> Self {
+        use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+        match &error {
+            ImageError::OutOfRange { at, len, .. } => Self::OutOfRange { at: *at, len: *len },
+            ImageError::NoSpace { .. } => Self::NoSpace(error.into()),
+            ImageError::Io { source, .. } => match source.kind() {
+                StorageFull | QuotaExceeded | FileTooLarge => Self::NoSpace(error.into()),
+                _ => Self::Failed(error.into()),
+            },
+            _ => Self::Failed(error.into()),
+        }
+    }
+}
+
+impl From<BackingError> for DeviceError {
+    fn from(error: BackingError) -> Self {
+        Self::Failed(error.into())
+    }
+}

@@ -1,0 +1,142 @@
+//! One client from hello to goodbye: the handshake on one thread, then requests on a few.
+
+use std::io;
+use std::net::Shutdown;
+use std::sync::Arc;
+use std::thread::{Builder, Scope};
+
+use super::converse::{greet, negotiate};
+use super::counters::Counters;
+use super::crew::{Crew, Handover};
+use super::exports::Exports;
+use super::incoming::RequestReader;
+use super::negotiation::{Encryption, Session, Step};
+use super::perform::{Scratch, perform, refuse};
+use super::registry::Registry;
+use super::request::{Incoming, Request};
+use super::socket::Socket;
+use super::tls::TlsIdentity;
+use super::transport::Transport;
+use super::wire::Errno;
+
+/// What the connections of a server share.
+#[derive(Debug)]
+pub(super) struct Shared<'s> {
+    pub(super) exports: &'s Exports,
+    pub(super) tls: Option<&'s TlsIdentity>,
+    pub(super) counters: &'s Counters,
+    pub(super) registry: &'s Registry,
+    pub(super) max_threads: usize,
+}
+
+/// Serves one client until it leaves.
+pub(super) fn serve(shared: &Shared<'_>, socket: &Arc<Socket>) -> io::Result<()> {
+    let Some((transport, session)) = agree(shared, socket)? else { return Ok(()) };
+    socket.end_negotiation()?;
+    let name = session.export.name().escape_ascii();
+    tracing::info!(export = %name, replies = ?session.replies, "serving");
+    let connection =
+        Connection { shared, socket, transport, session, crew: Crew::new(shared.max_threads) };
+    std::thread::scope(|scope| connection.work(scope, RequestReader::default()))
+}
+
+/// The handshake; none if the client did not want a disk.
+fn agree<'s>(
+    shared: &Shared<'s>,
+    socket: &Arc<Socket>,
+) -> io::Result<Option<(Transport, Session<'s>)>> {
+    let mut transport = Transport::plain(Arc::clone(socket));
+    let encryption = if shared.tls.is_some() { Encryption::Required } else { Encryption::None };
+    let mut options = greet(shared.exports, encryption, &mut &transport, &mut &transport)?;
+    loop {
+        match negotiate(options, &mut &transport, &mut &transport)? {
+            Step::Transmit(session) => return Ok(Some((transport, session))),
+            Step::StartTls(plain) => {
+                let identity = shared.tls.ok_or(io::ErrorKind::Unsupported)?;
+                transport = transport.encrypt(identity)?;
+                options = plain.established();
+            }
+            Step::Again(again) => options = again,
+            Step::HangUp => return Ok(None),
+        }
+    }
+}
+
+/// A client that has its disk.
+struct Connection<'s> {
+    shared: &'s Shared<'s>,
+    socket: &'s Socket,
+    transport: Transport,
+    session: Session<'s>,
+    crew: Crew<RequestReader>,
+}
+
+impl Connection<'_> {
+    /// Reads and serves, beginning as the one who reads.
+    fn work<'scope>(
+        &'scope self,
+        scope: &'scope Scope<'scope, '_>,
+        reader: RequestReader,
+    ) -> io::Result<()> {
+        let mut scratch = Scratch::default();
+        let mut in_hand = Some(reader);
+        while let Some(mut reader) = in_hand.take().or_else(|| self.crew.take_up()) {
+            let next = reader.next(&mut &self.transport, &self.session, &mut scratch);
+            let incoming = match next {
+                Ok(Some(incoming)) if incoming.request != Ok(Request::Disconnect) => incoming,
+                ended => {
+                    self.crew.end();
+                    return ended.map(drop);
+                }
+            };
+            if reader.has_more() || may_take_long(&incoming) {
+                self.pass_on(scope, reader);
+            } else {
+                in_hand = Some(reader);
+            }
+            if let Err(error) = self.answer(&incoming, &mut scratch) {
+                // Whoever reads sees the end then.
+                self.socket.shut_down(Shutdown::Both);
+                self.crew.end();
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets another thread read while this one serves.
+    fn pass_on<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>, reader: RequestReader) {
+        if self.crew.lay_down(reader) == Handover::Taken {
+            return;
+        }
+        let work = move || {
+            // The thread that reads reports how the connection ended.
+            if let Some(reader) = self.crew.take_up()
+                && let Err(error) = self.work(scope, reader)
+            {
+                tracing::debug!(%error, "connection");
+            }
+        };
+        if let Err(error) = Builder::new().name("nbd-request".to_owned()).spawn_scoped(scope, work)
+        {
+            tracing::warn!(%error, "no thread for more requests");
+            self.crew.thread_is_missing();
+        }
+    }
+
+    fn answer(&self, incoming: &Incoming, scratch: &mut Scratch) -> io::Result<()> {
+        let registry = self.shared.registry;
+        let outcome = if registry.is_draining() {
+            refuse(&self.session, incoming, scratch, Errno::Shutdown);
+            Err(Errno::Shutdown)
+        } else {
+            perform(&self.session, incoming, scratch, &registry.is_cut)
+        };
+        self.shared.counters.answered(incoming, outcome);
+        self.transport.send(scratch.reply.parts(scratch.bytes()))
+    }
+}
+
+fn may_take_long(incoming: &Incoming) -> bool {
+    incoming.request.is_ok_and(|request| request.may_take_long())
+}

@@ -1,0 +1,316 @@
+//! The server: listens, gives each client its threads, keeps the disks in order, and ends well.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::{Builder, Scope};
+use std::time::{Duration, Instant};
+
+use mio::{Events, Poll, Token, Waker};
+use thiserror::Error;
+
+use super::connection::{Shared, serve};
+use super::counters::Counters;
+use super::exports::Exports;
+use super::listen::{Listener, Purpose};
+use super::metrics;
+use super::registry::{Registered, Registry};
+use super::socket::{Socket, Stream};
+use super::tls::TlsIdentity;
+use crate::device::DeviceError;
+
+/// Whoever wakes the server without being a listener.
+const WAKER: Token = Token(usize::MAX);
+/// How long a server waits for descriptors when the system has no more.
+const BREATH: Duration = Duration::from_millis(100);
+/// How often disks are asked what is due, when nothing is said to be sooner; and how often at most.
+const MAINTENANCE: Duration = Duration::from_secs(1);
+const SHORTEST_WAIT: Duration = Duration::from_millis(10);
+
+/// What a server allows.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Connections at a time; more are closed at once.
+    pub connections: usize,
+    /// Threads of one connection: how many of its requests are served at a time.
+    pub threads_per_connection: usize,
+    /// How long a handshake may take.
+    pub handshake: Duration,
+    /// How long requests may go on when the server ends.
+    pub drain: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 128,
+            threads_per_connection: 4,
+            handshake: Duration::from_secs(10),
+            drain: Duration::from_secs(30),
+        }
+    }
+}
+
+/// An NBD server that has its disks and does not listen yet.
+#[derive(Debug)]
+pub struct Server {
+    exports: Exports,
+    limits: Limits,
+    tls: Option<TlsIdentity>,
+    counters: Arc<Counters>,
+    poll: Poll,
+    stop: StopHandle,
+}
+
+/// Ends a server from another thread.
+#[derive(Debug, Clone)]
+pub struct StopHandle {
+    is_stopped: Arc<AtomicBool>,
+    waker: Arc<Waker>,
+}
+
+/// Why a server ended before it was told to, or not well.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ServerError {
+    /// The system refused to wait for clients.
+    #[error("waiting for clients")]
+    Poll(#[from] io::Error),
+    /// A disk could not be closed well: what was not flushed may be lost.
+    #[error("closing the disk '{name}'")]
+    Close {
+        /// The name of the export, bytes that are not text escaped.
+        name: String,
+        /// Why.
+        #[source]
+        source: DeviceError,
+    },
+}
+
+/// The server has ended, and its disks are closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Closed;
+
+impl StopHandle {
+    /// Tells the server to end: no new clients, and those that are there get what they asked for.
+    ///
+    /// # Errors
+    /// The system's, if the server could not be woken.
+    pub fn stop(&self) -> io::Result<()> {
+        self.is_stopped.store(true, Ordering::Release);
+        self.waker.wake()
+    }
+}
+
+impl Server {
+    /// A server of these disks; with TLS every client has to use it.
+    ///
+    /// # Errors
+    /// The system's, if it has no more descriptors.
+    pub fn new(exports: Exports, limits: Limits, tls: Option<TlsIdentity>) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
+        let stop = StopHandle { is_stopped: Arc::new(AtomicBool::new(false)), waker };
+        Ok(Self { exports, limits, tls, counters: Arc::default(), poll, stop })
+    }
+
+    /// What ends it.
+    #[must_use]
+    pub fn stop_handle(&self) -> StopHandle {
+        self.stop.clone()
+    }
+
+    /// What it has done so far.
+    #[must_use]
+    pub fn counters(&self) -> Arc<Counters> {
+        Arc::clone(&self.counters)
+    }
+
+    /// Serves whoever connects to the listeners until it is stopped, then closes the disks.
+    ///
+    /// Uses the thread that calls, one for the disks, and for each client up to as many as the limits
+    /// say.
+    ///
+    /// # Errors
+    /// The system's, and that of the first disk that could not be closed; all are closed in any case.
+    pub fn run(mut self, mut listeners: Vec<Listener>) -> Result<Closed, ServerError> {
+        let registry = Registry::default();
+        let shared = Shared {
+            exports: &self.exports,
+            tls: self.tls.as_ref(),
+            counters: &self.counters,
+            registry: &registry,
+            max_threads: self.limits.threads_per_connection.max(1),
+        };
+        let maintenance = Maintenance::default();
+        let served = std::thread::scope(|scope| {
+            let keeper = Builder::new().name("nbd-maintain".to_owned());
+            keeper.spawn_scoped(scope, || maintenance.run(shared.exports))?;
+            let door = Door { shared: &shared, limits: &self.limits };
+            let served = door.open(scope, &mut self.poll, &mut listeners, &self.stop);
+            // Nobody else can come while the others finish.
+            drop(listeners);
+            registry.drain(Instant::now() + self.limits.drain);
+            maintenance.end();
+            served
+        });
+        let closed = close(self.exports);
+        served?;
+        closed
+    }
+}
+
+fn close(exports: Exports) -> Result<Closed, ServerError> {
+    let mut outcome = Ok(Closed);
+    for (name, device) in exports.into_devices() {
+        if let Err(source) = device.close() {
+            let name = name.escape_ascii().to_string();
+            tracing::error!(export = %name, error = %source, "not closed well");
+            outcome = outcome.and(Err(ServerError::Close { name, source }));
+        }
+    }
+    outcome
+}
+
+/// Where clients come in.
+struct Door<'s> {
+    shared: &'s Shared<'s>,
+    limits: &'s Limits,
+}
+
+impl<'s> Door<'s> {
+    fn open<'scope>(
+        &self,
+        scope: &'scope Scope<'scope, '_>,
+        poll: &mut Poll,
+        listeners: &mut [Listener],
+        stop: &StopHandle,
+    ) -> io::Result<()>
+    where
+        's: 'scope,
+    {
+        for (index, listener) in listeners.iter_mut().enumerate() {
+            listener.watch(poll.registry(), Token(index))?;
+        }
+        let mut events = Events::with_capacity(16);
+        while !stop.is_stopped.load(Ordering::Acquire) {
+            match poll.poll(&mut events, None) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                polled => polled?,
+            }
+            for event in &events {
+                if let Some(listener) = listeners.get(event.token().0) {
+                    self.accept_all(scope, listener, stop);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn accept_all<'scope>(
+        &self,
+        scope: &'scope Scope<'scope, '_>,
+        listener: &Listener,
+        stop: &StopHandle,
+    ) where
+        's: 'scope,
+    {
+        while !stop.is_stopped.load(Ordering::Acquire) {
+            match listener.accept() {
+                Ok(stream) => self.admit(scope, stream, listener.purpose),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if is_of_one_client(&error) => {}
+                Err(error) => {
+                    // Out of descriptors or memory: those who are connected may give some back.
+                    tracing::warn!(%error, "accepting a client");
+                    std::thread::sleep(BREATH);
+                }
+            }
+        }
+    }
+
+    /// Starts the thread of a client.
+    fn admit<'scope>(&self, scope: &'scope Scope<'scope, '_>, stream: Stream, purpose: Purpose)
+    where
+        's: 'scope,
+    {
+        let shared = self.shared;
+        let socket = match Socket::new(stream, self.limits.handshake) {
+            Ok(socket) => Arc::new(socket),
+            Err(error) => return tracing::debug!(%error, "a client that is gone already"),
+        };
+        let Some(registered) = shared.registry.register(&socket, self.limits.connections) else {
+            shared.counters.turned_away();
+            return tracing::warn!(most = self.limits.connections, "too many connections");
+        };
+        let client = move || match purpose {
+            Purpose::Disks => serve_disks(shared, &socket, registered),
+            Purpose::Counters => {
+                if let Err(error) = metrics::answer(&socket, shared.counters) {
+                    tracing::debug!(%error, "counters");
+                }
+            }
+        };
+        let thread = Builder::new().name("nbd-client".to_owned());
+        if let Err(error) = thread.spawn_scoped(scope, client) {
+            tracing::warn!(%error, "no thread for a client");
+        }
+    }
+}
+
+fn serve_disks(shared: &Shared<'_>, socket: &Arc<Socket>, registered: Registered<'_>) {
+    let client = tracing::info_span!("client", number = registered.number);
+    let _inside = client.enter();
+    shared.counters.opened();
+    match serve(shared, socket) {
+        Ok(()) => tracing::info!("left"),
+        Err(error) => tracing::info!(%error, "gone"),
+    }
+    // In this order: whoever waits for the last one finds it counted.
+    shared.counters.closed();
+    drop(registered);
+}
+
+/// Errors of `accept` that say that one client is gone, and nothing of the next.
+fn is_of_one_client(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
+}
+
+/// Asks the disks from time to time to do what is due.
+#[derive(Debug, Default)]
+struct Maintenance {
+    is_over: Mutex<bool>,
+    over: Condvar,
+}
+
+impl Maintenance {
+    fn run(&self, exports: &Exports) {
+        let mut is_over = self.is_over.lock().unwrap_or_else(PoisonError::into_inner);
+        while !*is_over {
+            drop(is_over);
+            let now = Instant::now();
+            let mut next = now + MAINTENANCE;
+            for export in exports.iter() {
+                match export.device.maintain(now) {
+                    Ok(due) => next = due.map_or(next, |due| next.min(due)),
+                    Err(error) => {
+                        let name = export.name().escape_ascii();
+                        tracing::error!(export = %name, %error, "a disk was not flushed");
+                    }
+                }
+            }
+            is_over = self.is_over.lock().unwrap_or_else(PoisonError::into_inner);
+            if !*is_over {
+                let left = next.saturating_duration_since(Instant::now()).max(SHORTEST_WAIT);
+                let waited = self.over.wait_timeout(is_over, left);
+                is_over = waited.unwrap_or_else(PoisonError::into_inner).0;
+            }
+        }
+    }
+
+    fn end(&self) {
+        *self.is_over.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.over.notify_all();
+    }
+}

@@ -1,0 +1,106 @@
+//! One client's socket: a Unix or TCP stream, and the time that is left for the handshake.
+
+use std::io::{self, IoSlice, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// A connected socket, used by several threads.
+#[derive(Debug)]
+pub(super) struct Socket {
+    stream: Stream,
+    /// When the handshake must be over.
+    deadline: Instant,
+    is_negotiating: AtomicBool,
+}
+
+/// What is below.
+#[derive(Debug)]
+pub(super) enum Stream {
+    Unix(UnixStream),
+    Tcp(TcpStream),
+}
+
+impl Socket {
+    /// A socket whose handshake begins now.
+    pub(super) fn new(stream: Stream, time: Duration) -> io::Result<Self> {
+        match &stream {
+            Stream::Unix(stream) => stream.set_nonblocking(false)?,
+            Stream::Tcp(stream) => {
+                stream.set_nonblocking(false)?;
+                stream.set_nodelay(true)?;
+            }
+        }
+        let deadline = Instant::now() + time;
+        Ok(Self { stream, deadline, is_negotiating: AtomicBool::new(true) })
+    }
+
+    /// The handshake is over: from now on the client may be silent.
+    pub(super) fn end_negotiation(&self) -> io::Result<()> {
+        self.is_negotiating.store(false, Ordering::Relaxed);
+        self.set_timeouts(None)
+    }
+
+    /// Ends one or both directions; who waits for the socket goes on.
+    pub(super) fn shut_down(&self, how: Shutdown) {
+        // One that is closed by the client is as good.
+        drop(match &self.stream {
+            Stream::Unix(stream) => stream.shutdown(how),
+            Stream::Tcp(stream) => stream.shutdown(how),
+        });
+    }
+
+    fn set_timeouts(&self, time: Option<Duration>) -> io::Result<()> {
+        match &self.stream {
+            Stream::Unix(stream) => {
+                stream.set_read_timeout(time)?;
+                stream.set_write_timeout(time)
+            }
+            Stream::Tcp(stream) => {
+                stream.set_read_timeout(time)?;
+                stream.set_write_timeout(time)
+            }
+        }
+    }
+
+    /// Before each transfer: the handshake has one deadline, however many pieces it comes in.
+    fn watch_the_time(&self) -> io::Result<()> {
+        if !self.is_negotiating.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "the handshake takes too long"));
+        }
+        self.set_timeouts(Some(left))
+    }
+}
+
+impl Read for &Socket {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.watch_the_time()?;
+        match &self.stream {
+            Stream::Unix(stream) => { stream }.read(buf),
+            Stream::Tcp(stream) => { stream }.read(buf),
+        }
+    }
+}
+
+impl Write for &Socket {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.write_vectored(&[IoSlice::new(buf)])
+    }
+
+    fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.watch_the_time()?;
+        match &self.stream {
+            Stream::Unix(stream) => { stream }.write_vectored(bufs),
+            Stream::Tcp(stream) => { stream }.write_vectored(bufs),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,67 @@
+//! Block status: what the extents of a disk are in the terms of the protocol.
+
+use super::reply::{MetaContext, Status};
+use super::wire::allocation;
+use crate::device::{Allocation, BlockDevice, DeviceError, Extent};
+
+/// How many extents are looked at for one answer. A client asks again from where it ends.
+const MAX_EXTENTS: usize = 4096;
+
+/// The statuses of a range, for each context; a list ends where the range does or earlier.
+pub(super) struct Statuses([Vec<Status>; MetaContext::ALL.len()]);
+
+impl Statuses {
+    /// Looks at the extents of a range, which is not empty.
+    pub(super) fn of(
+        device: &dyn BlockDevice,
+        at: u64,
+        len: u64,
+        one_extent: bool,
+    ) -> Result<Self, DeviceError> {
+        let mut lists = [Vec::new(), Vec::new()];
+        let (mut at, mut left) = (at, len);
+        for _ in 0..MAX_EXTENTS {
+            if left == 0 {
+                break;
+            }
+            let extent = device.extent_at(at, left)?;
+            if extent.len == 0 {
+                break;
+            }
+            for (list, context) in lists.iter_mut().zip(MetaContext::ALL) {
+                append(list, Status { len: extent.len, flags: flags(context, extent) });
+            }
+            if one_extent && lists.iter().all(|list| list.len() > 1) {
+                break;
+            }
+            (at, left) = (at + extent.len, left - extent.len.min(left));
+        }
+        if one_extent {
+            lists.iter_mut().for_each(|list| list.truncate(1));
+        }
+        Ok(Self(lists))
+    }
+
+    pub(super) fn list(&self, of: MetaContext) -> &[Status] {
+        let [allocation, depth] = &self.0;
+        match of {
+            MetaContext::Allocation => allocation,
+            MetaContext::Depth => depth,
+        }
+    }
+}
+
+fn append(list: &mut Vec<Status>, status: Status) {
+    match list.last_mut() {
+        Some(last) if last.flags == status.flags => last.len += status.len,
+        _ => list.push(status),
+    }
+}
+
+fn flags(context: MetaContext, extent: Extent) -> u32 {
+    match (context, extent.allocation) {
+        (MetaContext::Depth, _) => extent.depth,
+        (MetaContext::Allocation, Allocation::Data) => 0,
+        (MetaContext::Allocation, Allocation::Hole) => allocation::HOLE | allocation::ZERO,
+    }
+}

@@ -1,0 +1,186 @@
+//! TLS: who the server is, whom it lets in, and one encrypted connection. Knows no NBD.
+
+use std::io::{self, IoSlice, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rustls::crypto::ring;
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
+use rustls::{RootCertStore, ServerConfig, ServerConnection};
+use thiserror::Error;
+
+use super::socket::Socket;
+
+/// Encrypted bytes that are read at a time.
+const BUFFER_BYTES: usize = 64 << 10;
+
+/// Where the server's certificate lies, and whose clients it lets in. All files are PEM.
+#[derive(Debug, Clone)]
+pub struct TlsFiles {
+    /// The server's certificate, then those between it and a root that clients know.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+    /// Who signs certificates of clients. With it a client without a certificate is refused;
+    /// without it every client that speaks TLS is let in.
+    pub client_ca: Option<PathBuf>,
+}
+
+/// Who the server is, and whom it lets in.
+#[derive(Debug, Clone)]
+pub struct TlsIdentity(Arc<ServerConfig>);
+
+/// Why there is no identity.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum TlsError {
+    /// A file that cannot be read or is not PEM.
+    #[error("{}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: pem::Error,
+    },
+    /// A file without what it should hold.
+    #[error("{} holds no certificate", path.display())]
+    Empty {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A certificate or key that does not fit.
+    #[error("TLS certificates")]
+    Certificates(#[from] rustls::Error),
+    /// The clients' certificates cannot be checked with what is given.
+    #[error("certificates of clients")]
+    Verifier(#[from] VerifierBuilderError),
+}
+
+impl TlsIdentity {
+    /// Reads the files.
+    ///
+    /// # Errors
+    /// A file that cannot be read or does not hold what it should.
+    pub fn load(files: &TlsFiles) -> Result<Self, TlsError> {
+        let provider = Arc::new(ring::default_provider());
+        let chain = certificates(&files.certificate)?;
+        let key = PrivateKeyDer::from_pem_file(&files.key)
+            .map_err(|source| TlsError::File { path: files.key.clone(), source })?;
+        let config = ServerConfig::builder_with_provider(provider.clone())
+            .with_safe_default_protocol_versions()?;
+        let config = match &files.client_ca {
+            None => config.with_no_client_auth(),
+            Some(path) => {
+                let mut roots = RootCertStore::empty();
+                for certificate in certificates(path)? {
+                    roots.add(certificate)?;
+                }
+                let roots = Arc::new(roots);
+                let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider);
+                config.with_client_cert_verifier(verifier.build()?)
+            }
+        };
+        Ok(Self(Arc::new(config.with_single_cert(chain, key)?)))
+    }
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let file = |source| TlsError::File { path: path.to_path_buf(), source };
+    let list = CertificateDer::pem_file_iter(path).map_err(file)?;
+    let list = list.collect::<Result<Vec<_>, _>>().map_err(file)?;
+    if list.is_empty() { Err(TlsError::Empty { path: path.to_path_buf() }) } else { Ok(list) }
+}
+
+/// One encrypted connection.
+#[derive(Debug)]
+pub(super) struct TlsStream {
+    socket: Arc<Socket>,
+    session: Mutex<ServerConnection>,
+    /// What came from the socket and not through the session yet. Only the reader takes it.
+    encrypted: Mutex<Encrypted>,
+}
+
+#[derive(Debug)]
+struct Encrypted {
+    buffer: Box<[u8]>,
+    start: usize,
+    end: usize,
+}
+
+impl TlsStream {
+    /// Does the server's side of the TLS handshake.
+    pub(super) fn accept(socket: Arc<Socket>, identity: &TlsIdentity) -> io::Result<Self> {
+        let mut session = ServerConnection::new(identity.0.clone()).map_err(io::Error::other)?;
+        while session.is_handshaking() {
+            session.complete_io(&mut &*socket)?;
+        }
+        let buffer = vec![0; BUFFER_BYTES].into();
+        let encrypted = Mutex::new(Encrypted { buffer, start: 0, end: 0 });
+        Ok(Self { socket, session: Mutex::new(session), encrypted })
+    }
+
+    /// Reads what there is; the socket is waited for while others may write.
+    pub(super) fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
+        let mut encrypted = self.encrypted.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if let Some(read) = self.decrypt(&mut encrypted, buf)? {
+                return Ok(read);
+            }
+            encrypted.start = 0;
+            encrypted.end = { &*self.socket }.read(&mut encrypted.buffer)?;
+            if encrypted.end == 0 {
+                // Cut short, or closed by one who does not say so: no byte is missing that the
+                // protocol above would not miss.
+                return Ok(0);
+            }
+        }
+    }
+
+    /// Decrypts what is here; none when more is needed.
+    fn decrypt(&self, encrypted: &mut Encrypted, buf: &mut [u8]) -> io::Result<Option<usize>> {
+        let mut session = self.session();
+        loop {
+            match session.reader().read(buf) {
+                Ok(read) => return Ok(Some(read)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+            let mut rest = &encrypted.buffer[encrypted.start..encrypted.end];
+            if rest.is_empty() {
+                return Ok(None);
+            }
+            encrypted.start += session.read_tls(&mut rest)?;
+            let processed = session.process_new_packets();
+            // An alert says why before the connection ends.
+            self.write_out(&mut session)?;
+            processed.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        }
+    }
+
+    /// Encrypts and sends some of the bytes; how many.
+    pub(super) fn write(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        let mut session = self.session();
+        let taken = session.writer().write_vectored(parts)?;
+        self.write_out(&mut session)?;
+        Ok(taken)
+    }
+
+    fn write_out(&self, session: &mut ServerConnection) -> io::Result<()> {
+        while session.wants_write() {
+            match session.write_tls(&mut &*self.socket) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn session(&self) -> MutexGuard<'_, ServerConnection> {
+        self.session.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

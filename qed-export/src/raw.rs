@@ -1,0 +1,116 @@
+//! A raw disk image open for writing: the file is the disk.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use qed_io::{RunKind, Storage};
+
+use crate::device::{
+    Allocation, BlockDevice, BlockSizes, DeviceError, Durability, Extent, Space, Speed, Zeroing,
+    check_range,
+};
+
+/// Zeros that are written at a time.
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+
+/// A file or block device whose bytes are those of the disk.
+#[derive(Debug)]
+pub struct RawDisk {
+    storage: Arc<dyn Storage>,
+    size: u64,
+}
+
+impl RawDisk {
+    /// The disk that `storage` is; takes no lock. Its size is the length of the storage from now on.
+    ///
+    /// # Errors
+    /// The storage's error when its length cannot be read.
+    pub fn open(storage: Arc<dyn Storage>) -> std::io::Result<Self> {
+        let size = storage.len()?;
+        Ok(Self { storage, size })
+    }
+
+    fn settle(&self, durability: Durability) -> Result<(), DeviceError> {
+        match durability {
+            Durability::AfterFlush => Ok(()),
+            Durability::AtReturn => self.flush(),
+        }
+    }
+
+    fn write_stored_zeroes(&self, at: u64, len: u64) -> std::io::Result<()> {
+        let (mut at, mut left) = (at, len);
+        while left > 0 {
+            let part = usize::try_from(left).unwrap_or(usize::MAX).min(ZEROS.len());
+            self.storage.write_at(&ZEROS[..part], at)?;
+            (at, left) = (at + part as u64, left - part as u64);
+        }
+        Ok(())
+    }
+}
+
+impl BlockDevice for RawDisk {
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn is_read_only(&self) -> bool {
+        false
+    }
+
+    fn block_sizes(&self) -> BlockSizes {
+        BlockSizes { minimum: 1, preferred: 4096 }
+    }
+
+    fn read_at(&self, buf: &mut [u8], at: u64) -> Result<(), DeviceError> {
+        check_range(self.size, at, buf.len() as u64)?;
+        self.storage.read_at(buf, at).map_err(DeviceError::of_io)
+    }
+
+    fn write_at(&self, buf: &[u8], at: u64, durability: Durability) -> Result<(), DeviceError> {
+        check_range(self.size, at, buf.len() as u64)?;
+        self.storage.write_at(buf, at).map_err(DeviceError::of_io)?;
+        self.settle(durability)
+    }
+
+    fn write_zeroes(&self, at: u64, len: u64, how: Zeroing) -> Result<(), DeviceError> {
+        check_range(self.size, at, len)?;
+        let zeroed = match (how.space, how.speed) {
+            // A file system that has no cheap way would write them.
+            (_, Speed::FastOnly) => return Err(DeviceError::NotFast),
+            (Space::Allocated, Speed::Any) => self.write_stored_zeroes(at, len),
+            (Space::MayHaveHoles, Speed::Any) => self.storage.write_zeroes(at..at + len),
+        };
+        zeroed.map_err(DeviceError::of_io)?;
+        self.settle(how.durability)
+    }
+
+    fn trim(&self, at: u64, len: u64, durability: Durability) -> Result<(), DeviceError> {
+        check_range(self.size, at, len)?;
+        self.settle(durability)
+    }
+
+    fn flush(&self) -> Result<(), DeviceError> {
+        self.storage.flush().map_err(DeviceError::of_io)
+    }
+
+    fn extent_at(&self, at: u64, max_len: u64) -> Result<Extent, DeviceError> {
+        check_range(self.size, at, 1)?;
+        let left = max_len.min(self.size - at);
+        let run = self.storage.run_at(at).map_err(DeviceError::of_io)?;
+        let (allocation, len) = match run.kind {
+            // The file was cut behind our back.
+            _ if run.len == 0 => (Allocation::Data, left),
+            RunKind::Data => (Allocation::Data, run.len),
+            RunKind::Hole => (Allocation::Hole, run.len),
+        };
+        Ok(Extent { len: len.min(left), allocation, depth: 1 })
+    }
+
+    fn maintain(&self, _now: Instant) -> Result<Option<Instant>, DeviceError> {
+        Ok(None)
+    }
+
+    fn close(self: Box<Self>) -> Result<(), DeviceError> {
+        self.flush()
+    }
+}
