@@ -6,6 +6,7 @@
 mod bench;
 mod conformance;
 mod coverage;
+mod crash;
 mod demo_image;
 mod fresh;
 mod fuzz;
@@ -18,6 +19,7 @@ mod package;
 mod problem;
 mod process;
 mod repo;
+mod scratch;
 mod security;
 mod spec;
 mod test;
@@ -94,8 +96,13 @@ const TASKS: &[Task] = &[
     Task { name: "demo-image", help: "make docs/demo/ext4.qcow2 anew", run: demo_image::run },
     Task {
         name: "fuzz",
-        help: "run fuzz targets: fuzz all|TARGET.. [--secs N] [--planted | --minimise]",
+        help: "run fuzz targets: fuzz all|TARGET.. [--secs N] [--jobs N] [--planted | --minimise]",
         run: fuzz::run,
+    },
+    Task {
+        name: "crash",
+        help: "judge crash states: crash [--states N] [--seed S] [--mode M] [--mutant M|all]",
+        run: crash::run,
     },
     Task { name: "seeds", help: "make the seeds of the fuzz targets anew", run: fuzz::seeds },
     Task {

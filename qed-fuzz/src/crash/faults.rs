@@ -204,7 +204,6 @@ impl Disturbed {
     }
 
     /// The first failed flush is terminal for writes.
-    // spec-test: QED-JRN-27
     fn after_failure(&self, image: &Image) -> Result<(), String> {
         if !self.flush_failed.load(Ordering::Relaxed) {
             return Ok(());

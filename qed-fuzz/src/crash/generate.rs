@@ -250,6 +250,6 @@ impl Maker {
     }
 
     fn flush(&mut self) -> Step {
-        if self.below(6) == 0 { Step::Maintain } else { Step::Flush }
+        if self.below(3) == 0 { Step::Maintain } else { Step::Flush }
     }
 }

@@ -188,6 +188,7 @@ fn a_hundred_thousand_states_of_every_kind() {
     assert!(tally.states >= 100_000 && tally.by_qemu > 20, "{tally}");
 }
 
+// spec-test: QED-JRN-27
 #[test]
 fn requests_of_two_hundred_workloads_fail() {
     let tally = error_campaign(ErrorCampaign { workloads: 200, one_in: 3 });
