@@ -17,5 +17,6 @@ mod qemu_view;
 pub(crate) mod rules;
 mod run;
 pub(crate) mod states;
+pub(crate) mod stream;
 mod together;
 pub(crate) mod workload;

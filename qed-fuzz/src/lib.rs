@@ -29,6 +29,7 @@ pub use crash::generate::{Backing, Family, Seeded};
 pub use crash::log_writes::read_write_log;
 pub use crash::rules::Rule;
 pub use crash::states::{CrashPoint, crash_points};
+pub use crash::stream::{StreamDisk, WriteStream};
 pub use crash::workload::{CRASH_CLUSTER, Mode, Step, Workload};
 pub use fabricate::{Fabrication, Order, Spare, fabricate};
 pub use generators::image_plan::{ImagePlan, Under};

@@ -1,0 +1,44 @@
+//! The power of the disk is cut below a real stack: the image is a file of ext4 on a loop device on a
+//! file whose cache is lost.
+
+use std::fs;
+
+use qed_fuzz::{Mode, Random};
+
+use crate::disk::{FILE, PowerDisk};
+use crate::mounts::Mounted;
+use crate::victim::{Victim, check, create_image, empty_disk};
+
+const LEN: usize = 64 << 20;
+const ROUNDS: u64 = 4;
+
+#[test]
+fn a_disk_that_loses_power_keeps_what_was_flushed() {
+    for mode in Mode::ALL {
+        for round in 0..ROUNDS {
+            let mut random = Random::new(mode as u64 * ROUNDS + round);
+            let folder = tempfile::tempdir().unwrap();
+            let [below, above] = ["below", "above"].map(|name| folder.path().join(name));
+            [&below, &above].into_iter().for_each(|folder| fs::create_dir(folder).unwrap());
+            let image = above.join("image");
+
+            let power = PowerDisk::new(LEN);
+            let session = power.mount(&below);
+            let mounted = Mounted::make(&below.join(FILE), &above);
+            create_image(&image, mode);
+            let mut disk = empty_disk();
+            let mut victim = Victim::start(&image, &disk);
+            victim.flushes(1 + random.below(60));
+            let flushes = power.cut(&mut random);
+            let told = victim.kill();
+            drop(mounted);
+            drop(session);
+
+            let kept = folder.path().join("kept");
+            fs::write(&kept, power.durable()).unwrap();
+            let _mounted = Mounted::of(&kept, &above);
+            check(&image, &mut disk, told);
+            assert!(flushes > 1, "{mode}: no flush came through to the disk");
+        }
+    }
+}
