@@ -8,6 +8,7 @@ mod help;
 mod lab;
 mod locks;
 mod names;
+mod serve;
 mod signals;
 mod streams;
 mod transcript;

@@ -1,0 +1,54 @@
+//! Sockets: their rights, those that a dead server left, and those that systemd hands over.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+
+use super::{PYTHON, Served, clients};
+use crate::lab::Lab;
+
+/// What systemd does: listens, then runs a program that has the socket as descriptor 3.
+const HAND_OVER: &str = "
+import os, socket, sys
+s = socket.socket(socket.AF_UNIX)
+s.bind('s')
+s.listen()
+os.dup2(s.fileno(), 3)
+os.set_inheritable(3, True)
+os.environ['LISTEN_FDS'] = '1'
+os.environ['LISTEN_PID'] = str(os.getpid())
+os.execv(sys.argv[1], sys.argv[1:])
+";
+
+#[test]
+fn a_socket_is_for_its_owner_and_a_stale_one_is_replaced() {
+    let lab = Lab::new();
+    lab.shell("qemu-img create -q -f qed a.qed 64M; qemu-img create -q -f qed b.qed 64M");
+    let served = Served::start(&lab, "--socket s -f qed a.qed", 1);
+    let mode = fs::metadata(lab.path("s")).expect("a socket").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let second = lab.qed(["serve", "--socket", "s", "-f", "qed", "b.qed"]);
+    assert!(second.stderr.contains("another server listens on 's'"), "{second:?}");
+    served.signal("KILL");
+    drop(served);
+    assert!(lab.path("s").exists(), "nobody was there to remove it");
+    let served = Served::start(&lab, "--socket s -f qed b.qed", 1);
+    clients(&lab, &format!("nbdinfo --size '{}'", served.uri()));
+    served.stop();
+    let left: Vec<_> = fs::read_dir(lab.path("")).expect("the folder").collect();
+    assert_eq!(left.len(), 2, "{left:?}");
+}
+
+#[test]
+fn a_socket_from_systemd_is_used_and_kept() {
+    let lab = Lab::new();
+    lab.shell("qemu-img create -q -f qed a.qed 64M");
+    let mut python = Command::new(PYTHON);
+    python.args(["-c", HAND_OVER, env!("CARGO_BIN_EXE_qed"), "serve", "-f", "qed", "a.qed"]);
+    let served = Served::of(python.current_dir(lab.path("")), 1);
+    assert_eq!(served.uri(), "nbd+unix:///?socket=s");
+    let size = clients(&lab, &format!("nbdinfo --size '{}'", served.uri()));
+    assert_eq!(size.trim(), (64 << 20).to_string());
+    served.stop();
+    assert!(lab.path("s").exists(), "it belongs to systemd");
+}
