@@ -20,7 +20,7 @@ certificate() {
     mkdir -p $folder
     cp $ca/ca-cert.pem $folder/
     certtool --generate-privkey --rsa --bits 2048 --outfile $folder/$who-key.pem
-    printf '%s\\n' 'cn = localhost' signing_key \"$@\" > $folder/info
+    printf '%s\\n' 'cn = localhost' signing_key encryption_key \"$@\" > $folder/info
     certtool --generate-certificate --load-ca-certificate $ca/ca-cert.pem \\
         --load-ca-privkey $ca/ca-key.pem --load-privkey $folder/$who-key.pem \\
         --template $folder/info --outfile $folder/$who-cert.pem
