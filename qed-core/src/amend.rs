@@ -65,7 +65,7 @@ struct Wanted {
 /// assert!(consistency_mode(&*storage)?.is_some());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-// spec: QED-MODE-01, QED-SB-12
+// spec: QED-MODE-03, QED-SB-12
 pub fn amend(
     storage: &Arc<dyn Storage>,
     layout: Layout,

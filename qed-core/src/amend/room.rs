@@ -18,7 +18,7 @@ use crate::read_only::storage_len;
 /// At every moment the image is one of its old layout that reads as before: copies are durable before
 /// they are named, and nobody writes to an original before none names it. An interrupted move leaves
 /// clusters that nothing names.
-// spec: QED-RW-04, QED-RW-06, QED-CONS-02, QED-HDR-08
+// spec: QED-HDR-08, QED-HDR-11, QED-RW-04, QED-RW-06, QED-CONS-02
 pub(super) fn make_room(
     storage: &dyn Storage,
     sector: &mut HeaderSector,

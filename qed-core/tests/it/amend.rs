@@ -47,7 +47,7 @@ fn ring_len(storage: &MemoryStorage) -> u64 {
     .unwrap()
 }
 
-// spec-test: QED-MODE-01, QED-HDR-08, QED-TBL-08, QED-DIRTY-06
+// spec-test: QED-HDR-08, QED-HDR-11, QED-MODE-01, QED-MODE-03, QED-TBL-08, QED-DIRTY-06
 #[test]
 fn every_direction_keeps_the_disk_and_leaks_nothing() {
     for (geometry, backing) in
