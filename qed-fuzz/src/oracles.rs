@@ -10,5 +10,6 @@ pub(crate) mod qemu;
 pub(crate) mod reference;
 pub(crate) mod repair;
 pub(crate) mod soundness;
+pub(crate) mod strict;
 pub(crate) mod superblock;
 pub(crate) mod validity;

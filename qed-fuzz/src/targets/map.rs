@@ -12,6 +12,7 @@ use crate::branches::Branches;
 use crate::generators::image::{ImageCase, backing_bytes};
 use crate::generators::number::number;
 use crate::oracles::guest::{Guest, Reader};
+use crate::oracles::strict::Strict;
 use crate::oracles::validity::{open_for_reading, reference_of};
 
 pub(super) fn run(from: &mut Unstructured<'_>, branches: &mut Branches) -> Result<()> {
@@ -19,7 +20,7 @@ pub(super) fn run(from: &mut Unstructured<'_>, branches: &mut Branches) -> Resul
     let backing = backing_bytes(if from.arbitrary()? { backing_len } else { 0 });
     let storage = Arc::new(ImageCase::near_valid(from)?.storage);
     let raw = RawFile::open(Arc::new(MemoryStorage::new(backing.clone())));
-    let raw: Arc<dyn BackingFile> = Arc::new(raw.expect("memory has a length"));
+    let raw: Arc<dyn BackingFile> = Arc::new(Strict(raw.expect("memory has a length")));
     let gate = Beneath(Some(raw));
     let Some(reference) = reference_of(&storage, &gate) else { return Ok(()) };
     let before = storage.content();
