@@ -38,7 +38,9 @@ pub enum Family {
     Names,
     /// Closing and opening, also after a foreign program.
     Reopen,
-    /// All of it.
+    /// Work after a crash.
+    Crash,
+    /// All of it but crashes.
     Mixed,
 }
 
@@ -85,7 +87,7 @@ impl Display for Backing {
 
 impl Family {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Allocate,
         Self::Scatter,
         Self::Overwrite,
@@ -95,6 +97,7 @@ impl Family {
         Self::Resize,
         Self::Names,
         Self::Reopen,
+        Self::Crash,
         Self::Mixed,
     ];
 
@@ -110,6 +113,9 @@ impl Family {
             Self::Resize => &[M::write, M::write, M::resize, M::flush],
             Self::Names => &[M::write, M::name, M::flush],
             Self::Reopen => &[M::write, M::write, M::flush, M::reopen],
+            Self::Crash => {
+                &[M::write, M::scatter, M::write_long, M::together, M::flush, M::flush, M::crash]
+            }
             Self::Mixed => &[
                 M::write,
                 M::write,
@@ -247,6 +253,10 @@ impl Maker {
 
     fn reopen(&mut self) -> Step {
         if self.below(3) == 0 { Step::Foreign } else { Step::Reopen }
+    }
+
+    fn crash(&mut self) -> Step {
+        Step::Crash(self.random.next_u64())
     }
 
     fn flush(&mut self) -> Step {

@@ -3,7 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use super::disk::{EMPTY, Sector};
+use qed_core::{ImageError, ReadOnlyImage};
+use qed_spec::GuestOffset;
+
+use super::disk::{EMPTY, SECTOR, Sector};
 
 /// Names a content; [`ZERO`] is that of sectors nobody wrote.
 pub(crate) type Tag = u32;
@@ -82,6 +85,23 @@ impl Guest {
         let sectors = inside.map(|sector| (sector, vec![tag(sector)])).collect();
         let (sizes, names) = (vec![size], vec![name]);
         Self { backing_sectors, watched, sectors, sizes, names, happened: 0 }
+    }
+
+    /// The guest of an image as it was found after a crash: what it sees is durable.
+    ///
+    /// # Errors
+    /// The image cannot be read.
+    pub(crate) fn found(&self, image: &ReadOnlyImage) -> Result<Self, ImageError> {
+        let size = image.image_size() / SECTOR;
+        let mut sectors = BTreeMap::new();
+        for sector in self.watched.iter().take_while(|sector| **sector < size) {
+            let mut first = [0; 8];
+            image.read_at(&mut first, GuestOffset::new(sector * SECTOR))?;
+            let tag = Tag::try_from(u64::from_le_bytes(first) >> 32).expect("32 bits");
+            sectors.insert(*sector, vec![tag]);
+        }
+        let (sizes, names) = (vec![size], vec![image.backing_name()]);
+        Ok(Self { sectors, sizes, names, happened: 0, ..self.clone() })
     }
 
     /// How many events have happened.

@@ -14,8 +14,11 @@ use qed_spec::GuestOffset;
 
 use super::disk::{CrashDisk, DiskContent, SECTOR};
 use super::guest::{BACKING, Event, Guest, Tag, What, ZERO, content};
+use super::states::crash_points;
 use super::workload::{Mode, Step, Workload};
 use crate::apply::Beneath;
+use crate::random::Random;
+use crate::size::usize_of;
 
 /// What a guest or a program hears of a step that failed.
 pub(crate) type StepError = Box<dyn Error>;
@@ -73,6 +76,8 @@ pub(crate) struct Runner {
     /// What the image lies on.
     pub(crate) storage: Arc<dyn Storage>,
     recorder: Arc<Recorder>,
+    /// What the guest knew at the start.
+    guest: Guest,
     /// Stops flushes on their way to the disk; none where they may never arrive.
     pub(crate) stopper: Option<Arc<Gate>>,
     events: Vec<Event>,
@@ -108,6 +113,7 @@ impl Runner {
             storage: around(recorder.clone()),
             recorder,
             stopper: Some(stopper),
+            guest: workload.guest(),
             events: Vec::new(),
             next_tag: BACKING,
             doubtful: Vec::new(),
@@ -128,6 +134,7 @@ impl Runner {
     /// Does a step; the image, or a new one where it was closed.
     pub(crate) fn step(&mut self, image: Image, step: &Step) -> Result<Image, StepError> {
         match step {
+            Step::Crash(number) => return self.crash(image, *number),
             Step::Reopen => self.close(image)?,
             Step::Foreign => {
                 self.close(image)?;
@@ -174,7 +181,7 @@ impl Runner {
                 self.now += TICK;
                 image.maintain(self.now)?;
             }
-            Step::Reopen | Step::Foreign => {}
+            Step::Reopen | Step::Foreign | Step::Crash(_) => {}
         }
         Ok(())
     }
@@ -192,17 +199,16 @@ impl Runner {
 
     /// What the guest may find now.
     pub(crate) fn guest_now(&self) -> Guest {
-        let mut guest = self.workload.guest();
+        let mut guest = self.guest.clone();
         guest.advance(&self.events, u64::MAX);
         guest
     }
 
     pub(crate) fn into_run(self) -> Run {
         let workload = &self.workload;
-        let guest = workload.guest();
         let mode = workload.mode;
         let has_foreign = workload.steps.iter().any(|step| matches!(step, Step::Foreign));
-        let Self { start, recorder, events, gate, .. } = self;
+        let Self { start, recorder, guest, events, gate, .. } = self;
         Run { start, records: recorder.records(), events, guest, gate, mode, has_foreign }
     }
 
@@ -217,6 +223,28 @@ impl Runner {
     pub(crate) fn acknowledge(&mut self, mut under_way: Vec<Tag>) {
         under_way.extend(&self.doubtful);
         self.log(What::Acknowledged { under_way });
+    }
+
+    /// A crash: what follows begins with a state that it may have left.
+    fn crash(&mut self, image: Image, number: u64) -> Result<Image, StepError> {
+        // Where requests fail nothing else is done to the disk.
+        if self.stopper.is_none() {
+            return Ok(image);
+        }
+        let points = crash_points(&self.start, &self.recorder.records());
+        // What closing writes goes to a disk that is no more.
+        drop(image);
+        let mut random = Random::new(number);
+        let point = &points[usize_of(random.below(points.len() as u64))];
+        self.start = point.state(&point.any(&mut random));
+        let stopper = Arc::new(Gate::new(Arc::new(CrashDisk::new(self.start.clone()))));
+        self.recorder = Arc::new(Recorder::new(stopper.clone()));
+        self.storage = self.recorder.clone();
+        self.stopper = Some(stopper);
+        self.events.clear();
+        let image = self.open()?;
+        self.guest = self.guest.found(&image)?;
+        Ok(image)
     }
 
     fn abandon(&mut self, image: &Image, first: u64) -> Result<(), StepError> {

@@ -261,6 +261,11 @@ impl CrashPoint {
         self.radices().iter().map(|n| n - 1).collect()
     }
 
+    /// A choice that random numbers make.
+    pub(crate) fn any(&self, random: &mut Random) -> Vec<usize> {
+        self.radices().iter().map(|n| usize_of(random.below(*n as u64))).collect()
+    }
+
     /// How many versions there are of each sector, and last, of the length.
     fn radices(&self) -> Vec<usize> {
         self.sectors.iter().map(|(_, all)| all.len()).chain([self.lens.len()]).collect()

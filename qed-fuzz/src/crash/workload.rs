@@ -71,6 +71,8 @@ pub enum Step {
     Maintain,
     /// Closes and opens.
     Reopen,
+    /// A crash, of which a state is left that the number draws; the image is opened again.
+    Crash(u64),
     /// Closes, and opens after a program has opened it that knows no extensions.
     Foreign,
 }
@@ -176,7 +178,11 @@ impl Workload {
                     writes.iter().for_each(|(first, count)| watch(*first, *count));
                 }
                 Step::Foreign => watch(FOREIGN_CLUSTER * CRASH_CLUSTER, CRASH_CLUSTER),
-                Step::Flush | Step::SetBacking(_) | Step::Maintain | Step::Reopen => {}
+                Step::Flush
+                | Step::SetBacking(_)
+                | Step::Maintain
+                | Step::Reopen
+                | Step::Crash(_) => {}
             }
         }
         let sectors = |cluster| cluster * CRASH_CLUSTER..(cluster + 1) * CRASH_CLUSTER;

@@ -1,6 +1,8 @@
 //! Loop devices and mounted file systems, taken down in the right order whatever happens.
 
 use std::ffi::OsStr;
+use std::fs::File;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -44,6 +46,17 @@ impl Drop for Mounted {
         let _ = Command::new("umount").arg(&self.folder).output();
         let _ = Command::new("losetup").arg("--detach").arg(&self.device).output();
     }
+}
+
+/// Records that the running test is skipped in the file that `QED_SKIPPED` names. Without such a
+/// file nothing may be skipped.
+pub(crate) fn is_skipped(reason: &str) -> bool {
+    let Some(record) = std::env::var_os("QED_SKIPPED") else { return false };
+    let thread = std::thread::current();
+    let line = format!("{}: {reason}\n", thread.name().unwrap_or("a test"));
+    let mut record = File::options().append(true).open(record).unwrap();
+    record.write_all(line.as_bytes()).unwrap();
+    true
 }
 
 #[track_caller]
