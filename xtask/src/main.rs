@@ -21,6 +21,7 @@ mod process;
 mod repo;
 mod scratch;
 mod security;
+mod soak;
 mod spec;
 mod test;
 mod tidy;
@@ -103,6 +104,11 @@ const TASKS: &[Task] = &[
         name: "crash",
         help: "judge crash states: crash [--states N] [--seed S] [--mode M] [--mutant M|all]",
         run: crash::run,
+    },
+    Task {
+        name: "soak",
+        help: "qed serve under a hundred connections: soak [--seconds N]",
+        run: soak::run,
     },
     Task { name: "seeds", help: "make the seeds of the fuzz targets anew", run: fuzz::seeds },
     Task {

@@ -58,6 +58,8 @@ const CALLS: &[&str] = &[
     "bench -f qed -c 1 X",
     "bench -f qed -w -c 1 X",
     "create -f qed -b X -F qed out",
+    "serve --socket s -f qed X",
+    "serve --socket s --read-only X",
 ];
 
 #[test]

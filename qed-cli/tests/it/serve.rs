@@ -2,6 +2,7 @@
 
 mod clients;
 mod ending;
+mod soak;
 mod sockets;
 mod tls;
 

@@ -2,4 +2,6 @@
 //! and sockets.
 
 mod client;
+mod devices;
 mod dialogue;
+mod server;

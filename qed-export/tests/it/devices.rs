@@ -1,0 +1,96 @@
+//! Each kind of disk as a block device, held against plain bytes.
+
+use std::sync::Arc;
+
+use qed_core::{
+    CreateOptions, Image, LockPolicy, RecoveryPolicy, RefuseBacking, WriteContext, create,
+};
+use qed_export::{
+    Allocation, BlockDevice, DeviceError, Durability, QedDisk, RawDisk, Space, Speed, Zeroing,
+};
+use qed_io::{Fault, Faulty, MemoryStorage, Repeat, Storage};
+
+use crate::client::{SIZE, qed_disk, raw_disk};
+
+const LATER: Durability = Durability::AfterFlush;
+const HOLES: Zeroing = Zeroing { space: Space::MayHaveHoles, speed: Speed::Any, durability: LATER };
+
+#[test]
+fn every_disk_keeps_what_is_written_and_zeroed() {
+    for disk in [qed_disk(), raw_disk()] {
+        let mut model = vec![0_u8; usize::try_from(SIZE).unwrap()];
+        let stored = Zeroing { space: Space::Allocated, ..HOLES };
+        let at_once = Zeroing { durability: Durability::AtReturn, ..stored };
+        disk.write_at(&[7; 200_000], 1000, LATER).unwrap();
+        model[1000..201_000].fill(7);
+        for (at, len, how) in [(500, 1000, HOLES), (70_000, 1, stored), (300_000, 99_000, at_once)]
+        {
+            disk.write_zeroes(at, len, how).unwrap();
+            model[usize::try_from(at).unwrap()..][..usize::try_from(len).unwrap()].fill(0);
+        }
+        disk.trim(600_000, 1000, Durability::AtReturn).unwrap();
+        disk.write_at(&[9; 3], SIZE - 3, Durability::AtReturn).unwrap();
+        model[usize::try_from(SIZE - 3).unwrap()..].fill(9);
+        let mut found = vec![1; model.len()];
+        disk.read_at(&mut found, 0).unwrap();
+        assert!(found == model, "{disk:?}");
+        // Space that was asked for is there.
+        assert_eq!(disk.extent_at(300_000, 1).unwrap().allocation, Allocation::Data);
+        let (mut at, mut extents) = (0, 0);
+        while at < SIZE {
+            at += disk.extent_at(at, SIZE - at).unwrap().len;
+            extents += 1;
+        }
+        assert_eq!(at, SIZE, "{extents} extents");
+        disk.flush().unwrap();
+        disk.close().unwrap();
+    }
+}
+
+#[test]
+fn ranges_past_the_end_are_refused_and_change_nothing() {
+    for disk in [qed_disk(), raw_disk()] {
+        for (at, len) in [(SIZE, 1), (SIZE - 1, 2), (u64::MAX, 1), (0, SIZE + 1)] {
+            let bytes = vec![1; usize::try_from(len).unwrap()];
+            let mut buf = bytes.clone();
+            let results = [
+                disk.read_at(&mut buf, at),
+                disk.write_at(&bytes, at, LATER),
+                disk.write_zeroes(at, len, HOLES),
+                disk.write_zeroes(at, len, Zeroing { space: Space::Allocated, ..HOLES }),
+                disk.trim(at, len, LATER),
+            ];
+            for result in results {
+                assert!(
+                    matches!(result, Err(DeviceError::OutOfRange { .. })),
+                    "{at} {len}: {result:?}"
+                );
+            }
+        }
+        assert!(matches!(disk.extent_at(SIZE, 1), Err(DeviceError::OutOfRange { .. })));
+        let mut all = vec![1; usize::try_from(SIZE).unwrap()];
+        disk.read_at(&mut all, 0).unwrap();
+        assert!(all.iter().all(|byte| *byte == 0));
+    }
+}
+
+#[test]
+fn a_full_file_system_and_a_failing_one_are_told_apart() {
+    for (fault, is_full) in [(Fault::NoSpace, true), (Fault::Io, false)] {
+        let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::default());
+        create(&*storage, &CreateOptions::new(SIZE)).unwrap();
+        let faulty = Arc::new(Faulty::new(storage));
+        let context = WriteContext::new(&RefuseBacking, LockPolicy::None, RecoveryPolicy::Refuse);
+        let image = Image::open(faulty.clone(), &context).unwrap();
+        let disk = QedDisk::new(image);
+        faulty.fail_nth(faulty.requests(), fault, Repeat::Always);
+        let failed = disk.write_at(&[1; 512], 0, LATER).unwrap_err();
+        assert_eq!(matches!(failed, DeviceError::NoSpace(_)), is_full, "{failed:?}");
+        faulty.heal();
+        let raw = RawDisk::open(faulty.clone()).unwrap();
+        faulty.fail_nth(faulty.requests(), fault, Repeat::Always);
+        let failed = raw.write_at(&[1; 512], 0, LATER).unwrap_err();
+        assert_eq!(matches!(failed, DeviceError::NoSpace(_)), is_full, "{failed:?}");
+        faulty.heal();
+    }
+}

@@ -1,0 +1,151 @@
+//! The server with sockets and threads: its limits, and its end whatever clients do.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use qed_export::nbd::{Closed, Counters, Limits, Listener, Server, ServerError, StopHandle};
+use tempfile::TempDir;
+
+use crate::client::{Words, two_exports};
+
+/// Far longer than anything here takes.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+struct Running {
+    _folder: TempDir,
+    path: PathBuf,
+    stop: StopHandle,
+    counters: Arc<Counters>,
+    thread: JoinHandle<Result<Closed, ServerError>>,
+}
+
+impl Running {
+    fn start(limits: Limits) -> Self {
+        let folder = TempDir::new().expect("a folder");
+        let path = folder.path().join("s");
+        let listener = Listener::unix(&path).expect("it listens");
+        let server = Server::new(two_exports(), limits, None).expect("a server");
+        let (stop, counters) = (server.stop_handle(), server.counters());
+        let thread = std::thread::spawn(move || server.run(vec![listener]));
+        Self { _folder: folder, path, stop, counters, thread }
+    }
+
+    fn connect(&self) -> UnixStream {
+        let client = UnixStream::connect(&self.path).expect("connected");
+        client.set_read_timeout(Some(PATIENCE)).expect("a time");
+        client.set_write_timeout(Some(PATIENCE)).expect("a time");
+        client
+    }
+
+    /// A client that has heard the greeting; none if it was turned away.
+    fn greeted(&self) -> Option<UnixStream> {
+        let mut client = self.connect();
+        client.read_exact(&mut [0; 18]).ok().map(|()| client)
+    }
+
+    fn end(self) {
+        self.stop.stop().expect("it hears");
+        assert_eq!(self.thread.join().expect("no panic").expect("closed well"), Closed);
+        let counts = self.counters.snapshot();
+        assert_eq!(counts.connected, 0, "{counts:?}");
+        assert!(!self.path.exists(), "the socket is gone");
+    }
+}
+
+/// Reads until the server closes the connection.
+fn hear_the_end(client: &mut UnixStream) -> Vec<u8> {
+    let mut said = Vec::new();
+    // A reset says the same.
+    drop(client.read_to_end(&mut said));
+    said
+}
+
+#[test]
+fn a_handshake_that_takes_too_long_is_ended() {
+    let handshake = Duration::from_millis(200);
+    let running = Running::start(Limits { handshake, ..Limits::default() });
+    let mut silent = running.greeted().expect("greeted");
+    let mut busy = running.greeted().expect("greeted");
+    // Its own pace, and never an end: one deadline for all of it.
+    let start = Instant::now();
+    busy.write_all(&Words::hello().0).expect("sent");
+    let list = Words::default().option(3, b"").0;
+    let mut buf = [0; 4096];
+    while busy.write_all(&list).is_ok() && busy.read(&mut buf).is_ok_and(|read| read > 0) {
+        assert!(start.elapsed() < PATIENCE, "it may go on for ever");
+    }
+    assert!(start.elapsed() >= handshake / 2);
+    assert_eq!(hear_the_end(&mut silent), b"");
+    // Who has a disk may be silent as long as it likes.
+    let mut served = running.greeted().expect("greeted");
+    served.write_all(&Words::hello().go("a").0).expect("sent");
+    served.set_read_timeout(Some(2 * handshake)).expect("a time");
+    let mut said = Vec::new();
+    let error = served.read_to_end(&mut said).expect_err("still connected");
+    assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
+    running.end();
+}
+
+#[test]
+fn connections_beyond_the_limit_are_turned_away() {
+    let running = Running::start(Limits { connections: 2, ..Limits::default() });
+    let first = running.greeted().expect("greeted");
+    let _second = running.greeted().expect("greeted");
+    assert!(running.greeted().is_none());
+    assert_eq!(running.counters.snapshot().turned_away, 1);
+    drop(first);
+    // The place is free as soon as the server has seen that its client is gone.
+    let start = Instant::now();
+    while running.greeted().is_none() {
+        assert!(start.elapsed() < PATIENCE);
+    }
+    running.end();
+}
+
+#[test]
+fn a_client_that_never_reads_does_not_keep_the_server() {
+    let drain = Duration::from_millis(100);
+    let running = Running::start(Limits { drain, ..Limits::default() });
+    let mut client = running.connect();
+    let mut words = Words::hello().go("a");
+    for _ in 0..64 {
+        words = words.request(0, 0, 0, 1 << 20);
+    }
+    client.write_all(&words.0).expect("sent");
+    // The first answers are under way, and nobody takes them.
+    let start = Instant::now();
+    while running.counters.snapshot().requests == 0 {
+        assert!(start.elapsed() < PATIENCE);
+        client.read_exact(&mut [0; 1]).expect("answers");
+    }
+    running.end();
+}
+
+#[test]
+fn requests_in_flight_are_answered_once_each() {
+    let running = Running::start(Limits::default());
+    let mut client = running.connect();
+    let mut words = Words::hello().go("b");
+    for index in 0..1000 {
+        let flush_or_write = if index % 10 == 0 { (3, 0, 0) } else { (1, index * 512, 512) };
+        let (command, at, len) = flush_or_write;
+        words = words.request(0, command, at, len);
+        words = words.bytes(&vec![7; len as usize]);
+    }
+    let mut writer = client.try_clone().expect("a second handle");
+    let sender = std::thread::spawn(move || {
+        writer.write_all(&words.request(0, 2, 0, 0).0).expect("sent");
+    });
+    let said = hear_the_end(&mut client);
+    sender.join().expect("sent");
+    let magic = 0x6744_6698_u32.to_be_bytes();
+    let replies = said.windows(4).filter(|window| **window == magic).count();
+    assert_eq!(replies, 1000);
+    let counts = running.counters.snapshot();
+    assert_eq!((counts.requests, counts.refused, counts.bytes_written), (1000, 0, 900 * 512));
+    running.end();
+}
