@@ -1,9 +1,12 @@
-//! At least a thousand lists, in turns: open, a few operations, close, and the other one's turn.
+//! At least a thousand lists, in turns: open, a few operations, close, and the other one's turn;
+//! between them the image may get another layout.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use arbitrary::{Result, Unstructured};
+use qed_core::{Identity, Layout};
 use qed_fuzz::{ImagePlan, Operation, Under, from_seed, operations};
+use qed_spec::{Epoch, ImageUuid};
 
 use crate::around_qemu::for_qemu;
 use crate::scene::Scene;
@@ -49,7 +52,17 @@ fn alternate(under: Under, seeds: std::ops::Range<u64>) {
 enum Turn {
     Ours(Vec<Operation>),
     Qemus(Vec<Operation>),
+    Amend(Layout),
 }
+
+const IDENTITY: Identity = Identity { uuid: ImageUuid::new([1; 16]), epoch: Epoch::new(1) };
+
+const LAYOUTS: [Layout; 4] = [
+    Layout::Classic,
+    Layout::Compat(IDENTITY),
+    Layout::Journal { identity: IDENTITY, ring_len_bytes: 32 << 10 },
+    Layout::Journal { identity: IDENTITY, ring_len_bytes: 160 << 10 },
+];
 
 fn one_list(from: &mut Unstructured<'_>, under: Under, turns: &mut Vec<Turn>) -> Result<()> {
     let plan = ImagePlan::over(from, under)?;
@@ -66,6 +79,11 @@ fn one_list(from: &mut Unstructured<'_>, under: Under, turns: &mut Vec<Turn>) ->
             scene.qemus(&list);
         }
         is_ours = !is_ours;
+        if from.ratio(1, 3)? {
+            let layout = *from.choose(&LAYOUTS)?;
+            turns.push(Turn::Amend(layout));
+            scene.amend(layout);
+        }
     }
     scene.assert_agreed();
     Ok(())

@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arbitrary::Unstructured;
+use qed_check::recover;
 use qed_core::{
-    BackingFile, BackingFormat, CreateBacking, CreateOptions, Layout, LockPolicy, RawFile,
-    ReadContext, ReadOnlyImage, RefuseBacking, create,
+    BackingFile, BackingFormat, CreateBacking, CreateOptions, Image, Layout, LockPolicy, RawFile,
+    ReadContext, ReadOnlyImage, RecoveryPolicy, RefuseBacking, WriteContext, amend, create,
 };
 use qed_fuzz::{
     Answer, Beneath, ImagePlan, Model, Operation, Under, apply_to_image, assert_clean,
@@ -59,9 +60,30 @@ impl Scene {
         self.folder.path().join("image")
     }
 
+    /// Gives the image another layout; the disk stays.
+    pub(crate) fn amend(&self, layout: Layout) {
+        let hook = |storage: &dyn Storage| Ok(recover(storage)?);
+        let recovery = RecoveryPolicy::Run(&hook);
+        let storage = self.storage(FileOptions::READ_WRITE);
+        amend(&storage, layout, LockPolicy::Take, recovery).unwrap();
+        // With it goes the lock.
+        drop(storage);
+        self.assert_agreed();
+    }
+
+    /// Opens as a program does that finds marks which QEMU did not keep up.
+    fn recover(&self) {
+        let hook = |storage: &dyn Storage| Ok(recover(storage)?);
+        let context =
+            WriteContext::new(&self.beneath, LockPolicy::Take, RecoveryPolicy::Run(&hook));
+        let image = Image::open(self.storage(FileOptions::READ_WRITE), &context).unwrap();
+        image.close().unwrap();
+    }
+
     /// A turn of this library.
     pub(crate) fn ours(&mut self, list: &[Operation]) {
         self.assert_reads();
+        self.recover();
         let shrinks = |size, operation: &Operation| match operation {
             Operation::Resize { size: new } => (*new, *new < size),
             _ => (size, false),
