@@ -10,6 +10,8 @@ use serde::Deserialize;
 pub(super) struct Outcomes {
     /// Mutants that made a test fail or hang.
     found: u64,
+    /// Those of them that made a test hang: on a machine that is busy elsewhere, ask again.
+    hung: u64,
     /// Mutants that do not compile and say nothing about the tests.
     unviable: u64,
     /// Mutants that no test noticed.
@@ -80,7 +82,11 @@ impl Outcomes {
                 continue;
             };
             match outcome.summary {
-                Summary::CaughtMutant | Summary::Timeout => outcomes.found += 1,
+                Summary::CaughtMutant => outcomes.found += 1,
+                Summary::Timeout => {
+                    outcomes.found += 1;
+                    outcomes.hung += 1;
+                }
                 Summary::Unviable | Summary::Failure => outcomes.unviable += 1,
                 Summary::MissedMutant | Summary::Success => {
                     outcomes.survivors.push(Mutant::parse(&mutant.name)?);
@@ -92,6 +98,7 @@ impl Outcomes {
 
     pub(super) fn add(&mut self, other: Self) {
         self.found += other.found;
+        self.hung += other.hung;
         self.unviable += other.unviable;
         self.survivors.extend(other.survivors);
     }
@@ -123,7 +130,7 @@ impl fmt::Display for Outcomes {
         let (found, viable) = (self.found, self.viable());
         let tenths = (found * 1000).checked_div(viable).unwrap_or(1000);
         write!(f, "{found} of {viable} mutants found, {}.{} per cent", tenths / 10, tenths % 10)?;
-        write!(f, " ({} more do not compile)", self.unviable)
+        write!(f, " ({} by a test that hung; {} more do not compile)", self.hung, self.unviable)
     }
 }
 
@@ -165,10 +172,11 @@ mod tests {
         let found = Outcomes::parse(&text).unwrap().unwrap();
         let survivor =
             Mutant { file: "a/src/b.rs".into(), line: 7, change: "replace + with - in f".into() };
-        let text = "2 of 3 mutants found, 66.6 per cent (1 more do not compile)";
+        let text =
+            "2 of 3 mutants found, 66.6 per cent (1 by a test that hung; 1 more do not compile)";
         assert_eq!(found.to_string(), text);
         assert_eq!(survivor.to_string(), "a/src/b.rs:7: replace + with - in f");
-        assert_eq!(found, Outcomes { found: 2, unviable: 1, survivors: vec![survivor] });
+        assert_eq!(found, Outcomes { found: 2, hung: 1, unviable: 1, survivors: vec![survivor] });
         assert!(found.found_per_cent_at_least(66) && !found.found_per_cent_at_least(67));
     }
 
