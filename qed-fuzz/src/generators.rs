@@ -2,6 +2,7 @@
 
 pub(crate) mod chain_files;
 pub(crate) mod conversion;
+pub(crate) mod dialogue;
 pub(crate) mod disk;
 pub(crate) mod header;
 pub(crate) mod image;

@@ -3,6 +3,7 @@
 pub(crate) mod chain;
 pub(crate) mod confinement;
 pub(crate) mod content;
+pub(crate) mod dialogue;
 pub(crate) mod guest;
 pub(crate) mod header;
 pub(crate) mod qcow2;

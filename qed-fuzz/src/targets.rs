@@ -5,6 +5,7 @@ mod convert;
 mod header;
 mod image;
 mod map;
+mod nbd;
 mod operations;
 mod qcow2;
 mod qemu;
@@ -27,7 +28,7 @@ pub struct Target {
 }
 
 /// Every target.
-pub const TARGETS: [Target; 11] = [
+pub const TARGETS: [Target; 12] = [
     Target { name: "header", runs_in_tests: 200_000, run: header::run },
     Target { name: "superblock", runs_in_tests: 20_000, run: superblock::run },
     Target { name: "image", runs_in_tests: 6_000, run: image::run },
@@ -38,6 +39,7 @@ pub const TARGETS: [Target; 11] = [
     Target { name: "qcow2", runs_in_tests: 10_000, run: qcow2::run },
     Target { name: "convert", runs_in_tests: 3_000, run: convert::run },
     Target { name: "chain", runs_in_tests: 2_000, run: chain::run },
+    Target { name: "nbd", runs_in_tests: 5_000, run: nbd::run },
     Target { name: "qemu", runs_in_tests: 200, run: qemu::run },
 ];
 

@@ -9,7 +9,7 @@ use std::thread;
 use qed_fuzz::{Branches, TARGETS, Target};
 
 /// What the seeds of a target must reach: what the code under test decides by.
-const BRANCHES: [(&str, &str); 10] = [
+const BRANCHES: [(&str, &str); 11] = [
     (
         "header",
         "header-ok header-err-truncated header-err-magic header-err-unsupported-feature
@@ -62,6 +62,14 @@ const BRANCHES: [(&str, &str); 10] = [
         "chain-ok chain-err-open chain-err-not-in-format chain-err-protocol
          chain-err-format-unstated chain-err-format-unknown chain-err-recognised chain-err-loop
          chain-err-resolve chain-err-outside-folder",
+    ),
+    (
+        "nbd",
+        "form-simple form-structured form-extended option-abort option-list option-start-tls
+         option-structured option-extended option-info option-meta-context option-undefined
+         option-overlong read-ok read-err write-ok write-err disconnect-ok flush-ok flush-err
+         trim-ok trim-err cache-ok cache-err zeroes-ok zeroes-err status-ok status-err
+         undefined-err end-ok end-err-invalid-data end-err-unexpected-eof",
     ),
     ("qemu", "qemu-sound qemu-failed qemu-corrupt qemu-leaks convert-sound convert-failed"),
 ];
