@@ -180,7 +180,8 @@ impl Amending<'_> {
 
     /// Step "area": from here on the header area holds what was initialised.
     fn set_header_size(&mut self, clusters: u64) -> Result<(), AmendError> {
-        let clusters = u32::try_from(clusters).expect("a bitmap and a ring have at most 1.1 GiB");
+        let clusters =
+            u32::try_from(clusters).expect("a bitmap, a ring and a table have at most 2.2 GiB");
         if self.found.sector.header().fields().header_size_clusters == clusters {
             return Ok(());
         }
