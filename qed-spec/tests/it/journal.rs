@@ -260,6 +260,36 @@ fn rings_at_their_bounds() {
     assert!(matches!(found, Err(JournalRingError::Place { .. })), "{found:?}");
 }
 
+// spec-test: QED-JRN-03
+#[test]
+fn a_ring_takes_any_state_that_fits_its_blocks_and_stays_where_it_is() {
+    let ring = JournalRing::new(HostOffset::new(16384), 32768, JournalSequence::FIRST);
+    let ring = ring.expect("legal");
+    for (tail, stable, accepted) in [
+        (1, 0, true),
+        (1, 8, true),
+        (1, 9, false),
+        (5, 3, false),
+        (5, 4, true),
+        (5, 12, true),
+        (5, 13, false),
+        (0, 0, false),
+    ] {
+        let (tail, stable) = (JournalSequence::new(tail), JournalSequence::new(stable));
+        match ring.with_state(tail, stable) {
+            Ok(next) => {
+                assert!(accepted, "{tail:?} and {stable:?}");
+                assert_eq!((next.tail(), next.stable()), (tail, stable));
+                assert_eq!((next.offset().get(), next.len_bytes()), (16384, 32768));
+            }
+            Err(error) => {
+                assert!(!accepted, "{tail:?} and {stable:?}: {error}");
+                assert!(matches!(error, JournalRingError::Sequence { .. }), "{error}");
+            }
+        }
+    }
+}
+
 // spec-test: QED-JRN-02
 #[test]
 fn no_ring_lies_where_the_backing_file_name_is() {
