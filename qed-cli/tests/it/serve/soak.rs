@@ -10,7 +10,7 @@ use crate::lab::Lab;
 
 const CONNECTIONS: usize = 100;
 /// In the ordinary run of the tests.
-const SECONDS: u64 = 4;
+const SECONDS: u64 = 2;
 /// What the server may take beside its connections: the program, and the cache of tables.
 const OWN_KIB: u64 = 96 << 10;
 /// What a connection may take with the requests that are sent here: its buffers, and its threads'
@@ -57,12 +57,12 @@ fn a_hundred_connections_leave_nothing_behind() {
             }
             most
         });
-        // Each job writes its own 2 MiB in random order, reads it back, and begins again.
+        // Each job writes its own 1 MiB in random order, reads it back, and begins again.
         let said = clients(
             &lab,
             &format!(
                 "fio --name=soak --ioengine=nbd --uri='{}' --rw=randwrite --bsrange=512-32k \
-                 --iodepth=8 --size=2M --offset_increment=8M --numjobs={CONNECTIONS} --time_based \
+                 --iodepth=8 --size=1M --offset_increment=8M --numjobs={CONNECTIONS} --time_based \
                  --runtime={seconds} --verify=crc32c --verify_fatal=1 --do_verify=1 --fsync=256 \
                  --thread --group_reporting",
                 served.uri()
