@@ -236,6 +236,14 @@ fn a_finding_reads_as_a_sentence() {
         "1 cluster at 0x8000: at the end of the file: no table names them",
     ];
     assert_eq!(texts, expected);
+    for (place, expected) in [
+        (Place::HeaderArea, "the header area"),
+        (Place::L1Table, "the L1 table"),
+        (l1(3), "L1[3] at 0x1018"),
+        (clusters(2, 5), "5 clusters at 0x2000"),
+    ] {
+        assert_eq!(place.to_string(), expected);
+    }
 }
 
 #[test]

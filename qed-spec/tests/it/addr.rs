@@ -1,8 +1,8 @@
 //! The numbers that do not mix: their neighbours, and how messages show them.
 
 use qed_spec::{
-    ClusterCount, Generation, GuestOffset, HostCluster, HostOffset, L1Index, L2Index, SectionType,
-    SuperblockCopy,
+    ClusterCount, Generation, GuestOffset, HostCluster, HostOffset, JournalSequence, L1Index,
+    L2Index, SectionType, SuperblockCopy,
 };
 
 #[test]
@@ -36,6 +36,7 @@ fn offsets_are_shown_in_hex_and_slots_with_their_table() {
         (L1Index::new(7).to_string(), "L1[7]"),
         (L2Index::new(511).to_string(), "L2[511]"),
         (generation.to_string(), "12"),
+        (JournalSequence::new(13).to_string(), "13"),
         (SuperblockCopy::A.to_string(), "A"),
         (SuperblockCopy::B.to_string(), "B"),
         (SectionType::JOURNAL.to_string(), "3 (JOURNAL)"),

@@ -40,6 +40,8 @@ fn two_modes_exist() {
             assert_eq!(mode.encode(), *payload);
         }
     }
+    let names = [ConsistencyMode::Compat, ConsistencyMode::Journal].map(ConsistencyMode::name);
+    assert_eq!(names, ["compat", "journal"]);
 }
 
 // spec-test: QED-DIRTY-01
@@ -55,6 +57,7 @@ fn the_bitmap_is_whole_sectors_of_the_header_area_behind_the_superblocks() {
         assert_eq!((bitmap.offset().get(), bitmap.len_bytes()), (offset, len));
         assert_eq!((bitmap.epoch_size(), bitmap.end()), (77, offset + len));
         assert_eq!(bitmap.encode(), *payload(offset, len, 77));
+        assert_eq!(bitmap.with_epoch_size(78).encode(), *payload(offset, len, 78));
     }
     for (offset, len) in [
         (15872, 512),
