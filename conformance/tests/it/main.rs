@@ -1,13 +1,13 @@
 //! This workspace beside the installed QEMU, and against hostile images.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
-mod compat;
 mod create;
 mod faults;
 mod golden;
 mod hostile;
 mod locks;
 mod matrix;
+mod modes;
 mod qed;
 mod runner;
 mod support;

@@ -1,5 +1,5 @@
-//! Images in compat mode beside QEMU: it opens, checks and writes them, and what it leaves is told
-//! from what we left.
+//! Images in compat and in journal mode beside QEMU: it opens, checks and writes them when they were
+//! closed, and what it leaves is told from what we left.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,11 +17,14 @@ use crate::support::{Folder, checked, number_at, words};
 
 const SIZE: u64 = 64 << 20;
 
-fn new_image(path: &Path, geometry: Geometry) {
+const IDENTITY: Identity = Identity { uuid: ImageUuid::new([1; 16]), epoch: Epoch::new(1) };
+const COMPAT: Layout = Layout::Compat(IDENTITY);
+const JOURNAL: Layout = Layout::Journal { identity: IDENTITY, ring_len_bytes: 64 << 10 };
+
+fn new_image(path: &Path, layout: Layout, geometry: Geometry) {
     let options =
         NewFileOptions { existing: Existing::Refuse, lock: ImageLock::WRITE, direct: false };
     let file = FileStorage::create(path, options).unwrap();
-    let layout = Layout::Compat(Identity { uuid: ImageUuid::new([1; 16]), epoch: Epoch::new(1) });
     create(&file, &CreateOptions { geometry, layout, ..CreateOptions::new(SIZE) }).unwrap();
 }
 
@@ -51,8 +54,17 @@ fn qemu_finds_nothing(image: &Path) {
     qemu_img(words(&["check", "-q", "-f", "qed"], &paths)).success();
 }
 
-fn keeps_marks(image: &Path) -> bool {
-    number_at(image, 32) & AutoclearFeatures::TABLE_DIRTY.bits() != 0
+/// The autoclear bit of what a mode keeps, if the image has it.
+fn kept(image: &Path) -> AutoclearFeatures {
+    let bits = AutoclearFeatures::TABLE_DIRTY | AutoclearFeatures::JOURNAL;
+    AutoclearFeatures::from_bits_truncate(number_at(image, 32)) & bits
+}
+
+fn bit_of(layout: Layout) -> AutoclearFeatures {
+    match layout {
+        Layout::Journal { .. } => AutoclearFeatures::JOURNAL,
+        _ => AutoclearFeatures::TABLE_DIRTY,
+    }
 }
 
 fn needs_check(image: &Path) -> bool {
@@ -65,25 +77,26 @@ fn shapes() -> impl Iterator<Item = Geometry> {
         .map(|(bits, tables)| Geometry::new(1 << bits, tables).unwrap())
 }
 
-// spec-test: QED-MODE-02, QED-DIRTY-08
+// spec-test: QED-MODE-02, QED-DIRTY-08, QED-JRN-16, QED-JRN-31
 #[test]
 fn qemu_reads_checks_and_writes_what_we_closed_and_we_what_it_closed() {
-    for geometry in shapes() {
+    let modes = shapes().flat_map(|geometry| [(COMPAT, geometry), (JOURNAL, geometry)]);
+    for (layout, geometry) in modes {
         let folder = Folder::new();
         let path = folder.file("image");
-        new_image(&path, geometry);
+        new_image(&path, layout, geometry);
         qemu_finds_nothing(&path);
         let image = open(&path);
         write(&image, 0, 1);
         write(&image, SIZE - 4096, 2);
         image.close().unwrap();
-        assert!(keeps_marks(&path));
+        assert_eq!(kept(&path), bit_of(layout));
         qemu_finds_nothing(&path);
         qemu_does(&path, &["read -P 1 0 4k", "read -P 2 67104768 4k"]);
-        assert!(!keeps_marks(&path), "QEMU clears what it does not keep");
+        assert!(kept(&path).is_empty(), "QEMU clears what it does not keep");
         qemu_does(&path, &["write -P 3 8M 64k", "write -P 4 0 4k"]);
         let image = open(&path);
-        assert!(keeps_marks(&path), "the bitmap begins anew");
+        assert_eq!(kept(&path), bit_of(layout), "bitmap or journal begins anew");
         let mut bytes = [0; 4096];
         for (at, fill) in [(0, 4), (8 << 20, 3), (SIZE - 4096, 2)] {
             image.read_at(&mut bytes, GuestOffset::new(at)).unwrap();
@@ -99,9 +112,13 @@ fn qemu_reads_checks_and_writes_what_we_closed_and_we_what_it_closed() {
 // spec-test: QED-FEAT-08
 #[test]
 fn a_commit_that_keeps_the_bits_leaves_an_image_that_we_write() {
+    [COMPAT, JOURNAL].into_iter().for_each(write_after_a_commit);
+}
+
+fn write_after_a_commit(layout: Layout) {
     let folder = Folder::new();
     let (base, overlay) = (folder.file("base"), folder.file("overlay"));
-    new_image(&base, Geometry::new(1 << 16, 4).unwrap());
+    new_image(&base, layout, Geometry::new(1 << 16, 4).unwrap());
     let image = open(&base);
     write(&image, 0, 1);
     image.close().unwrap();
@@ -110,6 +127,7 @@ fn a_commit_that_keeps_the_bits_leaves_an_image_that_we_write() {
     let answer = qemu_io(&["-f", "qcow2"], &overlay, &["write -P 7 32M 1M".to_owned()]);
     answer.success();
     qemu_img(words(&["commit", "-q", "-f", "qcow2"], &[overlay])).success();
+    assert_eq!(kept(&base), bit_of(layout), "QEMU keeps what it does not know");
     let image = open(&base);
     write(&image, 48 << 20, 8);
     image.close().unwrap();
@@ -122,7 +140,7 @@ fn a_commit_that_keeps_the_bits_leaves_an_image_that_we_write() {
 fn qemu_opens_what_a_crash_left_and_so_do_we_after_it() {
     let folder = Folder::new();
     let (path, ours, theirs) = (folder.file("image"), folder.file("ours"), folder.file("theirs"));
-    new_image(&path, Geometry::new(1 << 16, 4).unwrap());
+    new_image(&path, COMPAT, Geometry::new(1 << 16, 4).unwrap());
     let image = open(&path);
     write(&image, 0, 1);
     image.flush().unwrap();
@@ -142,7 +160,61 @@ fn qemu_opens_what_a_crash_left_and_so_do_we_after_it() {
         image.read_at(&mut bytes, GuestOffset::new(2 << 20)).unwrap();
         assert_eq!(bytes, [third; 4096]);
         image.close().unwrap();
-        assert!(!needs_check(path) && keeps_marks(path));
+        assert!(!needs_check(path) && kept(path) == bit_of(COMPAT));
         assert_eq!(checked(path).corruptions(), 0);
     }
+}
+
+// spec-test: QED-JRN-16, QED-FEAT-01
+#[test]
+fn qemu_refuses_a_journal_that_was_not_emptied_and_opens_it_once_it_is() {
+    let folder = Folder::new();
+    let (path, crashed) = (folder.file("image"), folder.file("crashed"));
+    new_image(&path, JOURNAL, Geometry::new(1 << 16, 4).unwrap());
+    let image = open(&path);
+    write(&image, 0, 1);
+    image.flush().unwrap();
+    std::fs::copy(&path, &crashed).unwrap();
+    drop(image);
+    let before = std::fs::read(&crashed).unwrap();
+    let refused = qemu_io(&["-f", "qed"], &crashed, &["read 0 4k".to_owned()]);
+    assert!(refused.stderr.contains("Unsupported QED features"), "{}", refused.stderr);
+    let check =
+        qemu_img(words(&["check", "-f", "qed", "-r", "all"], std::slice::from_ref(&crashed)));
+    assert!(check.stderr.contains("Unsupported QED features"), "{}", check.stderr);
+    assert!(std::fs::read(&crashed).unwrap() == before);
+
+    open(&crashed).close().unwrap();
+    assert_eq!(checked(&crashed).corruptions(), 0);
+    qemu_does(&crashed, &["read -P 1 0 4k", "write -P 2 1M 4k"]);
+    let image = open(&crashed);
+    let mut bytes = [9; 4096];
+    image.read_at(&mut bytes, GuestOffset::new(1 << 20)).unwrap();
+    assert_eq!(bytes, [2; 4096]);
+}
+
+#[test]
+fn what_a_killed_qemu_left_of_a_journal_image_is_checked_before_it_is_written() {
+    let folder = Folder::new();
+    let path = folder.file("image");
+    new_image(&path, JOURNAL, Geometry::new(1 << 16, 4).unwrap());
+    let image = open(&path);
+    write(&image, 0, 1);
+    image.close().unwrap();
+    // `abort` ends QEMU without closing the image.
+    let commands = ["write -P 3 8M 4k", "flush", "abort"].map(str::to_owned);
+    qemu_io(&["-f", "qed"], &path, &commands);
+    assert!(needs_check(&path) && kept(&path).is_empty());
+    let storage = Arc::new(FileStorage::open(&path, FileOptions::READ_WRITE).unwrap());
+    let context = WriteContext::new(&RefuseBacking, LockPolicy::Take, RecoveryPolicy::Refuse);
+    assert!(Image::open(storage, &context).is_err());
+    let image = open(&path);
+    let mut bytes = [9; 4096];
+    for (at, fill) in [(0, 1), (8 << 20, 3)] {
+        image.read_at(&mut bytes, GuestOffset::new(at)).unwrap();
+        assert_eq!(bytes, [fill; 4096]);
+    }
+    image.close().unwrap();
+    assert!(!needs_check(&path));
+    qemu_finds_nothing(&path);
 }
