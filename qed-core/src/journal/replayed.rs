@@ -34,8 +34,11 @@ const SLOT_LEN: u64 = 8;
 pub fn show_replayed(storage: &Arc<dyn Storage>) -> Result<Option<Arc<dyn Storage>>, OpenError> {
     let file_len = storage_len(&**storage)?;
     let sector = HeaderSector::read(&**storage, file_len)?;
+    if !is_active(sector.header()) {
+        return Ok(None);
+    }
     match Mode::read(&**storage, sector.header(), file_len)? {
-        Mode::Journal(found) if is_active(sector.header()) => {
+        Mode::Journal(found) => {
             let recovery = read(storage, sector.header(), &found)?;
             let size = recovery.physical_size().unwrap_or_default().get();
             let len = size.saturating_mul(sector.header().geometry().cluster_size_bytes());
