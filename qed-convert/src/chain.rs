@@ -8,7 +8,6 @@ mod format;
 mod gate;
 mod layer;
 mod name;
-mod stored_format;
 
 pub use error::{BackingNameChanged, ChainError};
 pub use format::ImageFormat;

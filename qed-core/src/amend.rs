@@ -58,11 +58,11 @@ struct Wanted {
 /// # let random = [7; 16];
 /// let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::default());
 /// create(&*storage, &CreateOptions::new(1 << 30))?;
-/// assert_eq!(consistency_mode(&*storage)?, None);
+/// assert_eq!(Consistency::read(&*storage)?.mode(), None);
 /// let identity = Identity { uuid: ImageUuid::new(random), epoch: Epoch::new(7) };
 /// let layout = Layout::Journal { identity, ring_len_bytes: DEFAULT_RING_LEN_BYTES };
 /// amend(&storage, layout, LockPolicy::Take, RecoveryPolicy::Refuse)?;
-/// assert!(consistency_mode(&*storage)?.is_some());
+/// assert!(Consistency::read(&*storage)?.mode().is_some());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 // spec: QED-MODE-03, QED-SB-12

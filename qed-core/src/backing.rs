@@ -73,16 +73,19 @@ pub struct BackingError {
 }
 
 /// The format of a backing file, always stated and never guessed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BackingFormat {
     /// The image says that its backing file is raw.
     Raw,
+    /// The image says that its backing file has the format of this name, as QEMU calls it; see
+    /// QED-SB-16 for what names there are. A classic image has no place for it.
+    Named(String),
     /// The image does not say; the gate's owner must.
     Unstated,
 }
 
 /// What an image asks of the gate.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct BackingRequest<'a> {
     /// The name as the image has it, relative names being relative to the image's folder.
     pub name: BackingName<'a>,

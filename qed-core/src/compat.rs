@@ -3,8 +3,8 @@
 
 use qed_io::Storage;
 use qed_spec::{
-    AutoclearFeatures, DirtyBitmap, DirtyBitmapError, Features, Header, HostOffset, SectionType,
-    Superblock, SuperblockChoice,
+    AutoclearFeatures, DirtyBitmap, DirtyBitmapError, Features, Header, HostOffset, ImageUuid,
+    SectionType, Superblock, SuperblockChoice,
 };
 
 use crate::error::{ImageError, IoAction, OpenError};
@@ -16,6 +16,7 @@ use crate::superblock::OpenSuperblock;
 /// What the superblock of an image in compat mode says.
 #[derive(Debug)]
 pub(crate) struct Compat {
+    uuid: ImageUuid,
     superblock: OpenSuperblock,
     bitmap: DirtyBitmap,
     /// The bitmap was kept up by the last writer; else `bitmap` is where a new one goes.
@@ -39,7 +40,22 @@ impl Compat {
             None => new_bitmap(header)?,
         };
         let superblock = OpenSuperblock::after(choice, current);
-        Ok(Self { superblock, bitmap, is_kept: stored.is_some() })
+        Ok(Self { uuid: current.uuid(), superblock, bitmap, is_kept: stored.is_some() })
+    }
+
+    pub(crate) fn uuid(&self) -> ImageUuid {
+        self.uuid
+    }
+
+    /// The bitmap, if the last writer kept it up.
+    pub(crate) fn kept_bitmap(&self) -> Option<DirtyBitmap> {
+        self.is_kept.then_some(self.bitmap)
+    }
+
+    /// How many tables the bitmap marks.
+    pub(crate) fn marked_tables(&self, storage: &dyn Storage) -> Result<u64, ImageError> {
+        let Some(bitmap) = self.kept_bitmap() else { return Ok(0) };
+        Ok(read_marks(storage, &bitmap)?.iter().map(|byte| u64::from(byte.count_ones())).sum())
     }
 
     /// Whether another program may have written the image since the bitmap was last kept up.

@@ -5,7 +5,7 @@ use qed_spec::{
     AutoclearFeatures, BackingName, CompatFeatures, ConsistencyMode, DirtyBitmap, Epoch, Features,
     Generation, Geometry, HEADER_LEN_BYTES, Header, HeaderFields, HostOffset, ImageUuid,
     JOURNAL_BLOCK_LEN_BYTES, JournalRing, JournalRingError, JournalSequence, SUPERBLOCK_LEN_BYTES,
-    SectionType, SuperblockBuilder, SuperblockCopy,
+    SectionType, StoredBackingFormat, SuperblockBuilder, SuperblockCopy,
 };
 
 use crate::backing::BackingFormat;
@@ -34,7 +34,7 @@ pub struct CreateOptions {
 pub struct CreateBacking {
     /// The name to record.
     pub name: Vec<u8>,
-    /// Raw is recorded; the classic layout cannot record any other format.
+    /// Raw is recorded in any image, other formats in all but classic ones.
     pub format: BackingFormat,
 }
 
@@ -120,7 +120,7 @@ impl NewHeaderArea {
                 builder.set_section(SectionType::TABLE_DIRTY, &payload)
             }
         };
-        set.expect("two sections fit");
+        set.expect("three sections fit");
         Some((SuperblockCopy::A.offset(), builder.encode(Generation::FIRST)))
     }
 
@@ -164,7 +164,7 @@ pub fn create(storage: &dyn Storage, options: &CreateOptions) -> Result<Header, 
 pub fn header_area(options: &CreateOptions) -> Result<NewHeaderArea, CreateError> {
     check_size(options.image_size)?;
     let geometry = options.geometry;
-    let superblock = new_superblock(geometry, options.layout)?;
+    let mut superblock = new_superblock(geometry, options.layout)?;
     let clusters = superblock.as_ref().map_or(1, |new| new.header_size_clusters(geometry));
     let header_len = clusters * geometry.cluster_size_bytes();
     let file_len = header_len + geometry.table_size_bytes();
@@ -188,7 +188,11 @@ pub fn header_area(options: &CreateOptions) -> Result<NewHeaderArea, CreateError
     let mut front = vec![0; HEADER_LEN_BYTES];
     if let Some(backing) = &options.backing {
         let name = BackingName::new(&backing.name)?;
-        header = with_backing(header, name, backing.format, file_len)?;
+        header = with_backing(header, name, &backing.format, file_len)?;
+        if let (BackingFormat::Named(format), Some(new)) = (&backing.format, &mut superblock) {
+            let stored = StoredBackingFormat::new(format, name)?;
+            new.builder.set_backing_format(&stored).expect("a section of 36 bytes fits");
+        }
         front.extend_from_slice(name.as_bytes());
     }
     front[..HEADER_LEN_BYTES].copy_from_slice(&header.encode());
@@ -235,7 +239,7 @@ impl NewSuperblock {
 fn with_backing(
     header: Header,
     name: BackingName<'_>,
-    format: BackingFormat,
+    format: &BackingFormat,
     file_len: u64,
 ) -> Result<Header, CreateError> {
     let fits = "a legal name has at most 4095 bytes";
@@ -243,6 +247,6 @@ fn with_backing(
     let len = u32::try_from(name.as_bytes().len()).expect(fits);
     let header = header.with_backing_name_at(Some((offset, len)), file_len)?;
     let mut fields = *header.fields();
-    fields.features.set(Features::BACKING_FORMAT_NO_PROBE, format == BackingFormat::Raw);
+    fields.features.set(Features::BACKING_FORMAT_NO_PROBE, *format == BackingFormat::Raw);
     Ok(header.with_fields(fields, file_len)?)
 }

@@ -6,8 +6,8 @@ use std::io;
 use qed_io::LockError;
 use qed_journal::{JournalError, RecoveryError};
 use qed_spec::{
-    BackingNameError, ChooseError, DirtyBitmapError, GuestOffset, HeaderError, HostOffset,
-    JournalRingError, L1Index, L2Index, ModeError,
+    BackingFormatError, BackingNameError, ChooseError, DirtyBitmapError, GuestOffset, HeaderError,
+    HostOffset, JournalRingError, L1Index, L2Index, ModeError,
 };
 use thiserror::Error;
 
@@ -194,6 +194,9 @@ pub enum CreateError {
     /// The backing file name is not legal.
     #[error("backing file name")]
     BackingName(#[from] BackingNameError),
+    /// The format of the backing file has no legal name.
+    #[error("backing file format")]
+    BackingFormat(#[from] BackingFormatError),
     /// The journal cannot have that length.
     #[error("journal")]
     JournalRing(#[from] JournalRingError),
@@ -232,6 +235,9 @@ pub enum SetBackingError {
     /// The name is not legal.
     #[error("backing file name")]
     BackingName(#[from] BackingNameError),
+    /// The format of the backing file has no legal name.
+    #[error("backing file format")]
+    BackingFormat(#[from] BackingFormatError),
     /// The header area has no room for the new name beside the old one.
     #[error(
         "the header area of {area} bytes has no room for a name of {len} bytes beside the old one"

@@ -266,7 +266,7 @@ impl Image {
     /// Flushes if the last write of the superblock is not known to be durable: the next one spoils
     /// the copy before it. Only a step that failed after such a write leaves it so.
     // spec: QED-SB-11
-    fn settle_superblock(&self, turn: &mut Turn) -> Result<(), ImageError> {
+    pub(crate) fn settle_superblock(&self, turn: &mut Turn) -> Result<(), ImageError> {
         if turn.marks.as_ref().is_some_and(Marks::is_unsettled) { self.sync(turn) } else { Ok(()) }
     }
 

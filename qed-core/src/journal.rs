@@ -20,7 +20,7 @@ use qed_spec::{Features, SectionType};
 
 pub(crate) use crate::journal::found::FoundJournal;
 pub use crate::journal::recovery::{JournalReplay, replay_journal};
-pub use crate::journal::replayed::show_replayed;
+pub use crate::journal::replayed::{ShownReplay, show_replayed};
 
 use crate::header_sector::HeaderSector;
 use crate::superblock::OpenSuperblock;
@@ -44,6 +44,10 @@ struct Submitted {
 impl JournalKeeper {
     fn new(superblock: OpenSuperblock) -> Self {
         Self { superblock: Mutex::new(superblock), submitted: Mutex::default() }
+    }
+
+    pub(crate) fn superblock(&self) -> MutexGuard<'_, OpenSuperblock> {
+        self.superblock.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn submitted(&self) -> MutexGuard<'_, Submitted> {

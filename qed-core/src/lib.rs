@@ -32,6 +32,7 @@ mod alloc;
 mod amend;
 mod backing;
 mod compat;
+mod consistency;
 mod create;
 mod drain;
 mod end_in_use;
@@ -54,6 +55,7 @@ mod request;
 mod resize;
 mod set_backing;
 mod slice;
+mod stored_format;
 mod superblock;
 mod write;
 
@@ -62,6 +64,7 @@ pub use backing::{
     BackingError, BackingFile, BackingFormat, BackingGate, BackingRequest, GateError, GuestExtent,
     GuestExtentKind, RefuseBacking,
 };
+pub use consistency::Consistency;
 pub use create::{
     CreateBacking, CreateOptions, DEFAULT_RING_LEN_BYTES, Identity, Layout, NewHeaderArea, create,
     header_area,
@@ -71,9 +74,9 @@ pub use error::{
     SetBackingError,
 };
 pub use image::Image;
-pub use journal::{JournalReplay, replay_journal, show_replayed};
+pub use journal::{JournalReplay, ShownReplay, replay_journal, show_replayed};
 pub use map::{Extent, ExtentKind};
-pub use mode::{consistency_mode, read_header};
+pub use mode::read_header;
 pub use options::{
     DEFAULT_CACHE_LIMIT_BYTES, LockPolicy, ReadContext, RecoveryHook, RecoveryPolicy, WriteContext,
 };
@@ -81,3 +84,4 @@ pub use raw_file::RawFile;
 pub use read_only::ReadOnlyImage;
 pub use request::{Allocation, Prepared, Request};
 pub use resize::Shrink;
+pub use stored_format::{StoredFormat, read_stored_format};

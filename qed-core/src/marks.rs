@@ -127,6 +127,11 @@ impl Marks {
         (self.is_clear() && self.epoch_size() < self.unmarked_end).then_some(self.unmarked_end)
     }
 
+    /// The superblock, for what else it says.
+    pub(crate) fn superblock_mut(&mut self) -> &mut OpenSuperblock {
+        &mut self.superblock
+    }
+
     /// Whether the superblock may be written only after a flush.
     pub(crate) fn is_unsettled(&self) -> bool {
         self.superblock.is_unsettled()

@@ -36,21 +36,6 @@ pub fn read_header(storage: &dyn Storage) -> Result<Header, OpenError> {
     Ok(*sector.header())
 }
 
-/// The consistency mode of the image in `storage`; none for a classic one.
-///
-/// # Errors
-/// As [`read_header`], and a superblock that keeps the image from being written.
-// spec: QED-MODE-01
-pub fn consistency_mode(storage: &dyn Storage) -> Result<Option<ConsistencyMode>, OpenError> {
-    let file_len = storage_len(storage)?;
-    let sector = HeaderSector::read(storage, file_len)?;
-    Ok(match Mode::read(storage, sector.header(), file_len)? {
-        Mode::Classic => None,
-        Mode::Compat(_) => Some(ConsistencyMode::Compat),
-        Mode::Journal(_) => Some(ConsistencyMode::Journal),
-    })
-}
-
 /// Whether the journal of an image holds commits that are not in the tables.
 pub(crate) fn is_active(header: &Header) -> bool {
     header.features().contains(Features::JOURNAL_ACTIVE)

@@ -5,10 +5,11 @@ use std::fmt;
 use std::sync::Arc;
 
 use qed_io::Storage;
-use qed_spec::{BackingName, Features, Header};
+use qed_spec::{BackingName, Features, Header, HostOffset};
 
 use crate::backing::{BackingFile, BackingFormat, BackingGate, BackingRequest};
-use crate::error::OpenError;
+use crate::error::{ImageError, IoAction, OpenError};
+use crate::stored_format::read_stored_format;
 
 /// Bytes of L2 tables kept in memory unless the caller states another limit: 32 MiB map 256 GiB of
 /// virtual disk at 64 KiB clusters.
@@ -89,6 +90,7 @@ impl fmt::Debug for RecoveryPolicy<'_> {
 // spec: QED-BACK-05
 pub(crate) fn open_backing(
     gate: &dyn BackingGate,
+    storage: &dyn Storage,
     header: &Header,
     name: Option<&[u8]>,
 ) -> Result<Option<Arc<dyn BackingFile>>, OpenError> {
@@ -99,7 +101,10 @@ pub(crate) fn open_backing(
     let format = if header.features().contains(Features::BACKING_FORMAT_NO_PROBE) {
         BackingFormat::Raw
     } else {
-        BackingFormat::Unstated
+        let stored = read_stored_format(storage, header, name);
+        let stored = stored.map_err(ImageError::io(IoAction::ReadHeader, HostOffset::new(0)))?;
+        // One that breaks a rule states nothing.
+        stored.ok().flatten().map_or(BackingFormat::Unstated, BackingFormat::Named)
     };
     gate.open_backing(BackingRequest { name, format })
         .map_err(|source| OpenError::Gate { name: name.to_string(), source })

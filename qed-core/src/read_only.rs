@@ -61,7 +61,7 @@ impl ReadOnlyImage {
         let dirty = sector.header().features().contains(Features::NEED_CHECK);
         let vetting = Vetting::AsMet { dangling_reads_unallocated: dirty };
         if is_active(sector.header()) {
-            let shown = show_replayed(&storage)?.ok_or(OpenError::NoJournal)?;
+            let shown = show_replayed(&storage)?.ok_or(OpenError::NoJournal)?.storage;
             let file_len = storage_len(&*shown)?;
             return Self::with_sector(shown, sector, file_len, context, vetting);
         }
@@ -77,7 +77,7 @@ impl ReadOnlyImage {
     ) -> Result<Self, OpenError> {
         let header = *sector.header();
         let backing_name = sector.read_backing_name(&*storage)?;
-        let backing = open_backing(context.gate, &header, backing_name.as_deref())?;
+        let backing = open_backing(context.gate, &*storage, &header, backing_name.as_deref())?;
         let tables = Tables::open(storage, &header, file_len, context.cache_limit_bytes, vetting)?;
         Ok(Self {
             tables,

@@ -1,29 +1,41 @@
 //! Changing what the header says of the backing file, as `rebase -u` does.
 
-use qed_spec::{BackingName, Features, HEADER_LEN_BYTES, Header, HostOffset};
+use qed_spec::{
+    BackingName, Features, HEADER_LEN_BYTES, Header, HostOffset, SectionType, StoredBackingFormat,
+};
 
 use crate::backing::BackingFormat;
 use crate::create::CreateBacking;
 use crate::error::{ImageError, IoAction, SetBackingError};
+use crate::flush::Turn;
 use crate::image::Image;
+use crate::superblock::OpenSuperblock;
 
 /// Names lie below this offset: what follows is kept for the extension superblocks.
 const NAMES_END: u64 = 8192;
 
 impl Image {
-    /// Records another backing file, or none; the content of the virtual disk is not looked at.
+    /// Records another backing file and its format, or none; the content of the virtual disk is not
+    /// looked at.
     ///
     /// The image goes on reading from the backing file it was opened with. The new name is
     /// durable in bytes that the old header does not use before the one sector write that names
-    /// it, so a crash leaves either the old or the new one.
+    /// it, so a crash leaves either the old or the new one. A format other than raw is stored after
+    /// that: until then the image says of neither name which format it has.
     ///
     /// # Errors
     /// A bad name, no room beside the old one, or a failed write.
-    // spec: QED-BACK-06
+    // spec: QED-BACK-06, QED-SB-15
     pub fn set_backing(&self, backing: Option<&CreateBacking>) -> Result<(), SetBackingError> {
         let mut turn = self.writer.turn();
         self.flush_in_turn(&mut turn)?;
         self.empty_log()?;
+        let stored = match backing {
+            Some(CreateBacking { name, format: BackingFormat::Named(format) }) => {
+                Some(StoredBackingFormat::new(format, BackingName::new(name)?)?)
+            }
+            _ => None,
+        };
         let storage = &*self.view.tables.storage;
         let file_len = crate::read_only::storage_len(storage)?;
         let mut sector = self.view.sector();
@@ -48,7 +60,40 @@ impl Image {
         sector.write(storage, header)?;
         drop(sector);
         self.sync(&mut turn)?;
+        self.store_format(&mut turn, stored.as_ref())?;
         self.view.set_backing_name(backing.map(|backing| backing.name.clone()));
+        Ok(())
+    }
+
+    /// Stores the format of the backing file in the superblock, or that none is stored; durable
+    /// when it returns. A classic image has no place for it. Nothing is written where nothing
+    /// changes.
+    fn store_format(
+        &self,
+        turn: &mut Turn,
+        stored: Option<&StoredBackingFormat<'_>>,
+    ) -> Result<(), ImageError> {
+        self.settle_superblock(turn)?;
+        let storage = &*self.view.tables.storage;
+        let write = |superblock: &mut OpenSuperblock| {
+            superblock.write(storage, |builder| match stored {
+                Some(stored) => builder.set_backing_format(stored),
+                None => {
+                    builder.remove_section(SectionType::BACKING_FORMAT);
+                    Ok(())
+                }
+            })
+        };
+        if let Some(marks) = &mut turn.marks {
+            write(marks.superblock_mut())?;
+            return self.sync(turn);
+        }
+        if let Some(keeper) = &self.writer.keeper {
+            let mut superblock = keeper.superblock();
+            write(&mut superblock)?;
+            self.sync_storage()?;
+            superblock.settle();
+        }
         Ok(())
     }
 }

@@ -4,9 +4,7 @@ use std::ffi::{OsStr, OsString};
 
 use anyhow::{Context as _, bail};
 use clap::Args;
-use qed_core::{
-    DEFAULT_RING_LEN_BYTES, Layout, LockPolicy, RecoveryPolicy, amend, consistency_mode,
-};
+use qed_core::{Consistency, DEFAULT_RING_LEN_BYTES, Layout, LockPolicy, RecoveryPolicy, amend};
 use qed_io::Storage;
 use qed_spec::ConsistencyMode;
 
@@ -91,8 +89,8 @@ pub(crate) fn run(args: AmendArgs, context: &Context) -> anyhow::Result<Exit> {
     refuse_other_formats(image.format())?;
     let options = list.values(AMEND_OPTIONS)?;
     let storage = storage_of(&image);
-    let mode = consistency_mode(&*storage).with_context(|| could_not_amend(name))?;
-    let layout = wanted(&options, mode)?;
+    let consistency = Consistency::read(&*storage).with_context(|| could_not_amend(name))?;
+    let layout = wanted(&options, consistency.mode())?;
     let work = Work::start_writing(context, args.progress, args.quiet)?;
     let recover = |storage: &dyn Storage| Ok(qed_check::recover(storage)?);
     let amended = match layout {

@@ -8,7 +8,7 @@ use anyhow::bail;
 use clap::Args;
 use qed_check::{CheckOptions, Repair, Report, check, repair};
 use qed_convert::Layer;
-use qed_core::{replay_journal, show_replayed};
+use qed_core::{JournalReplay, replay_journal, show_replayed};
 
 use crate::app::Context;
 use crate::args::{CacheMode, Format, OutputFormat, Refused, one_name};
@@ -46,7 +46,8 @@ pub(crate) struct CheckArgs {
 
 const NOTES: &str = "\
 What is wrong is listed on standard error, one line for each finding with its permanent number.
-The backing file is not looked at.
+The backing file is not looked at. What the journal of an image that was not closed holds counts as
+if it were in the tables; -r writes it there first.
 
 Examples:
   qed check disk.qed
@@ -84,13 +85,14 @@ pub(crate) fn run(args: CheckArgs, context: &Context) -> anyhow::Result<Exit> {
         context.console.error(&text);
         return Ok(NOT_SUPPORTED);
     }
-    let report =
+    let (journal, report) =
         examine(&image, repair, context).map_err(|error| error.context(could_not_check(&name)))?;
     if !args.quiet {
         match output {
-            OutputFormat::Human => context.console.print(print::human(&report))?,
+            OutputFormat::Human => context.console.print(print::human(&journal, &report))?,
             OutputFormat::Json => {
-                print::json(&mut context.console.lock(), &report, image.path().as_os_str())?;
+                let name = image.path().as_os_str();
+                print::json(&mut context.console.lock(), &journal, &report, name)?;
             }
         }
         print::findings(&context.console, &report);
@@ -131,19 +133,36 @@ fn open(
     open_image(name, format, OpenHow { cache, ..OpenHow::WRITE })
 }
 
-fn examine(image: &Layer, what: Option<Repair>, context: &Context) -> anyhow::Result<Report> {
+/// What the journal of an image held that was not in the tables.
+enum FoundInJournal {
+    Nothing,
+    /// It is there still; the tables were checked as if it was in them.
+    Waiting(JournalReplay),
+    /// It was written home first.
+    Replayed(JournalReplay),
+}
+
+fn examine(
+    image: &Layer,
+    what: Option<Repair>,
+    context: &Context,
+) -> anyhow::Result<(FoundInJournal, Report)> {
     let storage = storage_of(image);
     Ok(match what {
         None => {
             // What the journal holds is checked as if it were in the tables.
-            let shown = show_replayed(&storage)?.unwrap_or(storage);
-            check(&*shown, &CheckOptions::default())?
+            let (journal, shown) = match show_replayed(&storage)? {
+                Some(shown) => (FoundInJournal::Waiting(shown.waiting), shown.storage),
+                None => (FoundInJournal::Nothing, storage),
+            };
+            (journal, check(&*shown, &CheckOptions::default())?)
         }
         Some(what) => {
             // A repair is safe to stop anywhere, but not worth stopping half way.
             context.interrupts.defer();
-            replay_journal(&storage)?;
-            repair(&*storage, what)?
+            let replayed = replay_journal(&storage)?;
+            let journal = replayed.map_or(FoundInJournal::Nothing, FoundInJournal::Replayed);
+            (journal, repair(&*storage, what)?)
         }
     })
 }

@@ -209,7 +209,7 @@ fn create_qed(
     let backing = backing.map(|backing| CreateBacking {
         format: match backing.format {
             Format::Raw => BackingFormat::Raw,
-            Format::Qed | Format::Qcow2 => BackingFormat::Unstated,
+            other => BackingFormat::Named(other.name().to_owned()),
         },
         name: backing.name,
     });

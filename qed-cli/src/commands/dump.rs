@@ -4,9 +4,12 @@
 
 mod areas;
 mod fields;
+mod journal;
 mod json;
 mod layout;
+mod marks;
 mod runs;
+mod sections;
 mod text;
 
 use std::ffi::OsString;
@@ -102,9 +105,7 @@ fn dump(
     form.begin(&shown(path), layout.file_len)?;
     for area in layout.areas() {
         form.begin_area(&area)?;
-        for field in fields::of(storage, &area)? {
-            form.field(&field)?;
-        }
+        fields::for_each(storage, layout, &area, |field| form.field(&field))?;
         runs::for_each(storage, layout, &area, |run| form.run(&run))?;
         form.end_area()?;
     }

@@ -123,7 +123,7 @@ fn cache_mode(name: Option<&OsStr>, fault: &str) -> anyhow::Result<CacheMode> {
 fn new_backing(name: &OsStr, format: Option<Format>) -> anyhow::Result<CreateBacking> {
     let format = match format {
         Some(Format::Raw) => BackingFormat::Raw,
-        Some(Format::Qed | Format::Qcow2) => BackingFormat::Unstated,
+        Some(other) => BackingFormat::Named(other.name().to_owned()),
         None => bail!(
             "Could not change the backing file to '{}': backing format must be specified",
             shown(name)

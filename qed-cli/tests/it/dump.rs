@@ -24,7 +24,7 @@ fn lab() -> Lab {
 
 /// The dump as JSON; its areas cover the file from front to back without gap or overlap, and the
 /// fields of an area cover the area.
-fn dump(lab: &Lab, name: &str) -> Value {
+pub(crate) fn dump(lab: &Lab, name: &str) -> Value {
     let ran = lab.qed(["dump", "--output=json", name]);
     let json: Value = serde_json::from_str(&ran.stdout).expect("JSON");
     let mut at = 0;

@@ -78,7 +78,9 @@ fn unknown_feature_bits_are_refused_in_every_subcommand() {
         let before = fs::read(lab.path("X")).expect("the image");
         let name = name.map_or_else(String::new, |name| format!(" ({name})"));
         let words = format!("unsupported QED feature bit {bit}{name}");
-        for call in CALLS {
+        // A dump shows what it knows to lie there, whether or not it can be used.
+        let is_shown = |call: &str| *bit == 32 && call.starts_with("dump");
+        for call in CALLS.iter().filter(|call| !is_shown(call)) {
             let ran = lab.qed(call.split(' '));
             let code = if call.starts_with("compare") { 2 } else { 1 };
             assert_eq!(ran.code, Some(code), "bit {bit}: {call}: {}", ran.stdout);

@@ -1,6 +1,7 @@
 //! The program as its users call it: the built binary, real files, and QEMU beside it.
 
 mod closed_pipe;
+mod crash_safety;
 mod dump;
 mod exit_codes;
 mod features;

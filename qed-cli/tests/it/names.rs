@@ -98,3 +98,34 @@ fn backing_files_open_only_when_asked_and_stated() {
     assert!(json.stdout.contains("\"present\": false, \"zero\": false"), "{}", json.stdout);
     assert!(json.stderr.contains("'mid.qed' is not mapped"), "{}", json.stderr);
 }
+
+#[test]
+fn the_format_of_a_backing_file_is_kept_in_the_image() {
+    let lab = Lab::new();
+    lab.shell(
+        "qemu-img create -q -f qcow2 base.qcow2 1M
+         qemu-io -f qcow2 -c 'write -P 7 0 64k' base.qcow2",
+    );
+    lab.qed(["convert", "-f", "qcow2", "-O", "qed", "base.qcow2", "base.qed"]).succeeded();
+    for options in ["classic=off", "journal=on"] {
+        let create =
+            ["create", "-q", "-f", "qed", "-o", options, "-b", "base.qcow2", "-F", "qcow2"];
+        lab.qed(create.into_iter().chain(["top.qed"])).succeeded();
+        let format = |name: &str| {
+            let text = lab.qed(["info", name]).succeeded().stdout;
+            let line = text.lines().find(|line| line.starts_with("backing file format: "));
+            line.expect("a format").to_owned()
+        };
+        assert_eq!(format("top.qed"), "backing file format: qcow2", "{options}");
+        // Nobody has to say it again.
+        lab.qed(["compare", "-f", "qed", "top.qed", "-F", "qcow2", "base.qcow2"]).succeeded();
+        let rebase = ["rebase", "-f", "qed", "-b", "base.qed", "-F", "qed", "top.qed"];
+        lab.qed(rebase).succeeded();
+        assert_eq!(format("top.qed"), "backing file format: qed", "{options}");
+        lab.qed(["compare", "-f", "qed", "top.qed", "-F", "qcow2", "base.qcow2"]).succeeded();
+        let to =
+            ["convert", "-O", "qed", "-f", "qcow2", "-o", options, "-B", "base.qed", "-F", "qed"];
+        lab.qed(to.into_iter().chain(["base.qcow2", "copy.qed"])).succeeded();
+        assert_eq!(format("copy.qed"), "backing file format: qed", "{options}");
+    }
+}

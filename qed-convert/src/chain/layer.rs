@@ -3,14 +3,15 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use qed_core::{BackingFile, LockPolicy, OpenError, RawFile, ReadContext, ReadOnlyImage};
+use qed_core::{
+    BackingFile, LockPolicy, OpenError, RawFile, ReadContext, ReadOnlyImage, read_stored_format,
+};
 use qed_io::{FileIdentity, FileOptions, FileStorage, ImageLock, Storage};
-use qed_spec::{BackingName, Features, Header};
+use qed_spec::{BackingName, Features, Header, SuperblockError};
 
 use super::error::ChainError;
 use super::format::ImageFormat;
 use super::gate::OpenedBacking;
-use super::stored_format::{self, StoredFormat};
 use crate::qcow2::{Qcow2Header, Qcow2Image, Qcow2Options, Qcow2SnapshotSelector};
 
 /// An image file that is open and perhaps locked, and whose header has been read.
@@ -48,7 +49,7 @@ pub enum FormatSource {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct NamedBacking {
     name: Vec<u8>,
-    format: StoredFormat,
+    format: Result<Option<Vec<u8>>, SuperblockError>,
 }
 
 impl Layer {
@@ -250,7 +251,9 @@ fn read_qed_header(
     let format = if header.features().contains(Features::BACKING_FORMAT_NO_PROBE) {
         Ok(Some(ImageFormat::Raw.name().as_bytes().to_vec()))
     } else {
-        stored_format::read(storage, &header, checked).map_err(io)?
+        read_stored_format(storage, &header, checked)
+            .map_err(io)?
+            .map(|it| it.map(String::into_bytes))
     };
     Ok((header, Some(NamedBacking { name, format })))
 }

@@ -131,7 +131,8 @@ fn open_backing(
     };
     let format = match header.backing_format() {
         Some(b"raw") => BackingFormat::Raw,
-        _ => BackingFormat::Unstated,
+        Some(format) => BackingFormat::Named(String::from_utf8_lossy(format).into_owned()),
+        None => BackingFormat::Unstated,
     };
     gate.open_backing(BackingRequest { name, format })
         .map_err(|source| Qcow2OpenError::Gate { name: name.to_string(), source })

@@ -38,7 +38,8 @@ impl QedSink {
         let backing = backing.map(|backing| CreateBacking {
             format: match backing.format.as_deref() {
                 Some("raw") => BackingFormat::Raw,
-                _ => BackingFormat::Unstated,
+                Some(format) => BackingFormat::Named(format.to_owned()),
+                None => BackingFormat::Unstated,
             },
             name: backing.name,
         });

@@ -57,6 +57,11 @@ impl FoundJournal {
         &self.setup
     }
 
+    /// Whether the last writer kept the journal, or left commits in it.
+    pub(crate) fn is_kept(&self) -> bool {
+        self.is_kept
+    }
+
     /// The autoclear bits that stay set.
     pub(crate) fn kept_bits(&self) -> AutoclearFeatures {
         if self.is_kept { AutoclearFeatures::JOURNAL } else { AutoclearFeatures::empty() }

@@ -13,13 +13,19 @@ use crate::journal::judge::Judge;
 use crate::mode::{Mode, is_active};
 use crate::read_only::storage_len;
 
-/// What a replay of the journal wrote home.
+/// What a replay of the journal writes home.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct JournalReplay {
     /// Commits that were not in the tables.
     pub commits: u64,
     /// Blocks of the journal that held them.
     pub blocks: u64,
+}
+
+impl JournalReplay {
+    pub(super) fn of(recovery: &Recovery) -> Self {
+        Self { commits: recovery.commits(), blocks: recovery.blocks() }
+    }
 }
 
 /// Writes home what a crash left in the journal of the image in `storage`, and clears
@@ -49,7 +55,7 @@ fn replay(
     found: FoundJournal,
 ) -> Result<JournalReplay, OpenError> {
     let recovery = read(storage, sector.header(), &found)?;
-    let done = JournalReplay { commits: recovery.commits(), blocks: recovery.blocks() };
+    let done = JournalReplay::of(&recovery);
     let epoch = found.setup().epoch.after(found.setup().generation);
     let replayed = recovery.replay()?;
     found.with_owner(&**storage, sector, |owner| replayed.restart(owner, epoch)?.quiesce(owner))?;

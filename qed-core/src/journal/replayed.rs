@@ -11,7 +11,7 @@ use qed_spec::{Features, HEADER_LEN_BYTES, HostOffset};
 
 use crate::error::OpenError;
 use crate::header_sector::HeaderSector;
-use crate::journal::recovery::read;
+use crate::journal::recovery::{JournalReplay, read};
 use crate::mode::{Mode, is_active};
 use crate::read_only::storage_len;
 
@@ -25,13 +25,22 @@ const PIECE: u64 = 4096;
 /// Table slots are patched whole.
 const SLOT_LEN: u64 = 8;
 
+/// An image as a replay of its journal will leave it.
+#[derive(Debug)]
+pub struct ShownReplay {
+    /// The view, for readers.
+    pub storage: Arc<dyn Storage>,
+    /// What waits in the journal.
+    pub waiting: JournalReplay,
+}
+
 /// Shows the image in `storage` as it is once its journal is replayed, JOURNAL_ACTIVE clear; none
 /// where there is nothing to replay. Nothing is written, and the view takes no writes.
 ///
 /// # Errors
 /// As [`crate::replay_journal`], and a journal that takes too much memory.
 // spec: QED-JRN-23
-pub fn show_replayed(storage: &Arc<dyn Storage>) -> Result<Option<Arc<dyn Storage>>, OpenError> {
+pub fn show_replayed(storage: &Arc<dyn Storage>) -> Result<Option<ShownReplay>, OpenError> {
     let file_len = storage_len(&**storage)?;
     let sector = HeaderSector::read(&**storage, file_len)?;
     if !is_active(sector.header()) {
@@ -46,8 +55,10 @@ pub fn show_replayed(storage: &Arc<dyn Storage>) -> Result<Option<Arc<dyn Storag
             let mut fields = *sector.header().fields();
             fields.features.remove(Features::JOURNAL_ACTIVE);
             let header = sector.header().with_fields(fields, len)?.encode();
+            let waiting = JournalReplay::of(&recovery);
             let overlay = recovery.overlay(RUNS_MAX)?;
-            Ok(Some(Arc::new(Replayed { storage: storage.clone(), overlay, len, header })))
+            let view = Replayed { storage: storage.clone(), overlay, len, header };
+            Ok(Some(ShownReplay { storage: Arc::new(view), waiting }))
         }
         _ => Ok(None),
     }

@@ -7,7 +7,7 @@ mod scene;
 
 use std::sync::Arc;
 
-use qed_core::{Image, Layout, LockPolicy, RecoveryPolicy, amend, consistency_mode};
+use qed_core::{Consistency, Image, Layout, LockPolicy, RecoveryPolicy, amend};
 use qed_io::{MemoryStorage, Storage};
 use qed_spec::{
     ANCHOR_LEN_BYTES, Anchor, AutoclearFeatures, BackingName, ConsistencyMode, Epoch, Generation,
@@ -58,7 +58,7 @@ fn every_direction_keeps_the_disk_and_leaks_nothing() {
             let case = format!("{geometry:?} backing {backing}: {from:?} to {to:?}");
             amend_to(&scene.storage, to).unwrap_or_else(|error| panic!("{case}: {error}"));
             let (mode, bits) = mode_of(to);
-            assert_eq!(consistency_mode(&*scene.storage).unwrap(), mode, "{case}");
+            assert_eq!(Consistency::read(&*scene.storage).unwrap().mode(), mode, "{case}");
             assert_eq!(header(&scene.storage).fields().autoclear_features, bits, "{case}");
             if let Layout::Journal { ring_len_bytes, .. } = to {
                 assert_eq!(ring_len(&scene.storage), ring_len_bytes, "{case}");

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use qed_core::{
     CreateOptions, Image, Layout, LockPolicy, OpenError, ReadContext, ReadOnlyImage,
-    RecoveryPolicy, RefuseBacking, Shrink, WriteContext, create, replay_journal, show_replayed,
+    RecoveryPolicy, RefuseBacking, ShownReplay, Shrink, WriteContext, create, replay_journal,
+    show_replayed,
 };
 use qed_io::{MemoryStorage, Storage};
 use qed_journal::RecoveryError;
@@ -137,7 +138,8 @@ fn a_reader_sees_what_the_journal_holds_and_writes_nothing() {
     // A file that has yet to grow over the last cluster that the journal names.
     let short = crashed(&storage);
     let shown = show_replayed(&(at_crash.clone() as Arc<dyn Storage>)).unwrap().unwrap();
-    short.set_len(shown.len().unwrap() - 4096).unwrap();
+    assert_eq!(shown.waiting.commits, 1);
+    short.set_len(shown.storage.len().unwrap() - 4096).unwrap();
     for storage in [at_crash, short] {
         let before = storage.to_vec();
         let read = ReadContext::new(&RefuseBacking, LockPolicy::Take);
@@ -146,12 +148,13 @@ fn a_reader_sees_what_the_journal_holds_and_writes_nothing() {
         assert_holds(&image, 512, 7);
         assert_holds(&image, 39 * 4096 + 512, 7);
         assert_holds(&image, 39 * 4096, 0);
-        let shown = show_replayed(&(storage.clone() as Arc<dyn Storage>)).unwrap().unwrap();
+        let ShownReplay { storage: shown, waiting } =
+            show_replayed(&(storage.clone() as Arc<dyn Storage>)).unwrap().unwrap();
         assert!(storage.to_vec() == before);
 
         // What the view shows is what a replay leaves.
         let replay = replay_journal(&(storage.clone() as Arc<dyn Storage>)).unwrap().unwrap();
-        assert_eq!(replay.commits, 1);
+        assert_eq!(replay, waiting);
         let len = shown.len().unwrap();
         assert_eq!(len, storage.len().unwrap());
         let header = open(storage.clone(), &RefuseBacking).header();

@@ -64,6 +64,10 @@ pub(crate) fn small_geometry() -> Geometry {
     Geometry::new(4096, 2).unwrap()
 }
 
+/// Compat mode.
+pub(crate) const COMPAT: Layout =
+    Layout::Compat(Identity { uuid: ImageUuid::new([5; 16]), epoch: Epoch::new(6) });
+
 /// Journal mode with the smallest ring.
 pub(crate) const JOURNAL: Layout = Layout::Journal {
     identity: Identity { uuid: ImageUuid::new([5; 16]), epoch: Epoch::new(6) },

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use qed_check::{CheckOptions, check, recover};
 use qed_core::{
-    BackingFile, Image, Layout, LockPolicy, ReadContext, ReadOnlyImage, RecoveryPolicy,
-    WriteContext, consistency_mode,
+    BackingFile, Consistency, Image, Layout, LockPolicy, ReadContext, ReadOnlyImage,
+    RecoveryPolicy, WriteContext,
 };
 use qed_fuzz::{CrashDisk, DiskContent, Model, qemu_img};
 use qed_io::Storage;
@@ -65,7 +65,7 @@ fn disk(state: &DiskContent) -> Arc<CrashDisk> {
 
 fn finish(scene: &Scene, disk: &Arc<CrashDisk>, to: Layout, model: &Model) -> Result<(), String> {
     amend_on(disk.clone(), to).map_err(told("another amend"))?;
-    let mode = consistency_mode(&**disk).map_err(told("the mode"))?;
+    let mode = Consistency::read(&**disk).map_err(told("the mode"))?.mode();
     if mode != mode_of(to) {
         return Err(format!("another amend left {mode:?}"));
     }

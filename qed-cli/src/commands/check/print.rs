@@ -5,15 +5,17 @@ use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 
 use qed_check::{Class, Finding, Report, Statistics};
+use qed_core::JournalReplay;
 
+use super::FoundInJournal;
 use crate::args::Format;
 use crate::console::Console;
 use crate::output::JsonWriter;
 
 /// The summary for people.
-pub(super) fn human(report: &Report) -> String {
+pub(super) fn human(journal: &FoundInJournal, report: &Report) -> String {
     let (corruptions, leaks) = (report.corruptions(), report.leaks());
-    let mut text = repaired(report);
+    let mut text = in_journal(journal) + &repaired(report);
     if corruptions == 0 && leaks == 0 {
         text += "No errors were found on the image.\n";
     }
@@ -30,6 +32,21 @@ pub(super) fn human(report: &Report) -> String {
         );
     }
     text + &shares(&report.statistics)
+}
+
+/// A closed image has no line about its journal, as `qemu-img` prints none.
+fn in_journal(journal: &FoundInJournal) -> String {
+    match journal {
+        FoundInJournal::Nothing => String::new(),
+        FoundInJournal::Waiting(JournalReplay { commits, .. }) => {
+            format!(
+                "Commits that wait in the journal and count as written to the tables: {commits}\n"
+            )
+        }
+        FoundInJournal::Replayed(JournalReplay { commits, .. }) => {
+            format!("Commits of the journal that were written to the tables: {commits}\n")
+        }
+    }
 }
 
 fn repaired(report: &Report) -> String {
@@ -63,7 +80,12 @@ fn percent(part: u64, whole: u64) -> f64 {
 }
 
 /// The summary as JSON, with the findings as one key more than `qemu-img` has.
-pub(super) fn json(out: &mut impl Write, report: &Report, name: &OsStr) -> io::Result<()> {
+pub(super) fn json(
+    out: &mut impl Write,
+    journal: &FoundInJournal,
+    report: &Report,
+    name: &OsStr,
+) -> io::Result<()> {
     let fixed = &report.repaired.counts;
     let statistics = &report.statistics;
     let mut json = JsonWriter::new(out);
@@ -78,6 +100,13 @@ pub(super) fn json(out: &mut impl Write, report: &Report, name: &OsStr) -> io::R
     json.string_member("filename", name.as_bytes())?;
     json.string_member("format", Format::Qed.name())?;
     count(&mut json, "fragmented-clusters", statistics.fragmented_clusters)?;
+    match journal {
+        FoundInJournal::Nothing => {}
+        FoundInJournal::Waiting(it) => json.plain_member("journal-commits", it.commits)?,
+        FoundInJournal::Replayed(it) => {
+            json.plain_member("journal-commits-replayed", it.commits)?
+        }
+    }
     if !report.findings.is_empty() {
         json.key("findings")?;
         json.begin_array()?;

@@ -22,6 +22,10 @@ pub(super) enum AreaKind {
     SuperblockA,
     SuperblockB,
     Anchor,
+    /// The marks of tables that a crash sets in doubt.
+    DirtyBitmap,
+    /// The ring of the journal.
+    Journal,
     /// The rest of the header area; whether it is all zero.
     HeaderUnused {
         zero: bool,
@@ -46,6 +50,8 @@ impl AreaKind {
             Self::SuperblockA => "superblock_a",
             Self::SuperblockB => "superblock_b",
             Self::Anchor => "anchor",
+            Self::DirtyBitmap => "dirty_bitmap",
+            Self::Journal => "journal",
             Self::HeaderUnused { .. } => "header_unused",
             Self::L1Table => "l1_table",
             Self::L2Table(_) => "l2_table",

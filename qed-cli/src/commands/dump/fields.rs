@@ -3,9 +3,11 @@
 use std::io;
 
 use qed_io::Storage;
-use qed_spec::{AutoclearFeatures, Features, Superblock};
+use qed_spec::{AutoclearFeatures, Features};
 
 use super::areas::{Area, AreaKind};
+use super::layout::Layout;
+use super::{journal, marks, sections};
 
 /// One field.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,13 +29,17 @@ pub(super) enum Value {
     Bits(u64),
     Text(Vec<u8>),
     Bytes(Vec<u8>),
+    /// As many zeros as the field is long.
+    Zeros,
+    /// What is left over from before, and means nothing.
+    Stale,
 }
 
 /// Name, length and type of a field of a fixed structure.
-type Spec = (&'static str, usize, Kind);
+pub(super) type Spec = (&'static str, usize, Kind);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
     Number,
     Offset,
     Bits,
@@ -76,34 +82,49 @@ const ANCHOR: &[Spec] = &[
     ("reserved", 448, Kind::Bytes),
 ];
 
-/// The fields of an area, which cover it; none for tables, data and what is unused.
-pub(super) fn of(storage: &dyn Storage, area: &Area) -> io::Result<Vec<Field>> {
+/// Calls `show` for the fields of an area, which cover it; tables, data and what is unused have
+/// none.
+pub(super) fn for_each(
+    storage: &dyn Storage,
+    layout: &Layout,
+    area: &Area,
+    mut show: impl FnMut(Field) -> io::Result<()>,
+) -> io::Result<()> {
     let specs = match area.kind {
         AreaKind::Header => HEADER,
         AreaKind::SuperblockA | AreaKind::SuperblockB => SUPERBLOCK,
         AreaKind::Anchor => ANCHOR,
         AreaKind::BackingName => &[],
-        _ => return Ok(Vec::new()),
+        AreaKind::DirtyBitmap => return marks::for_each(storage, area, show),
+        AreaKind::Journal => return journal::for_each(storage, layout, area, show),
+        _ => return Ok(()),
     };
     let mut bytes = vec![0; usize::try_from(area.end - area.start).unwrap_or(0)];
     storage.read_at(&mut bytes, area.start)?;
-    let mut fields = Vec::new();
+    let at = of_structure(specs, &bytes, area.start, &mut show)?;
+    match area.kind {
+        AreaKind::BackingName => show(field_of(area.start, "backing_filename", &bytes, Kind::Text)),
+        AreaKind::SuperblockA | AreaKind::SuperblockB => {
+            sections::for_each(&bytes, area.start, at, show)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Shows the fields of a fixed structure at the front of `bytes`; where they end.
+pub(super) fn of_structure(
+    specs: &[Spec],
+    bytes: &[u8],
+    start: u64,
+    show: &mut impl FnMut(Field) -> io::Result<()>,
+) -> io::Result<usize> {
     let mut at = 0;
     for (name, len, kind) in specs {
         let Some(field) = bytes.get(at..at + len) else { break };
-        fields.push(field_of(area.start + at as u64, name, field, *kind));
+        show(field_of(start + at as u64, name, field, *kind))?;
         at += len;
     }
-    match area.kind {
-        AreaKind::BackingName => {
-            fields.push(field_of(area.start, "backing_filename", &bytes, Kind::Text));
-        }
-        AreaKind::SuperblockA | AreaKind::SuperblockB => {
-            sections(&bytes, area.start, at, &mut fields);
-        }
-        _ => {}
-    }
-    Ok(fields)
+    Ok(at)
 }
 
 fn field_of(start: u64, name: &str, bytes: &[u8], kind: Kind) -> Field {
@@ -131,35 +152,7 @@ fn joined(names: impl Iterator<Item = &'static str>) -> String {
     names.collect::<Vec<_>>().join(" ")
 }
 
-/// The sections of a superblock and the rest of its bytes.
-fn sections(bytes: &[u8], start: u64, mut at: usize, fields: &mut Vec<Field>) {
-    match Superblock::parse(bytes) {
-        Ok(superblock) => {
-            for section in superblock.sections() {
-                let name = section.kind().name().map(str::to_owned);
-                let name = name.unwrap_or_else(|| format!("section_{}", section.kind().get()));
-                let len = 8 + section.payload().len().next_multiple_of(8);
-                let payload = Value::Bytes(section.payload().to_vec());
-                let note = format!("section of type {}", section.kind().get());
-                fields.push(Field {
-                    start: start + at as u64,
-                    len: len as u64,
-                    name,
-                    value: payload,
-                    note,
-                });
-                at += len;
-            }
-            rest(bytes, start, at, "padding", String::new(), fields);
-        }
-        Err(error) => rest(bytes, start, at, "sections", format!("not valid: {error}"), fields),
-    }
-}
-
-fn rest(bytes: &[u8], start: u64, at: usize, name: &str, note: String, fields: &mut Vec<Field>) {
-    let rest = &bytes[at.min(bytes.len())..];
-    if !rest.is_empty() {
-        let field = field_of(start + at as u64, name, rest, Kind::Bytes);
-        fields.push(Field { note, ..field });
-    }
+/// Bytes with one name that mean nothing else.
+pub(super) fn plain(start: u64, bytes: &[u8], name: &str, note: String) -> Field {
+    Field { note, ..field_of(start, name, bytes, Kind::Bytes) }
 }

@@ -66,6 +66,8 @@ impl<W: Write> Form for JsonForm<W> {
             Value::Number(number) | Value::Offset(number) | Value::Bits(number) => {
                 json.plain_member("value", number)?;
             }
+            Value::Zeros => json.plain_member("value", 0)?,
+            Value::Stale => {}
             Value::Text(bytes) => json.string_member("value", bytes.escape_ascii().to_string())?,
             Value::Bytes(bytes) => {
                 let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();

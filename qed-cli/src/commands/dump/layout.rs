@@ -7,12 +7,16 @@ use std::collections::BTreeMap;
 
 use qed_io::{RunKind, Storage};
 use qed_spec::{
-    Anchor, Features, Geometry, HEADER_LEN_BYTES, Header, HeaderError, HostOffset, L1Entry,
-    L1Index, L2Entry, RawAnchor, RawSuperblock, SUPERBLOCK_LEN_BYTES, SuperblockCopy,
+    Anchor, DirtyBitmap, Features, Geometry, HEADER_LEN_BYTES, Header, HeaderError, HostOffset,
+    JournalRing, JournalSeed, L1Entry, L1Index, L2Entry, RawAnchor, RawSuperblock,
+    SUPERBLOCK_LEN_BYTES, SectionType, SuperblockChoice, SuperblockCopy,
 };
 
 use super::areas::{Area, AreaKind};
 use super::runs::{Entries, PIECE_LEN, Piece};
+
+/// Bits of the header that change nothing of what tables mean.
+const SHOWN: Features = Features::CLASSIC.union(Features::JOURNAL_ACTIVE);
 
 /// The areas of one file.
 #[derive(Debug)]
@@ -22,6 +26,8 @@ pub(super) struct Layout {
     pub(super) geometry: Option<Geometry>,
     /// Why not.
     pub(super) fault: Option<HeaderError>,
+    /// What the blocks of the journal belong to.
+    pub(super) seed: Option<JournalSeed>,
     header_end: u64,
     header_is_zero: BTreeMap<u64, bool>,
     /// By first byte; they do not overlap.
@@ -43,12 +49,13 @@ impl Layout {
             file_len,
             geometry: None,
             fault: None,
+            seed: None,
             header_end: 0,
             header_is_zero: BTreeMap::new(),
             metadata: BTreeMap::new(),
             data: Vec::new(),
         };
-        match Header::parse(&front, file_len, Features::CLASSIC) {
+        match Header::parse(&front, file_len, SHOWN) {
             Ok(header) => this.place(storage, &header, &front)?,
             Err(
                 error @ (HeaderError::Magic { .. }
@@ -112,6 +119,7 @@ impl Layout {
                 (SuperblockCopy::A.offset(), AreaKind::SuperblockA),
                 (SuperblockCopy::B.offset(), AreaKind::SuperblockB),
             ];
+            self.place_sections(header, front);
             for (at, kind) in copies {
                 if starts_with(at, &RawSuperblock::MAGIC) {
                     self.claim(at.get(), SUPERBLOCK_LEN_BYTES as u64, kind);
@@ -121,6 +129,26 @@ impl Layout {
         if starts_with(Anchor::OFFSET, &RawAnchor::MAGIC) {
             let len = size_of::<RawAnchor>() as u64;
             self.claim(Anchor::OFFSET.get(), len, AreaKind::Anchor);
+        }
+    }
+
+    /// What the current superblock names.
+    fn place_sections(&mut self, header: &Header, front: &[u8]) {
+        let copy = |copy: SuperblockCopy| {
+            let at = usize::try_from(copy.offset().get()).unwrap_or(usize::MAX);
+            front.get(at..).unwrap_or_default()
+        };
+        let choice = SuperblockChoice::new(copy(SuperblockCopy::A), copy(SuperblockCopy::B));
+        let Some((_, current)) = choice.ok().and_then(|choice| choice.current()) else { return };
+        let payload = |kind| current.section(kind).map(|section| section.payload());
+        let bitmap = payload(SectionType::TABLE_DIRTY).map(|it| DirtyBitmap::parse(it, header));
+        if let Some(Ok(bitmap)) = bitmap {
+            self.claim(bitmap.offset().get(), bitmap.len_bytes(), AreaKind::DirtyBitmap);
+        }
+        let ring = payload(SectionType::JOURNAL).map(|it| JournalRing::parse(it, header));
+        if let Some(Ok(ring)) = ring {
+            self.seed = Some(JournalSeed::new(current.uuid(), current.epoch()));
+            self.claim(ring.offset().get(), ring.len_bytes(), AreaKind::Journal);
         }
     }
 

@@ -32,6 +32,8 @@ impl<W: Write> Form for TextForm<W> {
             Value::Number(number) => write!(self.out, "{number}")?,
             Value::Offset(number) | Value::Bits(number) => write!(self.out, "{number:#x}")?,
             Value::Text(bytes) => write!(self.out, "\"{}\"", bytes.escape_ascii())?,
+            Value::Zeros => write!(self.out, "all zero")?,
+            Value::Stale => write!(self.out, "left over")?,
             Value::Bytes(bytes) if bytes.iter().all(|byte| *byte == 0) => {
                 write!(self.out, "all zero")?;
             }

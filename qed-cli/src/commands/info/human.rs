@@ -3,8 +3,9 @@
 use std::os::unix::ffi::OsStrExt;
 
 use qed_convert::{Qcow2Compression, Qcow2SnapshotInfo};
+use qed_core::Consistency;
 
-use super::report::{ImageReport, Qcow2Report, Specific};
+use super::report::{ImageReport, Qcow2Report, QedReport, Specific};
 use crate::failure::printed;
 use crate::output::human_size;
 
@@ -43,6 +44,9 @@ fn image_text(report: &ImageReport) -> Vec<u8> {
         text.snapshots(&qcow2.snapshots);
         text.qcow2(qcow2);
     }
+    if let Specific::Qed(qed) = &report.specific {
+        text.qed(qed);
+    }
     text.line(&[b"Child node '/file':"]);
     text.line(&[b"    filename: ", report.name.as_bytes()]);
     text.line(&[b"    protocol type: file"]);
@@ -60,6 +64,43 @@ impl Text {
     fn line(&mut self, parts: &[&[u8]]) {
         self.0.extend(printed(&parts.concat()));
         self.0.push(b'\n');
+    }
+
+    /// What a classic image does not have, and `qemu-img` does not know.
+    fn qed(&mut self, report: &QedReport) {
+        let mut details = Vec::new();
+        match &report.consistency {
+            Ok(Consistency::Classic) => return,
+            Ok(Consistency::Compat { uuid, bitmap, marked_tables }) => {
+                details.push("consistency: compat".to_owned());
+                details.push(format!("uuid: {uuid}"));
+                details.push(match bitmap {
+                    Some(_) => format!("tables marked dirty: {marked_tables}"),
+                    None => "tables marked dirty: not known, another program wrote it".to_owned(),
+                });
+            }
+            Ok(Consistency::Journal { uuid, ring, is_kept }) => {
+                details.push("consistency: journal".to_owned());
+                details.push(format!("uuid: {uuid}"));
+                let len = ring.len_bytes();
+                details.push(format!("journal size: {} ({len} bytes)", human_size(len)));
+                if !is_kept {
+                    details.push("journal: another program wrote the image since".to_owned());
+                }
+            }
+            Err(error) => details.push(format!("not writable: {error}")),
+        }
+        match &report.waiting {
+            Some(Ok(waiting)) => {
+                details.push(format!("commits that wait in the journal: {}", waiting.commits));
+            }
+            Some(Err(error)) => details.push(format!("journal cannot be replayed: {error}")),
+            None => {}
+        }
+        self.line(&[b"Format specific information:"]);
+        for detail in details {
+            self.line(&[b"    ", detail.as_bytes()]);
+        }
     }
 
     fn qcow2(&mut self, report: &Qcow2Report) {

@@ -5,9 +5,9 @@ use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 
 use qed_convert::{Qcow2Compression, Qcow2SnapshotInfo};
-use qed_spec::Header;
+use qed_core::Consistency;
 
-use super::report::{BackingReport, ImageReport, Qcow2Report, Specific};
+use super::report::{BackingReport, ImageReport, Qcow2Report, QedReport, Specific};
 use crate::output::JsonWriter;
 
 /// Writes one object, or for a chain a list of them.
@@ -47,7 +47,7 @@ fn image<W: Write>(json: &mut JsonWriter<W>, report: &ImageReport) -> io::Result
     json.plain_member("actual-size", report.disk_size)?;
     match &report.specific {
         Specific::Raw => {}
-        Specific::Qed(header) => qed(json, header, report.backing.as_ref())?,
+        Specific::Qed(qed_report) => qed(json, qed_report, report.backing.as_ref())?,
         Specific::Qcow2(report) => qcow2(json, report)?,
     }
     if let Some(backing) = &report.backing {
@@ -97,9 +97,10 @@ fn end_specific<W: Write>(json: &mut JsonWriter<W>) -> io::Result<()> {
 /// What the header of a QED image has beyond `qemu-img`'s keys.
 fn qed<W: Write>(
     json: &mut JsonWriter<W>,
-    header: &Header,
+    report: &QedReport,
     backing: Option<&BackingReport>,
 ) -> io::Result<()> {
+    let header = &report.header;
     let fields = header.fields();
     begin_specific(json, "qed")?;
     json.plain_member("table-size", header.geometry().table_size_clusters())?;
@@ -107,6 +108,7 @@ fn qed<W: Write>(
     json.plain_member("features", header.features().bits())?;
     json.plain_member("compat-features", fields.compat_features.bits())?;
     json.plain_member("autoclear-features", fields.autoclear_features.bits())?;
+    consistency(json, report)?;
     if let Some(name) = backing.map(|backing| &backing.name)
         && name.to_str().is_none()
     {
@@ -115,6 +117,33 @@ fn qed<W: Write>(
         json.string_member("backing-filename-hex", hex)?;
     }
     end_specific(json)
+}
+
+/// How the tables survive a crash, and what the last writer left.
+fn consistency<W: Write>(json: &mut JsonWriter<W>, report: &QedReport) -> io::Result<()> {
+    match &report.consistency {
+        Ok(Consistency::Classic) => json.string_member("consistency", "classic")?,
+        Ok(Consistency::Compat { uuid, bitmap, marked_tables }) => {
+            json.string_member("consistency", "compat")?;
+            json.string_member("uuid", uuid.to_string())?;
+            if bitmap.is_some() {
+                json.plain_member("marked-tables", marked_tables)?;
+            }
+        }
+        Ok(Consistency::Journal { uuid, ring, is_kept }) => {
+            json.string_member("consistency", "journal")?;
+            json.string_member("uuid", uuid.to_string())?;
+            json.plain_member("journal-offset", ring.offset().get())?;
+            json.plain_member("journal-size", ring.len_bytes())?;
+            json.plain_member("journal-kept", is_kept)?;
+        }
+        Err(error) => json.string_member("not-writable", error)?,
+    }
+    match &report.waiting {
+        Some(Ok(waiting)) => json.plain_member("journal-commits", waiting.commits),
+        Some(Err(error)) => json.string_member("journal-error", error),
+        None => Ok(()),
+    }
 }
 
 fn qcow2<W: Write>(json: &mut JsonWriter<W>, report: &Qcow2Report) -> io::Result<()> {

@@ -3,15 +3,20 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
 
 use anyhow::Context;
 use qed_convert::{Layer, LayerHeader, Qcow2Bitmap, Qcow2Header, Qcow2SnapshotInfo};
+use qed_core::{Consistency, JournalReplay, OpenError, show_replayed};
 use qed_io::Storage;
 use qed_spec::{Features, Header};
 
 use crate::args::Format;
 use crate::names::beside;
-use crate::open::{could_not_open, open_qcow2_alone, virtual_size};
+use crate::open::{could_not_open, open_qcow2_alone, storage_of, virtual_size};
+
+/// Bits that are set while an image is open for writing.
+const NOT_CLOSED: Features = Features::NEED_CHECK.union(Features::JOURNAL_ACTIVE);
 
 /// One image of a chain.
 #[derive(Debug)]
@@ -44,8 +49,17 @@ pub(super) struct BackingReport {
 #[derive(Debug)]
 pub(super) enum Specific {
     Raw,
-    Qed(Header),
+    Qed(Box<QedReport>),
     Qcow2(Box<Qcow2Report>),
+}
+
+#[derive(Debug)]
+pub(super) struct QedReport {
+    pub(super) header: Header,
+    /// How its tables survive a crash, or why the image cannot be written.
+    pub(super) consistency: Result<Consistency, String>,
+    /// What waits in the journal, or why it cannot be replayed; none if the journal is empty.
+    pub(super) waiting: Option<Result<JournalReplay, String>>,
 }
 
 #[derive(Debug)]
@@ -79,8 +93,8 @@ impl ImageReport {
             LayerHeader::Raw => raw,
             LayerHeader::Qed(header) => Self {
                 cluster_size: Some(header.geometry().cluster_size_bytes()),
-                dirty: header.features().contains(Features::NEED_CHECK),
-                specific: Specific::Qed(*header),
+                dirty: header.features().intersects(NOT_CLOSED),
+                specific: Specific::Qed(Box::new(QedReport::of(*header, &storage_of(image)))),
                 ..raw
             },
             LayerHeader::Qcow2(header) => Self {
@@ -91,6 +105,22 @@ impl ImageReport {
             },
         })
     }
+}
+
+impl QedReport {
+    fn of(header: Header, storage: &Arc<dyn Storage>) -> Self {
+        let waiting = show_replayed(storage).map(|shown| shown.map(|shown| shown.waiting));
+        Self {
+            header,
+            consistency: Consistency::read(&**storage).map_err(in_full),
+            waiting: waiting.map_err(in_full).transpose(),
+        }
+    }
+}
+
+/// An error with its causes.
+fn in_full(error: OpenError) -> String {
+    format!("{:#}", anyhow::Error::new(error))
 }
 
 impl Qcow2Report {

@@ -11,19 +11,19 @@ use qed_spec::{
 
 /// What is stored for the backing file `name`: none where nothing is, or what is stored describes
 /// another name or is not believed.
-pub(super) type StoredFormat = Result<Option<Vec<u8>>, SuperblockError>;
+pub type StoredFormat = Result<Option<String>, SuperblockError>;
 
 /// Reads what the image with `header` has stored for its backing file `name`.
 ///
 /// # Errors
 /// The storage's error. A stored format that breaks a rule is none: only who needs it must know.
 // spec: QED-BACK-05, QED-SB-15, QED-SB-19
-pub(super) fn read(
+pub fn read_stored_format(
     storage: &dyn Storage,
     header: &Header,
     name: BackingName<'_>,
 ) -> io::Result<StoredFormat> {
-    let owned = |format: Option<&str>| format.map(|format| format.as_bytes().to_vec());
+    let owned = |format: Option<&str>| format.map(str::to_owned);
     if SuperblockCopy::both_fit(header) {
         let a = bytes_at::<SUPERBLOCK_LEN_BYTES>(storage, SuperblockCopy::A.offset())?;
         let b = bytes_at::<SUPERBLOCK_LEN_BYTES>(storage, SuperblockCopy::B.offset())?;
