@@ -9,6 +9,7 @@ mod dirty_open;
 mod in_process;
 mod input;
 mod report;
+mod served;
 mod stats;
 
 use std::env;
@@ -19,6 +20,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::repo;
 use case::{CASES, Case, Kind};
+use input::Input;
 use report::Row;
 use stats::Summary;
 
@@ -63,6 +65,10 @@ fn make_inputs(cases: &[&Case]) -> Result<()> {
         match &case.kind {
             Kind::Command(command) => command.input.make(&dir)?,
             Kind::DirtyOpen(open) => open.input.make(&dir)?,
+            Kind::Served(_) => [Input::FullRaw, Input::FullQed]
+                .map(|input| input.make(&dir))
+                .into_iter()
+                .collect::<Result<()>>()?,
             Kind::InProcess(_) => {}
         }
     }
@@ -100,6 +106,10 @@ fn measure_one(case: &'static Case, qed: &Path, dir: &Path) -> Result<Row> {
         }
         Kind::DirtyOpen(open) => {
             let rounds = dirty_open::time(open, dir, ROUNDS)?;
+            Ok(Row::new(case, Summary::of(&rounds, case.goal)?, None))
+        }
+        Kind::Served(served) => {
+            let rounds = served::time(served, qed, dir, ROUNDS)?;
             Ok(Row::new(case, Summary::of(&rounds, case.goal)?, None))
         }
         Kind::InProcess(bench) => {

@@ -78,23 +78,22 @@ impl Connection<'_> {
         scope: &'scope Scope<'scope, '_>,
         reader: RequestReader,
     ) -> io::Result<()> {
-        let mut scratch = Scratch::default();
+        let mut batch = Batch::default();
         let mut in_hand = Some(reader);
         while let Some(mut reader) = in_hand.take().or_else(|| self.crew.take_up()) {
-            let next = reader.next(&mut &self.transport, &self.session, &mut scratch);
-            let incoming = match next {
-                Ok(Some(incoming)) if incoming.request != Ok(Request::Disconnect) => incoming,
+            match batch.read(&mut reader, &self.transport, &self.session) {
+                Ok(true) => {}
                 ended => {
                     self.crew.end();
                     return ended.map(drop);
                 }
-            };
-            if reader.has_more() || may_take_long(&incoming) {
+            }
+            if reader.has_more() || batch.may_take_long() {
                 self.pass_on(scope, reader);
             } else {
                 in_hand = Some(reader);
             }
-            if let Err(error) = self.answer(&incoming, &mut scratch) {
+            if let Err(error) = self.answer(&mut batch) {
                 // Whoever reads sees the end then.
                 self.socket.shut_down(Shutdown::Both);
                 self.crew.end();
@@ -124,19 +123,71 @@ impl Connection<'_> {
         }
     }
 
-    fn answer(&self, incoming: &Incoming, scratch: &mut Scratch) -> io::Result<()> {
+    /// Serves the requests one after the other and sends the replies together.
+    fn answer(&self, batch: &mut Batch) -> io::Result<()> {
         let registry = self.shared.registry;
-        let outcome = if registry.is_draining() {
-            refuse(&self.session, incoming, scratch, Errno::Shutdown);
-            Err(Errno::Shutdown)
-        } else {
-            perform(&self.session, incoming, scratch, &registry.is_cut)
-        };
-        self.shared.counters.answered(incoming, outcome);
-        self.transport.send(scratch.reply.parts(scratch.bytes()))
+        for (incoming, scratch) in batch.requests() {
+            let outcome = if registry.is_draining() {
+                refuse(&self.session, incoming, scratch, Errno::Shutdown);
+                Err(Errno::Shutdown)
+            } else {
+                perform(&self.session, incoming, scratch, &registry.is_cut)
+            };
+            self.shared.counters.answered(incoming, outcome);
+        }
+        let scratches = batch.scratches[..batch.incoming.len()].iter();
+        self.transport.send(scratches.flat_map(|scratch| scratch.reply.parts(scratch.bytes())))
     }
 }
 
-fn may_take_long(incoming: &Incoming) -> bool {
-    incoming.request.is_ok_and(|request| request.may_take_long())
+/// Requests that one thread takes at once: what a hand-over of the reader and a system call for the
+/// replies cost is shared. Few, so that a queue is still served by several threads where reads wait
+/// for a disk.
+#[derive(Default)]
+struct Batch {
+    incoming: Vec<Incoming>,
+    scratches: [Scratch; MAX_BATCH],
+}
+
+const MAX_BATCH: usize = 4;
+/// A longer request is a batch of its own.
+const SHORT_BYTES: usize = 16 << 10;
+
+impl Batch {
+    /// Reads one request, and takes short ones with it that are here already; false when the client
+    /// has left.
+    fn read(
+        &mut self,
+        reader: &mut RequestReader,
+        mut transport: &Transport,
+        session: &Session<'_>,
+    ) -> io::Result<bool> {
+        self.incoming.clear();
+        let [first, others @ ..] = &mut self.scratches;
+        let incoming = match reader.next(&mut transport, session, first)? {
+            Some(incoming) if incoming.request != Ok(Request::Disconnect) => incoming,
+            _ => return Ok(false),
+        };
+        let is_short = incoming.is_short(SHORT_BYTES);
+        self.incoming.push(incoming);
+        if !is_short {
+            return Ok(true);
+        }
+        for scratch in others {
+            match reader.next_short(session, scratch, SHORT_BYTES) {
+                Some(incoming) => self.incoming.push(incoming),
+                None => break,
+            }
+        }
+        Ok(true)
+    }
+
+    fn requests(&mut self) -> impl Iterator<Item = (&Incoming, &mut Scratch)> {
+        self.incoming.iter().zip(&mut self.scratches)
+    }
+
+    fn may_take_long(&self) -> bool {
+        let long = |incoming: &Incoming| incoming.request.is_ok_and(|it| it.may_take_long());
+        self.incoming.iter().any(long)
+    }
 }

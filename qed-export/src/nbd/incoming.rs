@@ -63,6 +63,28 @@ impl RequestReader {
         Ok(Some(incoming))
     }
 
+    /// The next request if all of it is here already and it is short: a read or write of at most
+    /// `most` bytes that does not wait for a flush. Its payload is in `scratch`.
+    pub(super) fn next_short(
+        &mut self,
+        session: &Session<'_>,
+        scratch: &mut Scratch,
+        most: usize,
+    ) -> Option<Incoming> {
+        let framing = session.framing();
+        let here = &self.buffer[self.start..self.end];
+        let header = here.get(..framing.header_bytes())?;
+        // What is no request is told when it is its turn.
+        let incoming = Incoming::parse(header, framing, session.replies).ok()?;
+        let is_here = here.len() - header.len() >= incoming.payload;
+        if !incoming.is_short(most) || !is_here {
+            return None;
+        }
+        self.start += framing.header_bytes();
+        self.take(scratch.data(incoming.payload));
+        Some(incoming)
+    }
+
     fn read_exact(&mut self, stream: &mut impl Read, buf: &mut [u8]) -> io::Result<()> {
         let here = buf.len().min(self.end - self.start);
         let (now, rest) = buf.split_at_mut(here);

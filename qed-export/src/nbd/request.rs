@@ -111,6 +111,17 @@ impl Incoming {
         Ok(Self { target: header.target, payload, request })
     }
 
+    /// Whether it is a read or write of at most `most` bytes that does not wait for a flush.
+    pub(super) fn is_short(&self, most: usize) -> bool {
+        match self.request {
+            Ok(Request::Read { len, .. }) => len <= most && self.payload == 0,
+            Ok(Request::Write { durability, .. }) => {
+                self.payload <= most && durability == Durability::AfterFlush
+            }
+            _ => false,
+        }
+    }
+
     /// Whether the payload is part of the request, and not only in the way.
     pub(super) fn wants_payload(&self) -> bool {
         matches!(self.request, Ok(Request::Write { .. }))

@@ -30,6 +30,7 @@ pub(super) enum Kind {
     Command(Command),
     InProcess(InProcess),
     DirtyOpen(DirtyOpen),
+    Served(Served),
 }
 
 /// One call that both programs take, each started anew for every run.
@@ -60,6 +61,30 @@ pub(super) struct DirtyOpen {
     pub(super) flush_every: u64,
 }
 
+/// Requests over NBD, to `qed serve` with a QED image and to another server with a raw file.
+pub(super) struct Served {
+    pub(super) peer: Peer,
+    pub(super) disk: Disk,
+    /// What fio is asked for.
+    pub(super) words: &'static [&'static str],
+}
+
+/// The other server.
+#[derive(Clone, Copy)]
+pub(super) enum Peer {
+    Nbdkit,
+    QemuNbd,
+}
+
+/// What lies on the disk before the run.
+#[derive(Clone, Copy)]
+pub(super) enum Disk {
+    /// 1 GiB of data, in the page cache.
+    Full,
+    /// 4 GiB of nothing.
+    Fresh,
+}
+
 /// Without durability on either side, so that the disk is not what is timed.
 const RAW: &[&str] = &["convert", "-t", "unsafe", "-f", "raw", "-O", "qed", "IN", "OUT"];
 const QCOW2: &[&str] = &["convert", "-t", "unsafe", "-f", "qcow2", "-O", "qed", "IN", "OUT"];
@@ -68,7 +93,7 @@ const INFO: &[&str] = &["info", "-f", "qed", "IN"];
 const CREATE: &[&str] = &["create", "-q", "-f", "qed", "OUT", "4G"];
 
 /// Every case.
-pub(super) static CASES: [Case; 30] = [
+pub(super) static CASES: &[Case] = &[
     convert("convert_raw_4g", "raw to QED, cached", 0.9, RAW, Input::Raw),
     convert("convert_qcow2_4g", "QCOW2 to QED, cached", 0.9, QCOW2, Input::Qcow2),
     convert("convert_qcow2_zlib_4g", "zlib clusters to QED", 0.5, QCOW2, Input::Qcow2Zlib),
@@ -129,7 +154,42 @@ pub(super) static CASES: [Case; 30] = [
             flush_every: 20_000,
         }),
     },
+    served("serve_read_4k_q32", NBDKIT, Peer::Nbdkit, 1.0, Disk::Full, ONE_READS),
+    served("serve_read_4k_q16x4", NBDKIT, Peer::Nbdkit, 1.0, Disk::Full, FOUR_READ),
+    served("serve_write_4k_q32", NBDKIT, Peer::Nbdkit, 1.0, Disk::Full, ONE_WRITES),
+    served("serve_write_4k_q16x4", NBDKIT, Peer::Nbdkit, 1.0, Disk::Full, FOUR_WRITE),
+    served("serve_read_1m", NBDKIT, Peer::Nbdkit, 1.0, Disk::Full, READ_ON),
+    served("serve_write_1m", NBDKIT, Peer::Nbdkit, 1.0, Disk::Full, WRITE_ON),
+    served("serve_allocating_4k_q32", QEMU_NBD, Peer::QemuNbd, 0.9, Disk::Fresh, ALLOCATE),
+    served("serve_read_4k_q32_qemu", QEMU_NBD, Peer::QemuNbd, 1.6, Disk::Full, ONE_READS),
+    served("serve_read_4k_q16x4_qemu", QEMU_NBD, Peer::QemuNbd, 1.6, Disk::Full, FOUR_READ),
 ];
+
+const NBDKIT: &str = "requests over NBD beside nbdkit's file plugin with a raw file";
+const QEMU_NBD: &str = "requests over NBD beside qemu-nbd with a raw file";
+
+const ONE_READS: &[&str] =
+    &["--rw=randread", "--bs=4k", "--iodepth=32", "--size=1G", TIMED, "--runtime=1"];
+const FOUR_READ: &[&str] =
+    &["--rw=randread", "--bs=4k", "--iodepth=16", "--numjobs=4", "--size=1G", TIMED, "--runtime=1"];
+const ONE_WRITES: &[&str] =
+    &["--rw=randwrite", "--bs=4k", "--iodepth=32", "--size=1G", TIMED, "--runtime=1"];
+const FOUR_WRITE: &[&str] = &[
+    "--rw=randwrite",
+    "--bs=4k",
+    "--iodepth=16",
+    "--numjobs=4",
+    "--size=1G",
+    TIMED,
+    "--runtime=1",
+];
+const READ_ON: &[&str] =
+    &["--rw=read", "--bs=1M", "--iodepth=4", "--size=1G", TIMED, "--runtime=1"];
+const WRITE_ON: &[&str] =
+    &["--rw=write", "--bs=1M", "--iodepth=4", "--size=1G", TIMED, "--runtime=1"];
+const TIMED: &str = "--time_based";
+/// One write into each cluster.
+const ALLOCATE: &[&str] = &["--rw=write:60k", "--bs=4k", "--iodepth=32", "--size=4G"];
 
 const EIGHT: &str = "8 scattered 64 KiB allocating writes and a flush, beside raw and fdatasync";
 const SIXTEEN: &str = "16 allocating 4 KiB writes and a flush, beside raw and fdatasync";
@@ -175,6 +235,18 @@ const fn io(name: &'static str, what: &'static str, limit: f64) -> Case {
 const fn flush(name: &'static str, what: &'static str, goal: Goal) -> Case {
     let bench = InProcess { package: "qed-core", bench: "flush" };
     Case { name, what, goal, kind: Kind::InProcess(bench) }
+}
+
+const fn served(
+    name: &'static str,
+    what: &'static str,
+    peer: Peer,
+    limit: f64,
+    disk: Disk,
+    words: &'static [&'static str],
+) -> Case {
+    let served = Served { peer, disk, words };
+    Case { name, what, goal: Goal::SpeedAtLeast(limit), kind: Kind::Served(served) }
 }
 
 const fn killed(name: &'static str, layout: Layout, clusters: u64) -> Case {

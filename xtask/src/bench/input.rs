@@ -24,6 +24,10 @@ pub(super) enum Input {
     FullSequential,
     /// The same, in random order.
     FullScattered,
+    /// 1 GiB of noise.
+    FullRaw,
+    /// The same in QED, as `qed convert` writes it.
+    FullQed,
     /// A QED image with so many allocated clusters and some that are not: eight tables of them, or
     /// one in each table.
     Open {
@@ -53,6 +57,8 @@ impl Input {
             Self::Qcow2 => "disk.qcow2",
             Self::Qcow2Zlib => "disk-zlib.qcow2",
             Self::Qcow2Zstd => "disk-zstd.qcow2",
+            Self::FullRaw => "full.raw",
+            Self::FullQed => "full.qed",
             Self::FullSequential => "full-1e7.qed",
             Self::FullScattered => "full-1e7-scattered.qed",
         })
@@ -77,6 +83,13 @@ impl Input {
             Self::Qcow2Zlib => convert_raw(dir, &unfinished, &["-c"])?,
             Self::Qcow2Zstd => {
                 convert_raw(dir, &unfinished, &["-c", "-o", "compression_type=zstd"])?;
+            }
+            Self::FullRaw => noise(&unfinished)?,
+            Self::FullQed => {
+                Self::FullRaw.make(dir)?;
+                let mut convert = Command::new(repo::build_qed()?);
+                convert.args(["convert", "-f", "raw", "-O", "qed"]);
+                process::run(convert.arg(Self::FullRaw.path(dir)).arg(&unfinished))?;
             }
             Self::FullSequential => fabricate(&unfinished, 10_000_000, &["--order", "sequential"])?,
             Self::FullScattered => fabricate(&unfinished, 10_000_000, &["--order", "scattered"])?,
@@ -106,6 +119,12 @@ fn fabricate(output: &Path, clusters: u64, options: &[&str]) -> Result<()> {
     cargo.args(["--bin", "fabricate", "--"]).arg(output);
     cargo.args(["--clusters", &clusters.to_string()]).args(options);
     process::run(cargo.current_dir(repo::root()))
+}
+
+fn noise(output: &Path) -> Result<()> {
+    let mut dd = Command::new("dd");
+    dd.args(["if=/dev/urandom", "bs=1M", "count=1024", "status=none"]);
+    process::run(dd.arg(format!("of={}", output.display())))
 }
 
 fn convert_raw(dir: &Path, output: &Path, options: &[&str]) -> Result<()> {
