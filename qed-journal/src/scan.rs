@@ -68,11 +68,12 @@ impl<'a> Scan<'a> {
         let mut commit =
             ScannedCommit { first, physical_size: ClusterCount::new(0), records: vec![] };
         let mut previous_crc32c = self.previous_crc32c;
+        let mut meaningless = None;
         let (mut index, mut count) = (0, 1);
         while index < count {
             let sequence = first.plus(index.into());
             let Some(block) = self.reader.block(sequence)? else {
-                return self.end_of_log(sequence).map(|()| None);
+                return self.end_of_log(first, sequence).map(|()| None);
             };
             let corrupt = |fault| self.setup.corrupt(sequence, fault);
             let head = *block.head();
@@ -89,32 +90,45 @@ impl<'a> Scan<'a> {
                 return Err(corrupt(JournalFault::Chain));
             }
             for record in block.records(self.setup.geometry) {
-                commit.records.push(record.map_err(|error| corrupt(JournalFault::Record(error)))?);
+                match record {
+                    Ok(record) => commit.records.push(record),
+                    // Of no account where a block of the commit is missing.
+                    Err(error) => {
+                        meaningless.get_or_insert(corrupt(JournalFault::Record(error)));
+                    }
+                }
             }
             previous_crc32c = Some(block.crc32c());
             index += 1;
+        }
+        if let Some(error) = meaningless {
+            return Err(error);
         }
         self.next = first.plus(count.into());
         self.previous_crc32c = previous_crc32c;
         Ok(Some(commit))
     }
 
-    /// The log ends before the block `missing`. That is a commit torn off by a crash unless the
-    /// block was durable: the superblock says so, or any block that a later commit may have left
-    /// behind it.
+    /// The log ends before the commit from `first` on, which lacks the block `missing`. It was torn
+    /// off by a crash unless a block of it was durable: the superblock says so, or any block that a
+    /// later commit may have left behind it.
     // spec: QED-JRN-12
-    fn end_of_log(&mut self, missing: JournalSequence) -> Result<(), RecoveryError> {
+    fn end_of_log(
+        &mut self,
+        first: JournalSequence,
+        missing: JournalSequence,
+    ) -> Result<(), RecoveryError> {
         let ring = &self.setup.ring;
         let lap = ring.tail().plus(ring.blocks());
         let last = missing.plus(2 * ring.max_commit_blocks()).min(lap);
         let mut sequence = missing.plus(1);
-        while self.stable < missing && sequence < last {
+        while self.stable < first && sequence < last {
             if let Some(block) = self.reader.block(sequence)? {
                 self.stable = self.stable.max(block.head().stable);
             }
             sequence = sequence.plus(1);
         }
-        if self.stable < missing {
+        if self.stable < first {
             return Ok(());
         }
         Err(self.setup.corrupt(missing, JournalFault::Lost { stable: self.stable }))

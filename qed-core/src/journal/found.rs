@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 use qed_io::Storage;
 use qed_journal::{Journal, JournalSetup};
 use qed_spec::{
-    AutoclearFeatures, Header, HostOffset, JournalRing, JournalSequence, SectionType, Superblock,
-    SuperblockChoice,
+    AutoclearFeatures, Header, HostOffset, JournalRing, JournalRingError, JournalSequence,
+    SectionType, Superblock, SuperblockChoice,
 };
 
 use crate::compat::stored_bitmap;
@@ -38,7 +38,8 @@ impl FoundJournal {
         let section = current.section(SectionType::JOURNAL).ok_or(OpenError::NoJournal)?;
         let ring = JournalRing::parse(section.payload(), header)?;
         if stored_bitmap(current, header).is_some_and(|bitmap| ring.overlaps(&bitmap)) {
-            return Err(OpenError::NoJournal);
+            let (offset, len_bytes) = (ring.offset(), ring.len_bytes());
+            return Err(JournalRingError::Place { offset, len_bytes }.into());
         }
         let setup = JournalSetup {
             ring,

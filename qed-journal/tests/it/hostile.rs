@@ -128,6 +128,29 @@ fn records_that_have_no_meaning() {
     }
 }
 
+// spec-test: QED-JRN-09, QED-JRN-11
+#[test]
+fn a_record_without_meaning_in_a_torn_commit_is_of_no_account() {
+    let mut forgery = Forgery::new();
+    forgery.put(forgery.head(1), &[plain()]);
+    let half = JournalBlockHead { count: 2, ..forgery.head(2) };
+    forgery.put(half, &[record(9, 1, TABLES, 0)]);
+    forgery.accepted(1);
+}
+
+// spec-test: QED-JRN-12
+#[test]
+fn half_a_commit_that_was_durable_is_a_loss() {
+    let mut forgery = Forgery::new();
+    forgery.put(forgery.head(1), &[plain()]);
+    forgery.put(JournalBlockHead { count: 3, ..forgery.head(2) }, &[plain()]);
+    forgery.accepted(1);
+    let stable = JournalSequence::new(2);
+    let second = JournalBlockHead { count: 3, index: 1, stable, ..forgery.head(3) };
+    forgery.put(second, &[plain()]);
+    forgery.refused(4, JournalFault::Lost { stable });
+}
+
 // spec-test: QED-JRN-08
 #[test]
 fn records_that_leave_the_image() {
