@@ -11,9 +11,10 @@ use qed_check::{CheckOptions, Report, check};
 use qed_convert::{Chain, ChainError, ChainOptions, FormatSource, ImageFormat};
 use qed_core::{
     BackingFile, BackingGate, BackingRequest, GateError, GuestExtentKind, Image, LockPolicy,
-    OpenError, ReadContext, ReadOnlyImage, RecoveryPolicy, WriteContext,
+    OpenError, ReadContext, ReadOnlyImage, RecoveryPolicy, WriteContext, read_header,
+    show_replayed,
 };
-use qed_io::{FileOptions, FileStorage};
+use qed_io::{FileOptions, FileStorage, Storage};
 
 use crate::answer::{Answer, Answers, Case, DriveError, Implementation, Opened};
 use crate::vector::{CheckOutcome, MapKind, MapRun, Mapping};
@@ -39,6 +40,9 @@ impl Implementation for Library {
         let mut answers = Answers::none("there is no image to ask");
         match guarded(|| open_alone(&storage)) {
             Answer::Said(Ok(image)) => of_image(&mut answers, &image, case),
+            Answer::Said(Err(error)) if is_of_the_log(&error) => {
+                of_header(&mut answers, &storage, case);
+            }
             Answer::Said(Err(error)) => answers.open = Answer::Said(reasons::refused(&error)),
             Answer::Broke(why) => answers.open = Answer::Broke(why),
             Answer::Silent(why) => answers.open = Answer::Silent(why),
@@ -57,7 +61,9 @@ impl Implementation for Library {
     fn write(&self, case: &Case<'_>) -> Result<Answer<Opened>, DriveError> {
         let storage = open_file(case.image, FileOptions::READ_WRITE)?;
         Ok(guarded(|| {
-            let context = WriteContext::new(&Alone, LockPolicy::Take, RecoveryPolicy::Refuse);
+            // A log is applied; a check that is asked for is not made.
+            let refuse = |_: &dyn Storage| Err("the image needs a check".into());
+            let context = WriteContext::new(&Alone, LockPolicy::Take, RecoveryPolicy::Run(&refuse));
             let closed = Image::open(storage, &context)
                 .and_then(|image| image.close().map_err(OpenError::from));
             match closed {
@@ -97,6 +103,28 @@ fn open_file(path: &Path, options: FileOptions) -> Result<Arc<FileStorage>, Driv
 fn open_alone(storage: &Arc<FileStorage>) -> Result<ReadOnlyImage, OpenError> {
     let storage = Arc::<FileStorage>::clone(storage);
     ReadOnlyImage::open(storage, &ReadContext::new(&Alone, LockPolicy::Take))
+}
+
+/// Whether it is the log that cannot be applied, so that the header is all that there is.
+fn is_of_the_log(error: &OpenError) -> bool {
+    matches!(error, OpenError::JournalRecovery(_) | OpenError::JournalCutsTables)
+}
+
+fn of_header(answers: &mut Answers, storage: &Arc<FileStorage>, case: &Case<'_>) {
+    match guarded(|| read_header(&**storage)) {
+        Answer::Said(Ok(header)) => {
+            answers.open = Answer::Said(Opened::Accepted);
+            answers.size = Answer::Said(header.image_size());
+            answers.cluster_size = Answer::Said(header.geometry().cluster_size_bytes());
+        }
+        Answer::Said(Err(error)) => answers.open = Answer::Said(reasons::refused(&error)),
+        Answer::Broke(why) => answers.open = Answer::Broke(why),
+        Answer::Silent(why) => answers.open = Answer::Silent(why),
+    }
+    answers.map = Answer::Said(Mapping::Fails);
+    if case.expect.content.is_some() {
+        answers.content = guarded(|| content(case));
+    }
 }
 
 fn of_image(answers: &mut Answers, image: &ReadOnlyImage, case: &Case<'_>) {
@@ -151,10 +179,13 @@ fn open_chain(case: &Case<'_>) -> Result<Arc<dyn BackingFile>, ChainError> {
     Chain::walk(case.image, FormatSource::Stated(ImageFormat::Qed), &options)?.open(None)
 }
 
-fn check_all(storage: &FileStorage) -> Option<Report> {
+/// The check of what a reader sees: with the log applied in memory.
+fn check_all(storage: &Arc<FileStorage>) -> Option<Report> {
+    let storage: Arc<dyn Storage> = Arc::<FileStorage>::clone(storage);
+    let shown = show_replayed(&storage).ok()?.map_or(storage, |shown| shown.storage);
     let mut options = CheckOptions::default();
     options.findings_limit = usize::MAX;
-    check(storage, &options).ok()
+    check(&*shown, &options).ok()
 }
 
 fn outcome(report: &Report) -> CheckOutcome {

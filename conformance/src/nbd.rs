@@ -166,6 +166,12 @@ impl Nbd {
     }
 }
 
+fn nothing_is_read(case: &Case<'_>) -> bool {
+    let fails = |place: &Content| matches!(place.bytes, ContentBytes::Fail { .. });
+    let places = case.places();
+    case.expect.map == Some(Mapping::Fails) && !places.is_empty() && places.iter().all(fails)
+}
+
 impl Implementation for Nbd {
     fn name(&self) -> &str {
         &self.name
@@ -190,6 +196,8 @@ impl Implementation for Nbd {
         self.open(&uri, &mut server, &mut answers, case)?;
         if answers.is_open() {
             self.ask(&uri, &mut answers, case)?;
+        } else if case.expect.open == Opening::Accept && nothing_is_read(case) {
+            return Ok(Answers::none("nothing of the disk can be read, and servers refuse that"));
         }
         Ok(answers)
     }

@@ -6,9 +6,11 @@
 
 mod backing;
 mod bits;
+mod crc;
 mod entries;
 mod geometry;
 mod header;
+mod journal;
 mod layout;
 mod shape;
 mod superblock;
@@ -29,13 +31,14 @@ use vector::Family;
 const FOLDER: &str = "conformance/vectors/made";
 
 /// The makers of the families.
-const MAKERS: [fn() -> Vec<Family>; 6] = [
+const MAKERS: [fn() -> Vec<Family>; 7] = [
     header::families,
     geometry::families,
     bits::families,
     entries::families,
     backing::families,
     superblock::families,
+    journal::families,
 ];
 
 /// Writes the families; with `--check`, fails instead if they had to be written.

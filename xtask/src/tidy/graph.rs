@@ -28,7 +28,10 @@ const ARROWS: [(&str, &[&str]); 11] = [
             "qed-spec",
         ],
     ),
-    ("conformance", &["qed-check", "qed-convert", "qed-core", "qed-fuzz", "qed-io", "qed-spec"]),
+    (
+        "conformance",
+        &["qed-check", "qed-convert", "qed-core", "qed-fuzz", "qed-io", "qed-journal", "qed-spec"],
+    ),
     ("xtask", &[]),
 ];
 

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::crc::crc32c;
 use super::vector::{Bytes, Expect, Family, Header, Qemu, Run, Superblock, Vector};
 
 pub(super) fn families() -> Vec<Family> {
@@ -127,13 +128,6 @@ impl Block {
     }
 }
 
-/// CRC-32C, one bit at a time.
-fn crc32c(bytes: &[u8]) -> u32 {
-    let shift = |crc: u32| if crc & 1 == 1 { crc >> 1 ^ 0x82f6_3b78 } else { crc >> 1 };
-    let next = |crc: u32, byte: &u8| (0..8).fold(crc ^ u32::from(*byte), |crc, _| shift(crc));
-    !bytes.iter().fold(u32::MAX, next)
-}
-
 fn pair(a: Copy, b: Copy) -> Vector {
     let is_later = a == Copy::Later || b == Copy::Later;
     let (clause, current) = match (a.generation(), b.generation()) {
@@ -213,15 +207,5 @@ fn expect(current: &'static str, generation: Option<u64>) -> Expect {
         check: Some("clean"),
         superblock: Some(Superblock { current, generation }),
         ..Expect::accept()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_checksum_is_crc_32c() {
-        assert_eq!(crc32c(b"123456789"), 0xe306_9283);
     }
 }
