@@ -1,9 +1,12 @@
-//! Times reads and allocating writes of an image beside plain system calls on a raw file.
+//! Times reads and writes of an image beside the same system calls on a raw file.
 //!
 //! `cargo bench -p qed-core --bench io [-- CASE]` prints one line a round:
 //! `case=NAME ours_ns=N reference_ns=N again_ns=N`, each the time of one operation; the reference
 //! is timed twice, before and after, so that a reader sees how much the machine drifts. Files lie
 //! in the folder that `QED_BENCH_DIR` names, else in the build output.
+//!
+//! A case is operation_size_threads, then `_journal` for journal mode instead of compat mode and
+//! `_backing` for an image over a raw file that is full of data. Nothing is flushed.
 #![allow(clippy::unwrap_used, reason = "a benchmark that cannot run stops")]
 
 use std::fs::File;
@@ -13,123 +16,234 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use qed_core::{
-    CreateOptions, Image, LockPolicy, RecoveryPolicy, RefuseBacking, WriteContext, create,
+    BackingFile, BackingFormat, BackingGate, BackingRequest, CreateBacking, CreateOptions,
+    DEFAULT_RING_LEN_BYTES, GateError, Identity, Image, Layout, LockPolicy, RawFile,
+    RecoveryPolicy, WriteContext, create,
 };
 use qed_io::{Access, Existing, FileOptions, FileStorage, ImageLock, NewFileOptions};
-use qed_spec::GuestOffset;
+use qed_spec::{Epoch, GuestOffset, ImageUuid};
 
 const ROUNDS: usize = 11;
-const BLOCK: usize = 4096;
-/// One operation in each cluster.
-const STRIDE: u64 = 64 << 10;
-const CLUSTERS: u64 = 40_000;
-const READS: u64 = 400_000;
+const CLUSTER: u64 = 64 << 10;
+const IDENTITY: Identity = Identity { uuid: ImageUuid::new([1; 16]), epoch: Epoch::new(1) };
+const JOURNAL: Layout =
+    Layout::Journal { identity: IDENTITY, ring_len_bytes: DEFAULT_RING_LEN_BYTES };
+const COMPAT: Layout = Layout::Compat(IDENTITY);
+
+/// Clusters of a disk over a backing file, which is full.
+const BACKED_CLUSTERS: u64 = 2000;
+
+/// What so many threads do, once or more often in each of so many clusters.
+#[derive(Clone, Copy)]
+struct Work {
+    name: &'static str,
+    operation: Operation,
+    block: usize,
+    clusters: u64,
+    /// Operations of a round, but for allocating ones: those are as many as there are clusters.
+    count: u64,
+    threads: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Operation {
+    /// Reads of what was written before, in a scattered order.
+    Read,
+    /// Writes over what was written before, in a scattered order.
+    WriteInPlace,
+    /// The first write into each cluster, from the first to the last.
+    WriteAllocating,
+}
+
+use Operation::{Read, WriteAllocating, WriteInPlace};
+
+const WORKS: [Work; 12] = [
+    small("read_mapped_4k_t1", Read, 1),
+    small("read_mapped_4k_t8", Read, 8),
+    small("read_mapped_4k_t32", Read, 32),
+    large("read_mapped_64k_t1", Read),
+    small("write_in_place_4k_t1", WriteInPlace, 1),
+    small("write_in_place_4k_t8", WriteInPlace, 8),
+    small("write_in_place_4k_t32", WriteInPlace, 32),
+    large("write_in_place_64k_t1", WriteInPlace),
+    small("write_allocating_4k_t1", WriteAllocating, 1),
+    small("write_allocating_4k_t8", WriteAllocating, 8),
+    small("write_allocating_4k_t32", WriteAllocating, 32),
+    large("write_allocating_64k_t1", WriteAllocating),
+];
+
+const fn small(name: &'static str, operation: Operation, threads: u64) -> Work {
+    Work { name, operation, block: 4 << 10, clusters: 20_000, count: 100_000, threads }
+}
+
+const fn large(name: &'static str, operation: Operation) -> Work {
+    Work { name, operation, block: 64 << 10, clusters: 2000, count: 10_000, threads: 1 }
+}
+
+/// Work on one kind of image.
+struct Case {
+    name: String,
+    work: Work,
+    layout: Layout,
+    has_backing: bool,
+    dir: PathBuf,
+}
 
 fn main() {
     let wanted: Vec<String> =
         std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
     let dir = std::env::var_os("QED_BENCH_DIR")
         .map_or_else(|| PathBuf::from(env!("CARGO_TARGET_TMPDIR")), PathBuf::from);
-    let is_wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|word| word == name);
-    if is_wanted("read_mapped_4k") {
-        read_mapped(&dir);
-    }
-    for threads in [1, 8] {
-        if is_wanted(&format!("write_allocating_4k_t{threads}")) {
-            write_allocating(&dir, threads);
+    for work in WORKS {
+        for (layout, mode) in [(COMPAT, ""), (JOURNAL, "_journal")] {
+            for (has_backing, beneath) in [(false, ""), (true, "_backing")] {
+                let name = format!("{}{mode}{beneath}", work.name);
+                if wanted.is_empty() || wanted.contains(&name) {
+                    let clusters = if has_backing { BACKED_CLUSTERS } else { work.clusters };
+                    let work = Work { clusters, ..work };
+                    Case { name, work, layout, has_backing, dir: dir.clone() }.run();
+                }
+            }
         }
     }
 }
 
-/// Random reads of blocks that all lie in the page cache.
-fn read_mapped(dir: &Path) {
-    let (raw, image) = (filled_raw(dir), filled_image(dir));
-    let mut buf = [0; BLOCK];
-    for _ in 0..ROUNDS {
-        let reference = time(READS, |i| raw.read_exact_at(&mut buf, place(i)).unwrap());
-        let mut buf = [0; BLOCK];
-        let ours = time(READS, |i| image.read_at(&mut buf, GuestOffset::new(place(i))).unwrap());
-        let again = time(READS, |i| raw.read_exact_at(&mut buf, place(i)).unwrap());
-        print_round("read_mapped_4k", ours, reference, again);
+impl Case {
+    fn run(&self) {
+        if self.has_backing {
+            self.fill_backing();
+        }
+        if self.work.operation == WriteAllocating {
+            for _ in 0..ROUNDS {
+                let reference = self.time_raw(&self.new_raw());
+                let ours = self.time_image(&self.new_image());
+                self.print(ours, reference, self.time_raw(&self.new_raw()));
+            }
+            return;
+        }
+        let (raw, image) = (self.new_raw(), self.new_image());
+        let fill = Work { operation: WriteAllocating, threads: 1, ..self.work };
+        fill.time(|buf, at| raw.write_all_at(buf, at).unwrap());
+        fill.time(|buf, at| image.write_at(buf, GuestOffset::new(at)).unwrap());
+        for _ in 0..ROUNDS {
+            let reference = self.time_raw(&raw);
+            let ours = self.time_image(&image);
+            self.print(ours, reference, self.time_raw(&raw));
+        }
+    }
+
+    fn time_raw(&self, raw: &File) -> u128 {
+        match self.work.operation {
+            Read => self.work.time(|buf, at| raw.read_exact_at(buf, at).unwrap()),
+            _ => self.work.time(|buf, at| raw.write_all_at(buf, at).unwrap()),
+        }
+    }
+
+    fn time_image(&self, image: &Image) -> u128 {
+        let offset = GuestOffset::new;
+        match self.work.operation {
+            Read => self.work.time(|buf, at| image.read_at(buf, offset(at)).unwrap()),
+            _ => self.work.time(|buf, at| image.write_at(buf, offset(at)).unwrap()),
+        }
+    }
+
+    fn print(&self, ours: u128, reference: u128, again: u128) {
+        println!("case={} ours_ns={ours} reference_ns={reference} again_ns={again}", self.name);
+    }
+
+    fn new_raw(&self) -> File {
+        let path = self.dir.join("io-bench.raw");
+        let mut options = File::options();
+        let raw = options.read(true).write(true).create(true).truncate(true).open(path).unwrap();
+        raw.set_len(self.work.len_bytes()).unwrap();
+        raw
+    }
+
+    fn new_image(&self) -> Image {
+        let path = self.dir.join("io-bench.qed");
+        let options =
+            NewFileOptions { existing: Existing::Truncate, lock: ImageLock::WRITE, direct: false };
+        let storage = FileStorage::create(&path, options).unwrap();
+        let backing = CreateBacking { name: b"base".to_vec(), format: BackingFormat::Raw };
+        let options = CreateOptions {
+            layout: self.layout,
+            backing: self.has_backing.then_some(backing),
+            ..CreateOptions::new(self.work.len_bytes())
+        };
+        create(&storage, &options).unwrap();
+        drop(storage);
+        let options = FileOptions { access: Access::ReadWrite, direct: false };
+        let storage = Arc::new(FileStorage::open(&path, options).unwrap());
+        let beneath = Beneath(self.backing_path());
+        let context = WriteContext::new(&beneath, LockPolicy::Take, RecoveryPolicy::Refuse);
+        Image::open(storage, &context).unwrap()
+    }
+
+    fn backing_path(&self) -> PathBuf {
+        self.dir.join("io-bench.base")
+    }
+
+    fn fill_backing(&self) {
+        let backing = File::create(self.backing_path()).unwrap();
+        let cluster = vec![1; usize::try_from(CLUSTER).unwrap()];
+        (0..self.work.clusters).for_each(|i| backing.write_all_at(&cluster, i * CLUSTER).unwrap());
     }
 }
 
-/// One write into each cluster of a fresh sparse file, from `threads` threads.
-fn write_allocating(dir: &Path, threads: u64) {
-    for _ in 0..ROUNDS {
-        let reference = write_raw(dir, threads);
-        let image = new_image(dir);
-        let ours = spread(threads, |i| {
-            image.write_at(&[7; BLOCK], GuestOffset::new(i * STRIDE)).unwrap();
+impl Drop for Case {
+    fn drop(&mut self) {
+        for name in ["io-bench.raw", "io-bench.qed", "io-bench.base"] {
+            // A case without a backing file made none.
+            let _ = std::fs::remove_file(self.dir.join(name));
+        }
+    }
+}
+
+impl Work {
+    const fn len_bytes(&self) -> u64 {
+        self.clusters * CLUSTER
+    }
+
+    /// Nanoseconds an operation takes when the threads share all of them.
+    fn time(&self, operation: impl Fn(&mut [u8], u64) + Sync) -> u128 {
+        let count = if self.operation == WriteAllocating { self.clusters } else { self.count };
+        let start = Instant::now();
+        std::thread::scope(|scope| {
+            for thread in 0..self.threads {
+                let operation = &operation;
+                scope.spawn(move || {
+                    let mut buf = vec![7; self.block];
+                    let share = (thread..count).step_by(usize::try_from(self.threads).unwrap());
+                    share.for_each(|i| operation(&mut buf, self.place(i)));
+                });
+            }
         });
-        drop(image);
-        let again = write_raw(dir, threads);
-        print_round(&format!("write_allocating_4k_t{threads}"), ours, reference, again);
+        start.elapsed().as_nanos() / u128::from(count)
+    }
+
+    /// Where operation `i` goes: each cluster has its turn before any has another.
+    const fn place(&self, i: u64) -> u64 {
+        match self.operation {
+            WriteAllocating => i * CLUSTER,
+            // 7919 is prime, and no factor of the number of clusters.
+            Read | WriteInPlace => (i * 7919 % self.clusters) * CLUSTER,
+        }
     }
 }
 
-fn write_raw(dir: &Path, threads: u64) -> u128 {
-    let raw = new_raw(dir);
-    spread(threads, |i| raw.write_all_at(&[7; BLOCK], i * STRIDE).unwrap())
+/// Opens the raw file of that name as the backing file.
+struct Beneath(PathBuf);
+
+impl BackingGate for Beneath {
+    fn open_backing(
+        &self,
+        _: BackingRequest<'_>,
+    ) -> Result<Option<Arc<dyn BackingFile>>, GateError> {
+        Ok(Some(Arc::new(RawFile::open(Arc::new(open_raw(&self.0))).unwrap())))
+    }
 }
 
-/// Nanoseconds an operation takes when `threads` threads share all clusters.
-fn spread(threads: u64, operation: impl Fn(u64) + Sync) -> u128 {
-    let start = Instant::now();
-    std::thread::scope(|scope| {
-        for thread in 0..threads {
-            let operation = &operation;
-            let share = (0..CLUSTERS).filter(move |i| i % threads == thread);
-            scope.spawn(move || share.for_each(operation));
-        }
-    });
-    start.elapsed().as_nanos() / u128::from(CLUSTERS)
-}
-
-fn time(count: u64, operation: impl FnMut(u64)) -> u128 {
-    let start = Instant::now();
-    (0..count).for_each(operation);
-    start.elapsed().as_nanos() / u128::from(count)
-}
-
-/// The clusters in a scattered order that visits each.
-fn place(i: u64) -> u64 {
-    (i * 7919 % CLUSTERS) * STRIDE
-}
-
-fn new_raw(dir: &Path) -> File {
-    let path = dir.join("io-bench.raw");
-    let mut options = File::options();
-    let raw = options.read(true).write(true).create(true).truncate(true).open(path).unwrap();
-    raw.set_len(CLUSTERS * STRIDE).unwrap();
-    raw
-}
-
-fn new_image(dir: &Path) -> Image {
-    let path = dir.join("io-bench.qed");
-    let options =
-        NewFileOptions { existing: Existing::Truncate, lock: ImageLock::WRITE, direct: false };
-    let storage = FileStorage::create(&path, options).unwrap();
-    create(&storage, &CreateOptions::new(CLUSTERS * STRIDE)).unwrap();
-    drop(storage);
-    let options = FileOptions { access: Access::ReadWrite, direct: false };
-    let storage = Arc::new(FileStorage::open(&path, options).unwrap());
-    let context = WriteContext::new(&RefuseBacking, LockPolicy::Take, RecoveryPolicy::Refuse);
-    Image::open(storage, &context).unwrap()
-}
-
-fn filled_raw(dir: &Path) -> File {
-    let raw = new_raw(dir);
-    (0..CLUSTERS).for_each(|i| raw.write_all_at(&[7; BLOCK], i * STRIDE).unwrap());
-    raw
-}
-
-fn filled_image(dir: &Path) -> Image {
-    let image = new_image(dir);
-    (0..CLUSTERS).for_each(|i| image.write_at(&[7; BLOCK], GuestOffset::new(i * STRIDE)).unwrap());
-    image
-}
-
-fn print_round(name: &str, ours: u128, reference: u128, again: u128) {
-    println!("case={name} ours_ns={ours} reference_ns={reference} again_ns={again}");
+fn open_raw(path: &Path) -> FileStorage {
+    let options = FileOptions { access: Access::ReadOnly, direct: false };
+    FileStorage::open(path, options).unwrap()
 }

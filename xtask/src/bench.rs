@@ -8,6 +8,7 @@ mod commands;
 mod dirty_open;
 mod in_process;
 mod input;
+mod library;
 mod report;
 mod served;
 mod stats;
@@ -21,6 +22,7 @@ use anyhow::{Context, Result, bail};
 use crate::repo;
 use case::{CASES, Case, Kind};
 use input::Input;
+use library::LIBRARY;
 use report::Row;
 use stats::Summary;
 
@@ -40,7 +42,8 @@ fn dir() -> Result<PathBuf> {
 pub(crate) fn run(words: &[String]) -> Result<()> {
     let (options, names): (Vec<&str>, Vec<&str>) =
         words.iter().map(String::as_str).partition(|word| word.starts_with("--"));
-    let cases: Vec<&'static Case> = CASES.iter().filter(|case| is_chosen(case, &names)).collect();
+    let all = CASES.iter().chain(LIBRARY.iter().flatten());
+    let cases: Vec<&'static Case> = all.filter(|case| is_chosen(case, &names)).collect();
     if cases.is_empty() {
         bail!("no case is called {}", names.join(" or "));
     }

@@ -92,7 +92,7 @@ const CHECK: &[&str] = &["check", "-f", "qed", "IN"];
 const INFO: &[&str] = &["info", "-f", "qed", "IN"];
 const CREATE: &[&str] = &["create", "-q", "-f", "qed", "OUT", "4G"];
 
-/// Every case.
+/// Every case but those of [`super::library`].
 pub(super) static CASES: &[Case] = &[
     convert("convert_raw_4g", "raw to QED, cached", 0.9, RAW, Input::Raw),
     convert("convert_qcow2_4g", "QCOW2 to QED, cached", 0.9, QCOW2, Input::Qcow2),
@@ -104,9 +104,6 @@ pub(super) static CASES: &[Case] = &[
     check("check_cold_1e7_scattered", "full check, dropped", 0.35, Input::FullScattered, true),
     small("info_warm_1e7", "info", INFO, Input::FullSequential),
     small("create_warm_4g", "create", CREATE, Input::None),
-    io("read_mapped_4k", "mapped cached 4 KiB reads beside pread", 0.9),
-    io("write_allocating_4k_t1", "allocating 4 KiB writes beside pwrite, 1 thread", 0.6),
-    io("write_allocating_4k_t8", "allocating 4 KiB writes beside pwrite, 8 threads", 0.6),
     flush("flush_journal_8x64k", EIGHT, Goal::TimeAtMost(1.2)),
     flush("flush_journal_8x64k_backing", EIGHT, Goal::TimeAtMost(2.1)),
     flush("flush_compat_8x64k", EIGHT, Goal::None),
@@ -225,11 +222,6 @@ const fn small(
 ) -> Case {
     let command = Command { words, input, codes: &[0], is_cold: false, limits_memory: false };
     Case { name, what, goal: Goal::TimeAtMost(0.5), kind: Kind::Command(command) }
-}
-
-const fn io(name: &'static str, what: &'static str, limit: f64) -> Case {
-    let bench = InProcess { package: "qed-core", bench: "io" };
-    Case { name, what, goal: Goal::SpeedAtLeast(limit), kind: Kind::InProcess(bench) }
 }
 
 const fn flush(name: &'static str, what: &'static str, goal: Goal) -> Case {

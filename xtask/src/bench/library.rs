@@ -1,0 +1,59 @@
+//! The cases of the library beside plain system calls: each work on four kinds of image, as the
+//! bench `io` of qed-core names them. Runs nothing.
+
+use super::case::{Case, Goal, InProcess, Kind};
+
+/// A work on an image in compat and in journal mode, alone and over a backing file; one goal for
+/// the first two, one for the others.
+macro_rules! on_each_image {
+    ($name:literal, $what:literal, $alone:expr, $backed:expr) => {
+        [
+            io($name, $what, $alone),
+            io(concat!($name, "_journal"), concat!($what, ", journal mode"), $alone),
+            io(concat!($name, "_backing"), concat!($what, ", backed"), $backed),
+            io(
+                concat!($name, "_journal_backing"),
+                concat!($what, ", journal mode, backed"),
+                $backed,
+            ),
+        ]
+    };
+}
+
+/// Of the speed of the same system call on a raw file.
+const IN_PLACE: Goal = Goal::SpeedAtLeast(0.95);
+const ALLOCATING: Goal = Goal::SpeedAtLeast(0.8);
+const SEQUENTIAL: Goal = Goal::SpeedAtLeast(0.9);
+/// A cluster of the backing file is copied for each write, and raw has nothing like it.
+const COPYING: Goal = Goal::SpeedAtLeast(0.5);
+
+/// Every case, by work.
+pub(super) static LIBRARY: [[Case; 4]; 12] = [
+    on_each_image!("read_mapped_4k_t1", "cached reads", IN_PLACE, IN_PLACE),
+    on_each_image!("read_mapped_4k_t8", "cached reads, 8 threads", IN_PLACE, IN_PLACE),
+    on_each_image!("read_mapped_4k_t32", "cached reads, 32 threads", IN_PLACE, IN_PLACE),
+    on_each_image!("read_mapped_64k_t1", "cached 64 KiB reads", IN_PLACE, IN_PLACE),
+    on_each_image!("write_in_place_4k_t1", "writes over data", IN_PLACE, IN_PLACE),
+    on_each_image!("write_in_place_4k_t8", "writes over data, 8 threads", IN_PLACE, IN_PLACE),
+    on_each_image!("write_in_place_4k_t32", "writes over data, 32 threads", IN_PLACE, IN_PLACE),
+    on_each_image!("write_in_place_64k_t1", "64 KiB writes over data", IN_PLACE, IN_PLACE),
+    on_each_image!("write_allocating_4k_t1", "writes to new clusters", ALLOCATING, COPYING),
+    on_each_image!(
+        "write_allocating_4k_t8",
+        "writes to new clusters, 8 threads",
+        ALLOCATING,
+        COPYING
+    ),
+    on_each_image!(
+        "write_allocating_4k_t32",
+        "writes to new clusters, 32 threads",
+        ALLOCATING,
+        COPYING
+    ),
+    on_each_image!("write_allocating_64k_t1", "whole new clusters", SEQUENTIAL, SEQUENTIAL),
+];
+
+const fn io(name: &'static str, what: &'static str, goal: Goal) -> Case {
+    let bench = InProcess { package: "qed-core", bench: "io" };
+    Case { name, what, goal, kind: Kind::InProcess(bench) }
+}
