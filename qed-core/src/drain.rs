@@ -2,34 +2,97 @@
 //!
 //! A guard protects no data and is not a lock that two requests could contend for: any number of
 //! requests hold one at the same time, across their data I/O. It keeps the clusters that a lookup
-//! found from being given up before the I/O on them ends.
+//! found from being given up before the I/O on them ends. Entering takes no lock and, since each
+//! thread counts in a lane of its own, no cache line that another processor wants.
+//!
+//! A request counts itself, then looks whether a change is closing the lanes; a change closes them,
+//! then looks whether anybody is counted. All four are sequentially consistent, so one of the two
+//! sees the other. `tests/interleavings` goes through the orders.
 
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use crate::sync::{
+    AtomicBool, AtomicUsize, Condvar, Mutex, MutexGuard, Ordering, PoisonError, thread_number,
+};
+
+/// More than the processors that most machines have; two threads in one lane only share its line.
+const LANES: usize = 16;
 
 #[derive(Debug, Default)]
-pub(crate) struct Drain(RwLock<()>);
+pub(crate) struct Drain {
+    lanes: [Lane; LANES],
+    /// A change has begun or waits for requests to end.
+    is_closed: AtomicBool,
+    /// Held by a change for its whole length.
+    change: Mutex<()>,
+    /// What a change that waits for requests sleeps on.
+    leaving: Mutex<()>,
+    left: Condvar,
+}
+
+/// Requests in flight, on cache lines that hold nothing else.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Lane(AtomicUsize);
 
 /// Held by one request from its first lookup to the end of its I/O.
 #[derive(Debug)]
-pub(crate) struct RequestGuard<'a>(
-    #[expect(dead_code, reason = "held, never read")] RwLockReadGuard<'a, ()>,
-);
+pub(crate) struct RequestGuard<'a> {
+    drain: &'a Drain,
+    lane: &'a Lane,
+}
 
 /// Held while no request is in flight.
 #[derive(Debug)]
-pub(crate) struct Drained<'a>(
-    #[expect(dead_code, reason = "held, never read")] RwLockWriteGuard<'a, ()>,
-);
+pub(crate) struct Drained<'a> {
+    drain: &'a Drain,
+    #[expect(dead_code, reason = "held, never read")]
+    change: MutexGuard<'a, ()>,
+}
 
 impl Drain {
     /// Begins a request; waits only while the image changes its shape. Never taken twice by one
     /// request, since a waiting [`Drain::drain`] goes first.
     pub(crate) fn enter(&self) -> RequestGuard<'_> {
-        RequestGuard(self.0.read().unwrap_or_else(PoisonError::into_inner))
+        let lane = &self.lanes[thread_number() % LANES];
+        loop {
+            lane.0.fetch_add(1, Ordering::SeqCst);
+            let guard = RequestGuard { drain: self, lane };
+            if !self.is_closed.load(Ordering::SeqCst) {
+                return guard;
+            }
+            drop(guard);
+            drop(locked(&self.change));
+        }
     }
 
     /// Holds new requests back and waits for those in flight.
     pub(crate) fn drain(&self) -> Drained<'_> {
-        Drained(self.0.write().unwrap_or_else(PoisonError::into_inner))
+        let change = locked(&self.change);
+        self.is_closed.store(true, Ordering::SeqCst);
+        let mut leaving = locked(&self.leaving);
+        while self.lanes.iter().any(|lane| lane.0.load(Ordering::SeqCst) > 0) {
+            leaving = self.left.wait(leaving).unwrap_or_else(PoisonError::into_inner);
+        }
+        Drained { drain: self, change }
     }
+}
+
+impl Drop for RequestGuard<'_> {
+    fn drop(&mut self) {
+        self.lane.0.fetch_sub(1, Ordering::SeqCst);
+        if self.drain.is_closed.load(Ordering::SeqCst) {
+            // With the lock: whoever counted this request before sleeps by now, and wakes.
+            let _leaving = locked(&self.drain.leaving);
+            self.drain.left.notify_all();
+        }
+    }
+}
+
+impl Drop for Drained<'_> {
+    fn drop(&mut self) {
+        self.drain.is_closed.store(false, Ordering::SeqCst);
+    }
+}
+
+fn locked(mutex: &Mutex<()>) -> MutexGuard<'_, ()> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,22 +1,31 @@
 //! The cache of L2 table slices: within a limit, looked up by many threads, written back by a flush.
 //!
-//! A slice is known by its number, the guest cluster number divided by 512. Lookups and publishing
-//! hold a shard shared for a few instructions, loading and evicting hold it alone.
+//! A slice is known by its number, the guest cluster number divided by 512. Lookups take no lock
+//! where the front shows the slice. Publishing holds a shard shared for a few instructions, as
+//! showing a slice does; loading and evicting hold it alone.
+
+mod front;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use qed_spec::{Geometry, L2Entry};
 
+use self::front::{Front, Numbered};
 use crate::slice::{BadSlots, SLICE_ENTRIES, SLICE_LEN_BYTES, Slice, SliceCopy};
 
 const SHARDS: usize = 16;
+/// Places of the front at the most, a multiple of the shards as every power of two from there on.
+const PLACES_MAX: usize = 1 << 16;
+
+type Cached = Arc<Numbered<Slice>>;
 
 #[derive(Debug)]
 pub(crate) struct L2Cache {
+    front: Front<Slice>,
     shards: [RwLock<Shard>; SHARDS],
     /// One load at a time in each shard, so that no thread inserts what another has outdated.
     loading: [Mutex<()>; SHARDS],
@@ -29,7 +38,7 @@ pub(crate) struct L2Cache {
 
 #[derive(Debug, Default)]
 struct Shard {
-    slices: HashMap<u64, Slice, BuildHasherDefault<NumberHasher>>,
+    slices: HashMap<u64, Cached, BuildHasherDefault<NumberHasher>>,
     /// Slices written in this session and evicted since: what was bad in them when first read.
     written: HashMap<u64, Option<Box<BadSlots>>, BuildHasherDefault<NumberHasher>>,
 }
@@ -45,21 +54,31 @@ impl L2Cache {
     /// A cache of at most `limit_bytes`, but never less than eight slices a shard.
     pub(crate) fn new(limit_bytes: u64) -> Self {
         let slices = usize::try_from(limit_bytes / SLICE_LEN_BYTES as u64).unwrap_or(usize::MAX);
+        let slices_per_shard = (slices / SHARDS).max(8);
+        let places = slices_per_shard.saturating_mul(SHARDS).min(PLACES_MAX).next_power_of_two();
         Self {
+            front: Front::new(places),
             shards: Default::default(),
             loading: Default::default(),
-            slices_per_shard: (slices / SHARDS).max(8),
+            slices_per_shard,
             dirty: Mutex::default(),
             dirty_count: AtomicUsize::new(0),
         }
     }
 
     /// Looks at a slice, if it is cached.
-    pub(crate) fn look<R>(&self, number: u64, look: impl FnOnce(&Slice) -> R) -> Option<R> {
+    pub(crate) fn look<R>(&self, number: u64, mut look: impl FnMut(&Slice) -> R) -> Option<R> {
+        let mut look = |slice: &Slice| {
+            slice.touch();
+            look(slice)
+        };
+        if let Some(found) = self.front.look(number, &mut look) {
+            return Some(found);
+        }
         let shard = self.shared(number);
-        let slice = shard.slices.get(&number)?;
-        slice.touch();
-        Some(look(slice))
+        let cached = shard.slices.get(&number)?;
+        self.front.show(cached);
+        Some(look(&cached.value))
     }
 
     /// Loads a slice unless another thread just did. `load` gets the bad slots of a slice that this
@@ -81,9 +100,9 @@ impl L2Cache {
         let slice = load(written)?;
         let mut shard = self.alone(number);
         if shard.slices.len() >= self.slices_per_shard {
-            shard.evict();
+            shard.evict(&self.front);
         }
-        shard.slices.insert(number, slice);
+        shard.slices.insert(number, Arc::new(Numbered { number, value: slice }));
         Ok(())
     }
 
@@ -97,9 +116,10 @@ impl L2Cache {
         geometry: Geometry,
     ) -> bool {
         let shard = self.shared(number);
-        let Some(slice) = shard.slices.get(&number) else {
+        let Some(cached) = shard.slices.get(&number) else {
             return false;
         };
+        let slice = &cached.value;
         for (slot, entry) in (index..SLICE_ENTRIES).zip(entries) {
             slice.set(slot, entry, geometry);
         }
@@ -118,7 +138,7 @@ impl L2Cache {
             .into_iter()
             .filter_map(|number| {
                 let shard = self.alone(number);
-                let copy = shard.slices.get(&number)?.take_copy();
+                let copy = shard.slices.get(&number)?.value.take_copy();
                 Some(DirtySlice { number, copy })
             })
             .collect()
@@ -161,7 +181,13 @@ impl L2Cache {
     pub(crate) fn forget(&self, numbers: &Range<u64>) {
         for shard in &self.shards {
             let mut shard = shard.write().unwrap_or_else(PoisonError::into_inner);
-            shard.slices.retain(|number, _| !numbers.contains(number));
+            shard.slices.retain(|number, _| {
+                let forgotten = numbers.contains(number);
+                if forgotten {
+                    self.front.hide(*number);
+                }
+                !forgotten
+            });
             shard.written.retain(|number, _| !numbers.contains(number));
         }
     }
@@ -190,27 +216,28 @@ impl L2Cache {
 impl Shard {
     /// Drops the slices that nobody looked at since the last call; if all were looked at, half of
     /// those that can go. Dirty and pinned slices stay, so a shard may exceed its share.
-    fn evict(&mut self) {
+    fn evict(&mut self, front: &Front<Slice>) {
         let before = self.slices.len();
         let written = &mut self.written;
         let mut keep = |number: &u64, slice: &Slice, wanted: bool| {
             if wanted || !slice.is_evictable() {
                 return true;
             }
+            front.hide(*number);
             if let Some(bad) = slice.bad_if_written() {
                 written.insert(*number, (bad != BadSlots::default()).then(|| Box::new(bad)));
             }
             false
         };
-        self.slices.retain(|number, slice| {
-            let used = slice.take_used();
-            keep(number, slice, used)
+        self.slices.retain(|number, cached| {
+            let used = cached.value.take_used();
+            keep(number, &cached.value, used)
         });
         if self.slices.len() == before {
             let mut turn = false;
-            self.slices.retain(|number, slice| {
+            self.slices.retain(|number, cached| {
                 turn = !turn;
-                keep(number, slice, turn)
+                keep(number, &cached.value, turn)
             });
         }
     }

@@ -57,6 +57,7 @@ mod set_backing;
 mod slice;
 mod stored_format;
 mod superblock;
+mod sync;
 mod write;
 
 pub use amend::amend;

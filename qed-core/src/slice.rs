@@ -18,12 +18,15 @@ pub(crate) type SlotSet = [u64; ENTRIES / 64];
 pub(crate) type BadSlots = SlotSet;
 
 /// A slice, its place on disk and its state.
+///
+/// In the order of the fields: what each lookup reads of the state shares a cache line.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Slice {
-    entries: [AtomicU64; ENTRIES],
-    bad: [AtomicU64; ENTRIES / 64],
-    /// Which slots were published since the slice was last copied, one bit each.
-    changed: [AtomicU64; ENTRIES / 64],
+    /// Some slot was bad when the slice was read.
+    had_bad: bool,
+    /// Looked at since the last eviction.
+    used: AtomicBool,
     /// Where the slice lies in the image file.
     home: HostOffset,
     /// Holds entries that are not in the file.
@@ -34,8 +37,10 @@ pub(crate) struct Slice {
     written: AtomicBool,
     /// Copies of this slice on their way to the file; it must not be evicted meanwhile.
     pins: AtomicU32,
-    /// Looked at since the last eviction.
-    used: AtomicBool,
+    /// Which slots were published since the slice was last copied, one bit each.
+    changed: [AtomicU64; ENTRIES / 64],
+    bad: [AtomicU64; ENTRIES / 64],
+    entries: [AtomicU64; ENTRIES],
 }
 
 /// What a slot says.
@@ -49,15 +54,16 @@ pub(crate) enum Slot {
 impl Slice {
     fn from_values(values: &[u64; ENTRIES], bad: BadSlots, home: HostOffset) -> Self {
         Self {
-            entries: std::array::from_fn(|i| AtomicU64::new(values[i])),
-            bad: bad.map(AtomicU64::new),
-            changed: Default::default(),
+            had_bad: bad != BadSlots::default(),
+            used: AtomicBool::new(true),
             home,
             dirty: AtomicBool::new(false),
             data_first: AtomicBool::new(false),
             written: AtomicBool::new(false),
             pins: AtomicU32::new(0),
-            used: AtomicBool::new(true),
+            changed: Default::default(),
+            bad: bad.map(AtomicU64::new),
+            entries: std::array::from_fn(|i| AtomicU64::new(values[i])),
         }
     }
 
@@ -91,7 +97,7 @@ impl Slice {
     pub(crate) fn slot(&self, index: u64, geometry: Geometry) -> Slot {
         let i = slot_index(index);
         let value = self.entries[i].load(Ordering::Acquire);
-        if self.bad[i / 64].load(Ordering::Acquire) & (1 << (i % 64)) != 0 {
+        if self.had_bad && self.bad[i / 64].load(Ordering::Acquire) & (1 << (i % 64)) != 0 {
             return Slot::Bad(value);
         }
         L2Entry::decode(value, geometry).map_or(Slot::Bad(value), Slot::Entry)
@@ -104,7 +110,7 @@ impl Slice {
         let i = slot_index(index);
         self.entries[i].store(entry.encode(geometry), Ordering::Release);
         self.changed[i / 64].fetch_or(1 << (i % 64), Ordering::Relaxed);
-        if self.bad[i / 64].load(Ordering::Relaxed) != 0 {
+        if self.had_bad {
             self.bad[i / 64].fetch_and(!(1 << (i % 64)), Ordering::AcqRel);
         }
     }

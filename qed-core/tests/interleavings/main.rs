@@ -1,0 +1,144 @@
+//! The modules of qed-core that take no lock where others would, compiled with the types of a model
+//! checker, which runs their threads in thousands of orders of their steps.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+mod sync;
+
+#[path = "../../src/drain.rs"]
+mod drain;
+#[path = "../../src/l2_cache/front.rs"]
+mod front;
+
+use std::fmt::Debug;
+
+use shuttle::sync::RwLock;
+use shuttle::sync::atomic::{AtomicU64, Ordering};
+use shuttle::{check_pct, check_random, thread};
+
+use drain::Drain;
+use front::{Front, Numbered};
+use sync::Arc;
+
+/// Orders that each test goes through in each of two ways of drawing them.
+const ORDERS: usize = 20_000;
+
+/// Runs `test` in many orders; a panic in one of them, or threads that all wait, fail.
+fn in_many_orders(test: fn()) {
+    check_random(test, ORDERS);
+    check_pct(test, ORDERS, 3);
+}
+
+#[test]
+fn no_request_runs_beside_a_change_and_nobody_waits_for_ever() {
+    in_many_orders(|| {
+        let (drain, shape) = (Arc::new(Drain::default()), Arc::new(AtomicU64::new(0)));
+        let requests = [0, 1].map(|_| {
+            let (drain, shape) = (Arc::clone(&drain), Arc::clone(&shape));
+            thread::spawn(move || {
+                let request = drain.enter();
+                let before = shape.load(Ordering::SeqCst);
+                assert_eq!(before % 2, 0, "a change is half done");
+                assert_eq!(shape.load(Ordering::SeqCst), before, "a change began beside a request");
+                drop(request);
+            })
+        });
+        let changes = [0, 1].map(|_| {
+            let (drain, shape) = (Arc::clone(&drain), Arc::clone(&shape));
+            thread::spawn(move || {
+                let drained = drain.drain();
+                shape.fetch_add(1, Ordering::SeqCst);
+                shape.fetch_add(1, Ordering::SeqCst);
+                drop(drained);
+            })
+        });
+        requests.into_iter().chain(changes).for_each(|thread| thread.join().unwrap());
+        assert_eq!(shape.load(Ordering::SeqCst), 4);
+    });
+}
+
+/// One shard that holds one value at a time, a front over it, and what evicted values leave.
+#[derive(Debug)]
+struct Cache {
+    front: Front<AtomicU64>,
+    shard: RwLock<Option<Arc<Numbered<AtomicU64>>>>,
+    stored: [AtomicU64; 2],
+}
+
+impl Cache {
+    /// As the cache looks: at the front, else in the shard, which is shown from then on.
+    fn look(&self, number: u64) -> u64 {
+        let value = |value: &AtomicU64| value.load(Ordering::SeqCst);
+        loop {
+            if let Some(found) = self.front.look(number, value) {
+                return found;
+            }
+            let shard = self.shard.read().unwrap();
+            if let Some(cached) = shard.as_ref().filter(|cached| cached.number == number) {
+                self.front.show(cached);
+                return value(&cached.value);
+            }
+            drop(shard);
+            self.load(number);
+        }
+    }
+
+    /// Evicts what is there, and loads another.
+    fn load(&self, number: u64) {
+        let mut shard = self.shard.write().unwrap();
+        if let Some(cached) = shard.take() {
+            self.front.hide(cached.number);
+            let last = cached.value.load(Ordering::SeqCst);
+            self.stored(cached.number).store(last, Ordering::SeqCst);
+        }
+        let value = AtomicU64::new(self.stored(number).load(Ordering::SeqCst));
+        *shard = Some(Arc::new(Numbered { number, value }));
+    }
+
+    fn publish(&self, number: u64, new: u64) {
+        loop {
+            let shard = self.shard.read().unwrap();
+            if let Some(cached) = shard.as_ref().filter(|cached| cached.number == number) {
+                return cached.value.store(new, Ordering::SeqCst);
+            }
+            drop(shard);
+            self.load(number);
+        }
+    }
+
+    fn stored(&self, number: u64) -> &AtomicU64 {
+        &self.stored[usize::try_from(number).unwrap()]
+    }
+}
+
+#[test]
+fn a_lookup_finds_what_was_published_before_it_began() {
+    in_many_orders(|| {
+        let cache = Arc::new(Cache {
+            front: Front::new(1),
+            shard: RwLock::new(None),
+            stored: [0, 0].map(AtomicU64::new),
+        });
+        let published = Arc::new(AtomicU64::new(0));
+        let writer = {
+            let (cache, published) = (Arc::clone(&cache), Arc::clone(&published));
+            thread::spawn(move || {
+                for new in 1..=2 {
+                    cache.publish(0, new);
+                    published.store(new, Ordering::SeqCst);
+                }
+            })
+        };
+        let reader = {
+            let (cache, published) = (Arc::clone(&cache), Arc::clone(&published));
+            thread::spawn(move || {
+                for _ in 0..2 {
+                    let at_least = published.load(Ordering::SeqCst);
+                    assert!(cache.look(0) >= at_least, "an evicted value was shown");
+                }
+            })
+        };
+        // Another value takes the place of the first, as often.
+        let other = thread::spawn(move || (0..2).for_each(|_| assert_eq!(cache.look(1), 0)));
+        [writer, reader, other].into_iter().for_each(|thread| thread.join().unwrap());
+    });
+}
