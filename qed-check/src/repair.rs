@@ -175,6 +175,8 @@ fn fit_length(tables: &Tables<'_>) -> Result<u64, CheckError> {
 fn features(tables: &Tables<'_>, dirty: bool) -> (Features, AutoclearFeatures) {
     let mut features = tables.layout.header.features();
     features.set(Features::NEED_CHECK, dirty);
+    // spec: QED-CONV-03
+    features.remove(Features::CONVERSION_HOLD);
     // Where only marked tables are looked at the bitmap goes on; else what it says is over.
     let kept = match tables.marked {
         Some(_) => AutoclearFeatures::TABLE_DIRTY,

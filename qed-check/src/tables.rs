@@ -5,7 +5,10 @@
 use std::ops::Range;
 
 use qed_io::{RunKind, Storage};
-use qed_spec::{Features, HEADER_LEN_BYTES, Header, HostOffset, L1Index, TableEntry};
+use qed_spec::{
+    AutoclearFeatures, Features, Header, HostOffset, L1Index, TableEntry, UNDO_RECORD_LEN_BYTES,
+    UndoRecord,
+};
 use zerocopy::{FromZeros, IntoBytes};
 
 use crate::error::CheckError;
@@ -21,6 +24,8 @@ pub(crate) struct Tables<'a> {
     pub(crate) storage: &'a dyn Storage,
     pub(crate) layout: Layout,
     /// The only tables that are looked at; all of them without it.
+    /// Cluster after the last that may be held for undo without being named.
+    pub(crate) held_end: u64,
     pub(crate) marked: Option<&'a Marks>,
 }
 
@@ -37,16 +42,41 @@ pub(crate) struct Piece {
     pub(crate) len: usize,
 }
 
+/// The incompatible features of images that can be checked; a journal is replayed first.
+const SUPPORTED: Features = Features::CLASSIC.union(Features::CONVERSION_HOLD);
+
+const SECTOR_LEN_BYTES: usize = 512;
+
+/// Where space ends that is held to undo a conversion in place.
+// spec: QED-CONV-04
+fn held_end(
+    storage: &dyn Storage,
+    layout: &Layout,
+    sector: &[u8; SECTOR_LEN_BYTES],
+) -> Result<u64, CheckError> {
+    let autoclear = layout.header.fields().autoclear_features;
+    let end = UndoRecord::OFFSET.get() + UNDO_RECORD_LEN_BYTES as u64;
+    if !autoclear.contains(AutoclearFeatures::CONVERSION_UNDO) || layout.file_len < end {
+        return Ok(0);
+    }
+    let mut bytes = [0; UNDO_RECORD_LEN_BYTES];
+    read(storage, &mut bytes, UndoRecord::OFFSET.get())?;
+    let record = UndoRecord::parse(&bytes).ok().filter(|record| record.new_sector == *sector);
+    Ok(record.map_or(0, |record| record.old_len.div_ceil(layout.cluster_size())))
+}
+
 impl<'a> Tables<'a> {
     /// Reads and checks the header.
     pub(crate) fn open(storage: &'a dyn Storage) -> Result<Self, CheckError> {
         let file_len = storage.len().map_err(CheckError::Len)?;
-        let mut bytes = [0; HEADER_LEN_BYTES];
+        let mut bytes = [0; SECTOR_LEN_BYTES];
         let there = bytes.len().min(usize::try_from(file_len).unwrap_or(usize::MAX));
         read(storage, &mut bytes[..there], 0)?;
-        let header = Header::parse(&bytes[..there], file_len, Features::CLASSIC)
-            .map_err(CheckError::Header)?;
-        Ok(Self { storage, layout: Layout::new(header, file_len), marked: None })
+        let header =
+            Header::parse(&bytes[..there], file_len, SUPPORTED).map_err(CheckError::Header)?;
+        let layout = Layout::new(header, file_len);
+        let held_end = held_end(storage, &layout, &bytes)?;
+        Ok(Self { storage, layout, marked: None, held_end })
     }
 
     /// The L1 table in pieces.

@@ -10,7 +10,7 @@ use crate::tables::Tables;
 /// Reports what is not in `used`; returns the cluster after the last one that is.
 ///
 /// The rest of a block device is free space, not a leak: its length cannot follow the image's.
-// spec: QED-CHK-02, QED-CHK-03
+// spec: QED-CHK-02, QED-CHK-03, QED-CONV-04
 pub(crate) fn report(tables: &Tables<'_>, used: &ClusterSet, log: &mut FindingLog) -> u64 {
     let layout = &tables.layout;
     let mut end = layout.clusters;
@@ -28,10 +28,12 @@ pub(crate) fn report(tables: &Tables<'_>, used: &ClusterSet, log: &mut FindingLo
                 log.add(Finding { kind, place, value: 0, first: None });
             }
         };
+        // What undoes a conversion is no leak.
+        let start = gap.start.max(tables.held_end).min(gap.end);
         let whole = gap.end.min(layout.whole_clusters);
         let kind = if at_end { FindingKind::LeakAtEnd } else { FindingKind::LeakInside };
-        add(kind, gap.start, whole);
-        add(FindingKind::UnusedPartialTail, whole.max(gap.start), gap.end);
+        add(kind, start, whole);
+        add(FindingKind::UnusedPartialTail, whole.max(start), gap.end);
     });
     end
 }

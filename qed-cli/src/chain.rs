@@ -75,6 +75,13 @@ impl ChainArgs {
         Ok(Disk { disk, layers: chain.layers().to_vec() })
     }
 
+    /// Opens what is below an image; none if it names nothing.
+    pub(crate) fn below_image(&self, image: Layer) -> anyhow::Result<Option<Arc<dyn BackingFile>>> {
+        let top = image.path().to_path_buf();
+        let gate = self.walk(image, OpenHow::read(false))?.gate();
+        Ok(gate.map_err(|error| chain_error(&top, error))?.backing().cloned())
+    }
+
     /// Opens a QED image whose file is open for writing, with its chain for reading.
     pub(crate) fn writable(&self, image: &Layer, how: OpenHow) -> anyhow::Result<Image> {
         let gate = self.walk(image.clone(), how)?.gate();

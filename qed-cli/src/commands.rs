@@ -7,6 +7,7 @@ mod commit;
 mod compare;
 mod completions;
 mod convert;
+mod convert_in_place;
 mod create;
 mod dd;
 mod dump;
@@ -44,6 +45,7 @@ enum Command {
     Compare(compare::CompareArgs),
     Completions(completions::CompletionsArgs),
     Convert(convert::ConvertArgs),
+    ConvertInPlace(convert_in_place::ConvertInPlaceArgs),
     Create(create::CreateArgs),
     Dd(dd::DdArgs),
     Dump(dump::DumpArgs),
@@ -67,6 +69,7 @@ impl Cli {
             Command::Compare(args) => compare::run(args, context),
             Command::Completions(args) => completions::run(&args, context),
             Command::Convert(args) => convert::run(args, context),
+            Command::ConvertInPlace(args) => convert_in_place::run(args, context),
             Command::Create(args) => create::run(args, context),
             Command::Dd(args) => dd::run(args, context),
             Command::Dump(args) => dump::run(args, context),

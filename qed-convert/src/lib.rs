@@ -9,6 +9,7 @@ mod commit;
 mod compare;
 mod convert;
 mod extents;
+mod in_place;
 mod jobs;
 mod measure;
 mod progress;
@@ -24,6 +25,9 @@ pub use chain::{
 pub use commit::{CommitBase, CommitError, commit};
 pub use compare::{CompareError, CompareOptions, Comparison, Side, compare};
 pub use convert::{ConvertError, ConvertOptions, Order, Summary, WriteAction, convert};
+pub use in_place::{
+    Dropped, InPlaceError, InPlacePlan, Refusal, Step, ToQed, ToQedOptions, finalize, undo,
+};
 pub use measure::{Measure, MeasureError, MeasureTarget, measure, measure_size};
 pub use progress::{NoProgress, Progress};
 pub use qcow2::{

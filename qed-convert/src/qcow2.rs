@@ -16,16 +16,19 @@ mod mapping;
 mod open;
 mod parse;
 mod raw;
+mod references;
 mod slice_cache;
 mod snapshot;
 
 pub use bitmaps::Qcow2Bitmap;
+pub(crate) use entry::{Cluster, ClusterKind, CompressedRange};
 pub use error::{
     Qcow2Corruption, Qcow2EntryFault, Qcow2FormatError, Qcow2OpenError, Qcow2Part, Qcow2ReadError,
     Qcow2StreamFault,
 };
 pub use header::Qcow2Header;
 pub use open::Qcow2Options;
+pub(crate) use references::References;
 pub use snapshot::{Qcow2SnapshotInfo, Qcow2SnapshotSelector};
 
 use std::sync::Arc;
@@ -36,7 +39,7 @@ use qed_spec::{GuestOffset, HostOffset};
 
 use cluster_cache::ClusterCache;
 use decompress::{DecompressError, Decompressors};
-use entry::{CompressedRange, Unit};
+use entry::Unit;
 use mapping::{Mapping, Run};
 
 /// A QCOW2 image, or one of its internal snapshots, open for reading by any number of threads.

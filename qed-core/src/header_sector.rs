@@ -16,7 +16,8 @@ use crate::error::{ImageError, IoAction, OpenError};
 const SECTOR_LEN_BYTES: usize = 512;
 
 /// The incompatible features that this crate opens; JOURNAL_ACTIVE where there is a journal.
-pub(crate) const SUPPORTED: Features = Features::CLASSIC.union(Features::JOURNAL_ACTIVE);
+pub(crate) const SUPPORTED: Features =
+    Features::CLASSIC.union(Features::JOURNAL_ACTIVE).union(Features::CONVERSION_HOLD);
 
 /// Largest virtual disk that is opened, made or grown to: offsets in it stay below 2^63, which is
 /// also where QEMU ends.

@@ -256,15 +256,22 @@ fn recover(storage: &dyn Storage, policy: RecoveryPolicy<'_>) -> Result<(), Open
     }
 }
 
-/// Clears the autoclear bits but those of structures that are kept up, durably.
+/// Clears the autoclear bits but those of structures that are kept up, and what keeps a conversion
+/// from being written over, durably.
+// spec: QED-FEAT-03, QED-CONV-03
 fn clear_autoclear(
     storage: &dyn Storage,
     sector: &mut HeaderSector,
     kept: AutoclearFeatures,
 ) -> Result<(), ImageError> {
-    if kept.contains(sector.header().fields().autoclear_features) {
+    let header = sector.header();
+    let is_held = header.features().contains(Features::CONVERSION_HOLD);
+    if kept.contains(header.fields().autoclear_features) && !is_held {
         return Ok(());
     }
-    sector.write_fields(storage, |fields| fields.autoclear_features &= kept)?;
+    sector.write_fields(storage, |fields| {
+        fields.autoclear_features &= kept;
+        fields.features.remove(Features::CONVERSION_HOLD);
+    })?;
     storage.flush().map_err(ImageError::io(IoAction::Flush, HostOffset::new(0)))
 }

@@ -9,6 +9,7 @@
 //! - [`L1Entry`] and [`L2Entry`] are what a table slot says.
 //! - [`SuperblockChoice`] reads the two copies of the extension superblock, [`SuperblockBuilder`]
 //!   writes the next one, [`Anchor`] finds them in an image that was converted in place.
+//! - [`UndoRecord`] is what undoes a conversion in place.
 //! - [`JournalRing`], [`JournalBlock`] and [`JournalRecord`] are the metadata journal.
 //!
 //! # Example
@@ -44,6 +45,7 @@
 
 mod addr;
 mod backing_name;
+mod conversion;
 mod crc;
 mod entry;
 mod error;
@@ -60,6 +62,7 @@ pub use addr::{
     ClusterCount, GuestCluster, GuestOffset, HostCluster, HostOffset, L1Index, L2Index,
 };
 pub use backing_name::{BackingName, MAX_BACKING_NAME_LEN_BYTES};
+pub use conversion::{RawUndoRecord, UNDO_RECORD_LEN_BYTES, UndoRecord, UndoRecordError};
 pub use entry::{L1Entry, L2Entry};
 pub use error::{BackingNameError, EntryError, HeaderError};
 pub use features::{AutoclearFeatures, CompatFeatures, Features};

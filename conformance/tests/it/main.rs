@@ -5,6 +5,7 @@ mod create;
 mod faults;
 mod golden;
 mod hostile;
+mod in_place;
 mod locks;
 mod matrix;
 mod modes;

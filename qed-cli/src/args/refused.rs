@@ -28,8 +28,7 @@ impl Refused {
     }
 }
 
-const LATER_SUBCOMMANDS: [&str; 6] =
-    ["bitmap", "compact", "convert-in-place", "mount", "snapshot", "vhost"];
+const LATER_SUBCOMMANDS: [&str; 5] = ["bitmap", "compact", "mount", "snapshot", "vhost"];
 
 /// Fails if `name` is a subcommand of later work.
 pub(crate) fn refuse_later_subcommand(name: &OsStr) -> anyhow::Result<()> {

@@ -18,7 +18,6 @@ const BITS: &[(u32, Option<&str>)] = &[
     (33, Some("SNAPSHOTS")),
     (34, Some("COMPRESSED")),
     (35, Some("ENCRYPTED")),
-    (36, Some("CONVERSION_HOLD")),
     (37, None),
     (48, None),
     (62, None),

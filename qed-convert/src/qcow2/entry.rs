@@ -12,6 +12,8 @@ const OFFSET: u64 = 0x00ff_ffff_ffff_fe00;
 const ZERO: u64 = 1;
 /// Compressed lengths count sectors.
 const SECTOR: u64 = 512;
+/// The bits of one half of a subcluster bitmap.
+const ALL_SUBCLUSTERS: u64 = 0xffff_ffff;
 
 /// What decides whether an entry is legal.
 #[derive(Debug, Clone, Copy)]
@@ -36,13 +38,58 @@ pub(super) enum Unit {
 
 /// Where a compressed cluster lies in the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct CompressedRange {
-    pub(super) offset: HostOffset,
+pub(crate) struct CompressedRange {
+    pub(crate) offset: HostOffset,
     /// Bytes, up to the end of the last sector; the stream may end before.
-    pub(super) len: u64,
+    pub(crate) len: u64,
+}
+
+/// A whole cluster of the guest, as its entry has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Cluster {
+    pub(crate) kind: ClusterKind,
+    /// The cluster of the file that the entry names; a compressed one names a range instead.
+    pub(crate) host: Option<HostOffset>,
+}
+
+/// What a whole cluster of the guest is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ClusterKind {
+    Unallocated,
+    Zero,
+    /// All of it lies at `host`.
+    Data,
+    Compressed(CompressedRange),
+    /// Its subclusters are not all of one kind.
+    Mixed,
 }
 
 impl EntryRules {
+    /// The whole cluster whose entry is `words`.
+    pub(super) fn cluster(self, words: &[u64]) -> Result<Cluster, Qcow2EntryFault> {
+        let first = self.unit(words, 0)?;
+        if let Unit::Compressed(range) = first {
+            return Ok(Cluster { kind: ClusterKind::Compressed(range), host: None });
+        }
+        let value = words.first().copied().unwrap_or(0);
+        let host = self.cluster_offset(value)?.map(HostOffset::new);
+        let kind = match words.get(1) {
+            // The zero flag of a standard entry covers the cluster, and so does its offset.
+            None => match first {
+                Unit::Unallocated => ClusterKind::Unallocated,
+                Unit::Zero => ClusterKind::Zero,
+                _ => ClusterKind::Data,
+            },
+            Some(bitmap) => match (*bitmap >> 32, *bitmap & u64::from(u32::MAX)) {
+                (0, 0) => ClusterKind::Unallocated,
+                (ALL_SUBCLUSTERS, 0) => ClusterKind::Zero,
+                (0, ALL_SUBCLUSTERS) => ClusterKind::Data,
+                _ => ClusterKind::Mixed,
+            },
+        };
+        Ok(Cluster { kind, host })
+    }
+
     /// The L2 table that an L1 entry names.
     pub(super) fn l2_table(self, value: u64) -> Result<Option<HostOffset>, Qcow2EntryFault> {
         if value & !(OFFSET | COPIED) != 0 {

@@ -21,6 +21,10 @@ pub(super) struct Extensions {
     /// Never empty.
     pub(super) backing_format: Option<Vec<u8>>,
     pub(super) bitmaps: Option<RawBitmapsExtension>,
+    /// Kinds that mean nothing here, of extensions that are no hints.
+    pub(super) unknown: Vec<u32>,
+    /// Byte of the file after the last extension and the word that ends them.
+    pub(super) end: u64,
     /// Names of the incompatible feature bits.
     incompatible_names: Vec<(u8, String)>,
 }
@@ -29,13 +33,14 @@ impl Extensions {
     /// Parses the header area `bytes`, which starts at byte `start` of the file and ends where the
     /// backing file name or cluster 0 does.
     pub(super) fn parse(bytes: &[u8], start: u64) -> Result<Self, Qcow2FormatError> {
-        let mut found = Self::default();
+        let mut found = Self { end: start, ..Self::default() };
         let mut rest = bytes;
         while rest.len() >= size_of::<u64>() {
             let at = start + (bytes.len() - rest.len()) as u64;
             let (kind, payload);
             (rest, (kind, payload)) =
                 parse::extension(rest).map_err(|_| too_long(kind_of(rest), at))?;
+            found.end = start + (bytes.len() - rest.len()) as u64;
             if kind == END {
                 break;
             }
@@ -62,7 +67,7 @@ impl Extensions {
                 let bitmaps = RawBitmapsExtension::read_from_bytes(payload);
                 self.bitmaps = Some(bitmaps.map_err(|_| bad_length)?);
             }
-            _ => {}
+            other => self.unknown.push(other),
         }
         Ok(())
     }

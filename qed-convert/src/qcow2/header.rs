@@ -33,15 +33,17 @@ pub struct Qcow2Header {
     compression: Qcow2Compression,
     l1: L1Place,
     snapshots: SnapshotTablePlace,
+    refcounts: RefcountTablePlace,
+    name_place: Option<(u64, u64)>,
     backing_name: Option<Vec<u8>>,
     extensions: Extensions,
 }
 
 /// An L1 table of the image or of a snapshot, as its owner states it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct L1Place {
-    pub(super) offset: u64,
-    pub(super) entries: u32,
+pub(crate) struct L1Place {
+    pub(crate) offset: u64,
+    pub(crate) entries: u32,
 }
 
 /// The snapshot table, as the header states it.
@@ -49,6 +51,14 @@ pub(super) struct L1Place {
 pub(super) struct SnapshotTablePlace {
     pub(super) offset: u64,
     pub(super) count: u32,
+}
+
+/// The refcount table, as the header states it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct RefcountTablePlace {
+    pub(crate) offset: u64,
+    /// Bytes.
+    pub(crate) len: u64,
 }
 
 impl Qcow2Header {
@@ -78,6 +88,11 @@ impl Qcow2Header {
                 offset: raw.snapshots_offset.get(),
                 count: raw.nb_snapshots.get(),
             },
+            refcounts: RefcountTablePlace {
+                offset: raw.refcount_table_offset.get(),
+                len: u64::from(raw.refcount_table_clusters.get()) * cluster_size,
+            },
+            name_place,
             backing_name: backing_name(cluster0, name_place)?,
             extensions,
             features,
@@ -164,11 +179,31 @@ impl Qcow2Header {
         self.snapshots.count
     }
 
+    /// Offset and length of the backing file name in the file, in bytes.
+    pub(crate) fn name_place(&self) -> Option<(u64, u64)> {
+        self.name_place
+    }
+
+    /// Byte after the last that header, extensions and backing file name take up.
+    pub(crate) fn used_end(&self) -> u64 {
+        let name_end = self.name_place.map_or(0, |(offset, len)| offset + len);
+        self.extensions.end.max(name_end)
+    }
+
+    /// Kinds of the extensions that are not known here.
+    pub(crate) fn unknown_extensions(&self) -> &[u32] {
+        &self.extensions.unknown
+    }
+
+    pub(crate) fn refcounts(&self) -> RefcountTablePlace {
+        self.refcounts
+    }
+
     pub(super) fn geometry(&self) -> Geometry {
         self.geometry
     }
 
-    pub(super) fn l1(&self) -> L1Place {
+    pub(crate) fn l1(&self) -> L1Place {
         self.l1
     }
 

@@ -2,6 +2,7 @@
 
 mod addr;
 mod anchor;
+mod conversion;
 mod copies;
 mod entry;
 mod features;

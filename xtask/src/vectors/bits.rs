@@ -51,7 +51,7 @@ fn feature(bit: u32) -> Vector {
         33 => (Err("QED-FEAT-01"), None, "QED-FEAT-05", "SNAPSHOTS"),
         34 => (Err("QED-FEAT-01"), None, "QED-FEAT-05", "COMPRESSED"),
         35 => (Err("QED-FEAT-01"), None, "QED-FEAT-05", "ENCRYPTED"),
-        36 => (Err("QED-FEAT-01"), None, "QED-FEAT-05", "CONVERSION_HOLD"),
+        36 => (Ok(()), None, "QED-FEAT-05", "CONVERSION_HOLD"),
         _ => (Err("QED-FEAT-01"), None, "QED-FEAT-01", "unknown"),
     };
     let mut clauses = vec![clause];
@@ -65,8 +65,11 @@ fn feature(bit: u32) -> Vector {
         header: Header { features: 1 << bit, ..Header::default() },
         runs: Vec::new(),
         expect: Expect { write, check: is_open.then_some("clean"), ..Expect::of(open) },
-        qemu: (bit == 0)
-            .then(|| Qemu::answers("open", "accept", "QED-QEMU-07: an empty name is accepted")),
+        qemu: match bit {
+            0 => Some(Qemu::answers("open", "accept", "QED-QEMU-07: an empty name is accepted")),
+            36 => Some(Qemu::answers("open", "reject", "QED-CONV-05: it is kept from writing")),
+            _ => None,
+        },
     }
 }
 

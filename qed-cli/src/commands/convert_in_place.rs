@@ -1,0 +1,196 @@
+//! `convert-in-place`: another format for the same file, without a copy of its data.
+
+mod print;
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+use qed_convert::{ToQed, ToQedOptions, finalize, undo};
+use qed_core::BackingFile;
+use qed_io::Storage;
+
+use crate::app::Context;
+use crate::args::{Format, OutputFormat, Refused, one_name, parse_driver};
+use crate::chain::ChainArgs;
+use crate::failure::{Exit, shown, unsupported, usage};
+use crate::new_image::random_identity;
+use crate::open::{OpenHow, open_file, open_image};
+use crate::work::Work;
+
+/// Give an image file another format and leave its data where it is.
+///
+/// A QCOW2 image becomes a QED image in the time it takes to write its tables. Until somebody
+/// writes to it, --undo makes it the QCOW2 image that it was, byte for byte.
+#[derive(Debug, Args)]
+#[command(after_long_help = NOTES)]
+pub(crate) struct ConvertInPlaceArgs {
+    /// Format of the image now; without it what its first bytes say, unless it has a backing file
+    #[arg(short, long, value_name = "FMT")]
+    format: Option<OsString>,
+    /// The format that it gets: qed
+    #[arg(long, value_name = "FMT")]
+    to: Option<OsString>,
+    /// Make it what it was before the conversion
+    #[arg(long)]
+    undo: bool,
+    /// Give up what --undo needs
+    #[arg(long)]
+    finalize: bool,
+    /// Say what would be done, and write nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Append compressed clusters uncompressed, which is what is done anyway
+    #[arg(long)]
+    decompress: bool,
+    /// Let internal snapshots go; --undo brings them back
+    #[arg(long)]
+    drop_snapshots: bool,
+    #[command(flatten)]
+    chain: ChainArgs,
+    /// Show progress
+    #[arg(short, long)]
+    progress: bool,
+    /// human (the default) or json
+    #[arg(long, value_name = "OFMT")]
+    output: Option<OsString>,
+    /// Print nothing but errors and warnings
+    #[arg(short, long)]
+    quiet: bool,
+    /// The image
+    #[arg(value_name = "FILENAME")]
+    operands: Vec<OsString>,
+    #[command(flatten)]
+    refused: Refused,
+}
+
+const NOTES: &str = "\
+A crash at any moment leaves the image in one of the two formats, whole. Overlays that name the
+image as qcow2 are to be told: qed rebase -u -f FMT -b IMAGE -F qed OVERLAY.
+
+Examples:
+  qed convert-in-place --dry-run disk.qcow2
+  qed convert-in-place --to qed disk.qcow2
+  qed convert-in-place --undo disk.qcow2
+  qed convert-in-place --finalize disk.qcow2
+
+Exit codes:
+  0  done
+  1  any error; the image is what it was";
+
+pub(crate) fn run(args: ConvertInPlaceArgs, context: &Context) -> anyhow::Result<Exit> {
+    args.refused.check()?;
+    let output = OutputFormat::parse(args.output.as_deref())?;
+    let name = one_name(args.operands.clone())?;
+    let to = args.to.as_deref().map(parse_driver).transpose()?;
+    let form = print::Form { output, quiet: args.quiet };
+    if args.undo || args.finalize {
+        if (args.undo && args.finalize) || to.is_some() || args.dry_run {
+            return Err(usage("--undo and --finalize take no other option"));
+        }
+        return go_back(&args, &name, form, context);
+    }
+    match to.unwrap_or(Format::Qed) {
+        Format::Qed => to_qed(&args, &name, form, context),
+        other => Err(unsupported(format_args!("converting in place to {other}"))),
+    }
+}
+
+fn to_qed(
+    args: &ConvertInPlaceArgs,
+    name: &OsStr,
+    form: print::Form,
+    context: &Context,
+) -> anyhow::Result<Exit> {
+    let how = if args.dry_run { OpenHow::read(false) } else { OpenHow::WRITE };
+    let image = open_image(name, args.format.as_deref(), how).map_err(hint_at_overlays)?;
+    match image.format() {
+        Format::Qcow2 => {}
+        Format::Qed => bail!("'{}' is a QED image already", shown(name)),
+        Format::Raw => return Err(unsupported("converting raw images in place")),
+    }
+    if args.format.is_none() && image.backing_name().is_some() {
+        bail!(
+            "'{}' was taken for qcow2 by its first bytes, and names a backing file, which a guest may \
+             have written: state the format (-f qcow2)",
+            shown(name)
+        );
+    }
+    refuse_other_names(name, &image)?;
+    let options =
+        ToQedOptions { drop_snapshots: args.drop_snapshots, identity: random_identity()? };
+    let storage = crate::open::storage_of(&image);
+    let start = Instant::now();
+    let conversion = ToQed::plan(storage, &options).with_context(|| could_not_convert(name))?;
+    let plan = conversion.report().clone();
+    for dropped in &plan.dropped {
+        context.console.error(&format!("warning: the QED image will not have {dropped}"));
+    }
+    if args.dry_run {
+        form.plan(&context.console, &plan, name, None)?;
+        return Ok(Exit::SUCCESS);
+    }
+    let backing = if plan.needs_backing { Some(backing_of(args, image)?) } else { None };
+    let work = Work::start_writing(context, args.progress, args.quiet)?;
+    let converted = conversion.convert(backing.as_ref());
+    work.finish(converted).with_context(|| could_not_convert(name))?;
+    form.plan(&context.console, &plan, name, Some(start.elapsed()))?;
+    Ok(Exit::SUCCESS)
+}
+
+/// The disk below the image, of which some clusters are copied.
+fn backing_of(
+    args: &ConvertInPlaceArgs,
+    image: qed_convert::Layer,
+) -> anyhow::Result<Arc<dyn BackingFile>> {
+    let opened = args.chain.below_image(image)?;
+    opened.context("the image names no backing file")
+}
+
+fn go_back(
+    args: &ConvertInPlaceArgs,
+    name: &OsStr,
+    form: print::Form,
+    context: &Context,
+) -> anyhow::Result<Exit> {
+    let (_, file) = open_file(name, OpenHow::WRITE).map_err(hint_at_overlays)?;
+    let storage: Arc<dyn Storage> = file;
+    let start = Instant::now();
+    context.interrupts.defer();
+    if args.undo {
+        undo(&storage)
+            .with_context(|| format!("Could not undo the conversion of '{}'", shown(name)))?;
+        form.done(&context.console, name, "is the QCOW2 image that it was", start.elapsed())?;
+    } else {
+        finalize(&storage).with_context(|| format!("Could not finalize '{}'", shown(name)))?;
+        form.done(&context.console, name, "is a QED image for good", start.elapsed())?;
+    }
+    Ok(Exit::SUCCESS)
+}
+
+/// A file with other names has other users, who know it by its old format.
+fn refuse_other_names(name: &OsStr, image: &qed_convert::Layer) -> anyhow::Result<()> {
+    let names = std::fs::metadata(image.path())?.nlink();
+    if names > 1 {
+        bail!(
+            "'{}' has {names} names (hard links): the file would get another format under all of \
+             them; remove the others, or use qed convert",
+            shown(name)
+        );
+    }
+    Ok(())
+}
+
+fn hint_at_overlays(error: anyhow::Error) -> anyhow::Error {
+    match error.chain().any(|cause| cause.to_string().contains("another process using")) {
+        true => error.context("The image, or an overlay of it, is open elsewhere"),
+        false => error,
+    }
+}
+
+fn could_not_convert(name: &OsStr) -> String {
+    format!("Could not convert '{}' in place", shown(name))
+}

@@ -1,0 +1,50 @@
+//! Conversion in place: a QCOW2 image becomes a QED image without a copy of its data, and back.
+//!
+//! Tables are appended, read back, and one write of the first sector changes the format. At every
+//! moment the file is exactly one of the two. The order of the writes, step by step, is in
+//! docs/in-place-conversion.md; the clauses of the format are QED-CONV-01 to 06.
+//!
+//! Knows storages, not paths: locks, names and what a user is asked are the caller's.
+
+mod abandon;
+mod area;
+mod claims;
+mod error;
+mod plan;
+mod refcounts;
+mod scan;
+mod translate;
+mod undo;
+mod verify;
+
+pub use error::{InPlaceError, Refusal, Step};
+pub use plan::{Dropped, InPlacePlan, ToQed, ToQedOptions};
+pub use undo::{finalize, undo};
+
+use qed_io::Storage;
+
+/// Bytes of the first sector: what changes the format.
+const SECTOR: usize = 512;
+type Sector = [u8; SECTOR];
+
+fn read<const LEN: usize>(storage: &dyn Storage, at: u64) -> Result<[u8; LEN], InPlaceError> {
+    let mut bytes = [0; LEN];
+    storage.read_at(&mut bytes, at).map_err(InPlaceError::io(Step::Read, at))?;
+    Ok(bytes)
+}
+
+fn write(storage: &dyn Storage, step: Step, bytes: &[u8], at: u64) -> Result<(), InPlaceError> {
+    storage.write_at(bytes, at).map_err(InPlaceError::io(step, at))
+}
+
+fn flush(storage: &dyn Storage, step: Step) -> Result<(), InPlaceError> {
+    storage.flush().map_err(InPlaceError::io(step, 0))
+}
+
+fn set_len(storage: &dyn Storage, step: Step, len: u64) -> Result<(), InPlaceError> {
+    storage.set_len(len).map_err(InPlaceError::io(step, len))
+}
+
+fn len(storage: &dyn Storage) -> Result<u64, InPlaceError> {
+    storage.len().map_err(InPlaceError::io(Step::Read, 0))
+}

@@ -1,0 +1,74 @@
+//! Which clusters of the file are in use: one bit each, so that none gets two uses.
+
+use super::error::Refusal;
+
+/// The clusters of a file.
+#[derive(Debug)]
+pub(super) struct Claims {
+    bits: Vec<u64>,
+    cluster_bits: u32,
+}
+
+impl Claims {
+    /// Of a file of `len` bytes; one bit for each cluster of it.
+    pub(super) fn new(len: u64, cluster_bits: u32) -> Self {
+        let clusters = len.div_ceil(1 << cluster_bits);
+        let words = usize::try_from(clusters.div_ceil(64)).expect("a bit for each cluster");
+        Self { bits: vec![0; words], cluster_bits }
+    }
+
+    /// Claims the clusters of `len` bytes at `at`; what lies past the end of the file is nobody's.
+    pub(super) fn claim(&mut self, at: u64, len: u64, what: &'static str) -> Result<(), Refusal> {
+        for cluster in self.clusters(at, len) {
+            let (word, mask) = (&mut self.bits[cluster / 64], 1 << (cluster % 64));
+            if *word & mask != 0 {
+                return Err(Refusal::Shared { at: (cluster as u64) << self.cluster_bits, what });
+            }
+            *word |= mask;
+        }
+        Ok(())
+    }
+
+    /// Claims clusters that others of the same kind may share.
+    pub(super) fn mark(&mut self, at: u64, len: u64) {
+        for cluster in self.clusters(at, len) {
+            self.bits[cluster / 64] |= 1 << (cluster % 64);
+        }
+    }
+
+    /// The first cluster that both have.
+    pub(super) fn first_common(&self, other: &Self) -> Option<u64> {
+        let both = self.bits.iter().zip(&other.bits).map(|(ours, theirs)| ours & theirs);
+        let (word, bits) = (0_u64..).zip(both).find(|(_, bits)| *bits != 0)?;
+        Some((word * 64 + u64::from(bits.trailing_zeros())) << self.cluster_bits)
+    }
+
+    fn clusters(&self, at: u64, len: u64) -> std::ops::Range<usize> {
+        let clip =
+            |cluster: u64| usize::try_from(cluster).unwrap_or(usize::MAX).min(self.bits.len() * 64);
+        let end = at.saturating_add(len).div_ceil(1 << self.cluster_bits);
+        clip(at >> self.cluster_bits)..clip(end)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cluster_has_one_use() {
+        let mut claims = Claims::new(200 << 12, 12);
+        claims.claim(0, 4096, "a").unwrap();
+        claims.claim(64 << 12, 8193, "b").unwrap();
+        let shared = claims.claim(66 << 12, 1, "c").unwrap_err();
+        assert_eq!(shared, Refusal::Shared { at: 66 << 12, what: "c" });
+        claims.claim(67 << 12, 4096, "d").unwrap();
+        claims.claim(1 << 40, 4096, "past the end").unwrap();
+        let mut other = Claims::new(200 << 12, 12);
+        other.mark(68 << 12, 4096);
+        other.mark(68 << 12, 4096);
+        assert_eq!(claims.first_common(&other), None);
+        other.mark(67 << 12, 1);
+        assert_eq!(claims.first_common(&other), Some(67 << 12));
+    }
+}
