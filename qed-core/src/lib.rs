@@ -37,6 +37,7 @@ mod create;
 mod drain;
 mod end_in_use;
 mod error;
+mod fill;
 mod flush;
 mod header_sector;
 mod image;

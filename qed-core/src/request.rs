@@ -9,7 +9,7 @@ use qed_spec::{GuestOffset, HostCluster, HostOffset, L1Entry, L2Entry};
 
 use crate::alloc::Space;
 use crate::drain::RequestGuard;
-use crate::error::{ImageError, IoAction};
+use crate::error::ImageError;
 use crate::image::Image;
 use crate::in_flight::Claim;
 use crate::map::{Extent, ExtentKind};
@@ -42,14 +42,16 @@ pub enum Prepared<'r> {
 /// allocating writes to the same guest clusters wait until it is committed or dropped.
 #[derive(Debug)]
 pub struct Allocation<'r> {
-    image: &'r Image,
+    pub(crate) image: &'r Image,
     #[expect(dead_code, reason = "held until the allocation ends")]
     claim: Claim<'r>,
     guest: Range<u64>,
-    space: Space,
+    pub(crate) space: Space,
     /// What the first and the last cluster were, for their fill.
-    first_was: L2Entry,
-    last_was: L2Entry,
+    pub(crate) first_was: L2Entry,
+    pub(crate) last_was: L2Entry,
+    /// What the guest bytes leave of the clusters is written.
+    pub(crate) is_filled: bool,
     committed: bool,
 }
 
@@ -131,6 +133,7 @@ impl Image {
             first_was,
             // Less than the run is a single cluster.
             last_was: if space.count == run { last_was } else { first_was },
+            is_filled: false,
             committed: false,
         }))
     }
@@ -214,41 +217,9 @@ impl Allocation<'_> {
         Ok(())
     }
 
-    /// Writes what the guest bytes leave of the first and the last cluster.
-    // spec: QED-RW-05
-    fn fill(&self) -> Result<(), ImageError> {
-        let head = self.guest.start - self.head_len()..self.guest.start;
-        self.fill_range(head, self.first_was)?;
-        let cluster = self.image.geometry().cluster_size_bytes();
-        let end = self.guest.end.checked_next_multiple_of(cluster).unwrap_or(self.guest.end);
-        self.fill_range(self.guest.end..end, self.last_was)
-    }
-
     /// Bytes of the first cluster before the guest bytes.
-    fn head_len(&self) -> u64 {
+    pub(crate) fn head_len(&self) -> u64 {
         self.image.view.tables.within_cluster(GuestOffset::new(self.guest.start))
-    }
-
-    fn fill_range(&self, guest: Range<u64>, was: L2Entry) -> Result<(), ImageError> {
-        if guest.is_empty() {
-            return Ok(());
-        }
-        let view = &self.image.view;
-        let at = GuestOffset::new(guest.start);
-        let into_space = guest.start - (self.guest.start - self.head_len());
-        let host = view.tables.geometry.host_offset(self.space.first).get() + into_space;
-        let storage = &*view.tables.storage;
-        let written = |result: std::io::Result<()>| {
-            result.map_err(ImageError::io(IoAction::WriteData, HostOffset::new(host)))
-        };
-        let len = guest.end - guest.start;
-        if was == L2Entry::Unallocated && view.backing_covers(at) {
-            let len = usize::try_from(len).expect("less than a cluster");
-            let mut fill = vec![0; len];
-            view.read_backing(&mut fill, at)?;
-            return written(storage.write_at(&fill, host));
-        }
-        if self.space.fresh { Ok(()) } else { written(storage.write_zeroes(host..host + len)) }
     }
 }
 

@@ -96,9 +96,9 @@ impl Image {
                 self.write_data(&buf[..len], host)?;
                 Ok(len)
             }
-            Prepared::Allocating(allocation) => {
+            Prepared::Allocating(mut allocation) => {
                 let len = usize::try_from(allocation.len()).expect("at most the buffer's length");
-                self.write_data(&buf[..len], allocation.host())?;
+                allocation.write(&buf[..len])?;
                 allocation.commit()?;
                 Ok(len)
             }

@@ -9,6 +9,7 @@ mod amend;
 mod compat;
 mod errors;
 mod faults;
+mod fill;
 mod hostile_tables;
 mod journal;
 mod life_cycle;

@@ -79,7 +79,7 @@ fn over_a_backing_file_data_is_durable_before_its_entry_and_no_mark_is_set() {
         image.write_at(&[1; 512], GuestOffset::new(1024)).unwrap();
         image.flush().unwrap();
     });
-    let tail = ["cluster 5 +512", "cluster 5 +1024", "cluster 5 +2560", "flush", "cluster 3 +4096"];
+    let tail = ["cluster 5 +1024", "cluster 5 +512", "cluster 5 +2560", "flush", "cluster 3 +4096"];
     assert_eq!(steps[1..6], tail);
     assert_eq!(steps[6..], ["L1", "flush"]);
 }
