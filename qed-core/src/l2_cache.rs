@@ -18,7 +18,8 @@ use self::front::{Front, Numbered};
 use crate::slice::{BadSlots, SLICE_ENTRIES, SLICE_LEN_BYTES, Slice, SliceCopy};
 
 const SHARDS: usize = 16;
-/// Places of the front at the most, a multiple of the shards as every power of two from there on.
+/// Places of the front at the most. Numbers of one place belong to one shard: both counts are powers
+/// of two, and the front has more.
 const PLACES_MAX: usize = 1 << 16;
 
 type Cached = Arc<Numbered<Slice>>;
@@ -55,9 +56,8 @@ impl L2Cache {
     pub(crate) fn new(limit_bytes: u64) -> Self {
         let slices = usize::try_from(limit_bytes / SLICE_LEN_BYTES as u64).unwrap_or(usize::MAX);
         let slices_per_shard = (slices / SHARDS).max(8);
-        let places = slices_per_shard.saturating_mul(SHARDS).min(PLACES_MAX).next_power_of_two();
         Self {
-            front: Front::new(places),
+            front: Front::new(slices_per_shard.saturating_mul(SHARDS).min(PLACES_MAX)),
             shards: Default::default(),
             loading: Default::default(),
             slices_per_shard,

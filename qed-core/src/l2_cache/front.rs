@@ -6,6 +6,8 @@
 //! numbers of one place belong to one shard. So what is shown is in the shard, and a lookup that
 //! begins after a slice was evicted does not find it. `tests/interleavings` goes through the orders.
 
+use std::sync::OnceLock;
+
 use crate::sync::{Arc, ArcSwapOption};
 
 /// A value and the number it is known by, in this order: a lookup reads both.
@@ -18,37 +20,51 @@ pub(crate) struct Numbered<T> {
 
 #[derive(Debug)]
 pub(crate) struct Front<T> {
-    places: Box<[ArcSwapOption<Numbered<T>>]>,
+    /// Made when a place of theirs is first used: most images are opened for a few slices.
+    groups: Box<[OnceLock<Box<Group<T>>>]>,
 }
 
+const GROUP: usize = 64;
+
+type Place<T> = ArcSwapOption<Numbered<T>>;
+type Group<T> = [Place<T>; GROUP];
+
 impl<T> Front<T> {
-    /// A front of so many places.
+    /// A front of at least so many places, a power of two.
     pub(crate) fn new(places: usize) -> Self {
-        Self { places: (0..places).map(|_| ArcSwapOption::empty()).collect() }
+        let groups = places.div_ceil(GROUP).next_power_of_two();
+        Self { groups: (0..groups).map(|_| OnceLock::new()).collect() }
     }
 
     /// Looks at the value of this number, if it is shown.
     pub(crate) fn look<R>(&self, number: u64, look: impl FnOnce(&T) -> R) -> Option<R> {
-        let shown = self.place(number).load();
+        let (group, place) = self.place(number);
+        let shown = group.get()?[place].load();
         let shown = shown.as_ref().filter(|shown| shown.number == number)?;
         Some(look(&shown.value))
     }
 
     /// Shows a value of the cache from now on. The caller holds its shard shared.
     pub(crate) fn show(&self, value: &Arc<Numbered<T>>) {
-        self.place(value.number).store(Some(Arc::clone(value)));
+        let (group, place) = self.place(value.number);
+        let group = group.get_or_init(|| Box::new(std::array::from_fn(|_| Place::empty())));
+        group[place].store(Some(Arc::clone(value)));
     }
 
     /// Shows the value of this number no more. The caller holds its shard alone.
     pub(crate) fn hide(&self, number: u64) {
-        let place = self.place(number);
-        if self.look(number, |_| ()).is_some() {
-            place.store(None);
+        let (group, place) = self.place(number);
+        if self.look(number, |_| ()).is_some()
+            && let Some(group) = group.get()
+        {
+            group[place].store(None);
         }
     }
 
-    fn place(&self, number: u64) -> &ArcSwapOption<Numbered<T>> {
-        let place = number % self.places.len() as u64;
-        &self.places[usize::try_from(place).expect("below the number of places")]
+    /// The group of a number, and its place in there.
+    fn place(&self, number: u64) -> (&OnceLock<Box<Group<T>>>, usize) {
+        let place = number & ((self.groups.len() * GROUP) as u64 - 1);
+        let place = usize::try_from(place).expect("below the number of places");
+        (&self.groups[place / GROUP], place % GROUP)
     }
 }
