@@ -1,5 +1,5 @@
 //! The mutants: each breaks one rule of the order of writes in a copy of the tree, and what a crash
-//! then leaves has to convict it.
+//! then leaves has to convict it. A rule that no crash tells of is broken before a test.
 
 use std::fs;
 use std::path::Path;
@@ -8,8 +8,8 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 
 use super::program::{Judge, Program};
-use crate::repo;
 use crate::scratch::{Change, copy_checkout, while_changed};
+use crate::{process, repo};
 
 /// The file of all mutants.
 #[derive(Debug, Deserialize)]
@@ -23,9 +23,11 @@ struct Mutant {
     name: String,
     /// What is wrong, in a few words.
     what: String,
-    /// The clause that says otherwise.
+    /// The clause that says otherwise, if it is one of the format.
     #[cfg_attr(not(test), expect(dead_code, reason = "a test holds it against the document"))]
-    clause: String,
+    clause: Option<String>,
+    /// The tests of qed-core of which one has to fail, instead of a crash that convicts.
+    test: Option<String>,
     change: Vec<Change>,
 }
 
@@ -38,20 +40,24 @@ pub(super) fn catch(name: &str, judge: &Judge, work: &Path) -> Result<()> {
     let tree = work.join("tree");
     copy_checkout(&tree)?;
     let mut survivors = Vec::new();
-    for Mutant { name, what, change, .. } in mutants {
-        let output = while_changed(&tree, &change, || {
-            Program::of_copy(&tree, &work.join("target"))?.output(judge, &work.join(&name))
+    for Mutant { name, what, change, test, .. } in mutants {
+        let verdict = while_changed(&tree, &change, || match &test {
+            Some(test) => failed_test(&tree, &work.join("target"), test),
+            None => {
+                let program = Program::of_copy(&tree, &work.join("target"))?;
+                let output = program.output(judge, &work.join(&name))?;
+                let said = String::from_utf8_lossy(&output.stdout);
+                Ok(verdict(&said).filter(|_| !output.status.success()).map(str::to_owned))
+            }
         });
-        let output = output.with_context(|| name.clone())?;
-        let said = String::from_utf8_lossy(&output.stdout);
-        let verdict = verdict(&said).filter(|_| !output.status.success());
-        println!("{name}: {what}\n    {}", verdict.unwrap_or("NOT CAUGHT"));
+        let verdict = verdict.with_context(|| name.clone())?;
+        println!("{name}: {what}\n    {}", verdict.as_deref().unwrap_or("NOT CAUGHT"));
         if verdict.is_none() {
             survivors.push(name);
         }
     }
     if !survivors.is_empty() {
-        bail!("{} states leave nothing wrong of: {}", judge.states, survivors.join(", "));
+        bail!("{} states or a test find nothing wrong: {}", judge.states, survivors.join(", "));
     }
     Ok(())
 }
@@ -59,6 +65,22 @@ pub(super) fn catch(name: &str, judge: &Judge, work: &Path) -> Result<()> {
 /// What was wrong with a state: the program's last line but the one about the image.
 fn verdict(said: &str) -> Option<&str> {
     said.lines().rev().find_map(|line| line.strip_prefix("wrong: "))
+}
+
+/// The first of the tests with this word in their names that fails in a copy; they have to build.
+fn failed_test(tree: &Path, target: &Path, word: &str) -> Result<Option<String>> {
+    let tests = |options: &[&str]| {
+        let mut cargo = process::cargo();
+        cargo.args(["test", "--quiet", "--locked", "--package", "qed-core", "--test", "it"]);
+        cargo.args(options).env("CARGO_TARGET_DIR", target).current_dir(tree);
+        cargo
+    };
+    process::output(&mut tests(&["--no-run"]))?;
+    let mut cargo = tests(&["--", word]);
+    let output = cargo.output().with_context(|| process::line(&cargo))?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    let failed = said.lines().find(|line| line.contains("FAILED"));
+    Ok(failed.filter(|_| !output.status.success()).map(str::to_owned))
 }
 
 fn read() -> Result<Vec<Mutant>> {
@@ -75,13 +97,19 @@ mod tests {
     #[test]
     fn every_mutant_can_be_made_and_is_in_the_document() {
         let document = fs::read_to_string(repo::root().join("docs/write-ordering.md")).unwrap();
+        let tests = fs::read_to_string(repo::root().join("docs/testing.md")).unwrap();
         let mutants = read().unwrap();
         for mutant in &mutants {
             let change = mutant.change.iter().try_for_each(Change::fits);
             change.unwrap_or_else(|error| panic!("{}: {error:#}", mutant.name));
+            let Some(clause) = &mutant.clause else {
+                assert!(mutant.test.is_some(), "{}: neither clause nor test", mutant.name);
+                assert!(tests.contains(&format!("`{}`", mutant.name)), "{}", mutant.name);
+                continue;
+            };
             let row = document.lines().find(|line| line.contains(&format!("`{}`", mutant.name)));
             let row = row.unwrap_or_else(|| panic!("{} is not in the document", mutant.name));
-            assert!(row.contains(&mutant.clause), "{}: another clause", mutant.name);
+            assert!(row.contains(clause), "{}: another clause", mutant.name);
         }
         assert!(mutants.len() >= 14, "{} mutants", mutants.len());
     }
