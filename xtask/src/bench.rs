@@ -6,6 +6,7 @@
 mod case;
 mod commands;
 mod dirty_open;
+mod in_place;
 mod in_process;
 mod input;
 mod library;
@@ -68,6 +69,7 @@ fn make_inputs(cases: &[&Case]) -> Result<()> {
         match &case.kind {
             Kind::Command(command) => command.input.make(&dir)?,
             Kind::DirtyOpen(open) => open.input.make(&dir)?,
+            Kind::InPlace(input) => input.make(&dir)?,
             Kind::Served(_) => [Input::FullRaw, Input::FullQed]
                 .map(|input| input.make(&dir))
                 .into_iter()
@@ -109,6 +111,10 @@ fn measure_one(case: &'static Case, qed: &Path, dir: &Path) -> Result<Row> {
         }
         Kind::DirtyOpen(open) => {
             let rounds = dirty_open::time(open, dir, ROUNDS)?;
+            Ok(Row::new(case, Summary::of(&rounds, case.goal)?, None))
+        }
+        Kind::InPlace(input) => {
+            let rounds = in_place::time(*input, qed, dir, ROUNDS)?;
             Ok(Row::new(case, Summary::of(&rounds, case.goal)?, None))
         }
         Kind::Served(served) => {

@@ -31,6 +31,7 @@ pub(super) enum Kind {
     InProcess(InProcess),
     DirtyOpen(DirtyOpen),
     Served(Served),
+    InPlace(Input),
 }
 
 /// One call that both programs take, each started anew for every run.
@@ -98,6 +99,12 @@ pub(super) static CASES: &[Case] = &[
     convert("convert_qcow2_4g", "QCOW2 to QED, cached", 0.9, QCOW2, Input::Qcow2),
     convert("convert_qcow2_zlib_4g", "zlib clusters to QED", 0.5, QCOW2, Input::Qcow2Zlib),
     convert("convert_qcow2_zstd_4g", "zstd clusters to QED", 0.7, QCOW2, Input::Qcow2Zstd),
+    Case {
+        name: "convert_in_place_4g",
+        what: "QCOW2 to QED in place, three flushes, beside a copy without any",
+        goal: Goal::TimeAtMost(0.1),
+        kind: Kind::InPlace(Input::Qcow2),
+    },
     check("check_warm_1e7", "full check, cached", 0.2, Input::FullSequential, false),
     check("check_cold_1e7", "full check, caches dropped", 0.35, Input::FullSequential, true),
     check("check_warm_1e7_scattered", "full check, cached", 0.2, Input::FullScattered, false),
