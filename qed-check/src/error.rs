@@ -4,7 +4,7 @@
 
 use std::io;
 
-use qed_spec::{ChooseError, ClusterCount, HeaderError, HostOffset};
+use qed_spec::{ChooseError, ClusterCount, HeaderError, HostOffset, ModeError};
 use thiserror::Error;
 
 use crate::cluster_set::OverBudget;
@@ -21,6 +21,9 @@ pub enum CheckError {
     /// The copies of the superblock do not say which is current: the image is not written.
     #[error("superblock")]
     Superblock(#[from] ChooseError),
+    /// The superblock names a consistency mode that is not known: the image is not written.
+    #[error("superblock")]
+    Mode(#[from] ModeError),
     /// The length of the image file cannot be told.
     #[error("the length of the image file cannot be told")]
     Len(#[source] io::Error),

@@ -3,7 +3,10 @@
 //! Owns the decision whether they say enough; what is wrong with a marked table is not known here.
 
 use qed_io::Storage;
-use qed_spec::{AutoclearFeatures, DirtyBitmap, Features, L1Index, SectionType, SuperblockChoice};
+use qed_spec::{
+    AutoclearFeatures, ConsistencyMode, DirtyBitmap, Features, L1Index, SectionType,
+    SuperblockChoice,
+};
 
 use crate::error::CheckError;
 use crate::layout::Layout;
@@ -58,7 +61,8 @@ impl Marks {
     }
 }
 
-/// The bitmap that the current superblock names, if there is a valid one.
+/// The bitmap that the current superblock of an image in compat mode names, if there is a valid one.
+// spec: QED-MODE-01, QED-DIRTY-07
 fn stored_bitmap(
     storage: &dyn Storage,
     layout: &Layout,
@@ -69,6 +73,11 @@ fn stored_bitmap(
     let Some((_, current)) = SuperblockChoice::new(a, b).ok().and_then(|it| it.current()) else {
         return Ok(None);
     };
+    let mode =
+        current.section(SectionType::MODE).map(|mode| ConsistencyMode::parse(mode.payload()));
+    if !matches!(mode, Some(Ok(ConsistencyMode::Compat))) {
+        return Ok(None);
+    }
     let autoclear = layout.header.fields().autoclear_features;
     let is_active = SectionType::TABLE_DIRTY.is_active(Features::empty(), autoclear);
     let section = current.section(SectionType::TABLE_DIRTY).filter(|_| is_active);

@@ -17,7 +17,7 @@ mod copies;
 mod write;
 
 use qed_io::{Growth, Storage};
-use qed_spec::{AutoclearFeatures, Features, SuperblockChoice};
+use qed_spec::{AutoclearFeatures, ConsistencyMode, Features, SectionType, SuperblockChoice};
 
 use crate::check::{CheckOptions, check};
 use crate::error::CheckError;
@@ -116,11 +116,15 @@ pub(crate) fn mend(storage: &dyn Storage, before: Report) -> Result<Report, Chec
     Ok(after)
 }
 
-/// Refuses an image whose superblock copies do not say which of them is current.
-// spec: QED-SB-04, QED-SB-10
+/// Refuses an image whose superblock copies do not say which of them is current, and one in a mode
+/// that is not known.
+// spec: QED-SB-04, QED-SB-10, QED-MODE-01
 fn refuse_undecided(tables: &Tables<'_>) -> Result<(), CheckError> {
-    if let Some([a, b]) = read_copies(tables.storage, &tables.layout)? {
-        SuperblockChoice::new(&a, &b)?;
+    let Some([a, b]) = read_copies(tables.storage, &tables.layout)? else { return Ok(()) };
+    let choice = SuperblockChoice::new(&a, &b)?;
+    let current = choice.current().map(|(_, current)| current);
+    if let Some(mode) = current.and_then(|current| current.section(SectionType::MODE)) {
+        ConsistencyMode::parse(mode.payload())?;
     }
     Ok(())
 }

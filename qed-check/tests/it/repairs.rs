@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use qed_check::{CheckError, CheckOptions, FindingKind, Repair, check, repair};
 use qed_io::{MemoryStorage, Operation, Recorder, Storage};
+use qed_spec::{Epoch, Generation, ImageUuid, SectionType, SuperblockBuilder};
 
 use crate::image::{AUTOCLEAR_AT, CLUSTER, FEATURES_AT, NEED_CHECK, TestImage};
 use crate::oracle::assert_repaired;
@@ -174,7 +175,7 @@ fn bad_headers_cannot_be_checked() {
     }
 }
 
-// spec-test: QED-SB-04, QED-SB-10
+// spec-test: QED-SB-04, QED-SB-10, QED-MODE-01
 #[test]
 fn nothing_is_repaired_over_superblocks_without_a_choice() {
     // A header area of four clusters, and a leak at the end.
@@ -189,6 +190,17 @@ fn nothing_is_repaired_over_superblocks_without_a_choice() {
         assert!(matches!(error, CheckError::Superblock(_)), "{error}");
     }
     assert_eq!(storage.to_vec(), image.bytes);
+    // A mode that nobody knows: the section MODE with the number 3.
+    let mut builder = SuperblockBuilder::new(ImageUuid::new([5; 16]), Epoch::new(5));
+    builder.set_section(SectionType::MODE, &[3, 0, 0, 0]).unwrap();
+    let unknown = image.storage();
+    unknown.write_at(&builder.encode(Generation::FIRST), 8192).unwrap();
+    let before = unknown.to_vec();
+    for what in [Repair::Leaks, Repair::All] {
+        let error = repair(&*unknown, what).unwrap_err();
+        assert!(matches!(error, CheckError::Mode(_)), "{error}");
+    }
+    assert_eq!(unknown.to_vec(), before);
     // A copy that is torn keeps nobody from anything.
     image.bytes[8192 + 5] = 1;
     assert_eq!(repair(&*image.storage(), Repair::Leaks).unwrap().leaks(), 0);
