@@ -134,6 +134,12 @@ pub enum JournalError {
         /// The last one that was durable.
         stable: JournalSequence,
     },
+    /// The ring of a clean image has used up its numbers.
+    #[error("the journal is at block {tail} and has to begin anew in another epoch")]
+    RunningOut {
+        /// The next block.
+        tail: JournalSequence,
+    },
 }
 
 /// A batch has more records than one commit takes.

@@ -103,7 +103,8 @@ impl Journal {
     /// JOURNAL_ACTIVE is clear.
     ///
     /// # Errors
-    /// [`JournalError::NotEmpty`] when the superblock says that blocks are not in the tables.
+    /// [`JournalError::NotEmpty`] when the superblock says that blocks are not in the tables,
+    /// [`JournalError::RunningOut`] when the ring has to begin anew in another epoch.
     pub fn open_clean(
         storage: Arc<dyn Storage>,
         setup: &JournalSetup,
@@ -111,6 +112,9 @@ impl Journal {
         let (tail, stable) = (setup.ring.tail(), setup.ring.stable());
         if stable >= tail {
             return Err(JournalError::NotEmpty { tail, stable });
+        }
+        if setup.ring.is_running_out() {
+            return Err(JournalError::RunningOut { tail });
         }
         let JournalSetup { ring, epoch, generation, .. } = *setup;
         Ok(Self::with_phase(storage, setup, TailMoved { ring, epoch, generation }, Phase::Idle))

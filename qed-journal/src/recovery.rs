@@ -191,7 +191,10 @@ impl Replayed {
     pub fn restart(self, owner: &dyn Owner, epoch: Epoch) -> Result<Journal, JournalError> {
         let Self { recovery: Recovery { storage, setup, head, .. }, home } = self;
         let fatal = |source| JournalError::Fatal { action: JournalAction::MoveTail, source };
-        let ring = setup.ring.with_state(head, head.previous());
+        let state = |head: JournalSequence| setup.ring.with_state(head, head.previous());
+        let next = state(head).ok().filter(|ring| !ring.is_running_out());
+        // Another epoch, so no number that was there before comes again.
+        let ring = next.map_or_else(|| state(JournalSequence::FIRST), Ok);
         let ring = ring.map_err(|error| fatal(io::Error::other(error)))?;
         let moved = owner.move_tail(TailMove::new(ring, epoch, home)).map_err(fatal)?;
         Ok(Journal::active(storage, setup, moved))

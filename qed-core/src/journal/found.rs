@@ -68,14 +68,14 @@ impl FoundJournal {
         if self.is_kept { AutoclearFeatures::JOURNAL } else { AutoclearFeatures::empty() }
     }
 
-    /// The journal of an image without commits; where another program wrote the image since, one
-    /// that begins anew.
+    /// The journal of an image without commits; where another program wrote the image since, or the
+    /// numbers of its blocks run out, one that begins anew.
     pub(crate) fn open(
         mut self,
         storage: &Arc<dyn Storage>,
         sector: &mut HeaderSector,
     ) -> Result<(Journal, JournalKeeper), OpenError> {
-        if !self.is_kept {
+        if !self.is_kept || self.setup.ring.is_running_out() {
             self.begin_anew(&**storage, sector)?;
         }
         let journal = Journal::open_clean(storage.clone(), &self.setup)?;

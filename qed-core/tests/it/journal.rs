@@ -14,8 +14,8 @@ use qed_io::{MemoryStorage, Storage};
 use qed_journal::RecoveryError;
 use qed_spec::{
     AutoclearFeatures, ClusterCount, Features, GuestOffset, Header, HostCluster, HostOffset,
-    JournalBlockHead, JournalRecord, JournalRing, JournalSeed, L1Entry, SectionType,
-    SuperblockChoice, SuperblockCopy,
+    JournalBlockHead, JournalRecord, JournalRing, JournalSeed, JournalSequence, L1Entry,
+    SectionType, SuperblockBuilder, SuperblockChoice, SuperblockCopy,
 };
 use zerocopy::IntoBytes;
 
@@ -266,6 +266,50 @@ fn after_another_program_wrote_the_journal_begins_anew() {
     let image = Image::open(crashed(&storage), &recovering(&no_hook)).unwrap();
     assert_holds(&image, 0, 1);
     assert_holds(&image, 4096, 2);
+}
+
+/// Makes this the number of the next block.
+fn set_tail(storage: &MemoryStorage, tail: u64) {
+    let bytes = storage.to_vec();
+    let header = Header::parse(&bytes, bytes.len() as u64, Features::CLASSIC).unwrap();
+    let (a, b) = (SuperblockCopy::A.offset().get(), SuperblockCopy::B.offset().get());
+    let choice = SuperblockChoice::new(&bytes[a as usize..], &bytes[b as usize..]).unwrap();
+    let (copy, current) = choice.current().unwrap();
+    let section = current.section(SectionType::JOURNAL).unwrap();
+    let tail = JournalSequence::new(tail);
+    let ring = JournalRing::parse(section.payload(), &header).unwrap();
+    let ring = ring.with_state(tail, tail.previous()).unwrap();
+    let mut builder = SuperblockBuilder::new(current.uuid(), current.epoch());
+    let mode = current.section(SectionType::MODE).unwrap();
+    builder.set_section(SectionType::MODE, mode.payload()).unwrap();
+    builder.set_section(SectionType::JOURNAL, &ring.encode()).unwrap();
+    storage.write_at(&builder.encode(current.generation()), copy.offset().get()).unwrap();
+}
+
+// spec-test: QED-JRN-03, QED-JRN-24
+#[test]
+fn a_ring_whose_numbers_run_out_begins_anew_in_another_epoch() {
+    let half = JournalRing::MAX_SEQUENCE.get() / 2;
+    for (tail, next) in [(half, half), (half + 1, 1), (2 * half, 1)] {
+        let storage = new_image();
+        let epoch = state(&storage).epoch;
+        set_tail(&storage, tail);
+        let image = open(storage.clone(), &RefuseBacking);
+        let opened = state(&storage);
+        assert_eq!((opened.tail, opened.epoch == epoch), (next, next == tail), "{tail}");
+        for at in 0..20 {
+            write(&image, at * 4096, 1);
+            image.flush().unwrap();
+        }
+        let crashed = crashed(&storage);
+        assert!(state(&crashed).is_active);
+        let again = Image::open(crashed.clone(), &recovering(&no_hook)).unwrap();
+        assert!(state(&crashed).tail < half, "a recovery has an epoch of its own");
+        for image in [image, again] {
+            assert_holds(&image, 19 * 4096, 1);
+            image.close().unwrap();
+        }
+    }
 }
 
 // spec-test: QED-JRN-31, QED-MODE-01

@@ -134,6 +134,14 @@ impl JournalRing {
         (self.blocks() / 2).min(256)
     }
 
+    /// Whether so many numbers are used that the journal has to begin with the first one again, in
+    /// another epoch. Half of them are left to the image while it is open.
+    // spec: QED-JRN-03
+    #[must_use]
+    pub fn is_running_out(&self) -> bool {
+        self.tail.get() > Self::MAX_SEQUENCE.get() / 2
+    }
+
     /// The first block whose records may not be in the tables.
     #[must_use]
     pub const fn tail(&self) -> JournalSequence {
