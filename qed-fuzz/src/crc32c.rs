@@ -19,6 +19,13 @@ pub(crate) fn crc32c_of_block(block: &[u8]) -> u32 {
     crc32c(&block)
 }
 
+/// The same of a block of the journal, behind what tells its image and epoch from others.
+pub(crate) fn crc32c_of_seeded_block(seed: &[u8], block: &[u8]) -> u32 {
+    let mut bytes = [seed, block].concat();
+    bytes[seed.len() + 8..seed.len() + 12].fill(0);
+    crc32c(&bytes)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,6 +4,7 @@ mod chain;
 mod convert;
 mod header;
 mod image;
+mod journal;
 mod map;
 mod nbd;
 mod operations;
@@ -28,13 +29,14 @@ pub struct Target {
 }
 
 /// Every target.
-pub const TARGETS: [Target; 12] = [
+pub const TARGETS: [Target; 13] = [
     Target { name: "header", runs_in_tests: 200_000, run: header::run },
     Target { name: "superblock", runs_in_tests: 20_000, run: superblock::run },
     Target { name: "image", runs_in_tests: 6_000, run: image::run },
     Target { name: "map", runs_in_tests: 6_000, run: map::run },
     Target { name: "repair", runs_in_tests: 6_000, run: repair::run },
     Target { name: "writes", runs_in_tests: 6_000, run: writes::run },
+    Target { name: "journal", runs_in_tests: 6_000, run: journal::run },
     Target { name: "operations", runs_in_tests: 5_000, run: operations::run },
     Target { name: "qcow2", runs_in_tests: 10_000, run: qcow2::run },
     Target { name: "convert", runs_in_tests: 3_000, run: convert::run },

@@ -22,6 +22,8 @@ use crate::sparse::SparseStorage;
 
 /// Clusters of a disk, at most.
 const MAX_CLUSTERS: u64 = 24;
+/// Bytes of the smallest journal, which is full soon.
+const RING_LEN: u64 = 32 << 10;
 /// Operations that fill a QED image.
 const MAX_OPERATIONS: usize = 8;
 
@@ -100,7 +102,11 @@ pub(crate) fn plan(from: &mut Unstructured<'_>) -> Result<ImagePlan> {
 /// What the header area of a new image holds.
 pub(crate) fn layout(from: &mut Unstructured<'_>) -> Result<Layout> {
     let identity = Identity { uuid: ImageUuid::new([7; 16]), epoch: Epoch::new(7) };
-    Ok(if from.arbitrary()? { Layout::Compat(identity) } else { Layout::Classic })
+    Ok(match from.int_in_range(0..=2)? {
+        0 => Layout::Classic,
+        1 => Layout::Compat(identity),
+        _ => Layout::Journal { identity, ring_len_bytes: RING_LEN },
+    })
 }
 
 /// Makes an empty image in `storage` over `under`: the gate that opens it, and what it reads as.

@@ -2,6 +2,9 @@
 //! bugs and attackers make.
 
 mod change;
+mod compat;
+pub(crate) mod journal;
+mod sections;
 
 use std::ops::Range;
 
@@ -55,6 +58,7 @@ impl ImageCase {
     /// A sound image and up to four changes.
     pub(crate) fn near_valid(from: &mut Unstructured<'_>) -> Result<Self> {
         let mut case = Self::sound(from)?;
+        compat::dress(&case, from)?;
         for _ in 0..from.int_in_range(0..=4)? {
             change::change(&mut case, from)?;
         }
@@ -64,8 +68,13 @@ impl ImageCase {
     /// An image that breaks no rule, without a backing file.
     pub(crate) fn sound(from: &mut Unstructured<'_>) -> Result<Self> {
         let geometry = shape(from)?;
-        let (cluster, coverage) = (geometry.cluster_size_bytes(), geometry.l2_coverage_bytes());
         let header_size = from.int_in_range(1..=5_u64)?;
+        Self::of(from, geometry, header_size)
+    }
+
+    /// As [`Self::sound`], with a header area of so many clusters.
+    fn of(from: &mut Unstructured<'_>, geometry: Geometry, header_size: u64) -> Result<Self> {
+        let (cluster, coverage) = (geometry.cluster_size_bytes(), geometry.l2_coverage_bytes());
         let header_end = header_size * cluster;
         let l1_slots = from.int_in_range(1..=3_u64)?;
         let last_part = match from.int_in_range(0..=3)? {

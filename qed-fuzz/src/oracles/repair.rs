@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use qed_check::{
-    CheckError, CheckOptions, Class, FindingKind, RecoverError, Repair, Report, check, recover,
-    repair,
+    CheckError, CheckOptions, Class, Finding, FindingKind, RecoverError, Repair, Report, check,
+    recover, repair,
 };
 use qed_core::{BackingFile, BackingGate, OpenError};
 use qed_io::{Growth, Storage};
 
 use crate::branches::Branches;
+use crate::oracles::compat::Kept;
 use crate::oracles::reference::Reference;
 use crate::oracles::validity::open_for_reading;
 use crate::size::usize_of;
@@ -35,6 +36,10 @@ pub(crate) fn assert_repaired(
             assert_eq!(storage.content(), reference.content, "refused and changed");
             return;
         }
+        Err(CheckError::Mode(_) | CheckError::Superblock(_)) => {
+            assert_not_written(storage, reference);
+            return;
+        }
         // A device has no room for copies.
         Err(CheckError::NoSpace { .. }) if storage.growth() == Growth::Stale => return,
         Err(error) => panic!("{error:?}"),
@@ -56,7 +61,13 @@ pub(crate) fn assert_repaired(
 /// If it is not.
 pub(crate) fn assert_leaks_repaired(storage: &SparseStorage, reference: &Reference) {
     let before = check(storage, &CheckOptions::default()).expect("it could be checked before");
-    let report = repair(storage, Repair::Leaks).expect("leaks can be repaired");
+    let report = match repair(storage, Repair::Leaks) {
+        Err(CheckError::Mode(_) | CheckError::Superblock(_)) => {
+            assert_not_written(storage, reference);
+            return;
+        }
+        report => report.expect("leaks can be repaired"),
+    };
     if before.corruptions() > 0 {
         assert_eq!(report, before);
         assert_eq!(storage.content(), reference.content, "a corrupt image was changed");
@@ -87,12 +98,22 @@ pub(crate) fn assert_recovered(
         .counts
         .iter()
         .all(|(kind, count)| count == 0 || by_crash(kind) || kind.class() != Class::Corruption);
+    // Marks are for after a crash.
+    let kept = if reference.is_dirty { Kept::of(&reference.content) } else { Kept::Classic };
     let recovered = recover(storage);
     branches.note("recover", recovered.as_ref().map(drop));
     match recovered {
         Ok(()) => {
-            assert!(is_explained, "no crash leaves {:?}", before.findings);
+            let is_told = |finding: &Finding| {
+                !is_explained_by_crash(finding, by_crash) && !kept.leaves(finding)
+            };
+            assert!(!before.findings.iter().any(is_told), "no crash leaves {:?}", before.findings);
             let report = check(storage, &CheckOptions::default()).expect("just mended");
+            if before.findings.iter().any(|finding| kept.leaves(finding)) {
+                assert!(!report.dirty, "the mark is still set");
+                assert!(!report.findings.iter().any(is_told), "left: {:?}", report.findings);
+                return;
+            }
             assert_mended(storage, &report);
         }
         Err(RecoverError::Corrupt(_)) => {
@@ -100,8 +121,21 @@ pub(crate) fn assert_recovered(
             assert_eq!(storage.content(), reference.content, "refused and changed");
         }
         Err(RecoverError::Check(CheckError::TooManyCopies { .. })) => {}
+        Err(RecoverError::Check(CheckError::Mode(_) | CheckError::Superblock(_))) => {
+            assert_not_written(storage, reference);
+        }
         Err(error) => panic!("{error:?}"),
     }
+}
+
+/// Nobody knows how to write the image.
+fn assert_not_written(storage: &SparseStorage, reference: &Reference) {
+    assert_eq!(Kept::of(&reference.content), Kept::Unknown);
+    assert_eq!(storage.content(), reference.content, "refused and changed");
+}
+
+fn is_explained_by_crash(finding: &Finding, by_crash: impl Fn(FindingKind) -> bool) -> bool {
+    by_crash(finding.kind) || finding.kind.class() != Class::Corruption
 }
 
 /// No corruption, no mark, no leak that could be cut off.

@@ -11,6 +11,7 @@ use qed_io::Storage;
 use qed_spec::{Features, Header, HeaderError};
 
 use crate::branches::Branches;
+use crate::oracles::compat::Kept;
 use crate::oracles::guest::{Guest, Reader, Source};
 use crate::oracles::reference::Reference;
 use crate::sparse::SparseStorage;
@@ -103,6 +104,8 @@ pub(crate) fn assert_opened(
     let context = WriteContext::new(gate, LockPolicy::Take, RecoveryPolicy::Refuse);
     let opened = Image::open(Arc::<SparseStorage>::clone(&copy), &context);
     branches.note("open", opened.as_ref().map(drop));
+    let kept = Kept::of(&before);
+    branches.note("kept", &kept);
     let slots: Vec<_> =
         reference.tables.iter().filter(|table| table.slot < reference.l1_slots()).collect();
     let len = reference.table_clusters() * reference.cluster;
@@ -111,7 +114,10 @@ pub(crate) fn assert_opened(
         |value: u64| slots.iter().filter(|other| other.value.abs_diff(value) < len).count();
     let is_bad = |value| !is_open(value) || overlaps(value) > 1;
     match opened {
-        Err(OpenError::NeedsRecovery) => assert!(reference.is_dirty),
+        Err(OpenError::NeedsRecovery) => assert!(reference.is_dirty || kept.wants_check()),
+        // A bitmap that begins anew has its own place, which a name may have taken.
+        Err(OpenError::DirtyBitmap(_)) => assert!(kept.wants_check(), "{kept:?} has its place"),
+        Err(OpenError::Mode(_) | OpenError::Superblock(_)) => assert_eq!(kept, Kept::Unknown),
         Err(OpenError::Image(ImageError::Corrupt(_))) => {
             assert!(slots.iter().any(|table| is_bad(table.value)), "good tables are refused");
             assert!(report.corruptions() > 0, "what is refused passes the check");
@@ -119,6 +125,7 @@ pub(crate) fn assert_opened(
         Err(error) => panic!("{error:?}"),
         Ok(image) => {
             assert!(!reference.is_dirty && !slots.iter().any(|table| is_bad(table.value)));
+            assert!(!kept.wants_check() && kept != Kept::Unknown, "{kept:?} is written");
             let guest = Guest::new(reference, Reader::Vetted, None);
             guest.assert_shown_by(&*image);
             let is_shown_whole = guest.runs().iter().all(|run| run.source != Source::Corrupt);

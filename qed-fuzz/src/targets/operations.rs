@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arbitrary::{Result, Unstructured};
+use qed_check::recover;
 use qed_core::{
     DEFAULT_CACHE_LIMIT_BYTES, Image, LockPolicy, Prepared, ReadContext, ReadOnlyImage,
     RecoveryPolicy, WriteContext,
 };
+use qed_io::Storage;
 use qed_spec::GuestOffset;
 
 use crate::apply::{Beneath, apply};
@@ -38,10 +40,21 @@ pub(super) fn run(from: &mut Unstructured<'_>, branches: &mut Branches) -> Resul
             branches.note("step", step);
         }
         let cache_limit_bytes = if from.arbitrary()? { 0 } else { DEFAULT_CACHE_LIMIT_BYTES };
-        scene.turn(&list, cache_limit_bytes, from.arbitrary()?);
+        let ending = *from.choose(&[Ending::Closed, Ending::LetGo, Ending::Killed])?;
+        branches.note("ending", ending);
+        scene.turn(&list, cache_limit_bytes, ending);
         scene.assert_in_order();
     }
     Ok(())
+}
+
+/// What becomes of an open image.
+#[derive(Debug, Clone, Copy)]
+enum Ending {
+    Closed,
+    LetGo,
+    /// The program is killed right after a flush.
+    Killed,
 }
 
 struct Scene {
@@ -53,8 +66,8 @@ struct Scene {
 }
 
 impl Scene {
-    /// Opens the image, takes the steps, and closes it or lets it go.
-    fn turn(&mut self, list: &[Step], cache_limit_bytes: u64, closes: bool) {
+    /// Opens the image, takes the steps, and closes it, lets it go or is killed.
+    fn turn(&mut self, list: &[Step], cache_limit_bytes: u64, ending: Ending) {
         let context = WriteContext {
             cache_limit_bytes,
             ..WriteContext::new(&self.gate, LockPolicy::Take, RecoveryPolicy::Refuse)
@@ -68,9 +81,29 @@ impl Scene {
                 matches!(step, Step::Operate(Operation::Resize { .. }) | Step::Abandon { .. });
         }
         assert_reads_as(&*image, &self.model);
-        if closes {
-            image.close().expect("memory takes every write");
+        match ending {
+            Ending::Closed => image.close().expect("memory takes every write"),
+            Ending::LetGo => {}
+            Ending::Killed => {
+                image.flush().expect("memory takes every write");
+                self.storage = Arc::new(self.storage.copy());
+                self.may_leak = true;
+                self.recover();
+            }
         }
+    }
+
+    /// Opens an image that was not closed, which shows what was flushed at once, and closes it.
+    fn recover(&self) {
+        let hook = |storage: &dyn Storage| recover(storage).map_err(Into::into);
+        let context = WriteContext::new(&self.gate, LockPolicy::Take, RecoveryPolicy::Run(&hook));
+        let read = ReadContext::new(&self.gate, LockPolicy::Take);
+        let reader = ReadOnlyImage::open(Arc::<SparseStorage>::clone(&self.storage), &read);
+        assert_reads_as(&reader.expect("what was flushed can be read"), &self.model);
+        let image = Image::open(Arc::<SparseStorage>::clone(&self.storage), &context);
+        let image = image.expect("what was flushed can be recovered");
+        assert_reads_as(&*image, &self.model);
+        image.close().expect("memory takes every write");
     }
 
     fn assert_in_order(&self) {

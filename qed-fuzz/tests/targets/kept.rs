@@ -9,7 +9,7 @@ use std::thread;
 use qed_fuzz::{Branches, TARGETS, Target};
 
 /// What the seeds of a target must reach: what the code under test decides by.
-const BRANCHES: [(&str, &str); 11] = [
+const BRANCHES: [(&str, &str); 13] = [
     (
         "header",
         "header-ok header-err-truncated header-err-magic header-err-unsupported-feature
@@ -30,7 +30,11 @@ const BRANCHES: [(&str, &str); 11] = [
          anchor-err-backing-format-length anchor-err-backing-format-byte
          format-ok-none format-ok-some format-err-backing-format",
     ),
-    ("image", "open-ok open-err-needs-recovery open-err-image-corrupt-l1-entry"),
+    (
+        "image",
+        "open-ok open-err-needs-recovery open-err-image-corrupt-l1-entry open-err-mode-unknown
+         kept-classic kept-compat-none kept-compat-some kept-unknown",
+    ),
     (
         "map",
         "backing-none backing-some map-data map-zero map-corrupt table-ok table-err
@@ -38,6 +42,20 @@ const BRANCHES: [(&str, &str); 11] = [
     ),
     ("repair", "recover-ok recover-err-corrupt"),
     ("writes", "open-ok open-err-image-corrupt-l1-entry operation-ok operation-err"),
+    ("operations", "ending-closed ending-let-go ending-killed"),
+    (
+        "journal",
+        "shown-ok-none shown-ok-some shown-err-header-unsupported-feature shown-err-mode-unknown
+         shown-err-superblock-conflict shown-err-journal-ring-place
+         shown-err-journal-ring-sequence shown-err-journal-cuts-tables
+         fault-lost fault-misplaced fault-chain fault-newer fault-commit-too-long
+         fault-physical-size fault-refused fault-block-version fault-block-index
+         fault-block-stable fault-block-used fault-block-padding fault-block-generation
+         fault-record-kind fault-record-count fault-record-place fault-record-value
+         fault-record-unused commits-none commits-some-true commits-some-false
+         interrupted-ok interrupted-err-image-io interrupted-err-journal-fatal
+         interrupted-err-journal-recovery-io operation-ok",
+    ),
     (
         "qcow2",
         "open-ok open-err-format-magic open-err-format-version open-err-format-too-short

@@ -45,7 +45,14 @@ fn grown() -> Vector {
     Vector { expect, qemu: qemu_refuses(), ..vector }
 }
 
-const WHOLE: [Case; 19] = [
+const WHOLE: [Case; 20] = [
+    (
+        "log-at-the-last-number",
+        "QED-JRN-03",
+        "block 2 to the 62: recovery ends with a number that no tail has",
+        || at_tail(1 << 62, vec![Block::single(1 << 62, &[spare_at(1)])]),
+        BOTH,
+    ),
     (
         "log-empty",
         "QED-JRN-11",
