@@ -2,6 +2,9 @@
 
 use super::error::Refusal;
 
+/// Clusters of the longest file: half a gibibyte of bits.
+const MAX_CLUSTERS: u64 = 1 << 32;
+
 /// The clusters of a file.
 #[derive(Debug)]
 pub(super) struct Claims {
@@ -11,10 +14,13 @@ pub(super) struct Claims {
 
 impl Claims {
     /// Of a file of `len` bytes; one bit for each cluster of it.
-    pub(super) fn new(len: u64, cluster_bits: u32) -> Self {
+    pub(super) fn new(len: u64, cluster_bits: u32) -> Result<Self, Refusal> {
         let clusters = len.div_ceil(1 << cluster_bits);
-        let words = usize::try_from(clusters.div_ceil(64)).expect("a bit for each cluster");
-        Self { bits: vec![0; words], cluster_bits }
+        if clusters > MAX_CLUSTERS {
+            return Err(Refusal::FileTooLong { len });
+        }
+        let words = usize::try_from(clusters.div_ceil(64)).expect("at most 2^26");
+        Ok(Self { bits: vec![0; words], cluster_bits })
     }
 
     /// Claims the clusters of `len` bytes at `at`; what lies past the end of the file is nobody's.
@@ -57,14 +63,16 @@ mod tests {
 
     #[test]
     fn a_cluster_has_one_use() {
-        let mut claims = Claims::new(200 << 12, 12);
+        let too_long = Claims::new((1 << 44) + 1, 12).unwrap_err();
+        assert_eq!(too_long, Refusal::FileTooLong { len: (1 << 44) + 1 });
+        let mut claims = Claims::new(200 << 12, 12).unwrap();
         claims.claim(0, 4096, "a").unwrap();
         claims.claim(64 << 12, 8193, "b").unwrap();
         let shared = claims.claim(66 << 12, 1, "c").unwrap_err();
         assert_eq!(shared, Refusal::Shared { at: 66 << 12, what: "c" });
         claims.claim(67 << 12, 4096, "d").unwrap();
         claims.claim(1 << 40, 4096, "past the end").unwrap();
-        let mut other = Claims::new(200 << 12, 12);
+        let mut other = Claims::new(200 << 12, 12).unwrap();
         other.mark(68 << 12, 4096);
         other.mark(68 << 12, 4096);
         assert_eq!(claims.first_common(&other), None);

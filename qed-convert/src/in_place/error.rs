@@ -125,6 +125,12 @@ pub enum Refusal {
         /// Bytes.
         cluster_size: u64,
     },
+    /// The map of its clusters would take too much memory, or what is appended would not fit.
+    #[error("a file of {len} bytes is too long to be converted in place: use qed convert")]
+    FileTooLong {
+        /// Bytes.
+        len: u64,
+    },
     /// A program marked it.
     #[error("the image is marked corrupt: repair it first (qemu-img check -r all)")]
     MarkedCorrupt,

@@ -97,17 +97,18 @@ pub(super) struct Places {
 }
 
 impl Places {
-    /// Behind the first `base` bytes of the file.
-    fn behind(base: u64, geometry: Geometry, copied: u64, tables: u64) -> Self {
-        let copies = base.next_multiple_of(geometry.cluster_size_bytes());
-        let first_table = copies + copied * geometry.cluster_size_bytes();
-        let l1 = first_table + tables * geometry.table_size_bytes();
-        let end = l1 + geometry.table_size_bytes();
-        Self { geometry, copies, tables: first_table, l1, end }
+    /// Behind the first `base` bytes of the file; none if a file cannot be that long.
+    fn behind(base: u64, geometry: Geometry, copied: u64, tables: u64) -> Option<Self> {
+        let (cluster, table) = (geometry.cluster_size_bytes(), geometry.table_size_bytes());
+        let copies = base.checked_next_multiple_of(cluster)?;
+        let first_table = copies.checked_add(copied.checked_mul(cluster)?)?;
+        let l1 = first_table.checked_add(tables.checked_mul(table)?)?;
+        let end = l1.checked_add(table).filter(|end| i64::try_from(*end).is_ok())?;
+        Some(Self { geometry, copies, tables: first_table, l1, end })
     }
 
     /// Those of an image that was converted when the file had `base` bytes.
-    pub(super) fn of(qed: &Header, scan: &Scan, base: u64) -> Self {
+    pub(super) fn of(qed: &Header, scan: &Scan, base: u64) -> Option<Self> {
         Self::behind(base, qed.geometry(), scan.copied, scan.tables)
     }
 }
@@ -154,7 +155,8 @@ impl ToQed {
         {
             return Err(Refusal::UnknownBytes { at }.into());
         }
-        let places = Places::behind(base, geometry, scan.copied, scan.tables);
+        let places = Places::behind(base, geometry, scan.copied, scan.tables)
+            .ok_or(Refusal::FileTooLong { len: file_len })?;
         // spec: QED-CONV-05
         let holds = dropped.iter().any(|it| !matches!(it, Dropped::Extension(_)));
         let qed = qed_header(&header, &places, holds)?;

@@ -35,8 +35,8 @@ pub(super) fn scan(
 ) -> Result<Scan, InPlaceError> {
     let cluster_len = header.cluster_size();
     let cluster_bits = cluster_len.trailing_zeros();
-    let mut claims = Claims::new(file_len, cluster_bits);
-    let mut compressed = Claims::new(file_len, cluster_bits);
+    let mut claims = Claims::new(file_len, cluster_bits)?;
+    let mut compressed = Claims::new(file_len, cluster_bits)?;
     let mut scan =
         Scan { end: claim_metadata(storage, header, file_len, &mut claims)?, ..Scan::default() };
     let mut last_table = None;

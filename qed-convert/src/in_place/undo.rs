@@ -47,7 +47,7 @@ pub fn undo(storage: &Arc<dyn Storage>) -> Result<(), InPlaceError> {
     }
     let header = old_header(storage, &record)?;
     let found = scan(storage, &header, record.old_len, qed.geometry())?;
-    let places = Places::of(&qed, &found, record.old_len);
+    let places = Places::of(&qed, &found, record.old_len).ok_or(Refusal::Changed)?;
     match compare(storage, &header, record.old_len, &places, &sector) {
         Err(InPlaceError::Verify { .. }) => return Err(Refusal::Changed.into()),
         compared => compared?,
