@@ -4,12 +4,12 @@
 use qed_core::Identity;
 use qed_io::Storage;
 use qed_spec::{
-    Anchor, BackingName, Generation, Header, RawAnchor, RawHeader, RawSuperblock, RawUndoRecord,
-    StoredBackingFormat, SuperblockBuilder, SuperblockCopy, UndoRecord,
+    Anchor, BackingName, Generation, HEADER_LEN_BYTES, Header, RawAnchor, RawHeader, RawSuperblock,
+    RawUndoRecord, StoredBackingFormat, SuperblockBuilder, SuperblockCopy, UndoRecord,
 };
 
-use super::SECTOR;
 use super::error::{InPlaceError, Refusal, Step};
+use super::{SECTOR, Sector};
 use crate::qcow2::Qcow2Header;
 
 /// First byte that is written.
@@ -31,20 +31,32 @@ pub(super) enum Found {
     },
 }
 
-/// Whether a sector is one that a conversion writes: each has a mark of its own.
-fn is_torn_part(at: u64, sector: &[u8]) -> bool {
+/// Whether a sector is one that a conversion writes: each has a mark of its own, or holds what the
+/// first sector of the file has where QED leaves it alone.
+fn is_torn_part(at: u64, sector: &[u8], first: &Sector) -> bool {
     const ANCHOR: u64 = Anchor::OFFSET.get();
     const SUPERBLOCK: u64 = SuperblockCopy::A.offset().get();
     const RECORD: u64 = UndoRecord::OFFSET.get();
+    /// Bytes of the record before the sectors that it keeps.
+    const HEAD_LEN: usize = 24;
     const OLD_AND_NEW: u64 = RECORD + SECTOR as u64;
     const REST: u64 = OLD_AND_NEW + SECTOR as u64;
     match at {
         ANCHOR => sector.starts_with(&RawAnchor::MAGIC),
         SUPERBLOCK => sector.starts_with(&RawSuperblock::MAGIC),
-        // The record, the first bytes of the new first sector in it, and its padding.
         RECORD => sector.starts_with(&RawUndoRecord::MAGIC),
-        OLD_AND_NEW => sector[24..].starts_with(&RawHeader::MAGIC),
-        REST => sector[24..].iter().all(|byte| *byte == 0),
+        OLD_AND_NEW => {
+            let (old, new) = sector.split_at(HEAD_LEN);
+            let (header, rest) = new.split_at(HEADER_LEN_BYTES);
+            let kept = &first[HEADER_LEN_BYTES..SECTOR - HEAD_LEN];
+            old == &first[SECTOR - HEAD_LEN..]
+                && header.starts_with(&RawHeader::MAGIC)
+                && rest == kept
+        }
+        REST => {
+            let (new, padding) = sector.split_at(HEAD_LEN);
+            new == &first[SECTOR - HEAD_LEN..] && padding.iter().all(|byte| *byte == 0)
+        }
         _ => false,
     }
 }
@@ -62,11 +74,12 @@ impl Area {
         let mut bytes = vec![0; usize::try_from(len(cluster_size)).expect("at most 14 KiB")];
         let start = RECORD_AREA_START;
         storage.read_at(&mut bytes, start).map_err(InPlaceError::io(Step::Read, start))?;
+        let first = super::read(storage, 0)?;
         let mut found = Found::Nothing;
         for (at, sector) in (start..).step_by(SECTOR).zip(bytes.chunks(SECTOR)) {
             match sector.iter().position(|byte| *byte != 0) {
                 None => {}
-                Some(_) if is_torn_part(at, sector) => found = Found::Torn,
+                Some(_) if is_torn_part(at, sector, &first) => found = Found::Torn,
                 Some(within) => return Ok(Found::Unknown { at: at + within as u64 }),
             }
         }

@@ -3,9 +3,10 @@
 use std::fs;
 use std::sync::Arc;
 
-use qed_convert::{Qcow2Image, Qcow2Options, Qcow2SnapshotSelector};
-use qed_core::{BackingFile, LockPolicy, RefuseBacking};
-use qed_io::MemoryStorage;
+use qed_convert::{Qcow2Image, Qcow2Options, Qcow2SnapshotSelector, ToQed, ToQedOptions, undo};
+use qed_core::{BackingFile, Identity, LockPolicy, ReadContext, ReadOnlyImage, RefuseBacking};
+use qed_io::{MemoryStorage, Storage};
+use qed_spec::{Epoch, GuestOffset, ImageUuid};
 
 use crate::lab::Random;
 use crate::qcow2_lab::{Lab, index};
@@ -49,7 +50,7 @@ fn damaged_images_never_panic() {
         let good = fs::read(lab.path("top.qcow2")).expect("just made");
         assert!(reads(good.clone()), "{name}");
         let mut random = Random::new(11);
-        let mut failures = 0;
+        let (mut failures, mut converted) = (0, 0);
         for _ in 0..ROUNDS {
             let mut bytes = good.clone();
             for _ in 0..1 + index(&mut random, 3) {
@@ -62,9 +63,14 @@ fn damaged_images_never_panic() {
             if random.below(50) == 0 {
                 bytes.truncate(index(&mut random, good.len()));
             }
+            if random.below(4) == 0 {
+                converted += usize::from(converts_in_place(&bytes));
+            }
             failures += usize::from(!reads(bytes));
         }
         assert!(failures > ROUNDS / 20, "{name}: only {failures} of {ROUNDS} were noticed");
+        let is_convertible = !script.contains("cluster_size=512");
+        assert!(!is_convertible || converted > ROUNDS / 40, "{name}: {converted} were converted");
         assert!(failures < ROUNDS, "{name}: all were refused, so little was tested");
     }
 }
@@ -80,6 +86,38 @@ fn place(random: &mut Random, bytes: &[u8]) -> usize {
             found.map_or(start, |distance| start + distance)
         }
     }
+}
+
+/// Whether the image is converted in place; then both formats show the same disk, as far as the first
+/// can be read, and it comes back to the byte. An image that is not converted is not changed.
+fn converts_in_place(bytes: &[u8]) -> bool {
+    let storage = Arc::new(MemoryStorage::new(bytes.to_vec()));
+    let identity = Identity { uuid: ImageUuid::new([1; 16]), epoch: Epoch::new(1) };
+    let options = ToQedOptions { drop_snapshots: true, identity };
+    let Ok(conversion) = ToQed::plan(storage.clone(), &options) else { return false };
+    let before = disk_of(bytes.to_vec());
+    let done = conversion.convert(None);
+    if done.is_ok() {
+        let context = ReadContext::new(&RefuseBacking, LockPolicy::None);
+        if let Some(before) = before {
+            let image = ReadOnlyImage::open(storage.clone(), &context).expect("just converted");
+            let mut after = vec![0; before.len()];
+            image.read_at(&mut after, GuestOffset::new(0)).expect("just converted");
+            assert!(after == before, "another disk");
+        }
+        undo(&(storage.clone() as Arc<dyn Storage>)).expect("nobody wrote");
+    }
+    assert!(storage.to_vec() == bytes, "not what it was");
+    done.is_ok()
+}
+
+/// The front of the disk, if it can be read.
+fn disk_of(bytes: Vec<u8>) -> Option<Vec<u8>> {
+    let options = Qcow2Options::new(&RefuseBacking, LockPolicy::None);
+    let image = Qcow2Image::open(Arc::new(MemoryStorage::new(bytes)), &options).ok()?;
+    let len = usize::try_from(image.image_size().min(256 << 10)).expect("small");
+    let mut disk = vec![0; len];
+    BackingFile::read_at(&image, &mut disk, 0).ok().map(|()| disk)
 }
 
 /// Whether the image opens and all of it can be mapped, read and listed.
