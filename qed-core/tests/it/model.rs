@@ -96,6 +96,8 @@ fn random_operations_equal_the_model() {
 #[test]
 fn threads_that_share_clusters_lose_nothing() {
     const THREADS: u64 = 8;
+    // A million writes in all, each read back.
+    const ROUNDS: u64 = 1_000_000 / THREADS / 4;
     let cases = [false, true].map(|with_backing| (with_backing, Layout::Classic));
     for (with_backing, layout) in cases.into_iter().chain([(false, JOURNAL), (true, JOURNAL)]) {
         let mut random = Random(7);
@@ -110,7 +112,7 @@ fn threads_that_share_clusters_lose_nothing() {
                 let (image, model) = (&image, &model);
                 scope.spawn(move || {
                     let mut random = Random(thread + 1);
-                    for round in 0..800 {
+                    for round in 0..ROUNDS {
                         let sector = random.below(DISK / 512 / THREADS) * THREADS + thread;
                         let (at, byte) = (sector * 512, random.next().to_le_bytes()[7]);
                         image.write_at(&[byte; 512], GuestOffset::new(at)).unwrap();
