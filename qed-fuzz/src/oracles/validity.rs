@@ -38,6 +38,9 @@ pub(crate) fn reference_of(
             None
         }
         Ok(header) => Some(Reference::new(&header, content)),
+        // CONVERSION_HOLD: who opens such an image for writing ends the conversion, which has tests
+        // of its own.
+        Err(HeaderError::UnsupportedFeature { bit: 36, .. }) => None,
         Err(error) => {
             let checked = check(&**storage, &CheckOptions::default());
             assert!(matches!(checked, Err(CheckError::Header(e)) if e == error), "{error:?}");

@@ -22,7 +22,7 @@ pub(super) fn run(from: &mut Unstructured<'_>, branches: &mut Branches) -> arbit
     let JournalCase { storage, is_sound } = JournalCase::any(from)?;
     let content = storage.content();
     let first = content.bytes(0..content.len().min(512));
-    let known = Features::CLASSIC.union(Features::JOURNAL_ACTIVE);
+    let known = Features::CLASSIC | Features::JOURNAL_ACTIVE | Features::CONVERSION_HOLD;
     let storage = Arc::new(storage);
     let shown = show_replayed(&as_storage(&storage));
     note_shown(branches, &shown);
