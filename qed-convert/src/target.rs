@@ -17,7 +17,7 @@ use file::TargetFile;
 mod cluster_map;
 mod file;
 mod mapped_file;
-mod qcow2;
+pub(crate) mod qcow2;
 mod qed;
 mod qed_image;
 mod raw;

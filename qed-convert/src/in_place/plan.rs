@@ -283,16 +283,18 @@ fn refuse(header: &Qcow2Header) -> Result<(), Refusal> {
 /// The shape of the QED image: the same clusters, tables with room to grow.
 fn geometry(header: &Qcow2Header) -> Result<Geometry, Refusal> {
     let (size, cluster_size) = (header.image_size(), header.cluster_size());
+    geometry_for(size, cluster_size).ok_or(Refusal::TooLarge { size, cluster_size })
+}
+
+/// The shape of an image of `size` bytes that QEMU opens too, with room to grow where it can be.
+pub(super) fn geometry_for(size: u64, cluster_size: u64) -> Option<Geometry> {
     let preferred: &[u32] = if cluster_size <= FOUR_UP_TO { &[4, 8, 16] } else { &[2, 4, 8, 16] };
     let most = if cluster_size < LARGE_TABLES_FROM { 4 } else { 16 };
     let shapes = preferred
         .iter()
         .filter(|clusters| **clusters <= most)
         .filter_map(|clusters| Geometry::new(u32::try_from(cluster_size).ok()?, *clusters));
-    shapes
-        .filter(|shape| shape.opens_in_qemu())
-        .find(|shape| shape.max_image_size_bytes() >= size)
-        .ok_or(Refusal::TooLarge { size, cluster_size })
+    shapes.filter(|shape| shape.opens_in_qemu()).find(|shape| shape.max_image_size_bytes() >= size)
 }
 
 fn qed_header(header: &Qcow2Header, places: &Places, holds: bool) -> Result<Header, InPlaceError> {

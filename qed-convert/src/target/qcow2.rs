@@ -13,10 +13,10 @@ use crate::target::mapped_file::MappedFile;
 use crate::target::{Chunk, Content, Shape, Sink};
 
 mod compress;
-mod header;
+pub(crate) mod header;
 mod options;
 mod packer;
-mod refcounts;
+pub(crate) mod refcounts;
 
 pub(crate) use options::metadata_len;
 pub use options::{
@@ -27,9 +27,9 @@ use compress::{Compressed, Compressor};
 use packer::Packer;
 
 /// Set in entries whose cluster has refcount 1.
-const COPIED: u64 = 1 << 63;
+pub(crate) const COPIED: u64 = 1 << 63;
 /// The entry that reads as zeros, version 3 only.
-const ZERO: u64 = 1;
+pub(crate) const ZERO: u64 = 1;
 /// Offsets in entries have 56 bits.
 const MAX_HOST_LEN: u64 = 1 << 56;
 

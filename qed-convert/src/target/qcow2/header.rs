@@ -12,6 +12,7 @@ const COMPRESSION_TYPE: u64 = 1 << 3;
 const LAZY_REFCOUNTS: u64 = 1;
 const BACKING_FORMAT_EXTENSION: u32 = 0xe279_2aca;
 const FEATURE_NAMES_EXTENSION: u32 = 0x6803_f857;
+const END_OF_EXTENSIONS: [u8; 8] = [0; 8];
 
 /// Class (0 incompatible, 1 compatible, 2 autoclear), bit and name of the feature bits that QEMU
 /// names in a new image.
@@ -27,31 +28,56 @@ const FEATURE_NAMES: [(u8, u8, &str); 8] = [
 ];
 const FEATURE_NAME_LEN: usize = 46;
 
+/// Where the header says that things are.
+pub(crate) struct Places {
+    /// Bytes from the start of the file; not looked at without a backing file.
+    pub(crate) name_at: u64,
+    /// Bytes from the start of the file; not looked at where the table is empty.
+    pub(crate) l1_at: u64,
+    pub(crate) refcounts: RefcountTable,
+}
+
 /// The bytes from the header to the end of the backing file name; the L1 table is at cluster 1.
 pub(crate) fn encode(options: &Qcow2CreateOptions, refcounts: RefcountTable) -> Vec<u8> {
     let extensions = extensions(options);
-    let name = options.backing.as_ref().map_or(&[][..], |backing| &backing.name);
-    let name_at = if name.is_empty() { 0 } else { header_len(options) + extensions.len() };
+    let name_at = (header_len(options) + extensions.len()) as u64;
+    let mut bytes =
+        fields(options, &Places { name_at, l1_at: options.cluster_len.into(), refcounts });
+    bytes.extend(extensions);
+    bytes.extend(options.backing.as_ref().map_or(&[][..], |backing| &backing.name));
+    bytes
+}
+
+/// The header and the format of the backing file, in one sector. The name of the backing file lies
+/// elsewhere in the first cluster, and the feature bits have no names. None if the format does not
+/// fit.
+pub(crate) fn encode_sector(options: &Qcow2CreateOptions, places: &Places) -> Option<[u8; 512]> {
+    let mut bytes = fields(options, places);
+    bytes.extend(backing_format(options));
+    bytes.extend(END_OF_EXTENSIONS);
+    bytes.resize(bytes.len().max(512), 0);
+    bytes.try_into().ok()
+}
+
+fn fields(options: &Qcow2CreateOptions, places: &Places) -> Vec<u8> {
+    let name_len = options.backing.as_ref().map_or(0, |backing| backing.name.len());
     let mut bytes = Vec::new();
     bytes.extend(MAGIC);
     put32(&mut bytes, if options.version == Qcow2Version::V2 { 2 } else { 3 });
-    put64(&mut bytes, name_at as u64);
-    put32(&mut bytes, narrow(name.len()));
+    put64(&mut bytes, if name_len == 0 { 0 } else { places.name_at });
+    put32(&mut bytes, narrow(name_len));
     put32(&mut bytes, options.cluster_len.trailing_zeros());
     put64(&mut bytes, options.size);
     put32(&mut bytes, 0); // no encryption
     put32(&mut bytes, u32::try_from(options.l1_entries()).expect("the L1 table is limited"));
-    let l1_at = if options.l1_entries() == 0 { 0 } else { options.cluster_len };
-    put64(&mut bytes, l1_at.into());
-    put64(&mut bytes, refcounts.at);
-    put32(&mut bytes, refcounts.clusters);
+    put64(&mut bytes, if options.l1_entries() == 0 { 0 } else { places.l1_at });
+    put64(&mut bytes, places.refcounts.at);
+    put32(&mut bytes, places.refcounts.clusters);
     put32(&mut bytes, 0); // no snapshots
     put64(&mut bytes, 0);
     if options.version == Qcow2Version::V3 {
         put_version_3(&mut bytes, options);
     }
-    bytes.extend(extensions);
-    bytes.extend(name);
     bytes
 }
 
@@ -81,15 +107,15 @@ pub(crate) fn room_for_name(options: &Qcow2CreateOptions) -> usize {
 /// The extensions and their end mark. The feature names are for error messages only: they stay
 /// away where the first cluster has no room for them.
 fn extensions(options: &Qcow2CreateOptions) -> Vec<u8> {
-    let end = [0; 8];
     let mut bytes = backing_format(options);
     let name_len = options.backing.as_ref().map_or(0, |backing| backing.name.len());
     let names = feature_names();
-    let needed = header_len(options) + bytes.len() + names.len() + end.len() + name_len;
+    let needed =
+        header_len(options) + bytes.len() + names.len() + END_OF_EXTENSIONS.len() + name_len;
     if options.version == Qcow2Version::V3 && needed <= cluster_len(options) {
         bytes.extend(names);
     }
-    bytes.extend(end);
+    bytes.extend(END_OF_EXTENSIONS);
     bytes
 }
 

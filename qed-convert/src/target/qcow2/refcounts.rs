@@ -60,24 +60,42 @@ pub(crate) fn write(
     let blocks_at = file.map().allocate(sizes.blocks)?;
     let at = file.map().allocate(sizes.table_clusters)?;
     let total = file.map().end() / cluster_len;
-    let per_block = per_block(cluster_len, options.refcount_bits);
-    let block_len = usize::try_from(cluster_len).expect("at most 2 MiB");
-
-    let mut table = Vec::new();
-    for block in 0..sizes.blocks {
-        let mut bytes = vec![0; block_len];
-        let first = block * per_block;
-        for cluster in first..total.min(first + per_block) {
-            put(&mut bytes, cluster - first, options.refcount_bits, count(cluster));
-        }
-        let host = blocks_at + block * cluster_len;
-        file.write_table(&bytes, host)?;
-        table.extend(host.to_be_bytes());
-    }
-    table.resize(table.len().next_multiple_of(block_len), 0);
-    file.write_table(&table, at)?;
+    let put_block = |bytes: &[u8], block| file.write_table(bytes, blocks_at + block * cluster_len);
+    for_each_block(sizes.blocks, cluster_len, options.refcount_bits, total, count, put_block)?;
+    file.write_table(&table_bytes(blocks_at, sizes, cluster_len), at)?;
     let clusters = u32::try_from(sizes.table_clusters).expect("the table is at most 8 MiB");
     Ok(RefcountTable { at, clusters })
+}
+
+/// Calls `visit` with the bytes and the number of every refcount block of a file of `total` clusters.
+pub(crate) fn for_each_block<E>(
+    blocks: u64,
+    cluster_len: u64,
+    bits: u32,
+    total: u64,
+    count: impl Fn(u64) -> u64,
+    mut visit: impl FnMut(&[u8], u64) -> Result<(), E>,
+) -> Result<(), E> {
+    let per_block = per_block(cluster_len, bits);
+    let mut bytes = vec![0; usize::try_from(cluster_len).expect("at most 2 MiB")];
+    for block in 0..blocks {
+        bytes.fill(0);
+        let first = block * per_block;
+        for cluster in first..total.min(first + per_block) {
+            put(&mut bytes, cluster - first, bits, count(cluster));
+        }
+        visit(&bytes, block)?;
+    }
+    Ok(())
+}
+
+/// The refcount table whose blocks follow each other from `blocks_at` on.
+pub(crate) fn table_bytes(blocks_at: u64, sizes: Sizes, cluster_len: u64) -> Vec<u8> {
+    let hosts = (0..sizes.blocks).map(|block| blocks_at + block * cluster_len);
+    let mut table: Vec<u8> = hosts.flat_map(u64::to_be_bytes).collect();
+    let len = sizes.table_clusters * cluster_len;
+    table.resize(usize::try_from(len).expect("the table is at most 8 MiB"), 0);
+    table
 }
 
 /// Sets refcount number `slot` of a block that is all zero there.

@@ -1,0 +1,285 @@
+//! QED to raw in place, where every cluster lies where the raw file has it: what a raw file was that
+//! became a QED image in place.
+//!
+//! Owns the order of the steps. As with the way there, what a call after a crash has to know is in a
+//! plan beside the file. Step names are those of docs/write-ordering.md.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use qed_core::{
+    AmendError, ExtentKind, ImageError, Layout, LockPolicy, OpenError, ReadContext, ReadOnlyImage,
+    RecoveryPolicy, RefuseBacking, amend,
+};
+use qed_io::{ImageLock, LockError, Storage};
+use qed_spec::{Anchor, GuestOffset, HostOffset, L1Entry, SuperblockCopy};
+use thiserror::Error;
+
+use crate::in_place::plan_file::{NotAPlan, Plan, PlanStore, Way};
+use crate::in_place::step::{self, SECTOR_LEN, StepError, failed};
+
+/// How a QED image becomes a raw file.
+#[derive(Debug, Clone)]
+pub struct ToRawOptions<'a> {
+    /// Whether the image lock is taken.
+    pub lock: LockPolicy,
+    /// What happens first if the image was not closed.
+    pub recovery: RecoveryPolicy<'a>,
+}
+
+/// What a conversion does, or would do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ToRawPlan {
+    /// Length of the file before, in bytes.
+    pub old_len: u64,
+    /// Bytes of the disk, which are those of the file afterwards.
+    pub new_len: u64,
+}
+
+/// Why a QED image did not become a raw file in place. Unless the step was `commit` or `cut`, it is a
+/// QED image with the same disk.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ToRawError {
+    /// Somebody else uses the file.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The image does not open.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The image could not be closed, or given QEMU's layout.
+    #[error(transparent)]
+    Amend(#[from] AmendError),
+    /// A table could not be read.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// The storage failed.
+    #[error(transparent)]
+    Step(#[from] StepError),
+    /// A block device has no end to cut.
+    #[error("a block device cannot be converted in place; use 'qed convert -O raw'")]
+    BlockDevice,
+    /// A raw file has no backing file.
+    #[error("the image has a backing file; 'qed rebase -b \"\"' copies what it needs of it")]
+    HasBacking,
+    /// The disk has no bytes.
+    #[error("the disk is empty")]
+    Empty,
+    /// A cluster is not where the raw file has it.
+    #[error("byte {guest:#x} of the disk is at {host:#x} of the file; use 'qed convert -O raw'")]
+    Elsewhere {
+        /// Byte of the virtual disk.
+        guest: u64,
+        /// Byte of the file.
+        host: u64,
+    },
+    /// Something else is where the raw file has a cluster.
+    #[error(
+        "a table or a cluster lies at {host:#x}, where the raw file has zeros; use 'qed convert -O raw'"
+    )]
+    InTheWay {
+        /// Byte of the file.
+        host: u64,
+    },
+    /// The guest's first cluster would be taken for something of QED.
+    #[error(
+        "the first cluster of the disk holds what reads like a part of QED; use 'qed convert -O raw'"
+    )]
+    LooksLikeQed,
+    /// The plan beside the file is none.
+    #[error("the plan beside the file")]
+    Plan(#[from] NotAPlan),
+    /// The plan beside the file is of another conversion, or the file has changed since.
+    #[error("the plan beside the file does not fit it; if the file is sound, remove the plan")]
+    OtherPlan,
+}
+
+/// Says what [`qed_to_raw`] would do, and changes nothing.
+///
+/// # Errors
+/// What the conversion would be refused for, and failed reads.
+pub fn plan_qed_to_raw(
+    storage: &Arc<dyn Storage>,
+    options: &ToRawOptions<'_>,
+) -> Result<ToRawPlan, ToRawError> {
+    let image = open(storage, options.lock)?;
+    Ok(Moves::plan(&image)?.summary)
+}
+
+/// Turns the QED image in `storage` into a raw file; durable when it returns.
+///
+/// The image gets QEMU's layout first, with what recovery it needs. It is a QED image until sector 0 is
+/// written. A call after a crash finishes what was committed, and else begins anew.
+///
+/// # Errors
+/// What keeps the image from being converted, and the storage's errors.
+pub fn qed_to_raw(
+    storage: &Arc<dyn Storage>,
+    plans: &dyn PlanStore,
+    options: &ToRawOptions<'_>,
+) -> Result<ToRawPlan, ToRawError> {
+    if options.lock == LockPolicy::Take {
+        storage.lock(ImageLock::WRITE)?;
+    }
+    if let Some(bytes) = plans.load().map_err(failed("plan"))? {
+        let plan = Plan::parse(&bytes)?;
+        if plan.way != Way::QedToRaw {
+            return Err(ToRawError::OtherPlan);
+        }
+        let mut sector = [0; SECTOR_LEN];
+        storage.read_at(&mut sector, 0).map_err(failed("scan"))?;
+        if sector == plan.new {
+            let old_len = storage.len().map_err(failed("scan"))?;
+            finish(&**storage, plans, plan.raw_len)?;
+            return Ok(ToRawPlan { old_len, new_len: plan.raw_len });
+        }
+        if sector != plan.old {
+            return Err(ToRawError::OtherPlan);
+        }
+    }
+    // What is refused is refused before the image loses its mode.
+    Moves::plan(&open(storage, LockPolicy::None)?)?;
+    amend(storage, Layout::Classic, LockPolicy::None, options.recovery)?;
+    let image = open(storage, LockPolicy::None)?;
+    let moves = Moves::plan(&image)?;
+    moves.convert(storage, plans)?;
+    Ok(moves.summary)
+}
+
+fn open(storage: &Arc<dyn Storage>, lock: LockPolicy) -> Result<ReadOnlyImage, ToRawError> {
+    Ok(ReadOnlyImage::open(storage.clone(), &ReadContext::new(&RefuseBacking, lock))?)
+}
+
+/// Step "cut": the file ends with the disk. Then the plan is over.
+fn finish(storage: &dyn Storage, plans: &dyn PlanStore, len: u64) -> Result<(), StepError> {
+    storage.set_len(len).and_then(|()| storage.flush()).map_err(failed("cut"))?;
+    plans.remove().map_err(failed("plan"))
+}
+
+/// What has to be written for the file to read as the disk.
+struct Moves {
+    summary: ToRawPlan,
+    /// The guest's first cluster.
+    first: Vec<u8>,
+    /// Runs of the file that are to be zeros.
+    zeros: Runs,
+}
+
+impl Moves {
+    fn plan(image: &ReadOnlyImage) -> Result<Self, ToRawError> {
+        let storage = &**image.storage();
+        if !step::is_regular(storage) {
+            return Err(ToRawError::BlockDevice);
+        }
+        if image.backing_name().is_some() {
+            return Err(ToRawError::HasBacking);
+        }
+        let size = image.image_size();
+        if size == 0 {
+            return Err(ToRawError::Empty);
+        }
+        let old_len = storage.len().map_err(failed("scan"))?;
+        let cluster_len = image.geometry().cluster_size_bytes();
+        let (elsewhere, zeros) = runs(image, cluster_len)?;
+        let mut in_the_way = tables(image)?;
+        in_the_way.extend(elsewhere);
+        // The runs of zeros are in order and do not overlap.
+        for taken in in_the_way {
+            let behind = zeros.partition_point(|zero| zero.end <= taken.start);
+            if let Some(zero) = zeros.get(behind).filter(|zero| zero.start < taken.end) {
+                return Err(ToRawError::InTheWay { host: taken.start.max(zero.start) });
+            }
+        }
+        let mut first = vec![0; usize::try_from(cluster_len).expect("at most 64 MiB")];
+        let there = usize::try_from(size.min(cluster_len)).expect("at most 64 MiB");
+        image.read_at(&mut first[..there], GuestOffset::new(0))?;
+        if reads_like_qed(&first) {
+            return Err(ToRawError::LooksLikeQed);
+        }
+        Ok(Self { summary: ToRawPlan { old_len, new_len: size }, first, zeros })
+    }
+
+    fn convert(&self, storage: &Arc<dyn Storage>, plans: &dyn PlanStore) -> Result<(), StepError> {
+        let (storage, len) = (&**storage, self.summary.new_len);
+        let (new, rest) = self.first.split_at(SECTOR_LEN);
+        let new: [u8; SECTOR_LEN] = new.try_into().expect("split there");
+        let mut old = [0; SECTOR_LEN];
+        storage.read_at(&mut old, 0).map_err(failed("scan"))?;
+        let plan = Plan { way: Way::QedToRaw, raw_len: len, old, new };
+        plans.save(&plan.encode()).map_err(failed("plan"))?;
+        // Step "prepare": what no entry names gets the bytes that the raw file has there.
+        for range in &self.zeros {
+            let end = range.end.min(self.summary.old_len);
+            step::wipe(storage, range.start.min(end)..end, "prepare")?;
+        }
+        storage.write_at(rest, SECTOR_LEN as u64).map_err(failed("prepare"))?;
+        step::commit(storage, &new)?;
+        finish(storage, plans, len)
+    }
+}
+
+/// Runs of bytes of the file.
+type Runs = Vec<Range<u64>>;
+
+/// Where the first cluster lies, and the runs of the disk behind it that are zeros.
+///
+/// # Errors
+/// Any other cluster that is not where the raw file has it.
+fn runs(image: &ReadOnlyImage, cluster_len: u64) -> Result<(Runs, Runs), ToRawError> {
+    let (size, mut first, mut zeros) = (image.image_size(), Vec::new(), Runs::new());
+    let mut at = 0;
+    while at < size {
+        let most = if at == 0 { cluster_len.min(size) } else { size - at };
+        let extent = image.map(GuestOffset::new(at), most)?;
+        let end = at + extent.len;
+        match extent.kind {
+            ExtentKind::Data(host) if at == 0 => first.push(host.get()..host.get() + cluster_len),
+            ExtentKind::Data(host) if host.get() == at => {}
+            ExtentKind::Data(host) => {
+                return Err(ToRawError::Elsewhere { guest: at, host: host.get() });
+            }
+            ExtentKind::Zero | ExtentKind::Unallocated if at > 0 => match zeros.last_mut() {
+                Some(last) if last.end == at => last.end = end,
+                _ => zeros.push(at..end),
+            },
+            ExtentKind::Zero | ExtentKind::Unallocated => {}
+        }
+        at = end;
+    }
+    Ok((first, zeros))
+}
+
+/// Where the tables lie.
+fn tables(image: &ReadOnlyImage) -> Result<Runs, ToRawError> {
+    let (geometry, storage) = (image.geometry(), &**image.storage());
+    let table_len = geometry.table_size_bytes();
+    let l1 = image.header().fields().l1_table_offset.get();
+    let mut tables = Runs::new();
+    tables.push(l1..l1 + table_len);
+    let mut slots = vec![0; usize::try_from(table_len.min(64 << 10)).expect("at most 64 KiB")];
+    let needed =
+        (geometry.l1_entries_for(image.image_size()) * 8).next_multiple_of(slots.len() as u64);
+    for at in (l1..l1 + needed).step_by(slots.len()) {
+        storage.read_at(&mut slots, at).map_err(failed("scan"))?;
+        for slot in slots.chunks_exact(8) {
+            let value = u64::from_le_bytes(slot.try_into().expect("chunks of eight"));
+            if let Ok(L1Entry::Table(cluster)) = L1Entry::decode(value, geometry) {
+                let start = geometry.host_offset(cluster).get();
+                tables.push(start..start.saturating_add(table_len));
+            }
+        }
+    }
+    Ok(tables)
+}
+
+/// Whether the guest's first cluster begins like a QED image, or holds an anchor or a superblock, which
+/// a crash before the commit would leave to be believed.
+fn reads_like_qed(area: &[u8]) -> bool {
+    let [a, b] = [SuperblockCopy::A, SuperblockCopy::B].map(SuperblockCopy::offset);
+    let places = [HostOffset::new(0), Anchor::OFFSET, a, b];
+    let begins = |at: HostOffset| {
+        let at = usize::try_from(at.get()).unwrap_or(usize::MAX);
+        area.get(at..).is_some_and(|bytes| bytes.starts_with(b"QED"))
+    };
+    places.into_iter().any(begins)
+}
