@@ -38,6 +38,12 @@ impl ChainArgs {
         Self { backing_format, trust_magic: false }
     }
 
+    /// The name of the format that is stated for the first backing file.
+    pub(crate) fn first_format(&self) -> anyhow::Result<Option<String>> {
+        let format = self.backing_format.first().map(|format| parse_driver(format)).transpose()?;
+        Ok(format.map(|format| format.name().to_owned()))
+    }
+
     /// Whether anything was said about backing files.
     pub(crate) fn is_given(&self) -> bool {
         self.trust_magic || !self.backing_format.is_empty()

@@ -1,9 +1,11 @@
 //! `convert-in-place`: another format for the same file, without a copy of its data.
 
 mod print;
+mod way_back;
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -16,7 +18,7 @@ use qed_io::Storage;
 use crate::app::Context;
 use crate::args::{Format, OutputFormat, Refused, one_name, parse_driver};
 use crate::chain::ChainArgs;
-use crate::failure::{Exit, shown, unsupported, usage};
+use crate::failure::{Exit, shown, usage};
 use crate::new_image::random_identity;
 use crate::open::{OpenHow, open_file, open_image};
 use crate::work::Work;
@@ -24,14 +26,15 @@ use crate::work::Work;
 /// Give an image file another format and leave its data where it is.
 ///
 /// A QCOW2 image becomes a QED image in the time it takes to write its tables. Until somebody
-/// writes to it, --undo makes it the QCOW2 image that it was, byte for byte.
+/// writes to it, --undo makes it the QCOW2 image that it was, byte for byte. A QED image becomes a
+/// QCOW2 image, a raw file becomes a QED image, and a QED image that was a raw file becomes one again.
 #[derive(Debug, Args)]
 #[command(after_long_help = NOTES)]
 pub(crate) struct ConvertInPlaceArgs {
     /// Format of the image now; without it what its first bytes say, unless it has a backing file
     #[arg(short, long, value_name = "FMT")]
     format: Option<OsString>,
-    /// The format that it gets: qed
+    /// The format that it gets: qed (the default), qcow2 or raw
     #[arg(long, value_name = "FMT")]
     to: Option<OsString>,
     /// Make it what it was before the conversion
@@ -74,6 +77,8 @@ image as qcow2 are to be told: qed rebase -u -f FMT -b IMAGE -F qed OVERLAY.
 Examples:
   qed convert-in-place --dry-run disk.qcow2
   qed convert-in-place --to qed disk.qcow2
+  qed convert-in-place -f qed --to qcow2 disk.qed
+  qed convert-in-place -f raw --to qed disk.raw
   qed convert-in-place --undo disk.qcow2
   qed convert-in-place --finalize disk.qcow2
 
@@ -95,7 +100,8 @@ pub(crate) fn run(args: ConvertInPlaceArgs, context: &Context) -> anyhow::Result
     }
     match to.unwrap_or(Format::Qed) {
         Format::Qed => to_qed(&args, &name, form, context),
-        other => Err(unsupported(format_args!("converting in place to {other}"))),
+        Format::Qcow2 => way_back::to_qcow2(&args, &name, form, context),
+        Format::Raw => way_back::to_raw(&args, &name, form, context),
     }
 }
 
@@ -110,7 +116,10 @@ fn to_qed(
     match image.format() {
         Format::Qcow2 => {}
         Format::Qed => bail!("'{}' is a QED image already", shown(name)),
-        Format::Raw => return Err(unsupported("converting raw images in place")),
+        Format::Raw => {
+            drop(image);
+            return way_back::from_raw(args, name, form, context);
+        }
     }
     if args.format.is_none() && image.backing_name().is_some() {
         bail!(
@@ -119,7 +128,7 @@ fn to_qed(
             shown(name)
         );
     }
-    refuse_other_names(name, &image)?;
+    refuse_other_names(name, image.path())?;
     let options =
         ToQedOptions { drop_snapshots: args.drop_snapshots, identity: random_identity()? };
     let storage = crate::open::storage_of(&image);
@@ -172,8 +181,8 @@ fn go_back(
 }
 
 /// A file with other names has other users, who know it by its old format.
-fn refuse_other_names(name: &OsStr, image: &qed_convert::Layer) -> anyhow::Result<()> {
-    let names = std::fs::metadata(image.path())?.nlink();
+fn refuse_other_names(name: &OsStr, path: &Path) -> anyhow::Result<()> {
+    let names = std::fs::metadata(path)?.nlink();
     if names > 1 {
         bail!(
             "'{}' has {names} names (hard links): the file would get another format under all of \

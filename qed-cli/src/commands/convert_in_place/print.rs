@@ -36,6 +36,46 @@ impl Form {
         }
     }
 
+    /// The lengths of the file, before and after; without a time they are what is planned.
+    pub(super) fn lens(
+        self,
+        console: &Console,
+        name: &OsStr,
+        format: &str,
+        [before, after]: [u64; 2],
+        time: Option<Duration>,
+    ) -> anyhow::Result<()> {
+        let human = || match time {
+            Some(time) => {
+                let seconds = time.as_secs_f64();
+                format!("'{}' is {format} now ({seconds:.3} s).\n", shown(name))
+            }
+            None => format!("'{}' can become {format}. Nothing was written.\n", shown(name)),
+        };
+        match self.output {
+            _ if self.quiet => Ok(()),
+            OutputFormat::Human => console.print(format!(
+                "{}file length before: {before} bytes\nfile length after: {after} bytes\n",
+                human()
+            )),
+            OutputFormat::Json => {
+                let mut out = console.lock();
+                let mut json = JsonWriter::new(&mut out);
+                json.begin_object()?;
+                json.string_member("filename", name.as_bytes())?;
+                json.string_member("format", format)?;
+                json.plain_member("dry-run", time.is_none())?;
+                json.plain_member("file-length-before", before)?;
+                json.plain_member("file-length-after", after)?;
+                if let Some(time) = time {
+                    json.plain_member("seconds", time.as_secs_f64())?;
+                }
+                json.end_object()?;
+                Ok(json.finish()?)
+            }
+        }
+    }
+
     /// One line on an image without a plan.
     pub(super) fn done(
         self,
