@@ -26,9 +26,18 @@ struct Mutant {
     /// The clause that says otherwise, if it is one of the format.
     #[cfg_attr(not(test), expect(dead_code, reason = "a test holds it against the document"))]
     clause: Option<String>,
-    /// The tests of qed-core of which one has to fail, instead of a crash that convicts.
-    test: Option<String>,
+    /// The tests of which one has to fail, instead of a state of `cargo xtask crash`.
+    test: Option<Tests>,
     change: Vec<Change>,
+}
+
+/// Tests of one test program.
+#[derive(Debug, Deserialize)]
+struct Tests {
+    package: String,
+    program: String,
+    /// What is in their names.
+    word: String,
 }
 
 /// Builds and runs the mutant of this name, or all; fails if one is not caught.
@@ -67,11 +76,12 @@ fn verdict(said: &str) -> Option<&str> {
     said.lines().rev().find_map(|line| line.strip_prefix("wrong: "))
 }
 
-/// The first of the tests with this word in their names that fails in a copy; they have to build.
-fn failed_test(tree: &Path, target: &Path, word: &str) -> Result<Option<String>> {
+/// The first of the tests that fails in a copy; they have to build.
+fn failed_test(tree: &Path, target: &Path, tests: &Tests) -> Result<Option<String>> {
+    let Tests { package, program, word } = tests;
     let tests = |options: &[&str]| {
         let mut cargo = process::cargo();
-        cargo.args(["test", "--quiet", "--locked", "--package", "qed-core", "--test", "it"]);
+        cargo.args(["test", "--quiet", "--locked", "--package", package, "--test", program]);
         cargo.args(options).env("CARGO_TARGET_DIR", target).current_dir(tree);
         cargo
     };
