@@ -6,6 +6,7 @@ mod faults;
 mod golden;
 mod hostile;
 mod in_place;
+mod in_place_back;
 mod locks;
 mod matrix;
 mod modes;
