@@ -67,7 +67,7 @@ fn feature(bit: u32) -> Vector {
         expect: Expect { write, check: is_open.then_some("clean"), ..Expect::of(open) },
         qemu: match bit {
             0 => Some(Qemu::answers("open", "accept", "QED-QEMU-07: an empty name is accepted")),
-            36 => Some(Qemu::answers("open", "reject", "QED-CONV-05: it is kept from writing")),
+            36 => Some(Qemu::refuses("QED-CONV-05: it is kept from writing")),
             _ => None,
         },
     }

@@ -79,7 +79,7 @@ fn unknown_features(folder: &Folder) -> Vec<PathBuf> {
         FEATURES.set(&path, 1 << bit);
         path
     };
-    [3, 4, 31, 32, 33, 34, 35, 36, 37, 63].map(image).to_vec()
+    [3, 4, 31, 32, 33, 34, 35, 37, 63].map(image).to_vec()
 }
 
 /// The images with the bit set that says there is a backing file name, and a short one.

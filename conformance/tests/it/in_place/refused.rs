@@ -37,7 +37,7 @@ const REFUSED: &[(&str, &str, &str)] = &[
     ),
     ("$CREATE printf x | dd of=t bs=1 seek=3000 conv=notrunc status=none", "", "byte 3000"),
     ("qemu-img create -f qcow2 -u -b base -F raw t 1M", "", "state the format"),
-    ("qemu-img create -f raw t 1M", "--to qed", "raw images"),
+    ("qemu-img create -f raw t 1M", "--to qed", "must be stated to change it"),
     ("qemu-img create -f qed t 1M", "--to qed", "is a QED image already"),
     ("qemu-img create -f qed t 1M", "--undo", "nothing can be undone"),
     ("qemu-img create -f qed t 1M", "--finalize", "nothing to finalize"),
