@@ -1,6 +1,8 @@
 //! Random operations agree with a flat vector of bytes, alone and from many threads.
 
-use std::sync::{Arc, Mutex};
+mod threads;
+
+use std::sync::Arc;
 
 use qed_core::{BackingFile, Layout, Shrink};
 use qed_spec::{Geometry, GuestOffset};
@@ -90,47 +92,5 @@ fn random_operations_equal_the_model() {
         assert!(read_all(&image) == model, "seed {seed} at the end");
         image.close().unwrap();
         assert!(read_all(&open(storage, &gate)) == model, "seed {seed} reopened");
-    }
-}
-
-#[test]
-fn threads_that_share_clusters_lose_nothing() {
-    const THREADS: u64 = 8;
-    // A million writes in all, each read back.
-    const ROUNDS: u64 = 1_000_000 / THREADS / 4;
-    let cases = [false, true].map(|with_backing| (with_backing, Layout::Classic));
-    for (with_backing, layout) in cases.into_iter().chain([(false, JOURNAL), (true, JOURNAL)]) {
-        let mut random = Random(7);
-        let gate = Holds(with_backing.then(|| backing(&mut random, DISK / 2)));
-        let geometry = Geometry::new(4096, 2).unwrap();
-        let storage = new_storage_of(layout, geometry, DISK, with_backing);
-        let image = open(storage.clone(), &gate);
-        let model = Mutex::new(initial(&gate, DISK));
-        // Sector n of the disk belongs to thread n % 8, so threads meet in every cluster.
-        std::thread::scope(|scope| {
-            for thread in 0..THREADS {
-                let (image, model) = (&image, &model);
-                scope.spawn(move || {
-                    let mut random = Random(thread + 1);
-                    for round in 0..ROUNDS {
-                        let sector = random.below(DISK / 512 / THREADS) * THREADS + thread;
-                        let (at, byte) = (sector * 512, random.next().to_le_bytes()[7]);
-                        image.write_at(&[byte; 512], GuestOffset::new(at)).unwrap();
-                        let range = at as usize..at as usize + 512;
-                        model.lock().unwrap()[range].fill(byte);
-                        let mut buf = [0; 512];
-                        image.read_at(&mut buf, GuestOffset::new(at)).unwrap();
-                        assert_eq!(buf, [byte; 512], "thread {thread} sector {sector}");
-                        if round % 100 == 0 {
-                            image.flush().unwrap();
-                        }
-                    }
-                });
-            }
-        });
-        let model = model.into_inner().unwrap();
-        assert!(read_all(&image) == model);
-        image.close().unwrap();
-        assert!(read_all(&open(storage, &gate)) == model);
     }
 }
