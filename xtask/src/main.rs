@@ -19,6 +19,7 @@ mod package;
 mod problem;
 mod process;
 mod repo;
+mod sanitize;
 mod scratch;
 mod security;
 mod soak;
@@ -104,6 +105,11 @@ const TASKS: &[Task] = &[
         name: "crash",
         help: "judge crash states: crash [--states N] [--seed S] [--mode M] [--mutant M|all]",
         run: crash::run,
+    },
+    Task {
+        name: "sanitize",
+        help: "the tests of what threads share under the thread sanitizer: sanitize [TEST..]",
+        run: sanitize::run,
     },
     Task {
         name: "soak",
