@@ -52,16 +52,20 @@ impl Drain {
     /// Begins a request; waits only while the image changes its shape. Never taken twice by one
     /// request, since a waiting [`Drain::drain`] goes first.
     pub(crate) fn enter(&self) -> RequestGuard<'_> {
-        let lane = &self.lanes[thread_number() % LANES];
         loop {
-            lane.0.fetch_add(1, Ordering::SeqCst);
-            let guard = RequestGuard { drain: self, lane };
-            if !self.is_closed.load(Ordering::SeqCst) {
+            if let Some(guard) = self.try_enter() {
                 return guard;
             }
-            drop(guard);
             drop(locked(&self.change));
         }
+    }
+
+    /// As [`Drain::enter`]; none instead of waiting.
+    pub(crate) fn try_enter(&self) -> Option<RequestGuard<'_>> {
+        let lane = &self.lanes[thread_number() % LANES];
+        lane.0.fetch_add(1, Ordering::SeqCst);
+        let guard = RequestGuard { drain: self, lane };
+        if self.is_closed.load(Ordering::SeqCst) { None } else { Some(guard) }
     }
 
     /// Holds new requests back and waits for those in flight.
@@ -73,6 +77,16 @@ impl Drain {
             leaving = self.left.wait(leaving).unwrap_or_else(PoisonError::into_inner);
         }
         Drained { drain: self, change }
+    }
+}
+
+impl<'a> RequestGuard<'a> {
+    /// One guard more for the same request, for a part of it that may end later. Does not wait: a
+    /// change that waits for the one waits for both. In the same lane, since a change that looks at
+    /// the lanes one after the other could miss a request that moves between them.
+    pub(crate) fn again(&self) -> RequestGuard<'a> {
+        self.lane.0.fetch_add(1, Ordering::SeqCst);
+        RequestGuard { drain: self.drain, lane: self.lane }
     }
 }
 

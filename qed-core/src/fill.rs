@@ -28,29 +28,40 @@ enum Fill {
 }
 
 impl Allocation<'_> {
-    /// Writes the guest bytes and what they leave of the clusters, in one call of the storage.
-    pub(crate) fn write(&mut self, buf: &[u8]) -> Result<(), ImageError> {
+    /// What else has to be written: the bytes right before the guest's and those right behind, to
+    /// go with them in one write. Either may be empty.
+    ///
+    /// Reads the backing file. For a caller that wants neither [`Allocation::commit`] to do so nor
+    /// to write: once they were asked for, these bytes are the caller's to write before it commits.
+    ///
+    /// # Errors
+    /// Reading the backing file, or zeroing space that is used again.
+    pub fn surroundings(&mut self) -> Result<[Vec<u8>; 2], ImageError> {
         let [head, tail] = self.sides()?;
-        let host = if head.bytes().is_empty() { self.host() } else { head.host };
-        let storage = &*self.image.view.tables.storage;
-        let written = match [head.bytes(), tail.bytes()] {
-            [[], []] => storage.write_at(buf, host.get()),
-            [before, behind] => {
-                let mut parts = [before, buf, behind].map(IoSlice::new);
-                storage.write_vectored_at(&mut parts, host.get())
-            }
-        };
-        written.map_err(ImageError::io(IoAction::WriteData, host))?;
-        for side in [head, tail] {
+        for side in [&head, &tail] {
             if let Fill::Zeros = side.fill {
-                self.fill_side(&side)?;
+                self.fill_side(side)?;
             }
         }
         self.is_filled = true;
-        Ok(())
+        Ok([head, tail].map(Side::into_bytes))
     }
 
-    /// Writes what the guest bytes leave, unless [`Allocation::write`] did.
+    /// Writes the guest bytes and what they leave of the clusters, in one call of the storage.
+    pub(crate) fn write(&mut self, buf: &[u8]) -> Result<(), ImageError> {
+        let [before, behind] = self.surroundings()?;
+        let host = HostOffset::new(self.host().get() - before.len() as u64);
+        let storage = &*self.image.view.tables.storage;
+        let written = if before.is_empty() && behind.is_empty() {
+            storage.write_at(buf, host.get())
+        } else {
+            let mut parts = [&before, buf, &behind].map(IoSlice::new);
+            storage.write_vectored_at(&mut parts, host.get())
+        };
+        written.map_err(ImageError::io(IoAction::WriteData, host))
+    }
+
+    /// Writes what the guest bytes leave, unless the caller does.
     // spec: QED-RW-05
     pub(crate) fn fill(&self) -> Result<(), ImageError> {
         if self.is_filled {
@@ -109,10 +120,10 @@ impl Allocation<'_> {
 }
 
 impl Side {
-    fn bytes(&self) -> &[u8] {
-        match &self.fill {
+    fn into_bytes(self) -> Vec<u8> {
+        match self.fill {
             Fill::Bytes(bytes) => bytes,
-            Fill::Nothing | Fill::Zeros => &[],
+            Fill::Nothing | Fill::Zeros => Vec::new(),
         }
     }
 }

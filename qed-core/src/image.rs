@@ -148,6 +148,13 @@ impl Image {
         Request::new(self)
     }
 
+    /// As [`Image::request`], but none while the image changes its size or a change waits for
+    /// requests to end. For who keeps many requests in flight from one thread.
+    #[must_use]
+    pub fn try_request(&self) -> Option<Request<'_>> {
+        Request::try_new(self)
+    }
+
     /// Flushes, clears the mark that asks for a check and gives back what the file has beyond the
     /// image.
     ///

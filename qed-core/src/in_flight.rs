@@ -20,6 +20,13 @@ struct Claims {
     waiting: usize,
 }
 
+/// Whether a claim waits for another that has some of its clusters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wait {
+    Yes,
+    No,
+}
+
 /// The right to allocate a range of guest clusters, until dropped.
 #[derive(Debug)]
 pub(crate) struct Claim<'a> {
@@ -28,18 +35,21 @@ pub(crate) struct Claim<'a> {
 }
 
 impl InFlight {
-    /// Waits until no other claim overlaps `range`, then claims it.
+    /// Claims `range`, which no other claim overlaps; else waits for that, or claims nothing.
     ///
-    /// A request holds one claim at a time, so waiting cannot form a cycle.
-    pub(crate) fn claim(&self, range: Range<u64>) -> Claim<'_> {
+    /// Who waits holds no claim, so waiting cannot form a cycle.
+    pub(crate) fn claim(&self, range: Range<u64>, wait: Wait) -> Option<Claim<'_>> {
         let mut claims = self.claims.lock().unwrap_or_else(PoisonError::into_inner);
         while claims.ranges.iter().any(|other| other.start < range.end && range.start < other.end) {
+            if wait == Wait::No {
+                return None;
+            }
             claims.waiting += 1;
             claims = self.released.wait(claims).unwrap_or_else(PoisonError::into_inner);
             claims.waiting -= 1;
         }
         claims.ranges.push(range.clone());
-        Claim { owner: self, range }
+        Some(Claim { owner: self, range })
     }
 
     /// Replaces one claimed range, or removes it, and wakes those who wait.

@@ -150,6 +150,15 @@ impl ReadOnlyImage {
     // spec: QED-RW-01
     pub fn read_at(&self, buf: &mut [u8], at: GuestOffset) -> Result<(), ImageError> {
         let _request = self.drain.enter();
+        self.read_in_request(buf, at)
+    }
+
+    /// As [`ReadOnlyImage::read_at`], for a caller that holds a request.
+    pub(crate) fn read_in_request(
+        &self,
+        buf: &mut [u8],
+        at: GuestOffset,
+    ) -> Result<(), ImageError> {
         self.check_range(at, buf.len() as u64)?;
         let (mut rest, mut at) = (buf, at);
         while !rest.is_empty() {

@@ -11,20 +11,19 @@ use crate::alloc::Space;
 use crate::drain::RequestGuard;
 use crate::error::ImageError;
 use crate::image::Image;
-use crate::in_flight::Claim;
+use crate::in_flight::{Claim, Wait};
 use crate::map::{Extent, ExtentKind};
 
 /// A request in progress; see [`Image::request`].
 #[derive(Debug)]
 pub struct Request<'a> {
     image: &'a Image,
-    #[expect(dead_code, reason = "held until the request ends")]
     guard: RequestGuard<'a>,
 }
 
 /// How a write can go on from its first byte.
 #[derive(Debug)]
-pub enum Prepared<'r> {
+pub enum Prepared<'a> {
     /// The bytes have a place: write them there, and the write is done.
     InPlace {
         /// Where in the image file.
@@ -33,24 +32,27 @@ pub enum Prepared<'r> {
         len: u64,
     },
     /// The bytes get new clusters: write them, then commit.
-    Allocating(Allocation<'r>),
+    Allocating(Allocation<'a>),
 }
 
 /// New clusters for a range of the guest, claimed by one write and visible to nobody.
 ///
 /// Dropping it gives the clusters back; no I/O of the caller on them may be under way then. Other
-/// allocating writes to the same guest clusters wait until it is committed or dropped.
+/// allocating writes to the same guest clusters wait until it is committed or dropped. It is part
+/// of its request, and may outlive the [`Request`] that it came from.
 #[derive(Debug)]
-pub struct Allocation<'r> {
-    pub(crate) image: &'r Image,
+pub struct Allocation<'a> {
+    pub(crate) image: &'a Image,
+    /// None inside this crate, where the request always lives longer.
+    guard: Option<RequestGuard<'a>>,
     #[expect(dead_code, reason = "held until the allocation ends")]
-    claim: Claim<'r>,
+    claim: Claim<'a>,
     guest: Range<u64>,
     pub(crate) space: Space,
     /// What the first and the last cluster were, for their fill.
     pub(crate) first_was: L2Entry,
     pub(crate) last_was: L2Entry,
-    /// What the guest bytes leave of the clusters is written.
+    /// What the guest bytes leave of the clusters is written, or the caller's to write.
     pub(crate) is_filled: bool,
     committed: bool,
 }
@@ -58,6 +60,10 @@ pub struct Allocation<'r> {
 impl<'a> Request<'a> {
     pub(crate) fn new(image: &'a Image) -> Self {
         Self { image, guard: image.view.drain.enter() }
+    }
+
+    pub(crate) fn try_new(image: &'a Image) -> Option<Self> {
+        Some(Self { image, guard: image.view.drain.try_enter()? })
     }
 
     /// Maps a range as [`crate::ReadOnlyImage::map`] does; the offsets hold while the request
@@ -70,11 +76,20 @@ impl<'a> Request<'a> {
         self.image.view.run(at, len)
     }
 
+    /// Reads as [`crate::ReadOnlyImage::read_at`] does.
+    ///
+    /// # Errors
+    /// As [`crate::ReadOnlyImage::read_at`].
+    pub fn read_at(&self, buf: &mut [u8], at: GuestOffset) -> Result<(), ImageError> {
+        self.image.view.read_in_request(buf, at)
+    }
+
     /// Finds or allocates a place for the guest bytes `at..at + len`, or for the first part of
     /// them; the caller goes on with the rest.
     ///
-    /// Waits while another allocation has one of the clusters, so a thread that keeps one
-    /// [`Allocation`] may prepare no second: two such threads could wait for each other.
+    /// Waits while another allocation has one of the clusters, so a thread that keeps an
+    /// [`Allocation`] asks [`Request::try_prepare`] for a second: two that wait here could wait for
+    /// each other.
     ///
     /// # Errors
     /// [`ImageError::OutOfRange`], [`ImageError::WritesStopped`], no space, or a table that cannot
@@ -82,32 +97,83 @@ impl<'a> Request<'a> {
     ///
     /// # Panics
     /// If `len` is 0.
-    pub fn prepare(&self, at: GuestOffset, len: u64) -> Result<Prepared<'_>, ImageError> {
+    pub fn prepare(&self, at: GuestOffset, len: u64) -> Result<Prepared<'a>, ImageError> {
+        self.check(at, len)?;
+        Ok(self.part(self.image.prepare(at, len)?))
+    }
+
+    /// As [`Request::prepare`], but none while another allocation has one of the clusters. For who
+    /// keeps many requests in flight from one thread.
+    ///
+    /// # Errors
+    /// As [`Request::prepare`].
+    ///
+    /// # Panics
+    /// If `len` is 0.
+    pub fn try_prepare(
+        &self,
+        at: GuestOffset,
+        len: u64,
+    ) -> Result<Option<Prepared<'a>>, ImageError> {
+        self.check(at, len)?;
+        let prepared = self.image.find_place(at, len, Wait::No)?;
+        Ok(prepared.map(|prepared| self.part(prepared)))
+    }
+
+    /// Makes an allocation part of this request.
+    fn part(&self, mut prepared: Prepared<'a>) -> Prepared<'a> {
+        if let Prepared::Allocating(allocation) = &mut prepared {
+            allocation.guard = Some(self.guard.again());
+        }
+        prepared
+    }
+
+    fn check(&self, at: GuestOffset, len: u64) -> Result<(), ImageError> {
         assert!(len > 0, "a write has at least one byte");
         self.image.begin_write()?;
-        self.image.view.check_range(at, len)?;
-        self.image.prepare(at, len)
+        self.image.view.check_range(at, len)
     }
 }
 
 impl Image {
     /// As [`Request::prepare`], for a caller that has checked the range and holds a request.
     pub(crate) fn prepare(&self, at: GuestOffset, len: u64) -> Result<Prepared<'_>, ImageError> {
+        let prepared = self.find_place(at, len, Wait::Yes)?;
+        Ok(prepared.expect("a claim that is waited for is made"))
+    }
+
+    /// As [`Image::prepare`]; none if the clusters are claimed and that is not waited for.
+    fn find_place(
+        &self,
+        at: GuestOffset,
+        len: u64,
+        wait: Wait,
+    ) -> Result<Option<Prepared<'_>>, ImageError> {
         loop {
             let extent = self.view.tables.run(at, len)?;
             if let ExtentKind::Data(host) = extent.kind {
-                return Ok(Prepared::InPlace { host, len: extent.len });
+                return Ok(Some(Prepared::InPlace { host, len: extent.len }));
             }
-            if let Some(allocation) = self.allocate(at, len)? {
-                return Ok(Prepared::Allocating(allocation));
+            let (range, clusters) = self.to_claim(at, len);
+            let Some(claim) = self.writer.in_flight.claim(range, wait) else {
+                return Ok(None);
+            };
+            if let Some(allocation) = self.allocate(at, len, claim, clusters)? {
+                return Ok(Some(Prepared::Allocating(allocation)));
             }
         }
     }
 
-    /// Space for the first part of a range; none if another write was faster to give it a place.
-    fn allocate(&self, at: GuestOffset, len: u64) -> Result<Option<Allocation<'_>>, ImageError> {
+    /// Space for the first part of a range, of which so many clusters are claimed; none if another
+    /// write was faster to give it a place.
+    fn allocate<'a>(
+        &'a self,
+        at: GuestOffset,
+        len: u64,
+        mut claim: Claim<'a>,
+        clusters: u64,
+    ) -> Result<Option<Allocation<'a>>, ImageError> {
         let tables = &self.view.tables;
-        let (mut claim, clusters) = self.claim(at, len);
         self.ensure_table(at)?;
         let (mut first_was, mut last_was) = (None, L2Entry::Unallocated);
         let run = tables.entries(at, clusters, |entry| {
@@ -127,6 +193,7 @@ impl Image {
             space.count * tables.geometry.cluster_size_bytes() - tables.within_cluster(at);
         Ok(Some(Allocation {
             image: self,
+            guard: None,
             claim,
             guest: at.get()..at.get() + run_len.min(len),
             space,
@@ -138,13 +205,13 @@ impl Image {
         }))
     }
 
-    /// Claims the clusters of a range as far as the slice of the first goes; and how many.
-    pub(crate) fn claim(&self, at: GuestOffset, len: u64) -> (Claim<'_>, u64) {
+    /// The clusters of a range as far as the slice of the first goes, to claim them; and how many.
+    pub(crate) fn to_claim(&self, at: GuestOffset, len: u64) -> (Range<u64>, u64) {
         let tables = &self.view.tables;
         let clusters = tables.geometry.clusters_for(tables.within_cluster(at) + len).get();
         let clusters = clusters.min(tables.clusters_left_in_slice(at));
         let first = tables.geometry.guest_cluster(at).get();
-        (self.writer.in_flight.claim(first..first + clusters), clusters)
+        (first..first + clusters, clusters)
     }
 
     /// Allocates the L2 table that maps `at`, unless it exists.

@@ -4,6 +4,7 @@ use qed_spec::{GuestOffset, HostOffset, L2Entry};
 
 use crate::error::{ImageError, IoAction};
 use crate::image::Image;
+use crate::in_flight::Wait;
 use crate::map::ExtentKind;
 use crate::request::Prepared;
 
@@ -144,7 +145,8 @@ impl Image {
         }
         // The last cluster of the disk may be partial and still be replaced as a whole.
         let whole = if len == to_end { len } else { len - len % cluster };
-        let (_claim, clusters) = self.claim(at, whole);
+        let (range, clusters) = self.to_claim(at, whole);
+        let _claim = self.writer.in_flight.claim(range, Wait::Yes);
         self.ensure_table(at)?;
         let unallocated = |entry| entry == L2Entry::Unallocated;
         let count = tables.entries(at, clusters, unallocated)?.unwrap_or(0);

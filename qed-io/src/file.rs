@@ -7,6 +7,8 @@ mod aligned;
 mod direct;
 mod open;
 mod range_locks;
+#[cfg(feature = "io_uring")]
+mod ring;
 mod space;
 mod transfer;
 
@@ -22,7 +24,11 @@ use crate::storage::{Growth, RunKind, Storage, StorageRun};
 use direct::DirectIo;
 use space::Space;
 
+#[cfg(feature = "io_uring")]
+pub use aligned::AlignedBuf;
 pub use open::{Access, Existing, FileKind, FileOptions, NewFileOptions, OpenError, RefusedKind};
+#[cfg(feature = "io_uring")]
+pub use ring::{Direction, Ring, Transfer, Transferred};
 
 /// How many zero bytes are written at a time where nothing cheaper exists.
 const ZEROS_PER_WRITE: u64 = 256 * 1024;
@@ -180,7 +186,9 @@ impl Storage for FileStorage {
         if i64::try_from(len).is_err() {
             return Err(io::ErrorKind::FileTooLarge.into());
         }
-        let _held = self.direct.as_ref().map(|direct| direct.hold(&(0..u64::MAX)));
+        // What ends below both lengths goes on: it neither depends on the length nor changes it.
+        let moved = len.min(self.len()?)..u64::MAX;
+        let _held = self.direct.as_ref().map(|direct| direct.hold(&moved));
         // ext4 takes a truncation to 0, even of an empty file, for the start of a replacement and
         // writes out all of the file when it is closed.
         if len == 0 && self.len()? == 0 {

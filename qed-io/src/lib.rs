@@ -52,7 +52,11 @@
 //! QEMU guards an image with open-file-description locks on single bytes of the file;
 //! [`ImageLock`] says which. They exclude other programs and other [`FileStorage`]s of this one
 //! alike; the lock calls that most libraries offer (`flock`, classic POSIX locks) do not.
-#![forbid(unsafe_code)]
+//!
+//! # Unsafe code
+//!
+//! Only with the feature `io_uring`, and only where a ring hands the kernel the address of a buffer.
+#![cfg_attr(not(feature = "io_uring"), forbid(unsafe_code))]
 
 #[cfg(not(all(target_os = "linux", target_pointer_width = "64", target_endian = "little")))]
 compile_error!("qed supports 64-bit little-endian Linux only");
@@ -68,6 +72,8 @@ pub use file::{
     Access, Existing, FileIdentity, FileKind, FileOptions, FileStorage, NewFileOptions, OpenError,
     RefusedKind,
 };
+#[cfg(feature = "io_uring")]
+pub use file::{AlignedBuf, Direction, Ring, Transfer, Transferred};
 pub use lock::{Clash, ImageLock, LockError, Permission, PermissionSet};
 pub use memory::MemoryStorage;
 pub use storage::{Growth, RunKind, Storage, StorageRun};

@@ -39,7 +39,11 @@ fn no_request_runs_beside_a_change_and_nobody_waits_for_ever() {
                 let before = shape.load(Ordering::SeqCst);
                 assert_eq!(before % 2, 0, "a change is half done");
                 assert_eq!(shape.load(Ordering::SeqCst), before, "a change began beside a request");
+                // A part of the request goes on after it, perhaps in another thread.
+                let part = request.again();
                 drop(request);
+                assert_eq!(shape.load(Ordering::SeqCst), before, "a change began beside a part");
+                drop(part);
             })
         });
         let changes = [0, 1].map(|_| {

@@ -1,8 +1,11 @@
 //! Plan, perform, commit: the caller does the I/O, abandons it, or maps.
 
 use std::sync::Arc;
+use std::thread;
 
-use qed_core::{BackingFile, ExtentKind, GuestExtentKind, ImageError, Prepared, RefuseBacking};
+use qed_core::{
+    BackingFile, ExtentKind, GuestExtentKind, ImageError, Prepared, RefuseBacking, Shrink,
+};
 use qed_io::{Operation, Record, Recorder, Storage};
 use qed_spec::GuestOffset;
 
@@ -62,6 +65,76 @@ fn a_commit_leaves_nothing_of_the_clusters_to_what_was_there_before() {
         let expected: Vec<u8> = (0..4096).map(|i| if i / 512 == 1 { 3 } else { around }).collect();
         assert!(cluster[..] == expected);
     }
+}
+
+#[test]
+fn allocations_of_one_thread_do_not_wait_for_each_other() {
+    let storage = new_storage(small_geometry(), DISK, false);
+    let image = open(storage.clone(), &RefuseBacking);
+    let at = |cluster| GuestOffset::new(cluster * CLUSTER);
+    let allocate = |cluster, len| match image.request().try_prepare(at(cluster), len).unwrap() {
+        Some(Prepared::Allocating(allocation)) => Some(allocation),
+        None => None,
+        Some(Prepared::InPlace { .. }) => panic!("the cluster is unallocated"),
+    };
+    let first = allocate(1, 512).unwrap();
+    let second = allocate(2, CLUSTER).unwrap();
+    assert!(allocate(1, 512).is_none() && allocate(0, 2 * CLUSTER).is_none());
+    storage.write_at(&[1; 512], first.host().get()).unwrap();
+    // An allocation is part of a request that may have ended as a value.
+    first.commit().unwrap();
+    let in_place = image.request().try_prepare(at(1), 512).unwrap().unwrap();
+    assert!(matches!(in_place, Prepared::InPlace { .. }));
+    drop(second);
+    assert!(allocate(2, 512).is_some());
+    let mut bytes = [0; 1024];
+    image.read_at(&mut bytes, at(1)).unwrap();
+    assert!(bytes[..512] == [1; 512] && bytes[512..] == [0; 512]);
+}
+
+#[test]
+fn a_resize_waits_for_an_allocation_and_requests_that_ask_wait_for_neither() {
+    let image = open(new_storage(small_geometry(), DISK, false), &RefuseBacking);
+    let Prepared::Allocating(allocation) =
+        image.request().prepare(GuestOffset::new(DISK - CLUSTER), 512).unwrap()
+    else {
+        panic!("the cluster is unallocated")
+    };
+    thread::scope(|scope| {
+        let resize = scope.spawn(|| image.resize(DISK / 2, Shrink::Allow).unwrap());
+        while image.try_request().is_some() {
+            thread::yield_now();
+        }
+        assert!(!resize.is_finished() && image.image_size() == DISK);
+        allocation.commit().unwrap();
+        resize.join().unwrap();
+    });
+    assert_eq!(image.image_size(), DISK / 2);
+    assert!(image.try_request().is_some());
+}
+
+#[test]
+fn what_an_allocation_leaves_of_its_clusters_can_be_the_callers_to_write() {
+    let gate = Holds(Some(Arc::new(Bytes(vec![7; DISK as usize]))));
+    let storage = new_storage(small_geometry(), DISK, true);
+    let image = open(storage.clone(), &gate);
+    let at = GuestOffset::new(CLUSTER + 512);
+    let Prepared::Allocating(mut allocation) = image.request().prepare(at, 4096).unwrap() else {
+        panic!("the clusters are unallocated");
+    };
+    let [before, behind] = allocation.surroundings().unwrap();
+    assert!(before == [7; 512] && behind == [7; 3584]);
+    let host = allocation.host().get();
+    storage.write_at(&[9; 512], host - 512).unwrap();
+    storage.write_at(&[3; 4096], host).unwrap();
+    storage.write_at(&[9; 3584], host + 4096).unwrap();
+    allocation.commit().unwrap();
+    let mut bytes = [0; 2 * CLUSTER as usize];
+    image.read_at(&mut bytes, GuestOffset::new(CLUSTER)).unwrap();
+    // Other bytes than were given show that nothing else wrote them.
+    assert!(
+        bytes[..512] == [9; 512] && bytes[512..4608] == [3; 4096] && bytes[4608..] == [9; 3584]
+    );
 }
 
 #[test]

@@ -4,9 +4,9 @@
 
 use std::ops::{Deref, DerefMut};
 
-/// `len` bytes of zeros at first, at an address that is a multiple of the alignment.
+/// Bytes at an address that is a multiple of some alignment; zeros at first.
 #[derive(Debug)]
-pub(super) struct AlignedBuf {
+pub struct AlignedBuf {
     /// Never grows or shrinks, so that its bytes stay where they are.
     bytes: Vec<u8>,
     start: usize,
@@ -14,8 +14,12 @@ pub(super) struct AlignedBuf {
 }
 
 impl AlignedBuf {
-    /// `align` is a power of two, in bytes.
-    pub(super) fn new(len: usize, align: usize) -> Self {
+    /// A buffer of `len` bytes at a multiple of `align`, which is a power of two.
+    ///
+    /// # Panics
+    /// If `align` is not a power of two, or there is not enough memory.
+    #[must_use]
+    pub fn new(len: usize, align: usize) -> Self {
         let bytes = vec![0; len + align - 1];
         let start = bytes.as_ptr().align_offset(align);
         Self { bytes, start, len }

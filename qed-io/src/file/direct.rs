@@ -44,6 +44,19 @@ impl DirectIo {
         self.ranges.hold(self.sectors(range))
     }
 
+    /// As [`DirectIo::hold`]; none if that would wait.
+    #[cfg(feature = "io_uring")]
+    pub(super) fn try_hold(&self, range: &Range<u64>) -> Option<RangeGuard<'_>> {
+        self.ranges.try_hold(self.sectors(range))
+    }
+
+    /// Whether the kernel transfers these bytes as they lie.
+    #[cfg(feature = "io_uring")]
+    pub(super) fn takes(&self, bytes: &[u8], offset: u64) -> bool {
+        let is_whole = |number: u64| number.is_multiple_of(self.sector());
+        is_whole(offset) && is_whole(bytes.len() as u64) && is_aligned(bytes, self.memory())
+    }
+
     /// Fills `buf`, which is not empty, or fails with `UnexpectedEof`.
     pub(super) fn read_at(
         &self,
@@ -176,11 +189,11 @@ impl DirectIo {
         AlignedBuf::new(capped(sectors.end - sectors.start, BOUNCE_BYTES), self.memory())
     }
 
-    fn sector(&self) -> u64 {
+    pub(super) fn sector(&self) -> u64 {
         self.alignment.sector.into()
     }
 
-    fn memory(&self) -> usize {
+    pub(super) fn memory(&self) -> usize {
         self.alignment.memory as usize
     }
 }

@@ -35,6 +35,20 @@ impl RangeLocks {
         RangeGuard { locks: self, ticket }
     }
 
+    /// As [`RangeLocks::hold`]; none if that would wait.
+    #[cfg(feature = "io_uring")]
+    pub(super) fn try_hold(&self, range: Range<u64>) -> Option<RangeGuard<'_>> {
+        let mut queue = self.queue();
+        if queue.entries.iter().any(|(_, other)| overlap(&range, other)) {
+            return None;
+        }
+        let ticket = queue.next_ticket;
+        queue.next_ticket += 1;
+        queue.entries.push((ticket, range));
+        drop(queue);
+        Some(RangeGuard { locks: self, ticket })
+    }
+
     // The queue is whole whenever its mutex is free, so poison means nothing.
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
@@ -45,10 +59,13 @@ impl Queue {
     fn must_wait(&self, ticket: u64) -> bool {
         let mine = self.entries.iter().position(|entry| entry.0 == ticket);
         let (earlier, rest) = self.entries.split_at(mine.unwrap_or(0));
-        rest.first().is_some_and(|(_, range)| {
-            earlier.iter().any(|(_, other)| range.start < other.end && other.start < range.end)
-        })
+        rest.first()
+            .is_some_and(|(_, range)| earlier.iter().any(|(_, other)| overlap(range, other)))
     }
+}
+
+fn overlap(a: &Range<u64>, b: &Range<u64>) -> bool {
+    a.start < b.end && b.start < a.end
 }
 
 /// A held range; gives it back when dropped.

@@ -11,5 +11,6 @@ mod direct;
 mod locks;
 mod model;
 mod open;
+mod ring;
 mod support;
 mod test_storages;

@@ -7,15 +7,19 @@ use serde_json::Value;
 use crate::problem::Problem;
 
 /// A crate of the workspace and the ones of ours that it may use, in its tests too.
-const ARROWS: [(&str, &[&str]); 11] = [
+const ARROWS: [(&str, &[&str]); 12] = [
     ("qed-spec", &[]),
     ("qed-io", &[]),
     ("qed-journal", &["qed-io", "qed-spec"]),
     ("qed-core", &["qed-io", "qed-journal", "qed-spec"]),
+    ("qed-engine", &["qed-core", "qed-io", "qed-spec"]),
     ("qed-check", &["qed-io", "qed-spec"]),
     ("qed-convert", &["qed-core", "qed-io", "qed-spec"]),
     ("qed-export", &["qed-core", "qed-io", "qed-spec"]),
-    ("qed-cli", &["qed-check", "qed-convert", "qed-core", "qed-export", "qed-io", "qed-spec"]),
+    (
+        "qed-cli",
+        &["qed-check", "qed-convert", "qed-core", "qed-engine", "qed-export", "qed-io", "qed-spec"],
+    ),
     (
         "qed-fuzz",
         &[
@@ -36,9 +40,10 @@ const ARROWS: [(&str, &[&str]); 11] = [
 ];
 
 /// Outside crates that stand for a boundary, and the crates that may name them.
-const ONLY: [(&str, &[&str]); 8] = [
+const ONLY: [(&str, &[&str]); 9] = [
     ("anyhow", &["qed-cli", "xtask"]),
     ("clap", &["qed-cli"]),
+    ("io-uring", &["qed-io"]),
     ("mio", &["qed-export"]),
     ("nix", &["qed-io"]),
     ("rustix", &["qed-io"]),

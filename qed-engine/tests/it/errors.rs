@@ -1,0 +1,118 @@
+//! Requests that fail fail alone, and what an engine leaves when it is dropped.
+
+use std::io::ErrorKind;
+use std::sync::Arc;
+
+use qed_core::{
+    BackingError, BackingFile, GuestExtent, ImageError, LockPolicy, ReadContext, ReadOnlyImage,
+    RefuseBacking,
+};
+use qed_engine::{Engine, Served};
+use qed_io::{FileOptions, FileStorage};
+use qed_spec::GuestOffset;
+
+use crate::support::{Bytes, CLUSTER, DISK, Holds, make, read, write};
+
+/// A backing file whose second half cannot be read.
+#[derive(Debug)]
+struct HalfBroken(Bytes);
+
+impl BackingFile for HalfBroken {
+    fn len(&self) -> u64 {
+        self.0.len()
+    }
+
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<(), BackingError> {
+        if offset + buf.len() as u64 > DISK / 2 {
+            return Err(BackingError { offset, source: "no".into() });
+        }
+        self.0.read_at(buf, offset)
+    }
+
+    fn extent_at(&self, offset: u64, max_len: u64) -> Result<GuestExtent, BackingError> {
+        self.0.extent_at(offset, max_len)
+    }
+}
+
+fn all(engine: &mut Engine<'_>) -> Vec<Served> {
+    let mut served = Vec::new();
+    while let Some(one) = engine.wait().unwrap() {
+        served.push(one);
+    }
+    served.sort_by_key(|one| one.tag);
+    served
+}
+
+#[test]
+fn a_request_that_fails_leaves_the_others_alone() {
+    let broken = HalfBroken(Bytes(vec![5; DISK as usize]));
+    let gate = Holds(Some(Arc::new(broken)));
+    let made = make(false, false, &gate);
+    let mut engine = Engine::for_image(&made.image, &made.file, 4).unwrap();
+    for (tag, at) in [(0, 0), (1, DISK / 2), (2, CLUSTER), (3, DISK - 512), (4, u64::MAX - 5)] {
+        write(&mut engine, tag, at, &[1; 4096]);
+    }
+    read(&mut engine, 5, 3 * CLUSTER, 4096);
+    read(&mut engine, 6, DISK / 2 + CLUSTER, 4096);
+    read(&mut engine, 7, DISK - 4095, 4096);
+    let served = all(&mut engine);
+    for (tag, one) in served.iter().enumerate() {
+        let is_as_expected = match tag {
+            0 | 2 | 5 => one.result.is_ok(),
+            1 | 6 => matches!(one.result, Err(ImageError::Backing(_))),
+            _ => matches!(one.result, Err(ImageError::OutOfRange { .. })),
+        };
+        assert!(is_as_expected, "{tag}: {:?}", one.result);
+    }
+    assert!(served[5].buffer.iter().all(|byte| *byte == 5));
+    // The clusters of the failed write are the next one's.
+    write(&mut engine, 8, 4 * CLUSTER, &[3; 4096]);
+    assert!(all(&mut engine)[0].result.is_ok());
+    drop(engine);
+    made.image.close().unwrap();
+}
+
+#[test]
+fn a_disk_for_reading_refuses_writes() {
+    let made = make(false, false, &Holds(None));
+    made.image.write_at(&[9; 4096], GuestOffset::new(0)).unwrap();
+    made.image.close().unwrap();
+    let context = ReadContext::new(&RefuseBacking, LockPolicy::None);
+    let image = ReadOnlyImage::open(made.file.clone(), &context).unwrap();
+    let mut engine = Engine::for_reading(&image, &made.file, 4).unwrap();
+    write(&mut engine, 0, 0, &[1; 4096]);
+    read(&mut engine, 1, 0, 8192);
+    read(&mut engine, 2, DISK - 1, 2);
+    let served = all(&mut engine);
+    let Err(ImageError::Io { source, .. }) = &served[0].result else { panic!("{:?}", served[0]) };
+    assert_eq!(source.kind(), ErrorKind::PermissionDenied);
+    assert!(served[1].buffer[..4096] == [9; 4096] && served[1].buffer[4096..] == [0; 4096]);
+    assert!(matches!(served[2].result, Err(ImageError::OutOfRange { .. })));
+}
+
+#[test]
+fn another_file_is_refused() {
+    let made = make(false, false, &Holds(None));
+    let path = made.folder.path().join("disk.qed");
+    let other = FileStorage::open(path, FileOptions::READ_ONLY).unwrap();
+    let error = Engine::for_image(&made.image, &other, 4).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+}
+
+#[test]
+fn a_dropped_engine_leaves_clusters_whole_or_as_they_were() {
+    let made = make(true, false, &Holds(None));
+    for cluster in 0..32 {
+        let mut engine = Engine::for_image(&made.image, &made.file, 8).unwrap();
+        for tag in 0..4 {
+            write(&mut engine, tag, (cluster * 4 + tag) * CLUSTER, &[1; CLUSTER as usize]);
+        }
+        engine.wait().unwrap();
+    }
+    let mut disk = vec![0; DISK as usize];
+    made.image.read_at(&mut disk, GuestOffset::new(0)).unwrap();
+    for cluster in disk.chunks(CLUSTER as usize) {
+        assert!(cluster.iter().all(|byte| *byte == cluster[0]));
+    }
+    made.image.close().unwrap();
+}

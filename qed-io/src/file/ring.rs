@@ -1,0 +1,271 @@
+//! Many transfers of one file in flight from one thread, by io_uring.
+//!
+//! Decides which transfer may start and what one that came back short goes on with; `sys` talks to
+//! the kernel. Where the calls of [`Storage`] block, as they do past the page cache, a ring keeps
+//! the device busy; for what the page cache holds, those calls are faster.
+
+mod sys;
+
+use std::collections::VecDeque;
+use std::io;
+use std::ops::Range;
+use std::os::fd::AsFd;
+
+use super::FileStorage;
+use super::aligned::AlignedBuf;
+use super::range_locks::RangeGuard;
+use crate::storage::Storage;
+use sys::Queue;
+
+/// The largest sector that a ring takes: no cluster of an image is smaller, so that two clusters
+/// never meet in one.
+const MAX_SECTOR_BYTES: u64 = 4096;
+
+/// Transfers between buffers and one file that go on at the same time.
+///
+/// A buffer belongs to the ring from [`Ring::start`] until [`Ring::wait`] gives it back. The
+/// contract of each transfer is that of [`Storage::read_at`] and [`Storage::write_at`]; the order in
+/// which they end is not defined. While a ring has transfers in flight, its thread may use the
+/// [`FileStorage`] for other places of the file, and for making it longer.
+///
+/// Dropping a ring waits for what is in flight.
+#[derive(Debug)]
+pub struct Ring<'f> {
+    file: &'f FileStorage,
+    queue: Queue<'f>,
+    /// By the number that the queue knows a transfer by.
+    active: Vec<Option<Active<'f>>>,
+    waiting: VecDeque<Transfer>,
+    done: VecDeque<Transferred>,
+    /// Bytes that the file is known to have.
+    known_len: u64,
+}
+
+/// What a ring is asked to move.
+#[derive(Debug)]
+pub struct Transfer {
+    /// Whatever tells the caller's transfers apart.
+    pub tag: u64,
+    /// Which way.
+    pub direction: Direction,
+    /// Owned by the ring until the transfer has ended.
+    pub buffer: AlignedBuf,
+    /// The bytes of the buffer that are moved.
+    pub part: Range<usize>,
+    /// Byte of the file that the first of them belongs to.
+    pub offset: u64,
+}
+
+/// Which way bytes go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// From the file into the buffer.
+    Read,
+    /// From the buffer to the file.
+    Write,
+}
+
+/// A transfer that has ended.
+#[derive(Debug)]
+pub struct Transferred {
+    /// What [`Transfer::tag`] was.
+    pub tag: u64,
+    /// The caller's again.
+    pub buffer: AlignedBuf,
+    /// All of it was moved, or why not.
+    pub result: io::Result<()>,
+}
+
+/// What the kernel is working on.
+#[derive(Debug)]
+struct Active<'f> {
+    tag: u64,
+    direction: Direction,
+    /// What is not moved yet.
+    part: Range<usize>,
+    offset: u64,
+    /// Keeps others from rewriting a sector of it with what was there before.
+    held: Option<RangeGuard<'f>>,
+}
+
+impl FileStorage {
+    /// A ring for up to `depth` transfers of this file at a time.
+    ///
+    /// # Errors
+    /// The operating system's: [`io::ErrorKind::PermissionDenied`] where it does not let this
+    /// program use io_uring, [`io::ErrorKind::Unsupported`] where it has none.
+    pub fn ring(&self, depth: u32) -> io::Result<Ring<'_>> {
+        if self.direct.as_ref().is_some_and(|direct| direct.sector() > MAX_SECTOR_BYTES) {
+            let why = "direct I/O of this file takes sectors of more than 4096 bytes";
+            return Err(io::Error::new(io::ErrorKind::Unsupported, why));
+        }
+        Ok(Ring {
+            file: self,
+            queue: Queue::new(self.fd.as_fd(), depth)?,
+            active: (0..depth).map(|_| None).collect(),
+            waiting: VecDeque::new(),
+            done: VecDeque::new(),
+            known_len: self.len()?,
+        })
+    }
+
+    /// A buffer of zeros that needs no copy on its way to this file or from it.
+    #[must_use]
+    pub fn buffer(&self, len: usize) -> AlignedBuf {
+        AlignedBuf::new(len, self.direct.as_ref().map_or(1, super::direct::DirectIo::memory))
+    }
+}
+
+impl Ring<'_> {
+    /// Transfers that were started and not given back by [`Ring::wait`].
+    #[must_use]
+    pub fn pending(&self) -> usize {
+        self.waiting.len() + self.queue.in_flight() + self.done.len()
+    }
+
+    /// Starts a transfer, or makes it wait for room.
+    ///
+    /// # Panics
+    /// If the part lies outside the buffer.
+    pub fn start(&mut self, transfer: Transfer) {
+        let Transfer { part, buffer, .. } = &transfer;
+        assert!(part.start <= part.end && part.end <= buffer.len(), "a part of the buffer");
+        self.waiting.push_back(transfer);
+    }
+
+    /// Waits for a transfer to end; none if there is none.
+    ///
+    /// # Errors
+    /// Only of the ring as a whole, which is of no use then; that of a transfer is its result.
+    pub fn wait(&mut self) -> io::Result<Option<Transferred>> {
+        loop {
+            self.start_waiting();
+            if let Some(done) = self.done.pop_front() {
+                return Ok(Some(done));
+            }
+            if self.queue.in_flight() == 0 {
+                return Ok(None);
+            }
+            self.queue.submit_and_wait()?;
+            while let Some((number, buffer, moved)) = self.queue.ended() {
+                self.go_on(number, buffer, moved);
+            }
+        }
+    }
+}
+
+impl<'f> Ring<'f> {
+    /// Starts what waits, in its order, as far as there is room and nothing is in the way.
+    fn start_waiting(&mut self) {
+        while let Some(transfer) = self.waiting.pop_front() {
+            let Err(transfer) = self.try_start(transfer) else { continue };
+            self.waiting.push_front(transfer);
+            return;
+        }
+    }
+
+    /// Starts or performs a transfer, or gives it back because others have to end first.
+    fn try_start(&mut self, transfer: Transfer) -> Result<(), Transfer> {
+        let is_idle = self.queue.in_flight() == 0;
+        if transfer.part.is_empty() || !self.may_be_queued(&transfer) {
+            // What the calls of `Storage` hold on their way may be held by this very ring.
+            return if is_idle { self.perform(transfer) } else { Err(transfer) };
+        }
+        let Some(number) = self.active.iter().position(Option::is_none) else {
+            return Err(transfer);
+        };
+        let range = transfer.offset..transfer.offset + transfer.part.len() as u64;
+        let held = match (&self.file.direct, transfer.direction) {
+            (Some(direct), Direction::Write) if is_idle => Some(direct.hold(&range)),
+            (Some(direct), Direction::Write) => match direct.try_hold(&range) {
+                Some(held) => Some(held),
+                None => return Err(transfer),
+            },
+            _ => None,
+        };
+        let Transfer { tag, direction, buffer, part, offset } = transfer;
+        let active = Active { tag, direction, part, offset, held };
+        self.queue_up(number, active, buffer);
+        Ok(())
+    }
+
+    /// Whether the kernel takes the transfer as it is: what is not aligned goes through the calls of
+    /// [`Storage`], and so does what would make the file longer or cannot be done at all.
+    fn may_be_queued(&mut self, transfer: &Transfer) -> bool {
+        let len = transfer.part.len() as u64;
+        let Some(end) = transfer.offset.checked_add(len).filter(|end| i64::try_from(*end).is_ok())
+        else {
+            return false;
+        };
+        let may = match transfer.direction {
+            Direction::Read => Ok(self.file.fd.as_fd()),
+            Direction::Write => self.file.for_writing(),
+        };
+        let bytes = &transfer.buffer[transfer.part.clone()];
+        if may.is_err()
+            || self.file.direct.as_ref().is_some_and(|direct| !direct.takes(bytes, transfer.offset))
+        {
+            return false;
+        }
+        if transfer.direction == Direction::Write && end > self.known_len {
+            self.known_len = self.file.len().unwrap_or(0);
+        }
+        transfer.direction == Direction::Read || end <= self.known_len
+    }
+
+    fn perform(&mut self, transfer: Transfer) -> Result<(), Transfer> {
+        let Transfer { tag, direction, mut buffer, part, offset } = transfer;
+        let result = match direction {
+            Direction::Read => self.file.read_at(&mut buffer[part], offset),
+            Direction::Write => self.file.write_at(&buffer[part], offset),
+        };
+        self.done.push_back(Transferred { tag, buffer, result });
+        Ok(())
+    }
+
+    fn queue_up(&mut self, number: usize, active: Active<'f>, buffer: AlignedBuf) {
+        let Active { direction, part, offset, .. } = &active;
+        self.queue.push(number, *direction, buffer, part.clone(), *offset);
+        self.active[number] = Some(active);
+    }
+
+    /// What the kernel said of a transfer: it has ended, or the rest of it follows.
+    fn go_on(&mut self, number: usize, buffer: AlignedBuf, moved: io::Result<usize>) {
+        let Some(mut active) = self.active[number].take() else { return };
+        let moved = match moved {
+            Err(error) if is_to_be_repeated(&error) => Ok(0),
+            Ok(0) => Err(match active.direction {
+                Direction::Read => io::ErrorKind::UnexpectedEof.into(),
+                Direction::Write => io::ErrorKind::WriteZero.into(),
+            }),
+            other => other,
+        };
+        let moved = moved.map(|moved| moved.min(active.part.len()));
+        if let Ok(moved) = moved {
+            active.part.start += moved;
+            active.offset += moved as u64;
+        }
+        let result = moved.and_then(|_| self.check_rest(&active, &buffer));
+        if result.is_ok() && !active.part.is_empty() {
+            return self.queue_up(number, active, buffer);
+        }
+        drop(active.held);
+        self.done.push_back(Transferred { tag: active.tag, buffer, result });
+    }
+
+    /// Part of a sector is what the end of the file leaves; asking on from there would be an
+    /// unaligned request.
+    fn check_rest(&self, active: &Active<'_>, buffer: &AlignedBuf) -> io::Result<()> {
+        let rest = &buffer[active.part.clone()];
+        match &self.file.direct {
+            Some(direct) if !rest.is_empty() && !direct.takes(rest, active.offset) => {
+                Err(io::ErrorKind::UnexpectedEof.into())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn is_to_be_repeated(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock)
+}

@@ -1,0 +1,195 @@
+//! The ring: many transfers of one file in flight from one thread, beside others that use the file.
+
+use std::collections::BTreeMap;
+use std::io::ErrorKind;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use qed_io::{
+    AlignedBuf, Direction, FileOptions, FileStorage, MemoryStorage, NewFileOptions, Ring, Storage,
+    Transfer,
+};
+
+use crate::support::{BUFFERED, DIRECT, contents, on_disk, on_tmpfs};
+
+const SECTOR: usize = 4096;
+
+fn filled(file: &FileStorage, len: usize, byte: u8) -> AlignedBuf {
+    let mut buffer = file.buffer(len);
+    buffer.fill(byte);
+    buffer
+}
+
+fn transfer(tag: u64, direction: Direction, buffer: AlignedBuf, offset: u64) -> Transfer {
+    let part = 0..buffer.len();
+    Transfer { tag, direction, buffer, part, offset }
+}
+
+/// What all transfers of a ring came to, by tag.
+fn finish(ring: &mut Ring<'_>) -> BTreeMap<u64, (Vec<u8>, Option<ErrorKind>)> {
+    let mut ended = BTreeMap::new();
+    while let Some(done) = ring.wait().unwrap() {
+        let error = done.result.err().map(|error| error.kind());
+        assert!(ended.insert(done.tag, (done.buffer.to_vec(), error)).is_none(), "ended twice");
+    }
+    assert_eq!(ring.pending(), 0);
+    ended
+}
+
+fn each_way(test: impl Fn(NewFileOptions, &FileStorage)) {
+    for options in [BUFFERED, DIRECT] {
+        let folder = on_disk();
+        let file = FileStorage::create(folder.path().join("image"), options).unwrap();
+        test(options, &file);
+    }
+}
+
+/// Lengths and places as they come, most of them whole sectors, more in flight than there is room.
+#[test]
+fn transfers_do_what_calls_do() {
+    each_way(|_, file| {
+        let model = MemoryStorage::default();
+        let mut state = 7_u64;
+        let mut random = |end: u64| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 33) % end
+        };
+        for round in 0..60_u8 {
+            let mut ring = file.ring(8).unwrap();
+            // Transfers of one round lie in places of their own.
+            let mut reads = Vec::new();
+            for (tag, place) in (0..20).map(|place| (place, place * 16 * SECTOR as u64)) {
+                let (skip, len) = if random(5) == 0 {
+                    (random(5000), 1 + random(20_000))
+                } else {
+                    (random(4) * SECTOR as u64, (1 + random(8)) * SECTOR as u64)
+                };
+                let (at, len) = (place + skip, len as usize);
+                if random(2) == 0 {
+                    let byte = round.wrapping_mul(20).wrapping_add(tag as u8);
+                    model.write_at(&vec![byte; len], at).unwrap();
+                    ring.start(transfer(tag, Direction::Write, filled(file, len, byte), at));
+                } else {
+                    reads.push((tag, at, len));
+                    ring.start(transfer(tag, Direction::Read, filled(file, len, 0xee), at));
+                }
+            }
+            // A model has no defined length while writes are under way: it is asked at the end.
+            let ended = finish(&mut ring);
+            assert_eq!(ended.len(), 20);
+            for (tag, at, len) in reads {
+                let mut expected = vec![0; len];
+                match (&ended[&tag], model.read_at(&mut expected, at)) {
+                    ((bytes, None), Ok(())) => assert!(*bytes == expected, "read {tag}"),
+                    // The file was shorter when it was read, or is still.
+                    ((_, Some(ErrorKind::UnexpectedEof)), _) => {}
+                    (found, expected) => panic!("read {tag}: {:?} {expected:?}", found.1),
+                }
+            }
+            assert!(
+                ended.values().all(|(_, error)| {
+                    error.is_none_or(|error| error == ErrorKind::UnexpectedEof)
+                })
+            );
+        }
+        assert!(contents(file) == contents(&model));
+    });
+}
+
+#[test]
+fn what_lies_past_the_end_is_an_end_of_file() {
+    each_way(|_, file| {
+        file.write_at(&[5; 3 * SECTOR - 100], 0).unwrap();
+        let mut ring = file.ring(4).unwrap();
+        for (tag, sectors, at) in [(0, 2, 0), (1, 3, 0), (2, 1, 3), (3, 1, 100), (4, 0, 200)] {
+            let buffer = file.buffer(sectors * SECTOR);
+            ring.start(transfer(tag, Direction::Read, buffer, at * SECTOR as u64));
+        }
+        ring.start(transfer(5, Direction::Read, file.buffer(SECTOR), u64::MAX - 10));
+        ring.start(transfer(6, Direction::Write, file.buffer(SECTOR), u64::MAX - 10));
+        let ended = finish(&mut ring);
+        assert!(ended[&0].1.is_none() && ended[&0].0 == [5; 2 * SECTOR]);
+        for tag in [1, 2, 3, 5] {
+            assert_eq!(ended[&tag].1, Some(ErrorKind::UnexpectedEof), "{tag}");
+        }
+        assert_eq!((ended[&4].1, ended[&6].1), (None, Some(ErrorKind::FileTooLarge)));
+        assert_eq!(file.len().unwrap(), 3 * SECTOR as u64 - 100);
+    });
+}
+
+#[test]
+fn a_file_open_for_reading_is_not_written() {
+    let folder = on_tmpfs();
+    let path = folder.path().join("image");
+    std::fs::write(&path, [3; SECTOR]).unwrap();
+    let file = FileStorage::open(&path, FileOptions::READ_ONLY).unwrap();
+    let mut ring = file.ring(1).unwrap();
+    ring.start(transfer(0, Direction::Write, filled(&file, SECTOR, 9), 0));
+    ring.start(transfer(1, Direction::Read, file.buffer(SECTOR), 0));
+    let ended = finish(&mut ring);
+    assert_eq!(ended[&0].1, Some(ErrorKind::PermissionDenied));
+    assert!(ended[&1].1.is_none() && ended[&1].0 == [3; SECTOR]);
+}
+
+#[test]
+fn a_dropped_ring_has_ended_its_transfers() {
+    each_way(|_, file| {
+        file.set_len(64 * SECTOR as u64).unwrap();
+        for byte in 1..=20 {
+            let mut ring = file.ring(64).unwrap();
+            for place in 0..64 {
+                let buffer = filled(file, SECTOR, byte);
+                ring.start(transfer(place, Direction::Write, buffer, place * SECTOR as u64));
+            }
+            // All are started by the first that is waited for.
+            ring.wait().unwrap();
+            drop(ring);
+            assert!(contents(file) == [byte; 64 * SECTOR]);
+        }
+    });
+}
+
+/// A writer of parts of sectors rewrites what is around them; it must not put old bytes back.
+#[test]
+fn a_sector_that_others_write_in_part_keeps_what_the_ring_wrote() {
+    const ROUNDS: u32 = 400;
+    let folder = on_disk();
+    let file = FileStorage::create(folder.path().join("image"), DIRECT).unwrap();
+    file.set_len(8 * SECTOR as u64).unwrap();
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for place in (0..8).cycle().take_while(|_| !stop.load(Ordering::Relaxed)) {
+                file.write_at(&[0xff; 10], place * SECTOR as u64).unwrap();
+            }
+        });
+        let mut ring = file.ring(8).unwrap();
+        for round in 0..ROUNDS {
+            let byte = (round % 250) as u8;
+            for place in 0..8 {
+                let buffer = filled(&file, SECTOR, byte);
+                ring.start(transfer(place, Direction::Write, buffer, place * SECTOR as u64));
+            }
+            assert!(finish(&mut ring).values().all(|(_, error)| error.is_none()));
+            for (place, sector) in contents(&file).chunks(SECTOR).enumerate() {
+                assert!(sector[10..].iter().all(|found| *found == byte), "{round} {place}");
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+}
+
+#[test]
+fn a_file_grows_beside_transfers_of_the_same_thread() {
+    each_way(|_, file| {
+        file.set_len(32 * SECTOR as u64).unwrap();
+        let mut ring = file.ring(32).unwrap();
+        for place in 0..32 {
+            let buffer = filled(file, SECTOR, 1);
+            ring.start(transfer(place, Direction::Write, buffer, place * SECTOR as u64));
+        }
+        ring.wait().unwrap();
+        file.set_len(64 * SECTOR as u64).unwrap();
+        finish(&mut ring);
+        assert_eq!(file.len().unwrap(), 64 * SECTOR as u64);
+    });
+}
