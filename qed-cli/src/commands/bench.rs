@@ -1,5 +1,7 @@
 //! `bench`: how fast requests to an image are served.
 
+mod device;
+mod order;
 mod requests;
 
 use std::ffi::{OsStr, OsString};
@@ -7,14 +9,15 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use clap::Args;
-use qed_core::BackingFile;
 
 use crate::app::Context;
 use crate::args::{CacheMode, Format, Refused, number_in, one_name, refuse_qcow2};
 use crate::chain::ChainArgs;
 use crate::failure::{Exit, shown};
-use crate::open::{OpenHow, could_not_open, open_image, stated_format, storage_of};
-use requests::{Device, Plan};
+use crate::open::{OpenHow, could_not_open, open_image, stated_format};
+use device::{Device, Target};
+use order::Order;
+use requests::{How, Plan};
 
 /// Send read or write requests to an image and time them.
 #[derive(Debug, Args)]
@@ -28,7 +31,7 @@ pub(crate) struct BenchArgs {
     /// Number of requests
     #[arg(short, long, value_name = "COUNT")]
     count: Option<OsString>,
-    /// Requests in flight: threads, each with one request at a time
+    /// Requests in flight
     #[arg(short, long, value_name = "DEPTH")]
     depth: Option<OsString>,
     /// Byte of the virtual disk where the first request starts
@@ -40,6 +43,9 @@ pub(crate) struct BenchArgs {
     /// Bytes from the start of one request to that of the next
     #[arg(short = 'S', long, value_name = "SIZE")]
     step_size: Option<OsString>,
+    /// Send the requests in random order, which is the same each time
+    #[arg(long)]
+    random: bool,
     /// Write instead of read
     #[arg(short, long)]
     write: bool,
@@ -55,7 +61,7 @@ pub(crate) struct BenchArgs {
     /// Cache mode
     #[arg(short = 't', long, value_name = "CACHE")]
     cache: Option<OsString>,
-    /// Way of doing I/O: threads
+    /// Way of doing I/O: threads, each with one request, or io_uring, all by one thread
     #[arg(short = 'i', long, value_name = "AIO")]
     aio: Option<OsString>,
     /// Native asynchronous I/O: not supported yet
@@ -78,6 +84,7 @@ const NOTES: &str = "\
 Examples:
   qed bench -f qed -c 100000 -d 8 disk.qed
   qed bench -f qed -w -s 64k -S 64k --flush-interval 64 disk.qed
+  qed bench -f qed -w -S 64k --random -t none -i io_uring -d 32 disk.qed
 
 Exit codes:
   0  all requests were served
@@ -89,7 +96,6 @@ pub(crate) fn run(args: BenchArgs, context: &Context) -> anyhow::Result<Exit> {
     let Some(cache) = CacheMode::by_name(args.cache.as_deref()) else {
         bail!("Invalid cache mode");
     };
-    check_aio(&args)?;
     let name = one_name(args.operands.clone())?;
     if plan.flush_interval.is_some() && !args.write {
         bail!("--flush-interval is only available in write tests");
@@ -133,6 +139,8 @@ fn plan(args: &BenchArgs) -> anyhow::Result<Plan> {
         offset,
         len,
         step,
+        order: if args.random { Order::Random { count } } else { Order::Ascending },
+        engine: how(args)?,
         write: args.write,
         pattern: u8::try_from(pattern)?,
         flush_interval: flush_interval.filter(|interval| *interval > 0),
@@ -140,11 +148,11 @@ fn plan(args: &BenchArgs) -> anyhow::Result<Plan> {
     })
 }
 
-fn check_aio(args: &BenchArgs) -> anyhow::Result<()> {
+fn how(args: &BenchArgs) -> anyhow::Result<How> {
     match args.aio.as_deref().map(OsStr::as_encoded_bytes) {
-        None | Some(b"threads") if !args.native => Ok(()),
+        None | Some(b"threads") if !args.native => Ok(How::Threads),
         None | Some(b"threads" | b"native") => Err(crate::failure::unsupported("aio=native")),
-        Some(b"io_uring") => Err(crate::failure::unsupported("aio=io_uring")),
+        Some(b"io_uring") => Ok(How::Ring),
         Some(_) => {
             bail!("Invalid aio option: {}", shown(args.aio.as_deref().unwrap_or_default()))
         }
@@ -155,8 +163,10 @@ fn open(args: &BenchArgs, name: &OsStr, cache: CacheMode) -> anyhow::Result<Devi
     let format = args.format.as_deref();
     if !args.write {
         let how = OpenHow { cache, ..OpenHow::read(args.force_share) };
-        let disk: Arc<dyn BackingFile> = args.chain.open(name, format, how)?.disk;
-        return Ok(Device::Disk(disk));
+        let opened = args.chain.open(name, format, how)?;
+        let file = opened.layers.first().map(|top| Arc::clone(top.storage()));
+        let file = file.with_context(|| could_not_open(name))?;
+        return Ok(Device { target: Target::Disk(opened.disk), file });
     }
     if args.force_share {
         let why = "force-share=on can only be used with read-only images";
@@ -164,11 +174,12 @@ fn open(args: &BenchArgs, name: &OsStr, cache: CacheMode) -> anyhow::Result<Devi
     }
     refuse_qcow2(stated_format(name, format)?, "writing to")?;
     let image = open_image(name, format, OpenHow { cache, ..OpenHow::WRITE })?;
-    match image.format() {
+    let target = match image.format() {
         Format::Qed => {
             let writable = args.chain.writable(&image, OpenHow::read(false));
-            Ok(Device::Qed(Box::new(writable.with_context(|| could_not_open(name))?)))
+            Target::Qed(Box::new(writable.with_context(|| could_not_open(name))?))
         }
-        Format::Raw | Format::Qcow2 => Ok(Device::Raw(storage_of(&image))),
-    }
+        Format::Raw | Format::Qcow2 => Target::Raw,
+    };
+    Ok(Device { target, file: Arc::clone(image.storage()) })
 }

@@ -68,3 +68,41 @@ fn bench_serves_all_requests_and_says_how_long_it_took() {
     lab.shell("qemu-io -f qed -c 'read -P 7 0 1M' a.qed | grep -q -v verification");
     lab.shell("qemu-img check -q -f qed a.qed");
 }
+
+#[test]
+fn bench_writes_every_request_whatever_the_engine_the_cache_and_the_order() {
+    let lab = Lab::new();
+    let requests = "bench -w -c 64 -d 8 -s 4k -S 64k --pattern 7 --flush-interval 9";
+    for engine in ["threads", "io_uring"] {
+        for cache in ["none", "writeback"] {
+            for order in ["", " --random", " --no-drain"] {
+                lab.shell(
+                    "rm -f a.* && truncate -s 4M a.raw && qemu-img create -q -f qcow2 a.qcow2 4M
+                     head -c 4M /dev/zero | tr '\\0' '\\3' > base.raw
+                     qemu-img create -q -f qed -b base.raw -F raw a.qed",
+                );
+                for format in ["qed", "raw"] {
+                    let call =
+                        format!("{requests} -i {engine} -t {cache}{order} -f {format} a.{format}");
+                    lab.qed(call.split(' ')).succeeded();
+                }
+                lab.shell(
+                    "qemu-img check -q -f qed a.qed
+                     for at in $(seq 0 64 4032); do echo \"read -P 7 ${at}k 4k\"; \
+                       echo \"read -P 3 $((at + 4))k 60k\"; done > reads
+                     qemu-io -f qed a.qed < reads > out; ! grep -q failed out
+                     sed -i 's/-P 3/-P 0/' reads; qemu-io -f raw a.raw < reads > out; ! grep -q failed out",
+                );
+                for format in ["qed", "raw", "qcow2"] {
+                    let call = format!(
+                        "bench -c 64 -d 8 -S 64k -i {engine} -t {cache} -f {format} a.{format}"
+                    );
+                    lab.qed(call.split(' ')).succeeded();
+                }
+            }
+        }
+    }
+    let far = lab.qed("bench -i io_uring -c 2 -o 1G -f raw a.raw".split(' '));
+    assert_eq!(far.code, Some(1));
+    assert!(far.stderr.ends_with("Failed request: Input/output error\n"), "{}", far.stderr);
+}

@@ -1,27 +1,16 @@
-//! The requests of `bench`: a fixed list, worked through by as many threads as requests may be in
-//! flight.
+//! The requests of `bench`: a fixed list, and the threads or the ring that works through it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Mutex, PoisonError, RwLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{anyhow, bail};
-use qed_core::{BackingFile, Image};
-use qed_io::Storage;
-use qed_spec::GuestOffset;
+use anyhow::bail;
+use qed_engine::{AlignedBuf, Direction, Engine, EngineRequest};
 
+use super::device::Device;
+use super::order::Order;
 use crate::app::Context;
-
-/// What the requests go to.
-pub(super) enum Device {
-    /// For reading.
-    Disk(Arc<dyn BackingFile>),
-    /// For writing.
-    Qed(Box<Image>),
-    /// For writing.
-    Raw(Arc<dyn Storage>),
-}
 
 /// Which requests are sent.
 #[derive(Debug, Clone, Copy)]
@@ -34,6 +23,9 @@ pub(super) struct Plan {
     /// Bytes of each.
     pub(super) len: u64,
     pub(super) step: u64,
+    /// The order in which the requests are sent.
+    pub(super) order: Order,
+    pub(super) engine: How,
     pub(super) write: bool,
     pub(super) pattern: u8,
     pub(super) flush_interval: Option<u64>,
@@ -41,8 +33,19 @@ pub(super) struct Plan {
     pub(super) drain: bool,
 }
 
+/// Who sends the requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum How {
+    /// As many threads as requests are in flight, each with one.
+    Threads,
+    /// One thread, by io_uring.
+    Ring,
+}
+
 /// More threads than this are not started, however deep the queue may be.
 const MAX_THREADS: u64 = 256;
+/// More requests than this are not in flight in a ring.
+const MAX_IN_RING: u32 = 4096;
 
 impl Plan {
     /// The lines before the run.
@@ -74,12 +77,15 @@ impl Plan {
             error: Mutex::new(None),
         };
         let start = Instant::now();
-        thread::scope(|scope| {
-            for _ in 1..self.depth.min(self.count).min(MAX_THREADS) {
-                scope.spawn(|| run.work());
-            }
-            run.work();
-        });
+        match self.engine {
+            How::Threads => thread::scope(|scope| {
+                for _ in 1..self.depth.min(self.count).min(MAX_THREADS) {
+                    scope.spawn(|| run.work());
+                }
+                run.work();
+            }),
+            How::Ring => run.work_by_ring()?,
+        }
         if self.flush_interval.is_some() {
             device.flush()?;
         }
@@ -118,25 +124,62 @@ impl Run<'_> {
     }
 
     fn request(&self, number: u64, buffer: &mut [u8]) -> anyhow::Result<()> {
-        self.context.interrupts.check()?;
-        let at = self.offset_of(number);
-        if at.checked_add(self.plan.len).is_none_or(|end| end > self.disk_len) {
-            bail!("Input/output error");
-        }
+        let at = self.checked_offset_of(number)?;
         {
             let _in_flight = self.flushing.read().unwrap_or_else(PoisonError::into_inner);
             self.device.transfer(buffer, at)?;
         }
-        match self.plan.flush_interval {
-            Some(interval) if (number + 1).is_multiple_of(interval) => {
-                let _drained = self
-                    .plan
-                    .drain
-                    .then(|| self.flushing.write().unwrap_or_else(PoisonError::into_inner));
-                self.device.flush()
-            }
-            _ => Ok(()),
+        if !self.is_flush_due(number + 1) {
+            return Ok(());
         }
+        let _drained =
+            self.plan.drain.then(|| self.flushing.write().unwrap_or_else(PoisonError::into_inner));
+        self.device.flush()
+    }
+
+    fn work_by_ring(&self) -> anyhow::Result<()> {
+        let in_flight = self.plan.depth.min(self.plan.count).min(MAX_IN_RING.into());
+        let mut engine = self.device.engine(u32::try_from(in_flight)?)?;
+        let len = usize::try_from(self.plan.len)?;
+        let mut buffers: Vec<AlignedBuf> = Vec::new();
+        for _ in 0..in_flight {
+            let mut buffer = engine.buffer(len);
+            buffer.fill(self.plan.pattern);
+            buffers.push(buffer);
+        }
+        let direction = if self.plan.write { Direction::Write } else { Direction::Read };
+        for tag in 0..self.plan.count {
+            let at = self.checked_offset_of(tag)?;
+            let buffer = match buffers.pop() {
+                Some(buffer) => buffer,
+                None => served(&mut engine)?.expect("the other buffers are in flight"),
+            };
+            engine.start(EngineRequest { tag, direction, at, buffer });
+            if self.is_flush_due(tag + 1) {
+                while self.plan.drain
+                    && let Some(buffer) = served(&mut engine)?
+                {
+                    buffers.push(buffer);
+                }
+                self.device.flush()?;
+            }
+        }
+        while served(&mut engine)?.is_some() {}
+        Ok(())
+    }
+
+    fn is_flush_due(&self, sent: u64) -> bool {
+        self.plan.flush_interval.is_some_and(|interval| sent.is_multiple_of(interval))
+    }
+
+    /// Where request `number` begins; an error past the end of the disk, or after an interrupt.
+    fn checked_offset_of(&self, number: u64) -> anyhow::Result<u64> {
+        self.context.interrupts.check()?;
+        let at = self.offset_of(self.plan.order.place(number));
+        if at.checked_add(self.plan.len).is_none_or(|end| end > self.disk_len) {
+            bail!("Input/output error");
+        }
+        Ok(at)
     }
 
     /// Requests start again at the front of the disk when they reach its end.
@@ -147,38 +190,9 @@ impl Run<'_> {
     }
 }
 
-impl Device {
-    fn len(&self) -> anyhow::Result<u64> {
-        Ok(match self {
-            Self::Disk(disk) => disk.len(),
-            Self::Qed(image) => image.image_size(),
-            Self::Raw(storage) => storage.len()?,
-        })
-    }
-
-    fn transfer(&self, buffer: &mut [u8], at: u64) -> anyhow::Result<()> {
-        match self {
-            Self::Disk(disk) => disk.read_at(buffer, at)?,
-            Self::Qed(image) => image.write_at(buffer, GuestOffset::new(at))?,
-            Self::Raw(storage) => storage.write_at(buffer, at)?,
-        }
-        Ok(())
-    }
-
-    fn flush(&self) -> anyhow::Result<()> {
-        match self {
-            Self::Disk(_) => {}
-            Self::Qed(image) => image.flush()?,
-            Self::Raw(storage) => storage.flush()?,
-        }
-        Ok(())
-    }
-
-    /// Ends the use of the device; what was written is durable.
-    pub(super) fn close(self) -> anyhow::Result<()> {
-        match self {
-            Self::Qed(image) => image.close().map_err(|error| anyhow!(error)),
-            device => device.flush(),
-        }
-    }
+/// The buffer of a request that has ended, or its error; none if none is in flight.
+fn served(engine: &mut Engine<'_>) -> anyhow::Result<Option<AlignedBuf>> {
+    let Some(served) = engine.wait()? else { return Ok(None) };
+    served.result?;
+    Ok(Some(served.buffer))
 }
