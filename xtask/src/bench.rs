@@ -11,6 +11,7 @@ mod in_process;
 mod input;
 mod library;
 mod report;
+mod requests;
 mod served;
 mod stats;
 
@@ -23,7 +24,7 @@ use anyhow::{Context, Result, bail};
 use crate::repo;
 use case::{CASES, Case, Kind};
 use input::Input;
-use library::LIBRARY;
+use library::{DIRECT, LIBRARY};
 use report::Row;
 use stats::Summary;
 
@@ -43,7 +44,7 @@ fn dir() -> Result<PathBuf> {
 pub(crate) fn run(words: &[String]) -> Result<()> {
     let (options, names): (Vec<&str>, Vec<&str>) =
         words.iter().map(String::as_str).partition(|word| word.starts_with("--"));
-    let all = CASES.iter().chain(LIBRARY.iter().flatten());
+    let all = CASES.iter().chain(LIBRARY.iter().chain(&DIRECT).flatten());
     let cases: Vec<&'static Case> = all.filter(|case| is_chosen(case, &names)).collect();
     if cases.is_empty() {
         bail!("no case is called {}", names.join(" or "));
@@ -74,7 +75,7 @@ fn make_inputs(cases: &[&Case]) -> Result<()> {
                 .map(|input| input.make(&dir))
                 .into_iter()
                 .collect::<Result<()>>()?,
-            Kind::InProcess(_) => {}
+            Kind::InProcess(_) | Kind::Requests(_) => {}
         }
     }
     Ok(())
@@ -119,6 +120,10 @@ fn measure_one(case: &'static Case, qed: &Path, dir: &Path) -> Result<Row> {
         }
         Kind::Served(served) => {
             let rounds = served::time(served, qed, dir, ROUNDS)?;
+            Ok(Row::new(case, Summary::of(&rounds, case.goal)?, None))
+        }
+        Kind::Requests(requests) => {
+            let rounds = requests::time(requests, qed, dir, ROUNDS)?;
             Ok(Row::new(case, Summary::of(&rounds, case.goal)?, None))
         }
         Kind::InProcess(bench) => {

@@ -31,6 +31,7 @@ pub(super) enum Kind {
     InProcess(InProcess),
     DirtyOpen(DirtyOpen),
     Served(Served),
+    Requests(Requests),
     InPlace(Input),
 }
 
@@ -60,6 +61,14 @@ pub(super) struct DirtyOpen {
     pub(super) writes: u64,
     pub(super) tables: u64,
     pub(super) flush_every: u64,
+}
+
+/// Requests of `bench`, to a new image of each program.
+pub(super) struct Requests {
+    /// What the reference writes to.
+    pub(super) reference_format: &'static str,
+    /// Of the command line of both.
+    pub(super) words: &'static [&'static str],
 }
 
 /// Requests over NBD, to `qed serve` with a QED image and to another server with a raw file.
@@ -158,6 +167,12 @@ pub(super) static CASES: &[Case] = &[
             flush_every: 20_000,
         }),
     },
+    requests("bench_allocating_4k_d1", BOTH_QED, "qed", Goal::None, ONE),
+    requests("bench_allocating_4k_d8", BOTH_QED, "qed", Goal::None, EIGHT_AT_ONCE),
+    requests("bench_allocating_4k_d32", BOTH_QED, "qed", Goal::SpeedAtLeast(8.0), MANY),
+    requests("bench_allocating_4k_d32_direct", BOTH_QED, "qed", Goal::SpeedAtLeast(8.0), DIRECT),
+    requests("bench_allocating_4k_d32_qcow2", ITS_QCOW2, "qcow2", Goal::None, MANY),
+    requests("bench_allocating_4k_d32_qcow2_direct", ITS_QCOW2, "qcow2", Goal::None, DIRECT),
     served("serve_read_4k_q32", NBDKIT, Peer::Nbdkit, 1.0, Disk::Full, ONE_READS),
     served("serve_read_4k_q16x4", NBDKIT, Peer::Nbdkit, 1.0, Disk::Full, FOUR_READ),
     served("serve_write_4k_q32", NBDKIT, Peer::Nbdkit, 1.0, Disk::Full, ONE_WRITES),
@@ -168,6 +183,14 @@ pub(super) static CASES: &[Case] = &[
     served("serve_read_4k_q32_qemu", QEMU_NBD, Peer::QemuNbd, 1.6, Disk::Full, ONE_READS),
     served("serve_read_4k_q16x4_qemu", QEMU_NBD, Peer::QemuNbd, 1.6, Disk::Full, FOUR_READ),
 ];
+
+const BOTH_QED: &str = "4 KiB writes to new clusters, beside qemu-img bench to its own QED";
+const ITS_QCOW2: &str = "4 KiB writes to new clusters, beside qemu-img bench to QCOW2";
+const ONE: &[&str] = &["-w", "-s", "4k", "-S", "64k", "-c", "20000", "-d", "1"];
+const EIGHT_AT_ONCE: &[&str] = &["-w", "-s", "4k", "-S", "64k", "-c", "20000", "-d", "8"];
+const MANY: &[&str] = &["-w", "-s", "4k", "-S", "64k", "-c", "20000", "-d", "32"];
+const DIRECT: &[&str] =
+    &["-w", "-t", "none", "-i", "io_uring", "-s", "4k", "-S", "64k", "-c", "2000", "-d", "32"];
 
 const NBDKIT: &str = "requests over NBD beside nbdkit's file plugin with a raw file";
 const QEMU_NBD: &str = "requests over NBD beside qemu-nbd with a raw file";
@@ -234,6 +257,17 @@ const fn small(
 const fn flush(name: &'static str, what: &'static str, goal: Goal) -> Case {
     let bench = InProcess { package: "qed-core", bench: "flush" };
     Case { name, what, goal, kind: Kind::InProcess(bench) }
+}
+
+const fn requests(
+    name: &'static str,
+    what: &'static str,
+    reference_format: &'static str,
+    goal: Goal,
+    words: &'static [&'static str],
+) -> Case {
+    let requests = Requests { reference_format, words };
+    Case { name, what, goal, kind: Kind::Requests(requests) }
 }
 
 const fn served(

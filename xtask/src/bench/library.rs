@@ -1,5 +1,6 @@
-//! The cases of the library beside plain system calls: each work on four kinds of image, as the
-//! bench `io` of qed-core names them. Runs nothing.
+//! The cases of the library beside plain system calls, and of the engine beside itself on a raw file:
+//! each work on four kinds of image, as the benches `io` of qed-core and `direct` of qed-engine name
+//! them. Runs nothing.
 
 use super::case::{Case, Goal, InProcess, Kind};
 
@@ -7,11 +8,14 @@ use super::case::{Case, Goal, InProcess, Kind};
 /// the first two, one for the others.
 macro_rules! on_each_image {
     ($name:literal, $what:literal, $alone:expr, $backed:expr) => {
+        on_each_image!(io, $name, $what, $alone, $backed)
+    };
+    ($bench:ident, $name:literal, $what:literal, $alone:expr, $backed:expr) => {
         [
-            io($name, $what, $alone),
-            io(concat!($name, "_journal"), concat!($what, ", journal mode"), $alone),
-            io(concat!($name, "_backing"), concat!($what, ", backed"), $backed),
-            io(
+            $bench($name, $what, $alone),
+            $bench(concat!($name, "_journal"), concat!($what, ", journal mode"), $alone),
+            $bench(concat!($name, "_backing"), concat!($what, ", backed"), $backed),
+            $bench(
                 concat!($name, "_journal_backing"),
                 concat!($what, ", journal mode, backed"),
                 $backed,
@@ -52,6 +56,28 @@ pub(super) static LIBRARY: [[Case; 4]; 12] = [
     ),
     on_each_image!("write_allocating_64k_t1", "whole new clusters", SEQUENTIAL, SEQUENTIAL),
 ];
+
+/// With direct I/O, one thread and so many requests in flight.
+#[rustfmt::skip]
+pub(super) static DIRECT: [[Case; 4]; 12] = [
+    on_each_image!(direct, "direct_read_mapped_4k_q1", "direct reads", IN_PLACE, IN_PLACE),
+    on_each_image!(direct, "direct_read_mapped_4k_q8", "direct reads, 8 in flight", IN_PLACE, IN_PLACE),
+    on_each_image!(direct, "direct_read_mapped_4k_q32", "direct reads, 32 in flight", IN_PLACE, IN_PLACE),
+    on_each_image!(direct, "direct_read_mapped_64k_q32", "64 KiB direct reads, 32 in flight", IN_PLACE, IN_PLACE),
+    on_each_image!(direct, "direct_write_in_place_4k_q1", "direct writes over data", IN_PLACE, IN_PLACE),
+    on_each_image!(direct, "direct_write_in_place_4k_q8", "direct writes over data, 8 in flight", IN_PLACE, IN_PLACE),
+    on_each_image!(direct, "direct_write_in_place_4k_q32", "direct writes over data, 32 in flight", IN_PLACE, IN_PLACE),
+    on_each_image!(direct, "direct_write_in_place_64k_q32", "64 KiB direct writes over data, 32 in flight", IN_PLACE, IN_PLACE),
+    on_each_image!(direct, "direct_write_allocating_4k_q1", "direct writes to new clusters", Goal::None, COPYING),
+    on_each_image!(direct, "direct_write_allocating_4k_q8", "direct writes to new clusters, 8 in flight", Goal::None, COPYING),
+    on_each_image!(direct, "direct_write_allocating_4k_q32", "direct writes to new clusters, 32 in flight", SEQUENTIAL, COPYING),
+    on_each_image!(direct, "direct_write_allocating_64k_q32", "direct whole new clusters, 32 in flight", SEQUENTIAL, SEQUENTIAL),
+];
+
+const fn direct(name: &'static str, what: &'static str, goal: Goal) -> Case {
+    let bench = InProcess { package: "qed-engine", bench: "direct" };
+    Case { name, what, goal, kind: Kind::InProcess(bench) }
+}
 
 const fn io(name: &'static str, what: &'static str, goal: Goal) -> Case {
     let bench = InProcess { package: "qed-core", bench: "io" };
