@@ -135,8 +135,11 @@ impl Connection<'_> {
             };
             self.shared.counters.answered(incoming, outcome);
         }
-        let scratches = batch.scratches[..batch.incoming.len()].iter();
-        self.transport.send(scratches.flat_map(|scratch| scratch.reply.parts(scratch.bytes())))
+        let scratches = &mut batch.scratches[..batch.incoming.len()];
+        let replies = scratches.iter().flat_map(|scratch| scratch.reply.parts(scratch.bytes()));
+        let sent = self.transport.send(replies);
+        scratches.iter_mut().for_each(Scratch::give_back);
+        sent
     }
 }
 

@@ -16,8 +16,8 @@ const CACHE_STEP_BYTES: usize = 256 << 10;
 /// Zeroed at a time; between two steps a server that has to end can.
 const ZERO_STEP_BYTES: u64 = 4 << 30;
 const STORED_ZERO_STEP_BYTES: u64 = 16 << 20;
-/// What a buffer keeps between requests.
-const KEPT_BYTES: usize = 1 << 20;
+/// What a buffer keeps between requests: making a longer one costs little beside filling it.
+const KEPT_BYTES: usize = 4 << 20;
 
 /// The buffers of one thread that serves requests.
 #[derive(Debug, Default)]
@@ -31,9 +31,6 @@ pub(super) struct Scratch {
 impl Scratch {
     /// Room for the data of one request; what it holds is old.
     pub(super) fn data(&mut self, len: usize) -> &mut [u8] {
-        if len <= KEPT_BYTES && self.data.len() > KEPT_BYTES {
-            self.data = Vec::new();
-        }
         if self.data.len() < len {
             self.data = vec![0; len];
         }
@@ -44,6 +41,14 @@ impl Scratch {
     /// The data of the request.
     pub(super) fn bytes(&self) -> &[u8] {
         &self.data[..self.used]
+    }
+
+    /// Gives back what only a long request needed, now that its reply is sent: the next one may be
+    /// long in coming.
+    pub(super) fn give_back(&mut self) {
+        if self.data.len() > KEPT_BYTES {
+            *self = Self { reply: std::mem::take(&mut self.reply), ..Self::default() };
+        }
     }
 }
 
@@ -353,8 +358,11 @@ mod tests {
     fn a_large_buffer_is_given_back() {
         let mut scratch = Scratch::default();
         scratch.data(MAX_PAYLOAD_BYTES as usize);
-        scratch.data(1);
+        scratch.give_back();
         assert!(scratch.data.capacity() <= KEPT_BYTES);
-        assert_eq!(scratch.bytes().len(), 1);
+        scratch.data(KEPT_BYTES);
+        scratch.give_back();
+        assert_eq!(scratch.data(1).len(), 1);
+        assert_eq!(scratch.data.len(), KEPT_BYTES, "it is kept");
     }
 }

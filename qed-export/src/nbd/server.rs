@@ -1,5 +1,6 @@
 //! The server: listens, gives each client its threads, keeps the disks in order, and ends well.
 
+use std::cell::Cell;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -146,7 +147,7 @@ impl Server {
         let served = std::thread::scope(|scope| {
             let keeper = Builder::new().name("nbd-maintain".to_owned());
             keeper.spawn_scoped(scope, || maintenance.run(shared.exports))?;
-            let door = Door { shared: &shared, limits: &self.limits };
+            let door = Door { shared: &shared, limits: &self.limits, is_full: Cell::new(false) };
             let served = door.open(scope, &mut self.poll, &mut listeners, &self.stop);
             // Nobody else can come while the others finish.
             drop(listeners);
@@ -176,6 +177,8 @@ fn close(exports: Exports) -> Result<Closed, ServerError> {
 struct Door<'s> {
     shared: &'s Shared<'s>,
     limits: &'s Limits,
+    /// The last client was turned away. It is said of the first: a log is not for clients to fill.
+    is_full: Cell<bool>,
 }
 
 impl<'s> Door<'s> {
@@ -241,8 +244,12 @@ impl<'s> Door<'s> {
         };
         let Some(registered) = shared.registry.register(&socket, self.limits.connections) else {
             shared.counters.turned_away();
-            return tracing::warn!(most = self.limits.connections, "too many connections");
+            if !self.is_full.replace(true) {
+                tracing::warn!(most = self.limits.connections, "too many connections");
+            }
+            return;
         };
+        self.is_full.set(false);
         let client = move || match purpose {
             Purpose::Disks => serve_disks(shared, &socket, registered),
             Purpose::Counters => {
