@@ -1,13 +1,15 @@
 //! Hostile images: each case of `hostile.toml` is built here, and the program answers it in a
 //! second of processor time and 64 MiB, with a clear error, and changes nothing.
 //!
-//! Whatever a guest writes through an image that opens is the matter of `guest_writes`.
+//! Whatever a guest writes through an image that opens is the matter of `guest_writes`, and what a
+//! client of a server sends that of `nbd`.
 
 mod backing;
 mod chain;
 mod guest_writes;
 mod header;
 mod image;
+mod nbd;
 mod program;
 mod qcow2;
 mod raw;
@@ -125,8 +127,8 @@ fn every_case_of_the_list_is_built_here_and_no_other() {
     let list = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/hostile.toml"));
     let list: List = toml::from_str(&list.unwrap()).unwrap();
     let listed: Vec<&str> = list.case.iter().map(|case| case.name.as_str()).collect();
-    let built: Vec<&str> =
-        AREAS.iter().flat_map(|area| area.iter().map(|case| case.name)).collect();
+    let images = AREAS.iter().flat_map(|area| area.iter().map(|case| case.name));
+    let built: Vec<&str> = images.chain(nbd::cases().map(|case| case.name)).collect();
     assert_eq!(listed, built);
 }
 
