@@ -2,7 +2,7 @@
 //!
 //! Shares nothing with who believes it but header and superblock, which have oracles of their own.
 
-use qed_check::{Finding, Place};
+use qed_check::{Class, Finding, Place};
 use qed_spec::{Features, Header, SectionType, SuperblockChoice, SuperblockCopy};
 
 use crate::oracles::journal::place_of_bitmap;
@@ -51,7 +51,7 @@ impl Kept {
     }
 
     /// Whether a check after a crash may pass by what a full check finds: it is about a table
-    /// without its mark, while another one has its.
+    /// without its mark, while another one has its, or about clusters that no table names.
     // spec: QED-DIRTY-07
     pub(crate) fn leaves(&self, finding: &Finding) -> bool {
         let Self::Compat(Some(marks)) = self else { return false };
@@ -64,6 +64,8 @@ impl Kept {
         };
         let is_any_marked = marks.iter().any(|byte| *byte != 0);
         is_any_marked
-            && (is_unmarked(&finding.place) || finding.first.as_ref().is_some_and(is_unmarked))
+            && (finding.kind.class() == Class::Leak
+                || is_unmarked(&finding.place)
+                || finding.first.as_ref().is_some_and(is_unmarked))
     }
 }

@@ -6,6 +6,7 @@ use std::ops::{Deref, DerefMut};
 
 /// Bytes at an address that is a multiple of some alignment; zeros at first.
 #[derive(Debug)]
+#[cfg_attr(not(feature = "io_uring"), expect(unreachable_pub, reason = "exported with the ring"))]
 pub struct AlignedBuf {
     /// Never grows or shrinks, so that its bytes stay where they are.
     bytes: Vec<u8>,
@@ -13,6 +14,7 @@ pub struct AlignedBuf {
     len: usize,
 }
 
+#[cfg_attr(not(feature = "io_uring"), expect(unreachable_pub, reason = "exported with the ring"))]
 impl AlignedBuf {
     /// A buffer of `len` bytes at a multiple of `align`, which is a power of two.
     ///
