@@ -50,6 +50,11 @@ impl Kept {
         *self == Self::Compat(None)
     }
 
+    /// Whether any table is marked: those without a mark need not be looked at then.
+    pub(crate) fn is_marked(&self) -> bool {
+        matches!(self, Self::Compat(Some(marks)) if marks.iter().any(|byte| *byte != 0))
+    }
+
     /// Whether a check after a crash may pass by what a full check finds: it is about a table
     /// without its mark, while another one has its, or about clusters that no table names.
     // spec: QED-DIRTY-07
@@ -62,8 +67,7 @@ impl Kept {
             }
             _ => false,
         };
-        let is_any_marked = marks.iter().any(|byte| *byte != 0);
-        is_any_marked
+        self.is_marked()
             && (finding.kind.class() == Class::Leak
                 || is_unmarked(&finding.place)
                 || finding.first.as_ref().is_some_and(is_unmarked))
