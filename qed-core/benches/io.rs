@@ -57,27 +57,33 @@ enum Operation {
 
 use Operation::{Read, WriteAllocating, WriteInPlace};
 
-const WORKS: [Work; 12] = [
+const WORKS: [Work; 18] = [
     small("read_mapped_4k_t1", Read, 1),
     small("read_mapped_4k_t8", Read, 8),
     small("read_mapped_4k_t32", Read, 32),
-    large("read_mapped_64k_t1", Read),
+    large("read_mapped_64k_t1", Read, 1),
+    large("read_mapped_64k_t8", Read, 8),
+    large("read_mapped_64k_t32", Read, 32),
     small("write_in_place_4k_t1", WriteInPlace, 1),
     small("write_in_place_4k_t8", WriteInPlace, 8),
     small("write_in_place_4k_t32", WriteInPlace, 32),
-    large("write_in_place_64k_t1", WriteInPlace),
+    large("write_in_place_64k_t1", WriteInPlace, 1),
+    large("write_in_place_64k_t8", WriteInPlace, 8),
+    large("write_in_place_64k_t32", WriteInPlace, 32),
     small("write_allocating_4k_t1", WriteAllocating, 1),
     small("write_allocating_4k_t8", WriteAllocating, 8),
     small("write_allocating_4k_t32", WriteAllocating, 32),
-    large("write_allocating_64k_t1", WriteAllocating),
+    large("write_allocating_64k_t1", WriteAllocating, 1),
+    large("write_allocating_64k_t8", WriteAllocating, 8),
+    large("write_allocating_64k_t32", WriteAllocating, 32),
 ];
 
 const fn small(name: &'static str, operation: Operation, threads: u64) -> Work {
     Work { name, operation, block: 4 << 10, clusters: 20_000, count: 100_000, threads }
 }
 
-const fn large(name: &'static str, operation: Operation) -> Work {
-    Work { name, operation, block: 64 << 10, clusters: 2000, count: 10_000, threads: 1 }
+const fn large(name: &'static str, operation: Operation, threads: u64) -> Work {
+    Work { name, operation, block: 64 << 10, clusters: 2000, count: 10_000, threads }
 }
 
 /// Work on one kind of image.

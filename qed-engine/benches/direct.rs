@@ -43,18 +43,24 @@ struct Work {
 
 use Direction::{Read, Write};
 
-const WORKS: [Work; 12] = [
+const WORKS: [Work; 18] = [
     work("direct_read_mapped_4k_q1", Read, true, 4 << 10, 1),
     work("direct_read_mapped_4k_q8", Read, true, 4 << 10, 8),
     work("direct_read_mapped_4k_q32", Read, true, 4 << 10, 32),
+    work("direct_read_mapped_64k_q1", Read, true, 64 << 10, 1),
+    work("direct_read_mapped_64k_q8", Read, true, 64 << 10, 8),
     work("direct_read_mapped_64k_q32", Read, true, 64 << 10, 32),
     work("direct_write_in_place_4k_q1", Write, true, 4 << 10, 1),
     work("direct_write_in_place_4k_q8", Write, true, 4 << 10, 8),
     work("direct_write_in_place_4k_q32", Write, true, 4 << 10, 32),
+    work("direct_write_in_place_64k_q1", Write, true, 64 << 10, 1),
+    work("direct_write_in_place_64k_q8", Write, true, 64 << 10, 8),
     work("direct_write_in_place_64k_q32", Write, true, 64 << 10, 32),
     work("direct_write_allocating_4k_q1", Write, false, 4 << 10, 1),
     work("direct_write_allocating_4k_q8", Write, false, 4 << 10, 8),
     work("direct_write_allocating_4k_q32", Write, false, 4 << 10, 32),
+    work("direct_write_allocating_64k_q1", Write, false, 64 << 10, 1),
+    work("direct_write_allocating_64k_q8", Write, false, 64 << 10, 8),
     work("direct_write_allocating_64k_q32", Write, false, 64 << 10, 32),
 ];
 

@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 use crate::repo;
-use case::{CASES, Case, Kind};
+use case::{CASES, Case, Disk, Kind, Requests};
 use input::Input;
 use library::{DIRECT, LIBRARY};
 use report::Row;
@@ -71,10 +71,12 @@ fn make_inputs(cases: &[&Case]) -> Result<()> {
             Kind::Command(command) => command.input.make(&dir)?,
             Kind::DirtyOpen(open) => open.input.make(&dir)?,
             Kind::InPlace(input) => input.make(&dir)?,
-            Kind::Served(_) => [Input::FullRaw, Input::FullQed]
-                .map(|input| input.make(&dir))
-                .into_iter()
-                .collect::<Result<()>>()?,
+            Kind::Served(_) | Kind::Requests(Requests { disk: Disk::Full, .. }) => {
+                [Input::FullRaw, Input::FullQed]
+                    .map(|input| input.make(&dir))
+                    .into_iter()
+                    .collect::<Result<()>>()?
+            }
             Kind::InProcess(_) | Kind::Requests(_) => {}
         }
     }

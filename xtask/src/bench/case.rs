@@ -63,10 +63,11 @@ pub(super) struct DirtyOpen {
     pub(super) flush_every: u64,
 }
 
-/// Requests of `bench`, to a new image of each program.
+/// Requests of `bench`, of each program to an image of its own.
 pub(super) struct Requests {
-    /// What the reference writes to.
+    /// What the reference's image is.
     pub(super) reference_format: &'static str,
+    pub(super) disk: Disk,
     /// Of the command line of both.
     pub(super) words: &'static [&'static str],
 }
@@ -167,12 +168,15 @@ pub(super) static CASES: &[Case] = &[
             flush_every: 20_000,
         }),
     },
-    requests("bench_allocating_4k_d1", BOTH_QED, "qed", Goal::None, ONE),
-    requests("bench_allocating_4k_d8", BOTH_QED, "qed", Goal::None, EIGHT_AT_ONCE),
-    requests("bench_allocating_4k_d32", BOTH_QED, "qed", Goal::SpeedAtLeast(8.0), MANY),
-    requests("bench_allocating_4k_d32_direct", BOTH_QED, "qed", Goal::SpeedAtLeast(8.0), DIRECT),
-    requests("bench_allocating_4k_d32_qcow2", ITS_QCOW2, "qcow2", Goal::None, MANY),
-    requests("bench_allocating_4k_d32_qcow2_direct", ITS_QCOW2, "qcow2", Goal::None, DIRECT),
+    requests("bench_allocating_4k_d1", "qed", Disk::Fresh, Goal::None, &ALLOCATING_1),
+    requests("bench_allocating_4k_d8", "qed", Disk::Fresh, Goal::None, &ALLOCATING_8),
+    requests("bench_allocating_4k_d32", "qed", Disk::Fresh, EIGHT_TIMES, &ALLOCATING_32),
+    requests("bench_allocating_4k_d32_direct", "qed", Disk::Fresh, EIGHT_TIMES, &ALLOCATING_DIRECT),
+    requests("bench_allocating_4k_d32_qcow2", "qcow2", Disk::Fresh, Goal::None, &ALLOCATING_32),
+    requests("bench_read_4k_d32", "qed", Disk::Full, Goal::None, &READS),
+    requests("bench_read_4k_d32_direct", "qed", Disk::Full, Goal::None, &READS_DIRECT),
+    requests("bench_write_4k_d32", "qed", Disk::Full, Goal::None, &WRITES),
+    requests("bench_write_4k_d32_direct", "qed", Disk::Full, Goal::None, &WRITES_DIRECT),
     served("serve_read_4k_q32", NBDKIT, Peer::Nbdkit, 1.0, Disk::Full, ONE_READS),
     served("serve_read_4k_q16x4", NBDKIT, Peer::Nbdkit, 1.0, Disk::Full, FOUR_READ),
     served("serve_write_4k_q32", NBDKIT, Peer::Nbdkit, 1.0, Disk::Full, ONE_WRITES),
@@ -184,13 +188,20 @@ pub(super) static CASES: &[Case] = &[
     served("serve_read_4k_q16x4_qemu", QEMU_NBD, Peer::QemuNbd, 1.6, Disk::Full, FOUR_READ),
 ];
 
-const BOTH_QED: &str = "4 KiB writes to new clusters, beside qemu-img bench to its own QED";
-const ITS_QCOW2: &str = "4 KiB writes to new clusters, beside qemu-img bench to QCOW2";
-const ONE: &[&str] = &["-w", "-s", "4k", "-S", "64k", "-c", "20000", "-d", "1"];
-const EIGHT_AT_ONCE: &[&str] = &["-w", "-s", "4k", "-S", "64k", "-c", "20000", "-d", "8"];
-const MANY: &[&str] = &["-w", "-s", "4k", "-S", "64k", "-c", "20000", "-d", "32"];
-const DIRECT: &[&str] =
-    &["-w", "-t", "none", "-i", "io_uring", "-s", "4k", "-S", "64k", "-c", "2000", "-d", "32"];
+const EIGHT_TIMES: Goal = Goal::SpeedAtLeast(8.0);
+/// One write into each cluster; depth and count.
+const ALLOCATING_1: [&str; 9] = ["-w", "-s", "4k", "-S", "64k", "-c", "20000", "-d", "1"];
+const ALLOCATING_8: [&str; 9] = ["-w", "-s", "4k", "-S", "64k", "-c", "20000", "-d", "8"];
+const ALLOCATING_32: [&str; 9] = ["-w", "-s", "4k", "-S", "64k", "-c", "20000", "-d", "32"];
+#[rustfmt::skip]
+const ALLOCATING_DIRECT: [&str; 13] =
+    ["-w", "-s", "4k", "-S", "64k", "-c", "2000", "-d", "32", "-t", "none", "-i", "io_uring"];
+const READS: [&str; 6] = ["-S", "68k", "-c", "100000", "-d", "32"];
+const READS_DIRECT: [&str; 10] =
+    ["-S", "68k", "-c", "20000", "-d", "32", "-t", "none", "-i", "io_uring"];
+const WRITES: [&str; 7] = ["-w", "-S", "68k", "-c", "100000", "-d", "32"];
+const WRITES_DIRECT: [&str; 11] =
+    ["-w", "-S", "68k", "-c", "20000", "-d", "32", "-t", "none", "-i", "io_uring"];
 
 const NBDKIT: &str = "requests over NBD beside nbdkit's file plugin with a raw file";
 const QEMU_NBD: &str = "requests over NBD beside qemu-nbd with a raw file";
@@ -261,12 +272,13 @@ const fn flush(name: &'static str, what: &'static str, goal: Goal) -> Case {
 
 const fn requests(
     name: &'static str,
-    what: &'static str,
     reference_format: &'static str,
+    disk: Disk,
     goal: Goal,
     words: &'static [&'static str],
 ) -> Case {
-    let requests = Requests { reference_format, words };
+    let what = "requests beside qemu-img bench, the last word of the name being its format, or qed";
+    let requests = Requests { reference_format, disk, words };
     Case { name, what, goal, kind: Kind::Requests(requests) }
 }
 

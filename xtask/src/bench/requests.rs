@@ -1,5 +1,5 @@
 //! Times `qed bench` beside `qemu-img bench`: the same requests, each program to a new image that it
-//! has made. The time is the one that the programs print.
+//! has made, or both to one that is full. The time is the one that the programs print.
 
 use std::fs;
 use std::path::Path;
@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use super::case::Requests;
+use super::case::{Disk, Requests};
+use super::input::Input;
 use super::stats::Round;
 use crate::process;
 
@@ -29,16 +30,25 @@ pub(super) fn time(case: &Requests, qed: &Path, dir: &Path, rounds: usize) -> Re
             measured.push(Round { ours, reference, again });
         }
     }
-    fs::remove_file(dir.join(IMAGE))?;
+    if let Disk::Fresh = case.disk {
+        fs::remove_file(dir.join(IMAGE))?;
+    }
     Ok(measured)
 }
 
 const IMAGE: &str = "requests.img";
 
 fn time_one(case: &Requests, program: &Path, dir: &Path) -> Result<Duration> {
-    let image = dir.join(IMAGE);
     let format = if program == Path::new(REFERENCE) { case.reference_format } else { "qed" };
-    process::run(Command::new(program).args(["create", "-q", "-f", format]).arg(&image).arg("4G"))?;
+    let image = match case.disk {
+        Disk::Full => Input::FullQed.path(dir),
+        Disk::Fresh => {
+            let image = dir.join(IMAGE);
+            let create = ["create", "-q", "-f", format];
+            process::run(Command::new(program).args(create).arg(&image).arg("4G"))?;
+            image
+        }
+    };
     process::run(&mut Command::new("sync"))?;
     let mut bench = Command::new(program);
     bench.args(["bench", "-f", format]).args(case.words).arg(&image);
