@@ -73,7 +73,22 @@ fn every_kind_becomes_qcow2_without_a_finding() {
 /// What makes `t`, what is asked, and a part of the answer.
 const REFUSED: &[(&str, &str, &str)] = &[
     ("qemu-img create -f raw t 1M", "-f raw --to qcow2", "is no QED image"),
-    ("qemu-img create -f qcow2 t 1M", "-f qcow2 --to qcow2", "is no QED image"),
+    ("qemu-img create -f qcow2 t 1M", "-f qcow2 --to qcow2", "is a qcow2 image already"),
+    ("qemu-img create -f qcow2 t 1M", "-f qcow2 --to raw", "is no QED image"),
+    (
+        "qemu-img create -f qcow2 t 1M; $QED convert-in-place t",
+        "-f qed --to qcow2",
+        "--undo makes it what it was",
+    ),
+    ("qemu-img create -f qed t 1M", "-f qed --to qcow2 --decompress", "--decompress is about"),
+    (
+        "qemu-img create -f qed t 1M",
+        "-f qed --to raw --drop-snapshots",
+        "--drop-snapshots is about",
+    ),
+    ("qemu-img create -f raw t 1M", "-f raw --drop-snapshots", "--drop-snapshots is about"),
+    ("qemu-img create -f raw t 1M", "-f raw --trust-magic", "a raw file has no backing file"),
+    ("qemu-img create -f qed t 1M", "-f qed --undo --dry-run", "take no option but"),
     ("qemu-img create -f qed -u -b base -F raw t 1M", "--to qcow2", "format of 't' must be stated"),
     ("qemu-img create -f qed t 1M; ln t other", "-f qed --to qcow2", "2 names (hard links)"),
 ];

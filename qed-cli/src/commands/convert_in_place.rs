@@ -93,8 +93,13 @@ pub(crate) fn run(args: ConvertInPlaceArgs, context: &Context) -> anyhow::Result
     let to = args.to.as_deref().map(parse_driver).transpose()?;
     let form = print::Form { output, quiet: args.quiet };
     if args.undo || args.finalize {
-        if (args.undo && args.finalize) || to.is_some() || args.dry_run {
-            return Err(usage("--undo and --finalize take no other option"));
+        let others = [args.dry_run, args.progress, args.decompress, args.drop_snapshots];
+        if (args.undo && args.finalize)
+            || to.is_some()
+            || others.contains(&true)
+            || args.chain.is_given()
+        {
+            return Err(usage("--undo and --finalize take no option but -q and --output"));
         }
         return go_back(&args, &name, form, context);
     }
@@ -117,6 +122,7 @@ fn to_qed(
         Format::Qcow2 => {}
         Format::Qed => bail!("'{}' is a QED image already", shown(name)),
         Format::Raw => {
+            refuse_qcow2_options(args)?;
             drop(image);
             return way_back::from_raw(args, name, form, context);
         }
@@ -178,6 +184,18 @@ fn go_back(
         form.done(&context.console, name, "is a QED image for good", start.elapsed())?;
     }
     Ok(Exit::SUCCESS)
+}
+
+/// No option is ignored.
+fn refuse_qcow2_options(args: &ConvertInPlaceArgs) -> anyhow::Result<()> {
+    for (given, name) in
+        [(args.decompress, "--decompress"), (args.drop_snapshots, "--drop-snapshots")]
+    {
+        if given {
+            return Err(usage(format!("{name} is about QCOW2 images that become QED images")));
+        }
+    }
+    Ok(())
 }
 
 /// A file with other names has other users, who know it by its old format.

@@ -47,6 +47,14 @@ pub enum InPlaceError {
         /// What it is.
         found: u64,
     },
+    /// There are not as many tables as were appended: nothing was committed.
+    #[error("the new L1 table names {found} L2 tables where {expected} were written")]
+    Tables {
+        /// L2 tables that were meant.
+        expected: u64,
+        /// L2 tables that there are.
+        found: u64,
+    },
     /// After a failure the first sector is neither the old nor the new one.
     #[error(
         "the first sector could not be replaced and cannot be read back: run the conversion again"

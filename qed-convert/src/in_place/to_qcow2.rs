@@ -16,9 +16,10 @@ use std::sync::Arc;
 
 use qed_core::{
     BackingFile, BackingFormat, BackingGate, BackingRequest, GateError, Image, LockPolicy,
-    ReadContext, ReadOnlyImage, RecoveryPolicy, WriteContext,
+    ReadContext, ReadOnlyImage, RecoveryPolicy, WriteContext, read_header,
 };
 use qed_io::Storage;
+use qed_spec::{AutoclearFeatures, Header};
 
 use crate::in_place::step::{self, SECTOR_LEN, failed};
 use crate::target::qcow2::header::{Places, encode_sector};
@@ -68,6 +69,7 @@ pub fn plan_qed_to_qcow2(
 ) -> Result<ToQcow2Plan, ToQcow2Error> {
     let gate = NoteFormat::default();
     let image = ReadOnlyImage::open(storage.clone(), &ReadContext::new(&gate, options.lock))?;
+    refuse_undoable(&image.header())?;
     Ok(Conversion::plan(&image, gate.format(), options)?.summary())
 }
 
@@ -86,6 +88,8 @@ pub fn qed_to_qcow2(
 ) -> Result<ToQcow2Plan, ToQcow2Error> {
     let gate = NoteFormat::default();
     let context = WriteContext::new(&gate, options.lock, options.recovery);
+    // Opening for writing gives up what undoing needs.
+    refuse_undoable(&read_header(&**storage)?)?;
     let image = Image::open(storage.clone(), &context)?;
     let old_len = image.storage().len().map_err(failed("scan"))?;
     let planned = Conversion::plan(&image, gate.format(), options);
@@ -189,6 +193,15 @@ impl Conversion {
         }
         Ok(storage.flush().map_err(failed("wipe"))?)
     }
+}
+
+/// Refuses an image that can still become the QCOW2 image that it was.
+fn refuse_undoable(header: &Header) -> Result<(), ToQcow2Error> {
+    let autoclear = header.fields().autoclear_features;
+    if autoclear.contains(AutoclearFeatures::CONVERSION_UNDO) {
+        return Err(ToQcow2Error::CanBeUndone);
+    }
+    Ok(())
 }
 
 /// The backing file as the new header has it: its format is always said.

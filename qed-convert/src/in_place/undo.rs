@@ -46,10 +46,18 @@ pub fn undo(storage: &Arc<dyn Storage>) -> Result<(), InPlaceError> {
         return Err(Refusal::Changed.into());
     }
     let header = old_header(storage, &record)?;
+    // A conversion keeps disk and clusters, so its tables are no larger than those of QCOW2 allow.
+    if header.cluster_size() != qed.geometry().cluster_size_bytes()
+        || header.image_size() != qed.fields().image_size
+    {
+        return Err(Refusal::Changed.into());
+    }
     let found = scan(storage, &header, record.old_len, qed.geometry())?;
     let places = Places::of(&qed, &found, record.old_len).ok_or(Refusal::Changed)?;
     match compare(storage, &header, record.old_len, &places, &sector) {
-        Err(InPlaceError::Verify { .. }) => return Err(Refusal::Changed.into()),
+        Err(InPlaceError::Verify { .. } | InPlaceError::Tables { .. }) => {
+            return Err(Refusal::Changed.into());
+        }
         compared => compared?,
     }
     // Step "restore": one sector, and the file is QCOW2 again.

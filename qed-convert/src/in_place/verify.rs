@@ -16,7 +16,8 @@ pub(super) const FEATURES: Features = Features::CLASSIC.union(Features::CONVERSI
 /// begins with `sector`.
 ///
 /// # Errors
-/// [`InPlaceError::Verify`] for the first cluster that differs.
+/// [`InPlaceError::Tables`] for another number of tables, [`InPlaceError::Verify`] for the first
+/// cluster that differs.
 // spec: QED-CONV-02, QED-CONV-06
 pub(super) fn compare(
     storage: &dyn Storage,
@@ -27,6 +28,12 @@ pub(super) fn compare(
 ) -> Result<(), InPlaceError> {
     let qed = Header::parse(sector, len(storage)?, FEATURES)?;
     let mut tables = Lookup::new(storage, &qed)?;
+    // As many tables as the entries take: an image that somebody made up costs no more to refuse.
+    let expected = (places.l1 - places.tables) / places.geometry.table_size_bytes();
+    let found = tables.l1.iter().filter(|entry| **entry != 0).count() as u64;
+    if found != expected {
+        return Err(InPlaceError::Tables { expected, found });
+    }
     let mut entries = 0;
     for_each_entry(storage, header, file_len, places, |entry| {
         entries += 1;

@@ -9,6 +9,7 @@ mod convert_qemu;
 mod in_place_from_raw;
 mod in_place_to_qcow2;
 mod in_place_to_raw;
+mod in_place_undo;
 mod lab;
 mod qcow2_crafted;
 mod qcow2_flips;

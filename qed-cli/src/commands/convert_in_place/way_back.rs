@@ -15,10 +15,13 @@ use qed_core::{LockPolicy, RecoveryPolicy};
 use qed_io::Storage;
 
 use super::print::Form;
-use super::{ConvertInPlaceArgs, could_not_convert, hint_at_overlays, refuse_other_names};
+use super::{
+    ConvertInPlaceArgs, could_not_convert, hint_at_overlays, refuse_other_names,
+    refuse_qcow2_options,
+};
 use crate::app::Context;
-use crate::args::{Format, parse_driver};
-use crate::failure::{Exit, shown};
+use crate::args::Format;
+use crate::failure::{Exit, shown, usage};
 use crate::open::{OpenHow, open_file, stated_format};
 use crate::work::Work;
 
@@ -37,7 +40,7 @@ pub(super) fn to_qcow2(
     form: Form,
     context: &Context,
 ) -> anyhow::Result<Exit> {
-    is_qed(args, name)?;
+    is_qed(args, name, Format::Qcow2)?;
     let Opened { storage, .. } = open(args, name)?;
     let recover = |storage: &dyn Storage| Ok(qed_check::recover(storage)?);
     let options = ToQcow2Options {
@@ -60,7 +63,10 @@ pub(super) fn to_raw(
     form: Form,
     context: &Context,
 ) -> anyhow::Result<Exit> {
-    is_qed(args, name)?;
+    is_qed(args, name, Format::Raw)?;
+    if args.chain.is_given() {
+        return Err(usage("an image that becomes a raw file has no backing file"));
+    }
     let Opened { path, storage } = open(args, name)?;
     let recover = |storage: &dyn Storage| Ok(qed_check::recover(storage)?);
     let options = ToRawOptions { lock: LockPolicy::None, recovery: RecoveryPolicy::Run(&recover) };
@@ -80,6 +86,9 @@ pub(super) fn from_raw(
     context: &Context,
 ) -> anyhow::Result<Exit> {
     stated_format(name, args.format.as_deref())?;
+    if args.chain.is_given() {
+        return Err(usage("a raw file has no backing file"));
+    }
     let Opened { path, storage } = open(args, name)?;
     let options = FromRawOptions { lock: LockPolicy::None, cluster_len: CLUSTER_LEN };
     run(args, name, form, context, "qed", |is_dry| {
@@ -92,10 +101,13 @@ pub(super) fn from_raw(
 }
 
 /// The format is stated, since a guest may write the first bytes of a raw file.
-fn is_qed(args: &ConvertInPlaceArgs, name: &OsStr) -> anyhow::Result<()> {
-    stated_format(name, args.format.as_deref())?;
-    let format = args.format.as_deref().map(parse_driver).transpose()?;
-    if format != Some(Format::Qed) {
+fn is_qed(args: &ConvertInPlaceArgs, name: &OsStr, to: Format) -> anyhow::Result<()> {
+    refuse_qcow2_options(args)?;
+    let format = stated_format(name, args.format.as_deref())?;
+    if format == to {
+        bail!("'{}' is a {format} image already", shown(name));
+    }
+    if format != Format::Qed {
         bail!("'{}' is no QED image; use qed convert", shown(name));
     }
     Ok(())

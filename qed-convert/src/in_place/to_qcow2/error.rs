@@ -42,6 +42,11 @@ pub enum ToQcow2Error {
         /// Byte of the file.
         host: u64,
     },
+    /// It was a QCOW2 image, snapshots that were given up included, and can be that again.
+    #[error(
+        "the image was converted from QCOW2 and not written since: --undo makes it what it was, --finalize gives that up"
+    )]
+    CanBeUndone,
     /// Nothing says what format the backing file has.
     #[error(
         "the image does not say what format its backing file has; state it with --backing-format"
