@@ -11,7 +11,7 @@ use qed_fuzz::DiskContent;
 use qed_io::{FileOptions, FileStorage, MemoryStorage, Storage};
 use qed_spec::{AutoclearFeatures, GuestOffset};
 
-use crate::scene::{FIRST_WRITE, OPTIONS, Scene};
+use crate::scene::{OPTIONS, Scene, WRITTEN};
 use crate::storage_of;
 
 /// What a file is.
@@ -84,11 +84,12 @@ fn judge_disk(scene: &Scene, storage: &Arc<MemoryStorage>, written: bool) -> Res
     let image = ReadOnlyImage::open(storage.clone(), &context).map_err(|it| it.to_string())?;
     let mut disk = vec![0; scene.disk.len()];
     image.read_at(&mut disk, GuestOffset::new(0)).map_err(|error| error.to_string())?;
-    let (at, bytes) = FIRST_WRITE;
-    let at = usize::try_from(at).unwrap();
-    let range = at..at + bytes.len();
-    if written && disk[range.clone()] == bytes {
-        disk[range.clone()].copy_from_slice(&scene.disk[range]);
+    // Each sector of a write is there or is not.
+    let written = if written { scene.first_writes().to_vec() } else { Vec::new() };
+    for at in written.into_iter().flat_map(|range| range.step_by(512)) {
+        if disk[at..at + 512] == WRITTEN {
+            disk[at..at + 512].copy_from_slice(&scene.disk[at..at + 512]);
+        }
     }
     if disk == scene.disk { Ok(()) } else { Err("the QED image shows another disk".to_owned()) }
 }

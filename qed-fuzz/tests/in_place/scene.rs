@@ -1,5 +1,6 @@
 //! Small QCOW2 images that QEMU makes, and what is done to them.
 
+use std::ops::Range;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -16,8 +17,8 @@ pub(crate) const OPTIONS: ToQedOptions = ToQedOptions {
     identity: Identity { uuid: ImageUuid::new([7; 16]), epoch: Epoch::new(8) },
 };
 
-/// Where and what the first write writes.
-pub(crate) const FIRST_WRITE: (u64, [u8; 512]) = (1024, [0xee; 512]);
+/// What every sector of the first writes is filled with.
+pub(crate) const WRITTEN: [u8; 512] = [0xee; 512];
 
 /// A QCOW2 image and what its disk reads as.
 pub(crate) struct Scene {
@@ -121,12 +122,31 @@ impl Scene {
         self.recorded(state, |storage| undo(&storage).unwrap())
     }
 
+    /// Sectors that the first writes after a conversion write to: over data, over zeros, and to new
+    /// clusters at the end of the disk.
+    pub(crate) fn first_writes(&self) -> [Range<usize>; 4] {
+        let end = self.disk.len() / 512 * 512;
+        let over_zeros = (404 << 10).min(end - (60 << 10));
+        [
+            1024..1536,
+            end - (20 << 10)..end - (11 << 10),
+            over_zeros..over_zeros + 3072,
+            end - 512..end,
+        ]
+    }
+
     pub(crate) fn write_first(&self, state: &DiskContent) -> Vec<Record> {
         let (_, run) = self.recorded(state, |storage| {
             let gate = self.gate();
             let context = WriteContext::new(&gate, LockPolicy::Take, RecoveryPolicy::Refuse);
             let image = Image::open(storage, &context).unwrap();
-            image.write_at(&FIRST_WRITE.1, GuestOffset::new(FIRST_WRITE.0)).unwrap();
+            for (number, range) in self.first_writes().into_iter().enumerate() {
+                let bytes = WRITTEN.repeat(range.len() / 512);
+                image.write_at(&bytes, GuestOffset::new(range.start as u64)).unwrap();
+                if number == 2 {
+                    image.flush().unwrap();
+                }
+            }
             image.close().unwrap();
         });
         run
