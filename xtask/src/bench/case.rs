@@ -115,6 +115,12 @@ pub(super) static CASES: &[Case] = &[
         goal: Goal::TimeAtMost(0.1),
         kind: Kind::InPlace(Input::Qcow2),
     },
+    Case {
+        name: "convert_in_place_64g",
+        what: "2^20 mapped clusters to QED in place, three flushes; qemu-img finds holes, copies none",
+        goal: Goal::None,
+        kind: Kind::InPlace(Input::Qcow2Mapped),
+    },
     check("check_warm_1e7", "full check, cached", 0.2, Input::FullSequential, false),
     check("check_cold_1e7", "full check, caches dropped", 0.35, Input::FullSequential, true),
     check("check_warm_1e7_scattered", "full check, cached", 0.2, Input::FullScattered, false),

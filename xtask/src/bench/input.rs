@@ -20,6 +20,8 @@ pub(super) enum Input {
     Qcow2,
     Qcow2Zlib,
     Qcow2Zstd,
+    /// 64 GiB in QCOW2, all 2^20 clusters of 64 KiB mapped; they are holes of the file.
+    Qcow2Mapped,
     /// A QED image with 10^7 allocated clusters of 64 KiB, in the guest's order.
     FullSequential,
     /// The same, in random order.
@@ -57,6 +59,7 @@ impl Input {
             Self::Qcow2 => "disk.qcow2",
             Self::Qcow2Zlib => "disk-zlib.qcow2",
             Self::Qcow2Zstd => "disk-zstd.qcow2",
+            Self::Qcow2Mapped => "mapped-64g.qcow2",
             Self::FullRaw => "full.raw",
             Self::FullQed => "full.qed",
             Self::FullSequential => "full-1e7.qed",
@@ -83,6 +86,11 @@ impl Input {
             Self::Qcow2Zlib => convert_raw(dir, &unfinished, &["-c"])?,
             Self::Qcow2Zstd => {
                 convert_raw(dir, &unfinished, &["-c", "-o", "compression_type=zstd"])?;
+            }
+            Self::Qcow2Mapped => {
+                let mut create = Command::new("qemu-img");
+                create.args(["create", "-q", "-f", "qcow2", "-o", "preallocation=metadata"]);
+                process::run(create.arg(&unfinished).arg("64G"))?;
             }
             Self::FullRaw => noise(&unfinished)?,
             Self::FullQed => {
