@@ -68,6 +68,11 @@ impl Drain {
         if self.is_closed.load(Ordering::SeqCst) { None } else { Some(guard) }
     }
 
+    /// Whether more than one request is in flight, or was a moment ago.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.lanes.iter().map(|lane| lane.0.load(Ordering::Relaxed)).sum::<usize>() > 1
+    }
+
     /// Holds new requests back and waits for those in flight.
     pub(crate) fn drain(&self) -> Drained<'_> {
         let change = locked(&self.change);

@@ -112,6 +112,7 @@ impl Image {
     /// used length and flushes.
     pub(crate) fn settle(&self) -> Result<(), ImageError> {
         let turn = &mut *self.writer.turn();
+        self.place_kept()?;
         self.flush_in_turn(turn)?;
         let len = self.writer.alloc.trimmed_len();
         match self.journal() {

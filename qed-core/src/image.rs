@@ -19,6 +19,7 @@ use crate::mode::{Mode, is_active};
 use crate::options::{LockPolicy, ReadContext, RecoveryPolicy, WriteContext};
 use crate::read_only::{ReadOnlyImage, storage_len};
 use crate::request::Request;
+use crate::runs::Runs;
 
 /// A QED image open for reading and writing, by any number of threads.
 ///
@@ -33,6 +34,7 @@ pub struct Image {
 #[derive(Debug)]
 pub(crate) struct Writer {
     pub(crate) alloc: Allocator,
+    pub(crate) runs: Runs,
     pub(crate) in_flight: InFlight,
     /// L1 slots that are not in the file yet, and their values. Held while a table is allocated.
     pending_l1: Mutex<BTreeMap<u64, u64>>,
@@ -91,6 +93,7 @@ impl Image {
             }
         }
         let alloc = Allocator::new(&*storage, sector.header().geometry(), file_len);
+        let runs = Runs::new(sector.header().geometry());
         let read = ReadContext {
             gate: context.gate,
             lock: context.lock,
@@ -107,6 +110,7 @@ impl Image {
             view,
             writer: Writer {
                 alloc,
+                runs,
                 in_flight: InFlight::default(),
                 pending_l1: Mutex::default(),
                 turn: Mutex::new(Turn::new(marks)),

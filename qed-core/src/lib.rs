@@ -54,6 +54,7 @@ mod raw_file;
 mod read_only;
 mod request;
 mod resize;
+mod runs;
 mod set_backing;
 mod slice;
 mod stored_format;

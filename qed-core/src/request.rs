@@ -187,7 +187,7 @@ impl Image {
         let (Some(run), Some(first_was)) = (run, first_was) else {
             return Ok(None);
         };
-        let space = self.writer.alloc.reserve(&*tables.storage, run)?;
+        let space = self.reserve(at, run)?;
         claim.shorten(space.count);
         let run_len =
             space.count * tables.geometry.cluster_size_bytes() - tables.within_cluster(at);
@@ -198,7 +198,7 @@ impl Image {
             guest: at.get()..at.get() + run_len.min(len),
             space,
             first_was,
-            // Less than the run is a single cluster.
+            // Less than the run is a single cluster, or there is no backing file that could show.
             last_was: if space.count == run { last_was } else { first_was },
             is_filled: false,
             committed: false,

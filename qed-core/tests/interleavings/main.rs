@@ -57,6 +57,7 @@ fn no_request_runs_beside_a_change_and_nobody_waits_for_ever() {
         });
         requests.into_iter().chain(changes).for_each(|thread| thread.join().unwrap());
         assert_eq!(shape.load(Ordering::SeqCst), 4);
+        assert!(!drain.is_shared(), "requests that ended are counted");
     });
 }
 

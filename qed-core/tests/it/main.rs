@@ -18,6 +18,7 @@ mod order;
 mod requests;
 mod resize;
 mod retries;
+mod runs;
 mod set_backing;
 mod stalled;
 mod stress;
