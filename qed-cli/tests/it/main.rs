@@ -6,6 +6,7 @@ mod dump;
 mod exit_codes;
 mod features;
 mod help;
+mod in_place;
 mod lab;
 mod locks;
 mod names;

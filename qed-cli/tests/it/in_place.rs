@@ -1,0 +1,112 @@
+//! `convert-in-place`: what it prints in each direction, and devices and files that it may not write.
+
+use std::fs;
+
+use serde_json::Value;
+
+use crate::lab::Lab;
+
+/// What makes `t`, the words of the conversion, and what it is called afterwards.
+const WAYS: [(&str, &str, &str); 4] = [
+    ("qemu-img create -q -f qcow2 t 4M && qemu-io -c 'write 1M 100k' t", "--to qed", "a QED image"),
+    (
+        "qemu-img create -q -f qed t 4M && qemu-io -f qed -c 'write 1M 100k' t",
+        "-f qed --to qcow2",
+        "qcow2",
+    ),
+    ("truncate -s 4M t && qemu-io -f raw -c 'write 1M 100k' t", "-f raw --to qed", "qed"),
+    (
+        "truncate -s 4M t && qemu-io -f raw -c 'write 1M 100k' t && $QED convert-in-place -q -f raw t",
+        "-f qed --to raw",
+        "raw",
+    ),
+];
+
+fn made(make: &str) -> Lab {
+    let lab = Lab::new();
+    let qed = env!("CARGO_BIN_EXE_qed");
+    lab.shell(&format!("{{ {}; }} > made", make.replace("$QED", qed)));
+    lab
+}
+
+fn call(options: &str, way: &str) -> Vec<String> {
+    let words = format!("convert-in-place {options} {way} t");
+    words.split_whitespace().map(str::to_owned).collect()
+}
+
+#[test]
+fn a_dry_run_says_what_would_be_and_writes_nothing() {
+    for (make, way, name) in WAYS {
+        let lab = made(make);
+        let before = fs::read(lab.path("t")).expect("the image");
+        let text = lab.qed(call("--dry-run", way)).succeeded().stdout;
+        assert!(
+            text.starts_with(&format!("'t' can become {name}. Nothing was written.\n")),
+            "{text}"
+        );
+        let json = lab.qed(call("--dry-run --output json", way)).succeeded().stdout;
+        let planned: Value = serde_json::from_str(&json).expect(&json);
+        assert_eq!(
+            (&planned["filename"], &planned["dry-run"]),
+            (&"t".into(), &true.into()),
+            "{way}"
+        );
+        assert!(fs::read(lab.path("t")).expect("the image") == before, "{way}");
+
+        let json = lab.qed(call("--output json", way)).succeeded().stdout;
+        let done: Value = serde_json::from_str(&json).expect(&json);
+        let lens = ["file-length-before", "file-length-after"].map(|key| done[key].as_u64());
+        assert_eq!(
+            lens,
+            ["file-length-before", "file-length-after"].map(|key| planned[key].as_u64())
+        );
+        assert!(done["seconds"].is_f64() && done["dry-run"] == false, "{json}");
+        let len = fs::metadata(lab.path("t")).expect("the image").len();
+        assert_eq!(lens, [Some(before.len() as u64), Some(len)], "{way}");
+    }
+}
+
+#[test]
+fn what_was_done_is_said_unless_it_is_not_to_be() {
+    for (make, way, name) in WAYS {
+        let said = made(make).qed(call("", way)).succeeded();
+        assert!(said.stdout.starts_with(&format!("'t' is {name} now (")), "{}", said.stdout);
+        let quiet = made(make).qed(call("-q", way)).succeeded();
+        assert_eq!((quiet.stdout.as_str(), quiet.stderr.as_str()), ("", ""), "{way}");
+        let progress = made(make).qed(call("-p", way)).succeeded();
+        assert!(progress.stdout.contains("(100.00/100%)"), "{way}: {}", progress.stdout);
+    }
+}
+
+#[test]
+fn a_file_that_may_only_be_read_is_not_converted() {
+    for (make, way, _) in WAYS {
+        let lab = made(make);
+        // Root may write any file, so that somebody else is asked.
+        lab.shell(&format!(
+            "cp {} qed; cp t before; chmod 555 . t; status=0
+             if [ $(id -u) = 0 ]; then as='setpriv --reuid=65534 --clear-groups'; fi
+             $as ./qed convert-in-place {way} t 2> /dev/stdout | grep -q 'Permission denied'
+             chmod 755 .; cmp before t",
+            env!("CARGO_BIN_EXE_qed")
+        ));
+    }
+}
+
+#[test]
+fn a_block_device_is_not_converted() {
+    for (make, way, _) in WAYS {
+        let lab = made(make);
+        lab.shell(&format!(
+            "if [ $(id -u) != 0 ] && [ -n \"$QED_SKIPPED\" ]; then
+                 echo a_block_device_is_not_converted: needs root and loop devices >> $QED_SKIPPED
+                 exit
+             fi
+             cp t before; device=$(losetup --find --show t)
+             {} convert-in-place {way} $device > said 2>&1; status=$?
+             losetup --detach $device; cmp before t
+             [ $status = 1 ] && grep -q 'block device' said",
+            env!("CARGO_BIN_EXE_qed")
+        ));
+    }
+}
