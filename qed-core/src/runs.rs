@@ -185,8 +185,10 @@ impl State {
         self.eldest = (self.eldest + 1) % RECENT;
     }
 
+    /// Whether one of the clusters has space that is kept, or that no entry may tell of yet.
     fn has_given(&self, clusters: &Range<u64>) -> bool {
-        self.recent.iter().any(|(start, end)| *start < clusters.end && clusters.start < *end)
+        let overlaps = |(start, end): &(u64, u64)| *start < clusters.end && clusters.start < *end;
+        self.kept.range(clusters.clone()).next().is_some() || self.recent.iter().any(overlaps)
     }
 
     /// Goes on with the run that the request belongs to, or begins one.

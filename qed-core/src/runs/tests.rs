@@ -108,3 +108,14 @@ fn nothing_is_kept_for_who_has_space_that_no_entry_tells_of_yet() {
     assert_eq!(file.place(12), 108);
     assert!(file.runs.take_kept().is_empty());
 }
+
+#[test]
+fn what_is_kept_is_kept_once() {
+    let file = File::new();
+    (0..8).for_each(|guest| assert_eq!(file.place(guest), 100 + guest));
+    // For another run.
+    let host = HostCluster::new(90).unwrap();
+    file.runs.state().kept.insert(13, host);
+    assert_eq!(file.place(15), 108);
+    assert_eq!(file.place(13), 90, "its space is lost");
+}
