@@ -234,7 +234,7 @@ impl Case<'_> {
     }
 }
 
-/// Nothing is owned twice or lies where it must not, and no check is asked for.
+/// Whether a sector of the disk reads as zeros.
 fn is_zero(image: &Image, sector: u64) -> Result<bool, String> {
     let mut found = EMPTY;
     found[0] = 1;
@@ -242,6 +242,7 @@ fn is_zero(image: &Image, sector: u64) -> Result<bool, String> {
     Ok(found == EMPTY)
 }
 
+/// Nothing is owned twice or lies where it must not, and no check is asked for.
 fn is_sound(disk: &CrashDisk) -> Result<(), String> {
     let mut options = CheckOptions::default();
     options.threads = NonZeroUsize::new(1);
