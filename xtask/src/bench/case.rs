@@ -3,6 +3,7 @@
 //! A case is named operation_state_size.
 
 use super::input::{Input, Layout};
+use Reference::{Imago, QemuImg};
 
 /// One comparison.
 pub(super) struct Case {
@@ -65,11 +66,19 @@ pub(super) struct DirtyOpen {
 
 /// Requests of `bench`, of each program to an image of its own.
 pub(super) struct Requests {
-    /// What the reference's image is.
-    pub(super) reference_format: &'static str,
+    pub(super) reference: Reference,
     pub(super) disk: Disk,
     /// Of the command line of both.
     pub(super) words: &'static [&'static str],
+}
+
+/// Who sends the same requests.
+#[derive(Clone, Copy)]
+pub(super) enum Reference {
+    /// `qemu-img bench`, to an image of this format.
+    QemuImg(&'static str),
+    /// The Rust library imago, to a QCOW2 image: count and depth are taken from the words.
+    Imago,
 }
 
 /// Requests over NBD, to `qed serve` with a QED image and to another server with a raw file.
@@ -174,15 +183,30 @@ pub(super) static CASES: &[Case] = &[
             flush_every: 20_000,
         }),
     },
-    requests("bench_allocating_4k_d1", "qed", Disk::Fresh, Goal::None, &ALLOCATING_1),
-    requests("bench_allocating_4k_d8", "qed", Disk::Fresh, Goal::None, &ALLOCATING_8),
-    requests("bench_allocating_4k_d32", "qed", Disk::Fresh, EIGHT_TIMES, &ALLOCATING_32),
-    requests("bench_allocating_4k_d32_direct", "qed", Disk::Fresh, EIGHT_TIMES, &ALLOCATING_DIRECT),
-    requests("bench_allocating_4k_d32_qcow2", "qcow2", Disk::Fresh, Goal::None, &ALLOCATING_32),
-    requests("bench_read_4k_d32", "qed", Disk::Full, Goal::None, &READS),
-    requests("bench_read_4k_d32_direct", "qed", Disk::Full, Goal::None, &READS_DIRECT),
-    requests("bench_write_4k_d32", "qed", Disk::Full, Goal::None, &WRITES),
-    requests("bench_write_4k_d32_direct", "qed", Disk::Full, Goal::None, &WRITES_DIRECT),
+    requests("bench_allocating_4k_d1", QemuImg("qed"), Disk::Fresh, Goal::None, &ALLOCATING_1),
+    requests("bench_allocating_4k_d8", QemuImg("qed"), Disk::Fresh, Goal::None, &ALLOCATING_8),
+    requests("bench_allocating_4k_d32", QemuImg("qed"), Disk::Fresh, EIGHT_TIMES, &ALLOCATING_32),
+    requests(
+        "bench_allocating_4k_d32_direct",
+        QemuImg("qed"),
+        Disk::Fresh,
+        EIGHT_TIMES,
+        &ALLOCATING_DIRECT,
+    ),
+    requests(
+        "bench_allocating_4k_d32_qcow2",
+        QemuImg("qcow2"),
+        Disk::Fresh,
+        Goal::None,
+        &ALLOCATING_32,
+    ),
+    requests("peer_allocating_4k_d1", Imago, Disk::Fresh, PEER, &ALLOCATING_1),
+    requests("peer_allocating_4k_d8", Imago, Disk::Fresh, PEER, &ALLOCATING_8),
+    requests("peer_allocating_4k_d32", Imago, Disk::Fresh, PEER, &ALLOCATING_32),
+    requests("bench_read_4k_d32", QemuImg("qed"), Disk::Full, Goal::None, &READS),
+    requests("bench_read_4k_d32_direct", QemuImg("qed"), Disk::Full, Goal::None, &READS_DIRECT),
+    requests("bench_write_4k_d32", QemuImg("qed"), Disk::Full, Goal::None, &WRITES),
+    requests("bench_write_4k_d32_direct", QemuImg("qed"), Disk::Full, Goal::None, &WRITES_DIRECT),
     served("serve_read_4k_q32", NBDKIT, Peer::Nbdkit, 1.0, Disk::Full, ONE_READS),
     served("serve_read_4k_q16x4", NBDKIT, Peer::Nbdkit, 1.0, Disk::Full, FOUR_READ),
     served("serve_write_4k_q32", NBDKIT, Peer::Nbdkit, 1.0, Disk::Full, ONE_WRITES),
@@ -194,6 +218,7 @@ pub(super) static CASES: &[Case] = &[
     served("serve_read_4k_q16x4_qemu", QEMU_NBD, Peer::QemuNbd, 1.6, Disk::Full, FOUR_READ),
 ];
 
+const PEER: Goal = Goal::SpeedAtLeast(1.2);
 const EIGHT_TIMES: Goal = Goal::SpeedAtLeast(8.0);
 /// One write into each cluster; depth and count.
 const ALLOCATING_1: [&str; 9] = ["-w", "-s", "4k", "-S", "64k", "-c", "20000", "-d", "1"];
@@ -278,13 +303,18 @@ const fn flush(name: &'static str, what: &'static str, goal: Goal) -> Case {
 
 const fn requests(
     name: &'static str,
-    reference_format: &'static str,
+    reference: Reference,
     disk: Disk,
     goal: Goal,
     words: &'static [&'static str],
 ) -> Case {
-    let what = "requests beside qemu-img bench, the last word of the name being its format, or qed";
-    let requests = Requests { reference_format, disk, words };
+    let what = match reference {
+        QemuImg(_) => {
+            "qed bench beside qemu-img bench, with QED unless the name says another format"
+        }
+        Imago => "qed bench beside imago with QCOW2",
+    };
+    let requests = Requests { reference, disk, words };
     Case { name, what, goal, kind: Kind::Requests(requests) }
 }
 

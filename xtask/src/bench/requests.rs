@@ -1,23 +1,37 @@
-//! Times `qed bench` beside `qemu-img bench`: the same requests, each program to a new image that it
-//! has made, or both to one that is full. The time is the one that the programs print.
+//! Times `qed bench` beside `qemu-img bench` or a peer: the same requests, each program to a new image,
+//! or both to one that is full. The time is the one that the programs print.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use super::case::{Disk, Requests};
+use super::case::{Disk, Reference, Requests};
 use super::input::Input;
 use super::stats::Round;
-use crate::process;
+use crate::{process, repo};
 
-const REFERENCE: &str = "qemu-img";
+/// Who sends requests.
+#[derive(Clone, Copy)]
+enum Who<'a> {
+    Ours(&'a Path),
+    QemuImg { format: &'static str },
+    Imago(&'a Path),
+}
 
 /// Times `rounds` rounds after one that is not counted. Who begins changes from round to round.
 pub(super) fn time(case: &Requests, qed: &Path, dir: &Path, rounds: usize) -> Result<Vec<Round>> {
-    let programs = [qed, Path::new(REFERENCE), Path::new(REFERENCE)];
+    let imago = match case.reference {
+        Reference::Imago => build_imago()?,
+        Reference::QemuImg(_) => PathBuf::new(),
+    };
+    let reference = match case.reference {
+        Reference::QemuImg(format) => Who::QemuImg { format },
+        Reference::Imago => Who::Imago(&imago),
+    };
+    let programs = [Who::Ours(qed), reference, reference];
     let mut measured = Vec::with_capacity(rounds);
     for round in 0..=rounds {
         let mut times = [Duration::ZERO; 3];
@@ -38,22 +52,59 @@ pub(super) fn time(case: &Requests, qed: &Path, dir: &Path, rounds: usize) -> Re
 
 const IMAGE: &str = "requests.img";
 
-fn time_one(case: &Requests, program: &Path, dir: &Path) -> Result<Duration> {
-    let format = if program == Path::new(REFERENCE) { case.reference_format } else { "qed" };
+fn time_one(case: &Requests, who: Who<'_>, dir: &Path) -> Result<Duration> {
     let image = match case.disk {
         Disk::Full => Input::FullQed.path(dir),
-        Disk::Fresh => {
-            let image = dir.join(IMAGE);
-            let create = ["create", "-q", "-f", format];
-            process::run(Command::new(program).args(create).arg(&image).arg("4G"))?;
-            image
+        Disk::Fresh => dir.join(IMAGE),
+    };
+    if let Disk::Fresh = case.disk {
+        process::run(create(who).arg(&image).arg("4G"))?;
+    }
+    process::run(&mut Command::new("sync"))?;
+    let mut bench = bench(who, case.words)?;
+    let printed = process::output(bench.arg(&image))?;
+    seconds(&printed).with_context(|| format!("{} printed {printed}", process::line(&bench)))
+}
+
+fn create(who: Who<'_>) -> Command {
+    let (program, format) = match who {
+        Who::Ours(qed) => (qed, "qed"),
+        Who::QemuImg { format } => (Path::new("qemu-img"), format),
+        Who::Imago(_) => (Path::new("qemu-img"), "qcow2"),
+    };
+    let mut create = Command::new(program);
+    create.args(["create", "-q", "-f", format]);
+    create
+}
+
+fn bench(who: Who<'_>, words: &[&str]) -> Result<Command> {
+    let (program, format) = match who {
+        Who::Ours(qed) => (qed, "qed"),
+        Who::QemuImg { format } => (Path::new("qemu-img"), format),
+        Who::Imago(program) => {
+            let mut bench = Command::new(program);
+            bench.args([value(words, "-c")?, value(words, "-d")?]);
+            return Ok(bench);
         }
     };
-    process::run(&mut Command::new("sync"))?;
     let mut bench = Command::new(program);
-    bench.args(["bench", "-f", format]).args(case.words).arg(&image);
-    let printed = process::output(&mut bench)?;
-    seconds(&printed).with_context(|| format!("{} printed {printed}", process::line(&bench)))
+    bench.args(["bench", "-f", format]).args(words);
+    Ok(bench)
+}
+
+fn value<'a>(words: &[&'a str], option: &str) -> Result<&'a str> {
+    let mut behind = words.iter().skip_while(|word| **word != option).skip(1);
+    behind.next().copied().with_context(|| format!("the case has no {option}"))
+}
+
+/// Builds the program in `xtask/peers`, which is no part of the workspace.
+fn build_imago() -> Result<PathBuf> {
+    let target = repo::target_dir()?.join("peers");
+    let manifest = repo::root().join("xtask/peers/imago/Cargo.toml");
+    let mut cargo = process::cargo();
+    cargo.args(["build", "--locked", "--release", "--manifest-path"]).arg(manifest);
+    process::run(cargo.arg("--target-dir").arg(&target))?;
+    Ok(target.join("release/imago-bench"))
 }
 
 fn seconds(printed: &str) -> Option<Duration> {
