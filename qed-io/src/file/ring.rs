@@ -89,7 +89,7 @@ struct Active<'f> {
 }
 
 impl FileStorage {
-    /// A ring for up to `depth` transfers of this file at a time.
+    /// A ring for up to `depth` transfers of this file at a time; for one if that is 0.
     ///
     /// # Errors
     /// The operating system's: [`io::ErrorKind::PermissionDenied`] where it does not let this
@@ -99,6 +99,7 @@ impl FileStorage {
             let why = "direct I/O of this file takes sectors of more than 4096 bytes";
             return Err(io::Error::new(io::ErrorKind::Unsupported, why));
         }
+        let depth = depth.max(1);
         Ok(Ring {
             file: self,
             queue: Queue::new(self.fd.as_fd(), depth)?,

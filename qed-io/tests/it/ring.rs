@@ -117,6 +117,20 @@ fn what_lies_past_the_end_is_an_end_of_file() {
 }
 
 #[test]
+fn a_ring_without_depth_has_room_for_one() {
+    each_way(|_, file| {
+        file.set_len(4 * SECTOR as u64).unwrap();
+        let mut ring = file.ring(0).unwrap();
+        for place in 0..4 {
+            let buffer = filled(file, SECTOR, 5);
+            ring.start(transfer(place, Direction::Write, buffer, place * SECTOR as u64));
+        }
+        assert_eq!(finish(&mut ring).len(), 4);
+        assert!(contents(file) == [5; 4 * SECTOR]);
+    });
+}
+
+#[test]
 fn a_file_open_for_reading_is_not_written() {
     let folder = on_tmpfs();
     let path = folder.path().join("image");

@@ -25,9 +25,8 @@ pub(super) struct Queue<'f> {
 }
 
 impl<'f> Queue<'f> {
-    /// A queue of `depth` transfers, at least one.
+    /// A queue of `depth` transfers, which are at least one.
     pub(super) fn new(fd: BorrowedFd<'f>, depth: u32) -> io::Result<Self> {
-        let depth = depth.max(1);
         // Completions are looked at by the thread that waits for them: it need not be interrupted.
         let kernel = IoUring::builder()
             .setup_coop_taskrun()
