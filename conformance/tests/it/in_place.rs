@@ -1,7 +1,7 @@
 //! QCOW2 images of every kind that QEMU makes, converted in place: the same disk, no corruption, and
 //! the way back to the byte.
 
-mod refused;
+pub(crate) mod refused;
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};

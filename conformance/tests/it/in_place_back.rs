@@ -1,9 +1,8 @@
 //! QED images converted in place to QCOW2 by the program: closed and not, of every layout, and those
 //! that came from QCOW2.
 
-use std::fs;
-
-use crate::in_place::{did, run};
+use crate::in_place::refused::assert_refused;
+use crate::in_place::run;
 use crate::support::Folder;
 
 /// Name, and what makes `t`, a QED image.
@@ -95,14 +94,5 @@ const REFUSED: &[(&str, &str, &str)] = &[
 
 #[test]
 fn each_refusal_has_its_reason_and_leaves_the_image_alone() {
-    for (make, options, reason) in REFUSED {
-        let folder = Folder::new();
-        run(&folder, 64 << 10, make, reason);
-        let before = fs::read(folder.file("t")).unwrap();
-        let answer = did(&folder, 64 << 10, &format!("$QED convert-in-place {options} t"));
-        let said = String::from_utf8_lossy(&answer.stderr);
-        assert_eq!(answer.status.code(), Some(1), "{reason}: {said}");
-        assert!(said.contains(reason), "{reason}: {said}");
-        assert!(fs::read(folder.file("t")).unwrap() == before, "{reason}: it was written to");
-    }
+    assert_refused(REFUSED);
 }
