@@ -190,7 +190,6 @@ impl Batch {
     }
 
     fn may_take_long(&self) -> bool {
-        let long = |incoming: &Incoming| incoming.request.is_ok_and(|it| it.may_take_long());
-        self.incoming.iter().any(long)
+        self.incoming.iter().any(Incoming::may_take_long)
     }
 }

@@ -9,6 +9,8 @@ pub(super) const MAX_PAYLOAD_BYTES: u32 = 32 << 20;
 /// A payload up to this length is passed over and the request refused; who sends more is not worth
 /// the time.
 const MAX_SKIPPED_BYTES: u64 = 2 * MAX_PAYLOAD_BYTES as u64;
+/// Moving this many bytes takes several times as long as waking a thread.
+const LONG_BYTES: usize = 256 << 10;
 /// The longest header of a request.
 pub(super) const MAX_HEADER_BYTES: usize = 32;
 
@@ -122,6 +124,24 @@ impl Incoming {
         }
     }
 
+    /// Whether others should go on meanwhile: it may wait for a device longer than a short read or
+    /// write does, or moves so many bytes that waking another thread costs little beside it.
+    pub(super) fn may_take_long(&self) -> bool {
+        match self.request {
+            Ok(Request::Read { len, .. }) => len >= LONG_BYTES,
+            Ok(Request::Write { durability, .. }) => {
+                self.payload >= LONG_BYTES || durability == Durability::AtReturn
+            }
+            Ok(
+                Request::Flush
+                | Request::Trim { .. }
+                | Request::Cache { .. }
+                | Request::WriteZeroes { .. },
+            ) => true,
+            Ok(Request::Disconnect | Request::BlockStatus { .. }) | Err(_) => false,
+        }
+    }
+
     /// Whether the payload is part of the request, and not only in the way.
     pub(super) fn wants_payload(&self) -> bool {
         matches!(self.request, Ok(Request::Write { .. }))
@@ -159,15 +179,6 @@ impl Request {
             }
             _ => return None,
         })
-    }
-
-    /// Whether it may wait for a device longer than a read or write does: others go on meanwhile.
-    pub(super) fn may_take_long(&self) -> bool {
-        match self {
-            Self::Read { .. } | Self::Disconnect | Self::BlockStatus { .. } => false,
-            Self::Write { durability, .. } => *durability == Durability::AtReturn,
-            Self::Flush | Self::Trim { .. } | Self::Cache { .. } | Self::WriteZeroes { .. } => true,
-        }
     }
 }
 

@@ -5,3 +5,4 @@ mod client;
 mod devices;
 mod dialogue;
 mod server;
+mod stalling;

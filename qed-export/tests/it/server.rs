@@ -7,13 +7,18 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use qed_export::nbd::{Closed, Counters, Limits, Listener, Server, ServerError, StopHandle};
+use qed_export::nbd::{
+    Closed, Counters, Export, Exports, Limits, Listener, Server, ServerError, StopHandle,
+};
 use tempfile::TempDir;
 
 use crate::client::{Words, two_exports};
+use crate::stalling::Stalling;
 
 /// Far longer than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// A request of so many bytes is worth a thread of its own.
+const LONG: u32 = 256 << 10;
 
 struct Running {
     _folder: TempDir,
@@ -25,10 +30,14 @@ struct Running {
 
 impl Running {
     fn start(limits: Limits) -> Self {
+        Self::serve(two_exports(), limits)
+    }
+
+    fn serve(exports: Exports, limits: Limits) -> Self {
         let folder = TempDir::new().expect("a folder");
         let path = folder.path().join("s");
         let listener = Listener::unix(&path).expect("it listens");
-        let server = Server::new(two_exports(), limits, None).expect("a server");
+        let server = Server::new(exports, limits, None).expect("a server");
         let (stop, counters) = (server.stop_handle(), server.counters());
         let thread = std::thread::spawn(move || server.run(vec![listener]));
         Self { _folder: folder, path, stop, counters, thread }
@@ -148,4 +157,32 @@ fn requests_in_flight_are_answered_once_each() {
     let counts = running.counters.snapshot();
     assert_eq!((counts.requests, counts.refused, counts.bytes_written), (1000, 0, 900 * 512));
     running.end();
+}
+
+#[test]
+fn while_a_long_request_waits_for_its_disk_others_are_served() {
+    const READ: u16 = 0;
+    const WRITE: u16 = 1;
+    let payload = |command, len: u32| vec![7; if command == WRITE { len as usize } else { 0 }];
+    for (long, short) in [(READ, WRITE), (WRITE, READ)] {
+        let (disk, stall) = Stalling::disk(LONG);
+        let exports = Exports::new(vec![Export::new(*b"a", disk)]).expect("a name");
+        let running = Running::serve(exports, Limits::default());
+        let mut client = running.connect();
+        let words = Words::hello().go("a").request(0, long, 0, LONG).bytes(&payload(long, LONG));
+        client.write_all(&words.0).expect("sent");
+        // Only now, so that nothing lies behind the long request while it is read.
+        stall.wait_until_reached();
+        let words = Words::default().request(0, short, 0, 512).bytes(&payload(short, 512));
+        client.write_all(&words.0).expect("sent");
+        let start = Instant::now();
+        while running.counters.snapshot().requests == 0 {
+            assert!(start.elapsed() < PATIENCE, "the short request waits for the long one");
+        }
+        stall.let_go();
+        client.write_all(&Words::default().request(0, 2, 0, 0).0).expect("sent");
+        hear_the_end(&mut client);
+        assert_eq!(running.counters.snapshot().requests, 2);
+        running.end();
+    }
 }
