@@ -258,7 +258,8 @@ const WRITE_ON: &[&str] =
     &["--rw=write", "--bs=1M", "--iodepth=4", "--size=1G", TIMED, "--runtime=1"];
 const TIMED: &str = "--time_based";
 /// One write into each cluster.
-const ALLOCATE: &[&str] = &["--rw=write:60k", "--bs=4k", "--iodepth=32", "--size=4G"];
+const ALLOCATE: &[&str] =
+    &["--rw=write:60k", "--bs=4k", "--iodepth=32", "--size=4G", "--io_size=256M"];
 
 const EIGHT: &str = "8 scattered 64 KiB allocating writes and a flush, beside raw and fdatasync";
 const SIXTEEN: &str = "16 allocating 4 KiB writes and a flush, beside raw and fdatasync";
