@@ -63,6 +63,10 @@ impl<'f> Queue<'f> {
         *slot = Some(buffer);
         self.in_flight += 1;
         self.push_entry(&entry.user_data(number as u64));
+        if self.kernel.submission().len() >= BATCH {
+            // What the kernel does not take now is told when somebody waits.
+            drop(self.kernel.submit());
+        }
     }
 
     #[expect(unsafe_code, reason = "the kernel is handed an address")]
@@ -106,6 +110,9 @@ impl<'f> Queue<'f> {
     }
 }
 
+/// So many transfers are told to the kernel without waiting for more: while a longer batch is made
+/// ready the device has nothing to do, and in a shorter one fewer neighbours become one request.
+const BATCH: usize = 8;
 /// The most bytes that one call of the kernel moves, less than 2 GiB.
 const MAX_BYTES: u32 = 1 << 30;
 
