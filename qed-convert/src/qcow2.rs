@@ -250,4 +250,11 @@ impl BackingFile for Qcow2Image {
         let extent = self.extent(GuestOffset::new(offset), max_len);
         extent.map_err(|source| BackingError { offset, source: Box::new(source) })
     }
+
+    fn data_storage(&self, depth: u32) -> Option<&dyn Storage> {
+        match depth.checked_sub(1) {
+            None => Some(&*self.storage),
+            Some(below) => self.backing.as_ref()?.data_storage(below),
+        }
+    }
 }

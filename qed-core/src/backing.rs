@@ -7,6 +7,7 @@ use std::error::Error;
 use std::fmt::Debug;
 use std::sync::Arc;
 
+use qed_io::Storage;
 use qed_spec::BackingName;
 use thiserror::Error;
 
@@ -32,6 +33,14 @@ pub trait BackingFile: Debug + Send + Sync {
     /// # Errors
     /// What kept the tables from being read.
     fn extent_at(&self, offset: u64, max_len: u64) -> Result<GuestExtent, BackingError>;
+
+    /// Where the data of extents of this depth lies: their bytes from `host_offset` on are the
+    /// disk's, and what cannot be read there is asked of [`BackingFile::read_at`]. For who reads
+    /// many of them at a time; none where only that call reads.
+    fn data_storage(&self, depth: u32) -> Option<&dyn Storage> {
+        let _ = depth;
+        None
+    }
 }
 
 /// A run of bytes of a virtual disk with one mapping, seen through its whole backing chain.

@@ -2,6 +2,7 @@
 //! zeros.
 
 use std::io::{self, IoSlice};
+use std::ops::Range;
 
 use qed_spec::{GuestOffset, HostOffset, L2Entry};
 
@@ -11,45 +12,53 @@ use crate::read_only::ReadOnlyImage;
 use crate::request::Allocation;
 
 /// What lies before or behind the guest bytes in their clusters.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 struct Side {
+    guest: GuestOffset,
     host: HostOffset,
     len: u64,
     fill: Fill,
 }
 
 /// How a side comes to read as it did.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fill {
     /// Fresh space reads as zeros already, and so does the side.
     Nothing,
     Zeros,
-    Bytes(Vec<u8>),
+    /// By what the backing file has there.
+    Copied,
 }
 
 impl Allocation<'_> {
-    /// What else has to be written: the bytes right before the guest's and those right behind, to
-    /// go with them in one write. Either may be empty.
+    /// What else has to be written: bytes of the disk right before the guest's and right behind, to
+    /// go with them in one write. Either range may be empty. What they hold is what the backing file
+    /// has there, as [`ReadOnlyImage::read_backing`] reads it.
     ///
-    /// Reads the backing file. For a caller that wants neither [`Allocation::commit`] to do so nor
-    /// to write: once they were asked for, these bytes are the caller's to write before it commits.
+    /// For a caller that wants [`Allocation::commit`] neither to read them nor to write: once they
+    /// were asked for, these bytes are the caller's to write before it commits.
     ///
     /// # Errors
-    /// Reading the backing file, or zeroing space that is used again.
-    pub fn surroundings(&mut self) -> Result<[Vec<u8>; 2], ImageError> {
-        let [head, tail] = self.sides()?;
-        for side in [&head, &tail] {
-            if let Fill::Zeros = side.fill {
+    /// Mapping the backing file, or zeroing space that is used again.
+    pub fn surroundings(&mut self) -> Result<[Range<u64>; 2], ImageError> {
+        let sides = self.sides()?;
+        for side in &sides {
+            if side.fill == Fill::Zeros {
                 self.fill_side(side)?;
             }
         }
         self.is_filled = true;
-        Ok([head, tail].map(Side::into_bytes))
+        Ok(sides.map(|side| {
+            let start = side.guest.get();
+            let len = if side.fill == Fill::Copied { side.len } else { 0 };
+            start..start + len
+        }))
     }
 
     /// Writes the guest bytes and what they leave of the clusters, in one call of the storage.
     pub(crate) fn write(&mut self, buf: &[u8]) -> Result<(), ImageError> {
         let [before, behind] = self.surroundings()?;
+        let (before, behind) = (self.copied(before)?, self.copied(behind)?);
         let host = HostOffset::new(self.host().get() - before.len() as u64);
         let storage = &*self.image.view.tables.storage;
         let written = if before.is_empty() && behind.is_empty() {
@@ -73,12 +82,23 @@ impl Allocation<'_> {
     fn fill_side(&self, side: &Side) -> Result<(), ImageError> {
         let storage = &*self.image.view.tables.storage;
         let at = side.host.get();
-        let written: io::Result<()> = match &side.fill {
+        let written: io::Result<()> = match side.fill {
             Fill::Nothing => Ok(()),
             Fill::Zeros => storage.write_zeroes(at..at + side.len),
-            Fill::Bytes(bytes) => storage.write_at(bytes, at),
+            Fill::Copied => {
+                let guest = side.guest.get();
+                storage.write_at(&self.copied(guest..guest + side.len)?, at)
+            }
         };
         written.map_err(ImageError::io(IoAction::WriteData, side.host))
+    }
+
+    /// What the backing file has there.
+    fn copied(&self, range: Range<u64>) -> Result<Vec<u8>, ImageError> {
+        let len = range.end - range.start;
+        let mut bytes = vec![0; usize::try_from(len).expect("less than a cluster")];
+        self.image.view.read_backing(&mut bytes, GuestOffset::new(range.start))?;
+        Ok(bytes)
     }
 
     /// The sides before and behind the guest bytes.
@@ -103,28 +123,17 @@ impl Allocation<'_> {
         len: u64,
         was: L2Entry,
     ) -> Result<Side, ImageError> {
-        let (view, at) = (&self.image.view, GuestOffset::new(guest));
+        let guest = GuestOffset::new(guest);
         let fill = if len == 0 {
             Fill::Nothing
-        } else if was == L2Entry::Unallocated && view.backing_may_show(at, len)? {
-            let mut bytes = vec![0; usize::try_from(len).expect("less than a cluster")];
-            view.read_backing(&mut bytes, at)?;
-            Fill::Bytes(bytes)
+        } else if was == L2Entry::Unallocated && self.image.view.backing_may_show(guest, len)? {
+            Fill::Copied
         } else if self.space.fresh {
             Fill::Nothing
         } else {
             Fill::Zeros
         };
-        Ok(Side { host, len, fill })
-    }
-}
-
-impl Side {
-    fn into_bytes(self) -> Vec<u8> {
-        match self.fill {
-            Fill::Bytes(bytes) => bytes,
-            Fill::Nothing | Fill::Zeros => Vec::new(),
-        }
+        Ok(Side { guest, host, len, fill })
     }
 }
 

@@ -55,4 +55,8 @@ impl BackingFile for RawFile {
         };
         Ok(GuestExtent { len: len.min(left).min(max_len), depth: 0, kind })
     }
+
+    fn data_storage(&self, depth: u32) -> Option<&dyn Storage> {
+        (depth == 0).then_some(&*self.storage)
+    }
 }

@@ -201,8 +201,11 @@ impl ReadOnlyImage {
     }
 
     /// Fills `buf` from the backing file, with zeros past its end or where there is none.
+    ///
+    /// # Errors
+    /// Of the backing file; `buf` is unspecified then.
     // spec: QED-BACK-04
-    pub(crate) fn read_backing(&self, buf: &mut [u8], at: GuestOffset) -> Result<(), ImageError> {
+    pub fn read_backing(&self, buf: &mut [u8], at: GuestOffset) -> Result<(), ImageError> {
         let len = self.backing.as_ref().map_or(0, |backing| backing.len().saturating_sub(at.get()));
         let len = usize::try_from(len).unwrap_or(usize::MAX).min(buf.len());
         let (there, past_end) = buf.split_at_mut(len);
@@ -265,6 +268,13 @@ impl BackingFile for ReadOnlyImage {
             // No backing file, or the end of a shorter one is behind.
             (ExtentKind::Unallocated, None) => of_this_image(GuestExtentKind::Unallocated),
         })
+    }
+
+    fn data_storage(&self, depth: u32) -> Option<&dyn Storage> {
+        match depth.checked_sub(1) {
+            None => Some(&*self.tables.storage),
+            Some(below) => self.backing.as_ref()?.data_storage(below),
+        }
     }
 }
 

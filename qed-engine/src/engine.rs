@@ -17,8 +17,9 @@ use crate::work::{State, Work};
 /// in flight have no defined order. What was served is durable after the next [`Image::flush`], which
 /// may be called at any time.
 ///
-/// Tables and backing files are read by calls that block, as is the first part of a request that
-/// is not aligned as the file's direct I/O wants it.
+/// What blocks are the calls that read tables, those parts of backing files that do not lie in a
+/// file as they are (compressed clusters, say), and the first part of a request that is not aligned
+/// as the file's direct I/O wants it.
 ///
 /// Dropping an engine waits for the transfers in flight; an allocating write that was not served by
 /// then leaves the disk as it was.
@@ -176,10 +177,11 @@ impl<'i> Engine<'i> {
             Ok(State::Moves(moves)) => {
                 let transfer = Transfer {
                     tag: number as u64,
-                    direction: work.direction,
+                    file: moves.place.file,
+                    direction: moves.direction,
                     buffer: moves.buffer,
                     part: moves.part,
-                    offset: moves.host.get(),
+                    offset: moves.place.host.get(),
                 };
                 self.works[number] = Some(work);
                 self.ring.start(transfer);

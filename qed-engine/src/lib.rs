@@ -37,6 +37,7 @@
 #![forbid(unsafe_code)]
 
 mod engine;
+mod surroundings;
 mod target;
 mod work;
 

@@ -6,17 +6,19 @@ use qed_core::{
     Allocation, BackingFile, ExtentKind, GuestExtentKind, Image, ImageError, IoAction, Prepared,
     Request,
 };
-use qed_io::{AlignedBuf, FileStorage};
+use qed_io::FileStorage;
 use qed_spec::{GuestOffset, HostOffset};
 
-/// What the requests of an engine go to; its data lies in the engine's file.
+use crate::surroundings::Surrounded;
+
+/// What the requests of an engine go to.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Target<'i> {
-    /// Reads and writes.
+    /// Reads and writes; its data lies in the engine's file.
     Image(&'i Image),
     /// Reads of a disk that nobody changes.
     Disk(&'i dyn BackingFile),
-    /// The bytes of the file itself.
+    /// The bytes of the engine's file itself.
     File,
 }
 
@@ -24,26 +26,35 @@ pub(crate) enum Target<'i> {
 pub(crate) enum Step<'i> {
     /// So many bytes are served, without a transfer.
     Served(usize),
-    /// Bytes of the file are to be moved.
+    /// Bytes of a file are to be moved.
     Transfer(Part<'i>),
+    /// Bytes are to be written with others around them, which have to be read first.
+    Surrounded(Surrounded<'i>),
     /// Others have to end first.
     Busy,
 }
 
-/// Bytes of a request that lie together in the file.
+/// Bytes of a request that lie together in a file.
 pub(crate) struct Part<'i> {
     /// Bytes of the request.
     pub(crate) len: usize,
-    /// Where the transfer begins in the file.
-    pub(crate) host: HostOffset,
-    /// What is written instead of the request's bytes: these, and what goes around them.
-    pub(crate) instead: Option<AlignedBuf>,
+    pub(crate) place: Place<'i>,
     pub(crate) kept: Kept<'i>,
+}
+
+/// Where bytes lie.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place<'i> {
+    pub(crate) file: &'i FileStorage,
+    pub(crate) host: HostOffset,
 }
 
 /// What makes the place of a part stay the request's until the transfer has ended.
 pub(crate) enum Kept<'i> {
     Nothing,
+    /// The place is one of a disk that tells of it as a whole: of a backing file, or one that is
+    /// only read. If it cannot be read there, the disk is asked.
+    Below(&'i dyn BackingFile, #[expect(dead_code, reason = "as below")] Option<Request<'i>>),
     Request(#[expect(dead_code, reason = "held until the transfer has ended")] Request<'i>),
     Allocation(Allocation<'i>),
 }
@@ -59,6 +70,7 @@ impl<'i> Target<'i> {
     /// Reads or plans to read the first bytes of `buf`, which is not empty, from `at`.
     pub(crate) fn read(
         self,
+        file: &'i FileStorage,
         buf: &mut [u8],
         at: GuestOffset,
         patience: Patience,
@@ -68,11 +80,20 @@ impl<'i> Target<'i> {
                 let Some(request) = begin(image, patience) else { return Ok(Step::Busy) };
                 let extent = request.map(at, buf.len() as u64)?;
                 let len = in_buffer(extent.len);
-                if let ExtentKind::Data(host) = extent.kind {
-                    return Ok(transfer(len, host, Kept::Request(request)));
+                match (extent.kind, below(image, at)) {
+                    (ExtentKind::Data(host), _) => {
+                        Ok(transfer(len, Place { file, host }, Kept::Request(request)))
+                    }
+                    (ExtentKind::Unallocated, Some(disk)) => {
+                        let left = disk.len() - at.get();
+                        let len = extent.len.min(left);
+                        read_below(disk, &mut buf[..in_buffer(len)], at, Some(request))
+                    }
+                    _ => {
+                        request.read_at(&mut buf[..len], at)?;
+                        Ok(Step::Served(len))
+                    }
                 }
-                request.read_at(&mut buf[..len], at)?;
-                Ok(Step::Served(len))
             }
             Self::Disk(disk) => {
                 let end = at.checked_add(buf.len() as u64);
@@ -84,26 +105,19 @@ impl<'i> Target<'i> {
                         image_size: disk.len(),
                     });
                 }
-                let extent = disk.extent_at(at.get(), buf.len() as u64)?;
-                let len = in_buffer(extent.len);
-                match extent.kind {
-                    GuestExtentKind::Data { host_offset } if extent.depth == 0 => {
-                        Ok(transfer(len, HostOffset::new(host_offset), Kept::Nothing))
-                    }
-                    _ => {
-                        disk.read_at(&mut buf[..len], at.get())?;
-                        Ok(Step::Served(len))
-                    }
-                }
+                read_below(disk, buf, at, None)
             }
-            Self::File => Ok(transfer(buf.len(), HostOffset::new(at.get()), Kept::Nothing)),
+            Self::File => {
+                let host = HostOffset::new(at.get());
+                Ok(transfer(buf.len(), Place { file, host }, Kept::Nothing))
+            }
         }
     }
 
     /// Finds or allocates a place for the first bytes of `buf`, which is not empty.
     pub(crate) fn write(
         self,
-        file: &FileStorage,
+        file: &'i FileStorage,
         buf: &[u8],
         at: GuestOffset,
         patience: Patience,
@@ -121,7 +135,8 @@ impl<'i> Target<'i> {
                 });
             }
             Self::File => {
-                return Ok(transfer(buf.len(), HostOffset::new(at.get()), Kept::Nothing));
+                let host = HostOffset::new(at.get());
+                return Ok(transfer(buf.len(), Place { file, host }, Kept::Nothing));
             }
         };
         let Some(request) = begin(image, patience) else { return Ok(Step::Busy) };
@@ -133,32 +148,57 @@ impl<'i> Target<'i> {
         match prepared {
             None => Ok(Step::Busy),
             Some(Prepared::InPlace { host, len }) => {
-                Ok(transfer(in_buffer(len), host, Kept::Request(request)))
+                Ok(transfer(in_buffer(len), Place { file, host }, Kept::Request(request)))
             }
-            Some(Prepared::Allocating(allocation)) => allocating(file, buf, allocation),
+            Some(Prepared::Allocating(mut allocation)) => {
+                let around = allocation.surroundings()?;
+                if around.iter().any(|range| !range.is_empty()) {
+                    return Ok(Step::Surrounded(Surrounded::new(
+                        image, file, buf, allocation, around,
+                    )));
+                }
+                let (len, host) = (in_buffer(allocation.len()), allocation.host());
+                Ok(transfer(len, Place { file, host }, Kept::Allocation(allocation)))
+            }
         }
     }
 }
 
-/// The write to new clusters, together with what it leaves of them.
-fn allocating<'i>(
-    file: &FileStorage,
-    buf: &[u8],
-    mut allocation: Allocation<'i>,
+/// The backing file of an image, if it reaches beyond `at`.
+pub(crate) fn below(image: &Image, at: GuestOffset) -> Option<&dyn BackingFile> {
+    image.backing().map(|backing| &**backing).filter(|backing| at.get() < backing.len())
+}
+
+/// Reads or plans to read the first bytes of `buf`, which lies inside the disk.
+fn read_below<'i>(
+    disk: &'i dyn BackingFile,
+    buf: &mut [u8],
+    at: GuestOffset,
+    request: Option<Request<'i>>,
 ) -> Result<Step<'i>, ImageError> {
-    let len = in_buffer(allocation.len());
-    let [before, behind] = allocation.surroundings()?;
-    let host = HostOffset::new(allocation.host().get() - before.len() as u64);
-    let instead = (!before.is_empty() || !behind.is_empty()).then(|| {
-        let mut all = file.buffer(before.len() + len + behind.len());
-        let (head, rest) = all.split_at_mut(before.len());
-        let (middle, tail) = rest.split_at_mut(len);
-        head.copy_from_slice(&before);
-        middle.copy_from_slice(&buf[..len]);
-        tail.copy_from_slice(&behind);
-        all
-    });
-    Ok(Step::Transfer(Part { len, host, instead, kept: Kept::Allocation(allocation) }))
+    let (len, place) = stored(disk, at, buf.len() as u64)?;
+    let len = in_buffer(len);
+    match place {
+        Some(place) => Ok(transfer(len, place, Kept::Below(disk, request))),
+        None => {
+            disk.read_at(&mut buf[..len], at.get())?;
+            Ok(Step::Served(len))
+        }
+    }
+}
+
+/// The longest run from `at` that lies together, and its place if that is in a file; of at most
+/// `len` bytes, all of them inside the disk.
+pub(crate) fn stored(
+    disk: &dyn BackingFile,
+    at: GuestOffset,
+    len: u64,
+) -> Result<(u64, Option<Place<'_>>), ImageError> {
+    let extent = disk.extent_at(at.get(), len)?;
+    let GuestExtentKind::Data { host_offset } = extent.kind else { return Ok((extent.len, None)) };
+    let file = disk.data_storage(extent.depth).and_then(FileStorage::of);
+    let place = file.map(|file| Place { file, host: HostOffset::new(host_offset) });
+    Ok((extent.len, place))
 }
 
 fn begin(image: &Image, patience: Patience) -> Option<Request<'_>> {
@@ -168,10 +208,10 @@ fn begin(image: &Image, patience: Patience) -> Option<Request<'_>> {
     }
 }
 
-fn transfer(len: usize, host: HostOffset, kept: Kept<'_>) -> Step<'_> {
-    Step::Transfer(Part { len, host, instead: None, kept })
+fn transfer<'i>(len: usize, place: Place<'i>, kept: Kept<'i>) -> Step<'i> {
+    Step::Transfer(Part { len, place, kept })
 }
 
-fn in_buffer(len: u64) -> usize {
+pub(crate) fn in_buffer(len: u64) -> usize {
     usize::try_from(len).expect("at most the buffer's length")
 }

@@ -4,9 +4,10 @@ use qed_core::{ImageError, IoAction};
 use qed_io::{AlignedBuf, Direction, FileStorage};
 use qed_spec::{GuestOffset, HostOffset};
 
-use crate::target::{Kept, Part, Patience, Step, Target};
+use crate::surroundings::{Complete, Next, Piece, Surrounded};
+use crate::target::{Kept, Part, Patience, Place, Step, Target};
 
-/// A request that was started and has not ended.
+/// One request that was started and has not ended.
 pub(crate) struct Work<'i> {
     pub(crate) tag: u64,
     pub(crate) direction: Direction,
@@ -15,37 +16,51 @@ pub(crate) struct Work<'i> {
     buffer: Option<AlignedBuf>,
     /// Bytes that are served.
     done: usize,
-    /// Bytes of the transfer that is under way, where it begins, and what keeps its place.
-    under_way: Option<(usize, HostOffset, Kept<'i>)>,
+    /// A write whose surroundings are not complete.
+    surrounded: Option<Surrounded<'i>>,
+    under_way: Option<UnderWay<'i>>,
+}
+
+/// The transfer that is under way.
+enum UnderWay<'i> {
+    /// Of so many bytes of the request.
+    Served { len: usize, host: HostOffset, kept: Kept<'i> },
+    /// Of so many bytes that go around it.
+    Around { len: u64, surrounded: Surrounded<'i> },
 }
 
 /// What is to be moved for a request.
-pub(crate) struct Move {
+pub(crate) struct Move<'i> {
+    pub(crate) direction: Direction,
     pub(crate) buffer: AlignedBuf,
     pub(crate) part: std::ops::Range<usize>,
-    pub(crate) host: HostOffset,
+    pub(crate) place: Place<'i>,
 }
 
 /// Where a request stands.
-pub(crate) enum State {
+pub(crate) enum State<'i> {
     Ended,
     /// To be tried again when something else has ended.
     Parked,
-    Moves(Move),
+    Moves(Move<'i>),
 }
 
 impl<'i> Work<'i> {
     pub(crate) fn new(tag: u64, direction: Direction, at: GuestOffset, buffer: AlignedBuf) -> Self {
-        Self { tag, direction, at, buffer: Some(buffer), done: 0, under_way: None }
+        let buffer = Some(buffer);
+        Self { tag, direction, at, buffer, done: 0, surrounded: None, under_way: None }
     }
 
     /// Serves what can be served at once, up to a transfer or the end.
     pub(crate) fn go_on(
         &mut self,
         target: Target<'i>,
-        file: &FileStorage,
+        file: &'i FileStorage,
         patience: Patience,
-    ) -> Result<State, ImageError> {
+    ) -> Result<State<'i>, ImageError> {
+        if let Some(surrounded) = self.surrounded.take() {
+            return self.complete(surrounded, file);
+        }
         let Some(mut buffer) = self.buffer.take() else { return Ok(State::Parked) };
         let state = loop {
             let rest = &mut buffer[self.done..];
@@ -54,13 +69,21 @@ impl<'i> Work<'i> {
             }
             let at = self.at.checked_add(self.done as u64).unwrap_or(GuestOffset::new(u64::MAX));
             let step = match self.direction {
-                Direction::Read => target.read(rest, at, patience),
+                Direction::Read => target.read(file, rest, at, patience),
                 Direction::Write => target.write(file, rest, at, patience),
             };
             match step {
                 Ok(Step::Served(len)) => self.done += len,
                 Ok(Step::Busy) => break Ok(State::Parked),
-                Ok(Step::Transfer(part)) => return Ok(State::Moves(self.begin(part, buffer))),
+                Ok(Step::Transfer(Part { len, place, kept })) => {
+                    self.under_way = Some(UnderWay::Served { len, host: place.host, kept });
+                    let (direction, part) = (self.direction, self.done..self.done + len);
+                    return Ok(State::Moves(Move { direction, buffer, part, place }));
+                }
+                Ok(Step::Surrounded(surrounded)) => {
+                    self.buffer = Some(buffer);
+                    return self.complete(surrounded, file);
+                }
                 Err(error) => break Err(error),
             }
         };
@@ -68,33 +91,58 @@ impl<'i> Work<'i> {
         state
     }
 
-    fn begin(&mut self, part: Part<'i>, buffer: AlignedBuf) -> Move {
-        let Part { len, host, instead, kept } = part;
-        self.under_way = Some((len, host, kept));
-        match instead {
-            Some(all) => {
-                self.buffer = Some(buffer);
-                let part = 0..all.len();
-                Move { buffer: all, part, host }
+    /// Reads what goes around a write, or writes it all.
+    fn complete(
+        &mut self,
+        surrounded: Surrounded<'i>,
+        file: &'i FileStorage,
+    ) -> Result<State<'i>, ImageError> {
+        Ok(State::Moves(match surrounded.go_on()? {
+            Next::Read(Piece { bytes, part, place }, surrounded) => {
+                self.under_way = Some(UnderWay::Around { len: part.len() as u64, surrounded });
+                Move { direction: Direction::Read, buffer: bytes, part, place }
             }
-            None => Move { buffer, part: self.done..self.done + len, host },
-        }
+            Next::Write(Complete { allocation, bytes, host }) => {
+                let len = usize::try_from(allocation.len()).expect("part of the buffer");
+                let kept = Kept::Allocation(allocation);
+                self.under_way = Some(UnderWay::Served { len, host, kept });
+                let (direction, part) = (Direction::Write, 0..bytes.len());
+                Move { direction, buffer: bytes, part, place: Place { file, host } }
+            }
+        }))
     }
 
     /// Takes in how the transfer ended, and commits what it wrote.
     pub(crate) fn moved(
         &mut self,
-        buffer: AlignedBuf,
+        mut buffer: AlignedBuf,
         result: std::io::Result<()>,
     ) -> Result<(), ImageError> {
+        let (len, host, kept) = match self.under_way.take() {
+            Some(UnderWay::Served { len, host, kept }) => (len, host, kept),
+            Some(UnderWay::Around { len, mut surrounded }) => {
+                surrounded.moved(buffer, len, result)?;
+                self.surrounded = Some(surrounded);
+                return Ok(());
+            }
+            None => return Ok(()),
+        };
+        let result = match (&kept, result) {
+            (Kept::Below(disk, _), Err(_)) => {
+                let at = self.at.get() + self.done as u64;
+                disk.read_at(&mut buffer[self.done..self.done + len], at).map_err(Into::into)
+            }
+            (_, result) => result.map_err(|source| {
+                let action = match self.direction {
+                    Direction::Read => IoAction::ReadData,
+                    Direction::Write => IoAction::WriteData,
+                };
+                ImageError::Io { action, at: host, source }
+            }),
+        };
         // A buffer made for the transfer ends with it.
         self.buffer.get_or_insert(buffer);
-        let Some((len, host, kept)) = self.under_way.take() else { return Ok(()) };
-        let action = match self.direction {
-            Direction::Read => IoAction::ReadData,
-            Direction::Write => IoAction::WriteData,
-        };
-        result.map_err(|source| ImageError::Io { action, at: host, source })?;
+        result?;
         if let Kept::Allocation(allocation) = kept {
             allocation.commit()?;
         }
@@ -104,7 +152,7 @@ impl<'i> Work<'i> {
 
     /// Whether a transfer to new clusters is under way: others may wait for its end.
     pub(crate) fn is_allocating(&self) -> bool {
-        matches!(self.under_way, Some((_, _, Kept::Allocation(_))))
+        matches!(self.under_way, Some(UnderWay::Served { kept: Kept::Allocation(_), .. }))
     }
 
     /// The caller's buffer, which is back from the ring.

@@ -12,6 +12,7 @@ mod ring;
 mod space;
 mod transfer;
 
+use std::any::Any;
 use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -59,6 +60,12 @@ pub struct FileIdentity {
 }
 
 impl FileStorage {
+    /// The file that a storage is; none if it is of another kind.
+    #[must_use]
+    pub fn of(storage: &dyn Storage) -> Option<&Self> {
+        { storage as &dyn Any }.downcast_ref()
+    }
+
     /// Which file this is, for finding an image twice in one chain.
     #[must_use]
     pub const fn identity(&self) -> FileIdentity {

@@ -2,6 +2,7 @@
 //!
 //! Owns the contracts that every implementation keeps; knows neither files nor formats.
 
+use std::any::Any;
 use std::fmt::Debug;
 use std::io::{self, IoSlice};
 use std::ops::Range;
@@ -15,7 +16,9 @@ use crate::lock::{ImageLock, LockError};
 /// whole buffer or fail. An empty transfer or range does nothing, wherever it lies. Operations that
 /// overlap in time and place have no defined order; bytes outside the range of an operation are
 /// never touched by it.
-pub trait Storage: Debug + Send + Sync {
+///
+/// `Any` lets who knows a kind of storage ask whether it is that kind.
+pub trait Storage: Any + Debug + Send + Sync {
     /// The current length in bytes; for a block device its capacity.
     ///
     /// # Errors

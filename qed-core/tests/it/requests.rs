@@ -122,8 +122,12 @@ fn what_an_allocation_leaves_of_its_clusters_can_be_the_callers_to_write() {
     let Prepared::Allocating(mut allocation) = image.request().prepare(at, 4096).unwrap() else {
         panic!("the clusters are unallocated");
     };
-    let [before, behind] = allocation.surroundings().unwrap();
-    assert!(before == [7; 512] && behind == [7; 3584]);
+    let ranges = allocation.surroundings().unwrap();
+    let [before, behind] = [CLUSTER..CLUSTER + 512, CLUSTER + 4608..3 * CLUSTER];
+    assert_eq!(ranges, [before, behind]);
+    let mut copied = [0; 512];
+    image.read_backing(&mut copied, GuestOffset::new(CLUSTER)).unwrap();
+    assert_eq!(copied, [7; 512]);
     let host = allocation.host().get();
     storage.write_at(&[9; 512], host - 512).unwrap();
     storage.write_at(&[3; 4096], host).unwrap();

@@ -5,6 +5,7 @@
     reason = "a failed unwrap is a failed test, and test disks are small"
 )]
 
+mod below;
 mod concurrent;
 mod errors;
 mod model;

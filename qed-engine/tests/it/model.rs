@@ -3,11 +3,12 @@
 use std::process::Command;
 use std::sync::Arc;
 
-use qed_core::{LockPolicy, ReadContext, ReadOnlyImage, RefuseBacking};
+use qed_core::{LockPolicy, ReadContext, ReadOnlyImage};
 use qed_engine::Engine;
 use qed_spec::GuestOffset;
+use tempfile::TempDir;
 
-use crate::support::{Bytes, CLUSTER, DISK, Holds, finish, make, read, write};
+use crate::support::{Bytes, CLUSTER, DISK, Holds, finish, make, raw_file, read, write};
 
 /// The same numbers each time.
 struct Random(u64);
@@ -33,9 +34,23 @@ impl Random {
     }
 }
 
-fn backing() -> Holds {
-    let bytes: Vec<u8> = (0..DISK - 5 * 512).map(|at| (at / 512 % 251) as u8 + 1).collect();
-    Holds(Some(Arc::new(Bytes(bytes))))
+fn bytes_below() -> Vec<u8> {
+    (0..DISK - 5 * 512).map(|at| (at / 512 % 251) as u8 + 1).collect()
+}
+
+/// What may lie under an image: nothing, bytes that are in no file, a raw file that ends in a sector,
+/// and a QED image over such a file with a part of its own.
+fn gates(folder: &TempDir, direct: bool) -> [Holds; 4] {
+    let bytes = bytes_below();
+    let raw = Holds(Some(Arc::new(raw_file(folder, direct, &bytes[..bytes.len() - 100]))));
+    let middle = make(direct, true, &raw);
+    for at in [CLUSTER, 3 * CLUSTER, DISK - CLUSTER] {
+        middle.image.write_at(&[0xaa; 2 * CLUSTER as usize / 3], GuestOffset::new(at)).unwrap();
+    }
+    middle.image.close().unwrap();
+    let context = ReadContext::new(&raw, LockPolicy::None);
+    let chain = Holds(Some(Arc::new(ReadOnlyImage::open(middle.file, &context).unwrap())));
+    [Holds(None), Holds(Some(Arc::new(Bytes(bytes)))), raw, chain]
 }
 
 fn run(direct: bool, is_journal: bool, gate: &Holds, depth: u32) {
@@ -77,15 +92,12 @@ fn run(direct: bool, is_journal: bool, gate: &Holds, depth: u32) {
     drop(engine);
     made.image.close().unwrap();
     let path = made.folder.path().join("disk.qed");
-    if gate.0.is_none() {
-        let context = ReadContext::new(&RefuseBacking, LockPolicy::None);
-        let image = ReadOnlyImage::open(made.file.clone(), &context).unwrap();
-        let mut engine = Engine::for_reading(&image, &made.file, depth).unwrap();
-        read(&mut engine, 0, 0, DISK as usize);
-        assert!(finish(&mut engine)[0].1 == model);
-    }
     let context = ReadContext::new(gate, LockPolicy::None);
-    let image = ReadOnlyImage::open(made.file, &context).unwrap();
+    let image = ReadOnlyImage::open(made.file.clone(), &context).unwrap();
+    let mut engine = Engine::for_reading(&image, &made.file, depth).unwrap();
+    read(&mut engine, 0, 0, DISK as usize);
+    assert!(finish(&mut engine)[0].1 == model);
+    drop(engine);
     let mut bytes = vec![0; DISK as usize];
     image.read_at(&mut bytes, GuestOffset::new(0)).unwrap();
     assert!(bytes == model);
@@ -97,10 +109,10 @@ fn run(direct: bool, is_journal: bool, gate: &Holds, depth: u32) {
 #[test]
 fn random_requests_equal_the_model() {
     for direct in [false, true] {
-        for (is_journal, gate) in
-            [(false, Holds(None)), (true, Holds(None)), (false, backing()), (true, backing())]
-        {
-            for depth in [1, 3, 32] {
+        let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        for gate in gates(&folder, direct) {
+            for (is_journal, depth) in [(false, 1), (true, 1), (false, 3), (false, 32), (true, 32)]
+            {
                 run(direct, is_journal, &gate, depth);
             }
         }

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use qed_core::{
     BackingError, BackingFile, BackingFormat, BackingGate, BackingRequest, CreateBacking,
     CreateOptions, GateError, GuestExtent, GuestExtentKind, Identity, Image, Layout, LockPolicy,
-    RecoveryPolicy, WriteContext, create,
+    RawFile, RecoveryPolicy, WriteContext, create,
 };
 use qed_engine::{Direction, Engine, EngineRequest};
-use qed_io::{Existing, FileStorage, ImageLock, NewFileOptions};
+use qed_io::{Access, Existing, FileOptions, FileStorage, ImageLock, NewFileOptions};
 use qed_spec::{Epoch, Geometry, ImageUuid};
 use tempfile::TempDir;
 
@@ -34,6 +34,14 @@ impl BackingFile for Bytes {
         let kind = GuestExtentKind::Data { host_offset: offset };
         Ok(GuestExtent { len: max_len.min(self.len() - offset), depth: 0, kind })
     }
+}
+
+/// A raw image of the test's own, with these bytes.
+pub(crate) fn raw_file(folder: &TempDir, direct: bool, bytes: &[u8]) -> RawFile {
+    let path = folder.path().join("raw");
+    std::fs::write(&path, bytes).unwrap();
+    let options = FileOptions { access: Access::ReadOnly, direct };
+    RawFile::open(Arc::new(FileStorage::open(path, options).unwrap())).unwrap()
 }
 
 /// Opens what it holds, whatever the name.

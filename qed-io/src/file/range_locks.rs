@@ -16,6 +16,8 @@ pub(super) struct RangeLocks {
 #[derive(Debug, Default)]
 struct Queue {
     next_ticket: u64,
+    /// Threads that wait; waking nobody would still cost a system call.
+    waiting: usize,
     /// In the order of their tickets: holders and waiters alike.
     entries: Vec<(u64, Range<u64>)>,
 }
@@ -27,10 +29,11 @@ impl RangeLocks {
         let ticket = queue.next_ticket;
         queue.next_ticket += 1;
         queue.entries.push((ticket, range));
-        let queue = self
-            .left
-            .wait_while(queue, |queue| queue.must_wait(ticket))
-            .unwrap_or_else(PoisonError::into_inner);
+        while queue.must_wait(ticket) {
+            queue.waiting += 1;
+            queue = self.left.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            queue.waiting -= 1;
+        }
         drop(queue);
         RangeGuard { locks: self, ticket }
     }
@@ -77,8 +80,11 @@ pub(super) struct RangeGuard<'a> {
 
 impl Drop for RangeGuard<'_> {
     fn drop(&mut self) {
-        self.locks.queue().entries.retain(|entry| entry.0 != self.ticket);
-        self.locks.left.notify_all();
+        let mut queue = self.locks.queue();
+        queue.entries.retain(|entry| entry.0 != self.ticket);
+        if queue.waiting > 0 {
+            self.locks.left.notify_all();
+        }
     }
 }
 
@@ -89,7 +95,7 @@ mod tests {
     /// Queues `ranges` as tickets 0, 1, ..; which of them would have to wait.
     fn waiting(ranges: &[Range<u64>]) -> Vec<bool> {
         let entries: Vec<_> = (0..).zip(ranges.iter().cloned()).collect();
-        let queue = Queue { next_ticket: entries.len() as u64, entries };
+        let queue = Queue { next_ticket: entries.len() as u64, waiting: 0, entries };
         (0..queue.next_ticket).map(|ticket| queue.must_wait(ticket)).collect()
     }
 

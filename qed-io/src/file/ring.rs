@@ -1,4 +1,4 @@
-//! Many transfers of one file in flight from one thread, by io_uring.
+//! Many transfers in flight from one thread, by io_uring.
 //!
 //! Decides which transfer may start and what one that came back short goes on with; `sys` talks to
 //! the kernel. Where the calls of [`Storage`] block, as they do past the page cache, a ring keeps
@@ -21,12 +21,12 @@ use sys::Queue;
 /// never meet in one.
 const MAX_SECTOR_BYTES: u64 = 4096;
 
-/// Transfers between buffers and one file that go on at the same time.
+/// Transfers between buffers and files that go on at the same time.
 ///
 /// A buffer belongs to the ring from [`Ring::start`] until [`Ring::wait`] gives it back. The
 /// contract of each transfer is that of [`Storage::read_at`] and [`Storage::write_at`]; the order in
-/// which they end is not defined. While a ring has transfers in flight, its thread may use the
-/// [`FileStorage`] for other places of the file, and for making it longer.
+/// which they end is not defined. While a ring has transfers in flight, its thread may use each
+/// [`FileStorage`] for other places of its file, and for making it longer.
 ///
 /// Dropping a ring waits for what is in flight.
 #[derive(Debug)]
@@ -35,17 +35,19 @@ pub struct Ring<'f> {
     queue: Queue<'f>,
     /// By the number that the queue knows a transfer by.
     active: Vec<Option<Active<'f>>>,
-    waiting: VecDeque<Transfer>,
+    waiting: VecDeque<Transfer<'f>>,
     done: VecDeque<Transferred>,
-    /// Bytes that the file is known to have.
+    /// Bytes that `file` is known to have.
     known_len: u64,
 }
 
 /// What a ring is asked to move.
 #[derive(Debug)]
-pub struct Transfer {
+pub struct Transfer<'f> {
     /// Whatever tells the caller's transfers apart.
     pub tag: u64,
+    /// Where the bytes come from or go to.
+    pub file: &'f FileStorage,
     /// Which way.
     pub direction: Direction,
     /// Owned by the ring until the transfer has ended.
@@ -80,6 +82,7 @@ pub struct Transferred {
 #[derive(Debug)]
 struct Active<'f> {
     tag: u64,
+    file: &'f FileStorage,
     direction: Direction,
     /// What is not moved yet.
     part: Range<usize>,
@@ -89,7 +92,8 @@ struct Active<'f> {
 }
 
 impl FileStorage {
-    /// A ring for up to `depth` transfers of this file at a time; for one if that is 0.
+    /// A ring for up to `depth` transfers at a time, for one if that is 0: of this file, and of
+    /// others, which it is better not to make longer.
     ///
     /// # Errors
     /// The operating system's: [`io::ErrorKind::PermissionDenied`] where it does not let this
@@ -102,7 +106,7 @@ impl FileStorage {
         let depth = depth.max(1);
         Ok(Ring {
             file: self,
-            queue: Queue::new(self.fd.as_fd(), depth)?,
+            queue: Queue::new(depth)?,
             active: (0..depth).map(|_| None).collect(),
             waiting: VecDeque::new(),
             done: VecDeque::new(),
@@ -117,7 +121,7 @@ impl FileStorage {
     }
 }
 
-impl Ring<'_> {
+impl<'f> Ring<'f> {
     /// Transfers that were started and not given back by [`Ring::wait`].
     #[must_use]
     pub fn pending(&self) -> usize {
@@ -128,7 +132,7 @@ impl Ring<'_> {
     ///
     /// # Panics
     /// If the part lies outside the buffer.
-    pub fn start(&mut self, transfer: Transfer) {
+    pub fn start(&mut self, transfer: Transfer<'f>) {
         let Transfer { part, buffer, .. } = &transfer;
         assert!(part.start <= part.end && part.end <= buffer.len(), "a part of the buffer");
         self.waiting.push_back(transfer);
@@ -153,9 +157,7 @@ impl Ring<'_> {
             }
         }
     }
-}
 
-impl<'f> Ring<'f> {
     /// Starts what waits, in its order, as far as there is room and nothing is in the way.
     fn start_waiting(&mut self) {
         while let Some(transfer) = self.waiting.pop_front() {
@@ -166,17 +168,18 @@ impl<'f> Ring<'f> {
     }
 
     /// Starts or performs a transfer, or gives it back because others have to end first.
-    fn try_start(&mut self, transfer: Transfer) -> Result<(), Transfer> {
+    fn try_start(&mut self, transfer: Transfer<'f>) -> Result<(), Transfer<'f>> {
         let is_idle = self.queue.in_flight() == 0;
         if transfer.part.is_empty() || !self.may_be_queued(&transfer) {
-            // What the calls of `Storage` hold on their way may be held by this very ring.
-            return if is_idle { self.perform(transfer) } else { Err(transfer) };
+            // What a write holds on its way may be held by this very ring.
+            let may_be_performed = is_idle || transfer.direction == Direction::Read;
+            return if may_be_performed { self.perform(transfer) } else { Err(transfer) };
         }
         let Some(number) = self.active.iter().position(Option::is_none) else {
             return Err(transfer);
         };
         let range = transfer.offset..transfer.offset + transfer.part.len() as u64;
-        let held = match (&self.file.direct, transfer.direction) {
+        let held = match (&transfer.file.direct, transfer.direction) {
             (Some(direct), Direction::Write) if is_idle => Some(direct.hold(&range)),
             (Some(direct), Direction::Write) => match direct.try_hold(&range) {
                 Some(held) => Some(held),
@@ -184,49 +187,58 @@ impl<'f> Ring<'f> {
             },
             _ => None,
         };
-        let Transfer { tag, direction, buffer, part, offset } = transfer;
-        let active = Active { tag, direction, part, offset, held };
+        let Transfer { tag, file, direction, buffer, part, offset } = transfer;
+        let active = Active { tag, file, direction, part, offset, held };
         self.queue_up(number, active, buffer);
         Ok(())
     }
 
     /// Whether the kernel takes the transfer as it is: what is not aligned goes through the calls of
     /// [`Storage`], and so does what would make the file longer or cannot be done at all.
-    fn may_be_queued(&mut self, transfer: &Transfer) -> bool {
+    fn may_be_queued(&mut self, transfer: &Transfer<'f>) -> bool {
+        let file = transfer.file;
         let len = transfer.part.len() as u64;
         let Some(end) = transfer.offset.checked_add(len).filter(|end| i64::try_from(*end).is_ok())
         else {
             return false;
         };
         let may = match transfer.direction {
-            Direction::Read => Ok(self.file.fd.as_fd()),
-            Direction::Write => self.file.for_writing(),
+            Direction::Read => Ok(file.fd.as_fd()),
+            Direction::Write => file.for_writing(),
         };
         let bytes = &transfer.buffer[transfer.part.clone()];
         if may.is_err()
-            || self.file.direct.as_ref().is_some_and(|direct| !direct.takes(bytes, transfer.offset))
+            || file.direct.as_ref().is_some_and(|direct| !direct.takes(bytes, transfer.offset))
         {
             return false;
         }
-        if transfer.direction == Direction::Write && end > self.known_len {
-            self.known_len = self.file.len().unwrap_or(0);
-        }
-        transfer.direction == Direction::Read || end <= self.known_len
+        transfer.direction == Direction::Read || self.reaches(file, end)
     }
 
-    fn perform(&mut self, transfer: Transfer) -> Result<(), Transfer> {
-        let Transfer { tag, direction, mut buffer, part, offset } = transfer;
+    /// Whether a file has so many bytes.
+    fn reaches(&mut self, file: &FileStorage, end: u64) -> bool {
+        if !std::ptr::eq(file, self.file) {
+            return file.len().is_ok_and(|len| end <= len);
+        }
+        if end > self.known_len {
+            self.known_len = file.len().unwrap_or(0);
+        }
+        end <= self.known_len
+    }
+
+    fn perform(&mut self, transfer: Transfer<'f>) -> Result<(), Transfer<'f>> {
+        let Transfer { tag, file, direction, mut buffer, part, offset } = transfer;
         let result = match direction {
-            Direction::Read => self.file.read_at(&mut buffer[part], offset),
-            Direction::Write => self.file.write_at(&buffer[part], offset),
+            Direction::Read => file.read_at(&mut buffer[part], offset),
+            Direction::Write => file.write_at(&buffer[part], offset),
         };
         self.done.push_back(Transferred { tag, buffer, result });
         Ok(())
     }
 
     fn queue_up(&mut self, number: usize, active: Active<'f>, buffer: AlignedBuf) {
-        let Active { direction, part, offset, .. } = &active;
-        self.queue.push(number, *direction, buffer, part.clone(), *offset);
+        let Active { file, direction, part, offset, .. } = &active;
+        self.queue.push(number, file.fd.as_fd(), *direction, buffer, part.clone(), *offset);
         self.active[number] = Some(active);
     }
 
@@ -246,20 +258,22 @@ impl<'f> Ring<'f> {
             active.part.start += moved;
             active.offset += moved as u64;
         }
-        let result = moved.and_then(|_| self.check_rest(&active, &buffer));
+        let result = moved.and_then(|_| active.check_rest(&buffer));
         if result.is_ok() && !active.part.is_empty() {
             return self.queue_up(number, active, buffer);
         }
         drop(active.held);
         self.done.push_back(Transferred { tag: active.tag, buffer, result });
     }
+}
 
+impl Active<'_> {
     /// Part of a sector is what the end of the file leaves; asking on from there would be an
     /// unaligned request.
-    fn check_rest(&self, active: &Active<'_>, buffer: &AlignedBuf) -> io::Result<()> {
-        let rest = &buffer[active.part.clone()];
+    fn check_rest(&self, buffer: &AlignedBuf) -> io::Result<()> {
+        let rest = &buffer[self.part.clone()];
         match &self.file.direct {
-            Some(direct) if !rest.is_empty() && !direct.takes(rest, active.offset) => {
+            Some(direct) if !rest.is_empty() && !direct.takes(rest, self.offset) => {
                 Err(io::ErrorKind::UnexpectedEof.into())
             }
             _ => Ok(()),

@@ -19,9 +19,15 @@ fn filled(file: &FileStorage, len: usize, byte: u8) -> AlignedBuf {
     buffer
 }
 
-fn transfer(tag: u64, direction: Direction, buffer: AlignedBuf, offset: u64) -> Transfer {
+fn transfer(
+    file: &FileStorage,
+    tag: u64,
+    direction: Direction,
+    buffer: AlignedBuf,
+    offset: u64,
+) -> Transfer<'_> {
     let part = 0..buffer.len();
-    Transfer { tag, direction, buffer, part, offset }
+    Transfer { tag, file, direction, buffer, part, offset }
 }
 
 /// What all transfers of a ring came to, by tag.
@@ -67,10 +73,10 @@ fn transfers_do_what_calls_do() {
                 if random(2) == 0 {
                     let byte = round.wrapping_mul(20).wrapping_add(tag as u8);
                     model.write_at(&vec![byte; len], at).unwrap();
-                    ring.start(transfer(tag, Direction::Write, filled(file, len, byte), at));
+                    ring.start(transfer(file, tag, Direction::Write, filled(file, len, byte), at));
                 } else {
                     reads.push((tag, at, len));
-                    ring.start(transfer(tag, Direction::Read, filled(file, len, 0xee), at));
+                    ring.start(transfer(file, tag, Direction::Read, filled(file, len, 0xee), at));
                 }
             }
             // A model has no defined length while writes are under way: it is asked at the end.
@@ -102,10 +108,10 @@ fn what_lies_past_the_end_is_an_end_of_file() {
         let mut ring = file.ring(4).unwrap();
         for (tag, sectors, at) in [(0, 2, 0), (1, 3, 0), (2, 1, 3), (3, 1, 100), (4, 0, 200)] {
             let buffer = file.buffer(sectors * SECTOR);
-            ring.start(transfer(tag, Direction::Read, buffer, at * SECTOR as u64));
+            ring.start(transfer(file, tag, Direction::Read, buffer, at * SECTOR as u64));
         }
-        ring.start(transfer(5, Direction::Read, file.buffer(SECTOR), u64::MAX - 10));
-        ring.start(transfer(6, Direction::Write, file.buffer(SECTOR), u64::MAX - 10));
+        ring.start(transfer(file, 5, Direction::Read, file.buffer(SECTOR), u64::MAX - 10));
+        ring.start(transfer(file, 6, Direction::Write, file.buffer(SECTOR), u64::MAX - 10));
         let ended = finish(&mut ring);
         assert!(ended[&0].1.is_none() && ended[&0].0 == [5; 2 * SECTOR]);
         for tag in [1, 2, 3, 5] {
@@ -123,7 +129,7 @@ fn a_ring_without_depth_has_room_for_one() {
         let mut ring = file.ring(0).unwrap();
         for place in 0..4 {
             let buffer = filled(file, SECTOR, 5);
-            ring.start(transfer(place, Direction::Write, buffer, place * SECTOR as u64));
+            ring.start(transfer(file, place, Direction::Write, buffer, place * SECTOR as u64));
         }
         assert_eq!(finish(&mut ring).len(), 4);
         assert!(contents(file) == [5; 4 * SECTOR]);
@@ -137,8 +143,8 @@ fn a_file_open_for_reading_is_not_written() {
     std::fs::write(&path, [3; SECTOR]).unwrap();
     let file = FileStorage::open(&path, FileOptions::READ_ONLY).unwrap();
     let mut ring = file.ring(1).unwrap();
-    ring.start(transfer(0, Direction::Write, filled(&file, SECTOR, 9), 0));
-    ring.start(transfer(1, Direction::Read, file.buffer(SECTOR), 0));
+    ring.start(transfer(&file, 0, Direction::Write, filled(&file, SECTOR, 9), 0));
+    ring.start(transfer(&file, 1, Direction::Read, file.buffer(SECTOR), 0));
     let ended = finish(&mut ring);
     assert_eq!(ended[&0].1, Some(ErrorKind::PermissionDenied));
     assert!(ended[&1].1.is_none() && ended[&1].0 == [3; SECTOR]);
@@ -152,7 +158,7 @@ fn a_dropped_ring_has_ended_its_transfers() {
             let mut ring = file.ring(64).unwrap();
             for place in 0..64 {
                 let buffer = filled(file, SECTOR, byte);
-                ring.start(transfer(place, Direction::Write, buffer, place * SECTOR as u64));
+                ring.start(transfer(file, place, Direction::Write, buffer, place * SECTOR as u64));
             }
             // All are started by the first that is waited for.
             ring.wait().unwrap();
@@ -182,7 +188,7 @@ fn a_sector_that_others_write_in_part_keeps_what_the_ring_wrote() {
             let byte = (round % 250) as u8;
             for place in 0..8 {
                 let buffer = filled(&file, SECTOR, byte);
-                ring.start(transfer(place, Direction::Write, buffer, place * SECTOR as u64));
+                ring.start(transfer(&file, place, Direction::Write, buffer, place * SECTOR as u64));
             }
             finish(&mut ring);
             let places = contents(&file);
@@ -205,7 +211,7 @@ fn a_file_grows_beside_transfers_of_the_same_thread() {
         let mut ring = file.ring(32).unwrap();
         for place in 0..32 {
             let buffer = filled(file, SECTOR, 1);
-            ring.start(transfer(place, Direction::Write, buffer, place * SECTOR as u64));
+            ring.start(transfer(file, place, Direction::Write, buffer, place * SECTOR as u64));
         }
         ring.wait().unwrap();
         file.set_len(64 * SECTOR as u64).unwrap();

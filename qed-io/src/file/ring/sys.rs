@@ -5,6 +5,7 @@
 //! the queue is dropped or forgotten.
 
 use std::io;
+use std::marker::PhantomData;
 use std::mem;
 use std::ops::Range;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -14,11 +15,11 @@ use io_uring::{IoUring, opcode, squeue};
 
 use super::{AlignedBuf, Direction};
 
-/// Transfers of one file, each known by a number below the depth.
+/// Transfers of files, each known by a number below the depth.
 pub(super) struct Queue<'f> {
     kernel: IoUring,
-    /// Open at least as long as the queue.
-    fd: BorrowedFd<'f>,
+    /// The files are open at least as long as the queue.
+    files: PhantomData<BorrowedFd<'f>>,
     /// What the kernel may write to or read from.
     buffers: Vec<Option<AlignedBuf>>,
     in_flight: usize,
@@ -26,14 +27,15 @@ pub(super) struct Queue<'f> {
 
 impl<'f> Queue<'f> {
     /// A queue of `depth` transfers, which are at least one.
-    pub(super) fn new(fd: BorrowedFd<'f>, depth: u32) -> io::Result<Self> {
+    pub(super) fn new(depth: u32) -> io::Result<Self> {
         // Completions are looked at by the thread that waits for them: it need not be interrupted.
         let kernel = IoUring::builder()
             .setup_coop_taskrun()
             .build(depth)
             .or_else(|_| IoUring::new(depth))
             .map_err(explained)?;
-        Ok(Self { kernel, fd, buffers: (0..depth).map(|_| None).collect(), in_flight: 0 })
+        let buffers = (0..depth).map(|_| None).collect();
+        Ok(Self { kernel, files: PhantomData, buffers, in_flight: 0 })
     }
 
     pub(super) fn in_flight(&self) -> usize {
@@ -44,6 +46,7 @@ impl<'f> Queue<'f> {
     pub(super) fn push(
         &mut self,
         number: usize,
+        file: BorrowedFd<'f>,
         direction: Direction,
         mut buffer: AlignedBuf,
         part: Range<usize>,
@@ -54,7 +57,7 @@ impl<'f> Queue<'f> {
         let bytes = &mut buffer[part];
         let len = u32::try_from(bytes.len()).unwrap_or(MAX_BYTES).min(MAX_BYTES);
         let address = bytes.as_mut_ptr();
-        let fd = Fd(self.fd.as_raw_fd());
+        let fd = Fd(file.as_raw_fd());
         let entry = match direction {
             Direction::Read => opcode::Read::new(fd, address, len).offset(offset).build(),
             Direction::Write => opcode::Write::new(fd, address, len).offset(offset).build(),
@@ -71,8 +74,8 @@ impl<'f> Queue<'f> {
 
     #[expect(unsafe_code, reason = "the kernel is handed an address")]
     fn push_entry(&mut self, entry: &squeue::Entry) {
-        // SAFETY: The entry names an open file (`self.fd` is borrowed for longer than `self` lives)
-        // and `len` bytes from `address`, which lie in one slice of a buffer that `push` has moved
+        // SAFETY: The entry names an open file (`push` borrows it for longer than `self` lives) and
+        // `len` bytes from `address`, which lie in one slice of a buffer that `push` has moved
         // into `self.buffers`. An `AlignedBuf` keeps its bytes on the heap and never reallocates
         // them, so they stay at that address while it is owned there. It leaves `self.buffers` in
         // `ended` alone, after the kernel's completion for its number, of which there is one per

@@ -1,0 +1,118 @@
+//! A write to new clusters over a backing file: what the guest leaves of them is read first, and
+//! goes to the file with the guest's bytes.
+
+use std::ops::Range;
+
+use qed_core::{Allocation, Image, ImageError};
+use qed_io::{AlignedBuf, FileStorage};
+use qed_spec::{GuestOffset, HostOffset};
+
+use crate::target::{Place, below, in_buffer, stored};
+
+/// The bytes of a write and what goes around them, on the way to being complete.
+pub(crate) struct Surrounded<'i> {
+    image: &'i Image,
+    allocation: Allocation<'i>,
+    /// None while the ring has it.
+    bytes: Option<AlignedBuf>,
+    /// First byte of the disk that lies in the buffer.
+    start: u64,
+    /// What is to be read still.
+    missing: [Range<u64>; 2],
+}
+
+/// Bytes that are read for a [`Surrounded`].
+pub(crate) struct Piece<'i> {
+    pub(crate) bytes: AlignedBuf,
+    pub(crate) part: Range<usize>,
+    pub(crate) place: Place<'i>,
+}
+
+/// A write that is complete.
+pub(crate) struct Complete<'i> {
+    pub(crate) allocation: Allocation<'i>,
+    pub(crate) bytes: AlignedBuf,
+    pub(crate) host: HostOffset,
+}
+
+/// How it goes on.
+pub(crate) enum Next<'i> {
+    /// These bytes are read, and [`Surrounded::read`] is told.
+    Read(Piece<'i>, Surrounded<'i>),
+    Write(Complete<'i>),
+}
+
+impl<'i> Surrounded<'i> {
+    /// A write of the first bytes of `buf`, as many as were allocated, between `around`.
+    pub(crate) fn new(
+        image: &'i Image,
+        file: &FileStorage,
+        buf: &[u8],
+        allocation: Allocation<'i>,
+        around: [Range<u64>; 2],
+    ) -> Self {
+        let guest = allocation.guest();
+        let [before, behind] = &around;
+        let start = if before.is_empty() { guest.start } else { before.start };
+        let end = if behind.is_empty() { guest.end } else { behind.end };
+        let mut bytes = file.buffer(in_buffer(end - start));
+        bytes[within(&guest, start)].copy_from_slice(&buf[..in_buffer(allocation.len())]);
+        Self { image, allocation, bytes: Some(bytes), start, missing: around }
+    }
+
+    /// Reads what can be read at once, up to something that lies in a file or to the end.
+    pub(crate) fn go_on(mut self) -> Result<Next<'i>, ImageError> {
+        let mut bytes = self.bytes.take().expect("the ring has given it back");
+        while let Some(range) = self.missing.iter().find(|range| !range.is_empty()).cloned() {
+            let at = GuestOffset::new(range.start);
+            // Past the backing file, the zeros of the buffer are what is there.
+            let Some(disk) = below(self.image, at) else {
+                self.read(range.end - range.start);
+                continue;
+            };
+            let len = range.end.min(disk.len()) - range.start;
+            let (len, place) = stored(disk, at, len)?;
+            let part = within(&(range.start..range.start + len), self.start);
+            match place {
+                Some(place) => {
+                    return Ok(Next::Read(Piece { bytes, part, place }, self));
+                }
+                None => disk.read_at(&mut bytes[part], range.start)?,
+            }
+            self.read(len);
+        }
+        let guest = self.allocation.guest().start;
+        let host = HostOffset::new(self.allocation.host().get() - (guest - self.start));
+        Ok(Next::Write(Complete { allocation: self.allocation, bytes, host }))
+    }
+
+    /// Takes in that the ring has tried to read `len` bytes; what it could not read is asked of the
+    /// backing file, which may be shorter than its last cluster and tells what is wrong.
+    pub(crate) fn moved(
+        &mut self,
+        mut bytes: AlignedBuf,
+        len: u64,
+        result: std::io::Result<()>,
+    ) -> Result<(), ImageError> {
+        if result.is_err() {
+            let at = self.missing.iter().find(|range| !range.is_empty()).map_or(0, |it| it.start);
+            let part = within(&(at..at + len), self.start);
+            self.image.read_backing(&mut bytes[part], GuestOffset::new(at))?;
+        }
+        self.bytes = Some(bytes);
+        self.read(len);
+        Ok(())
+    }
+
+    /// So many bytes of what is missing are here.
+    fn read(&mut self, len: u64) {
+        if let Some(range) = self.missing.iter_mut().find(|range| !range.is_empty()) {
+            range.start += len;
+        }
+    }
+}
+
+/// Where bytes of the disk lie in a buffer that begins with byte `start`.
+fn within(range: &Range<u64>, start: u64) -> Range<usize> {
+    in_buffer(range.start - start)..in_buffer(range.end - start)
+}
