@@ -71,7 +71,7 @@ fn make_inputs(cases: &[&Case]) -> Result<()> {
             Kind::Command(command) => command.input.make(&dir)?,
             Kind::DirtyOpen(open) => open.input.make(&dir)?,
             Kind::InPlace(input) => input.make(&dir)?,
-            Kind::Served(_) | Kind::Requests(Requests { disk: Disk::Full, .. }) => {
+            Kind::Served(_) | Kind::Requests(Requests { disk: Disk::Full | Disk::Overlay, .. }) => {
                 [Input::FullRaw, Input::FullQed]
                     .map(|input| input.make(&dir))
                     .into_iter()

@@ -103,6 +103,8 @@ pub(super) enum Disk {
     Full,
     /// 4 GiB of nothing.
     Fresh,
+    /// An empty image over a raw file with 1 GiB of data.
+    Overlay,
 }
 
 /// Without durability on either side, so that the disk is not what is timed.
@@ -207,6 +209,15 @@ pub(super) static CASES: &[Case] = &[
     requests("bench_read_4k_d32_direct", QemuImg("qed"), Disk::Full, Goal::None, &READS_DIRECT),
     requests("bench_write_4k_d32", QemuImg("qed"), Disk::Full, Goal::None, &WRITES),
     requests("bench_write_4k_d32_direct", QemuImg("qed"), Disk::Full, Goal::None, &WRITES_DIRECT),
+    requests("bench_read_below_4k_d32", QemuImg("qed"), Disk::Overlay, Goal::None, &READS),
+    requests(
+        "bench_read_below_4k_d32_direct",
+        QemuImg("qed"),
+        Disk::Overlay,
+        Goal::None,
+        &READS_DIRECT,
+    ),
+    served("serve_read_below_4k_q32", NBDKIT, Peer::Nbdkit, 1.0, Disk::Overlay, ONE_READS),
     served("serve_read_4k_q32", NBDKIT, Peer::Nbdkit, 1.0, Disk::Full, ONE_READS),
     served("serve_read_4k_q16x4", NBDKIT, Peer::Nbdkit, 1.0, Disk::Full, FOUR_READ),
     served("serve_write_4k_q32", NBDKIT, Peer::Nbdkit, 1.0, Disk::Full, ONE_WRITES),

@@ -44,8 +44,9 @@ pub(super) fn time(case: &Requests, qed: &Path, dir: &Path, rounds: usize) -> Re
             measured.push(Round { ours, reference, again });
         }
     }
-    if let Disk::Fresh = case.disk {
-        fs::remove_file(dir.join(IMAGE))?;
+    match case.disk {
+        Disk::Fresh | Disk::Overlay => fs::remove_file(dir.join(IMAGE))?,
+        Disk::Full => {}
     }
     Ok(measured)
 }
@@ -55,11 +56,18 @@ const IMAGE: &str = "requests.img";
 fn time_one(case: &Requests, who: Who<'_>, dir: &Path) -> Result<Duration> {
     let image = match case.disk {
         Disk::Full => Input::FullQed.path(dir),
-        Disk::Fresh => dir.join(IMAGE),
+        Disk::Fresh => {
+            let image = dir.join(IMAGE);
+            process::run(create(who).arg(&image).arg("4G"))?;
+            image
+        }
+        Disk::Overlay => {
+            let image = dir.join(IMAGE);
+            let raw = Input::FullRaw.path(dir);
+            process::run(create(who).args(["-F", "raw", "-b"]).args([&raw, &image]))?;
+            image
+        }
     };
-    if let Disk::Fresh = case.disk {
-        process::run(create(who).arg(&image).arg("4G"))?;
-    }
     process::run(&mut Command::new("sync"))?;
     let mut bench = bench(who, case.words)?;
     let printed = process::output(bench.arg(&image))?;

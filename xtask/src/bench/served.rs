@@ -63,24 +63,32 @@ fn in_page_cache(path: PathBuf) -> Result<PathBuf> {
 
 /// The image that is served, made anew if it has to be empty.
 fn image(disk: Disk, who: Who, qed: &Path, dir: &Path) -> Result<PathBuf> {
-    let path = match (disk, who) {
-        (Disk::Full, Who::Ours) => return in_page_cache(Input::FullQed.path(dir)),
-        (Disk::Full, Who::Peer) => return in_page_cache(Input::FullRaw.path(dir)),
-        (Disk::Fresh, Who::Ours) => dir.join("fresh.qed"),
-        (Disk::Fresh, Who::Peer) => dir.join("fresh.raw"),
-    };
-    if path.exists() {
-        fs::remove_file(&path)?;
-    }
-    match who {
-        Who::Ours => {
-            let size = FRESH_BYTES.to_string();
-            let create = ["create", "-q", "-f", "qed"];
-            process::run(Command::new(qed).args(create).arg(&path).arg(size))?;
+    let full = Input::FullRaw.path(dir);
+    let size = FRESH_BYTES.to_string();
+    match (disk, who) {
+        (Disk::Full, Who::Ours) => in_page_cache(Input::FullQed.path(dir)),
+        (Disk::Full | Disk::Overlay, Who::Peer) => in_page_cache(full),
+        (Disk::Overlay, Who::Ours) => {
+            let image = dir.join("overlay.qed");
+            create(qed, &[in_page_cache(full)?.as_path(), &image], &["-F", "raw", "-b"])?;
+            Ok(image)
         }
-        Who::Peer => File::create(&path)?.set_len(FRESH_BYTES)?,
+        (Disk::Fresh, Who::Ours) => {
+            let image = dir.join("fresh.qed");
+            create(qed, &[&image, Path::new(&size)], &[])?;
+            Ok(image)
+        }
+        (Disk::Fresh, Who::Peer) => {
+            let image = dir.join("fresh.raw");
+            File::create(&image)?.set_len(FRESH_BYTES)?;
+            Ok(image)
+        }
     }
-    Ok(path)
+}
+
+fn create(qed: &Path, names: &[&Path], options: &[&str]) -> Result<()> {
+    let mut create = Command::new(qed);
+    process::run(create.args(["create", "-q", "-f", "qed"]).args(options).args(names))
 }
 
 fn socket(dir: &Path) -> PathBuf {
