@@ -6,6 +6,8 @@ use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use rustix::net::sockopt;
+
 /// A connected socket, used by several threads.
 #[derive(Debug)]
 pub(super) struct Socket {
@@ -30,6 +32,7 @@ impl Socket {
             Stream::Tcp(stream) => {
                 stream.set_nonblocking(false)?;
                 stream.set_nodelay(true)?;
+                notice_its_end(stream)?;
             }
         }
         let deadline = Instant::now() + time;
@@ -77,6 +80,15 @@ impl Socket {
     }
 }
 
+/// A client whose machine or network is gone says no goodbye: the system asks after it when it has
+/// been silent, and ends the connection if nothing answers, after two minutes in all.
+fn notice_its_end(stream: &TcpStream) -> io::Result<()> {
+    sockopt::set_tcp_keepidle(stream, Duration::from_secs(60))?;
+    sockopt::set_tcp_keepintvl(stream, Duration::from_secs(10))?;
+    sockopt::set_tcp_keepcnt(stream, 6)?;
+    Ok(sockopt::set_socket_keepalive(stream, true)?)
+}
+
 impl Read for &Socket {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         self.watch_the_time()?;
@@ -102,5 +114,26 @@ impl Write for &Socket {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn a_tcp_client_that_is_gone_is_noticed_in_two_minutes() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let _client = TcpStream::connect(listener.local_addr().expect("its address"));
+        let (stream, _) = listener.accept().expect("a client");
+        let same = stream.try_clone().expect("a second handle");
+        let _socket = Socket::new(Stream::Tcp(stream), Duration::from_secs(1)).expect("a socket");
+        assert!(sockopt::socket_keepalive(&same).expect("an option"));
+        let idle = sockopt::tcp_keepidle(&same).expect("an option");
+        let interval = sockopt::tcp_keepintvl(&same).expect("an option");
+        let count = sockopt::tcp_keepcnt(&same).expect("an option");
+        assert_eq!(idle + interval * count, Duration::from_secs(120));
     }
 }
