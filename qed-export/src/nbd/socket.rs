@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use rustix::net::sockopt;
+use socket2::{SockRef, TcpKeepalive};
 
 /// A connected socket, used by several threads.
 #[derive(Debug)]
@@ -83,10 +83,9 @@ impl Socket {
 /// A client whose machine or network is gone says no goodbye: the system asks after it when it has
 /// been silent, and ends the connection if nothing answers, after two minutes in all.
 fn notice_its_end(stream: &TcpStream) -> io::Result<()> {
-    sockopt::set_tcp_keepidle(stream, Duration::from_secs(60))?;
-    sockopt::set_tcp_keepintvl(stream, Duration::from_secs(10))?;
-    sockopt::set_tcp_keepcnt(stream, 6)?;
-    Ok(sockopt::set_socket_keepalive(stream, true)?)
+    let (idle, interval) = (Duration::from_secs(60), Duration::from_secs(10));
+    let keepalive = TcpKeepalive::new().with_time(idle).with_interval(interval).with_retries(6);
+    SockRef::from(stream).set_tcp_keepalive(&keepalive)
 }
 
 impl Read for &Socket {
@@ -130,10 +129,11 @@ mod tests {
         let (stream, _) = listener.accept().expect("a client");
         let same = stream.try_clone().expect("a second handle");
         let _socket = Socket::new(Stream::Tcp(stream), Duration::from_secs(1)).expect("a socket");
-        assert!(sockopt::socket_keepalive(&same).expect("an option"));
-        let idle = sockopt::tcp_keepidle(&same).expect("an option");
-        let interval = sockopt::tcp_keepintvl(&same).expect("an option");
-        let count = sockopt::tcp_keepcnt(&same).expect("an option");
+        let same = SockRef::from(&same);
+        assert!(same.keepalive().expect("an option"));
+        let idle = same.tcp_keepalive_time().expect("an option");
+        let interval = same.tcp_keepalive_interval().expect("an option");
+        let count = same.tcp_keepalive_retries().expect("an option");
         assert_eq!(idle + interval * count, Duration::from_secs(120));
     }
 }
