@@ -10,9 +10,8 @@ use std::sync::Arc;
 use qed_check::{CheckOptions, Report, check};
 use qed_convert::{Chain, ChainError, ChainOptions, FormatSource, ImageFormat};
 use qed_core::{
-    BackingFile, BackingGate, BackingRequest, GateError, GuestExtentKind, Image, LockPolicy,
-    OpenError, ReadContext, ReadOnlyImage, RecoveryPolicy, WriteContext, read_header,
-    show_replayed,
+    BackingFile, GivenBacking, GuestExtentKind, Image, LockPolicy, OpenError, ReadContext,
+    ReadOnlyImage, RecoveryPolicy, WriteContext, read_header, show_replayed,
 };
 use qed_io::{FileOptions, FileStorage, Storage};
 
@@ -22,9 +21,6 @@ use crate::vector::{CheckOutcome, MapKind, MapRun, Mapping};
 /// The libraries qed-spec, qed-core, qed-check and qed-convert.
 #[derive(Debug, Clone, Copy)]
 pub struct Library;
-
-/// Opens an image as if it had no backing file.
-struct Alone;
 
 impl Implementation for Library {
     fn name(&self) -> &str {
@@ -63,7 +59,11 @@ impl Implementation for Library {
         Ok(guarded(|| {
             // A log is applied; a check that is asked for is not made.
             let refuse = |_: &dyn Storage| Err("the image needs a check".into());
-            let context = WriteContext::new(&Alone, LockPolicy::Take, RecoveryPolicy::Run(&refuse));
+            let context = WriteContext::new(
+                &GivenBacking(None),
+                LockPolicy::Take,
+                RecoveryPolicy::Run(&refuse),
+            );
             let closed = Image::open(storage, &context)
                 .and_then(|image| image.close().map_err(OpenError::from));
             match closed {
@@ -71,15 +71,6 @@ impl Implementation for Library {
                 Err(error) => reasons::refused(&error),
             }
         }))
-    }
-}
-
-impl BackingGate for Alone {
-    fn open_backing(
-        &self,
-        _request: BackingRequest<'_>,
-    ) -> Result<Option<Arc<dyn BackingFile>>, GateError> {
-        Ok(None)
     }
 }
 
@@ -102,7 +93,7 @@ fn open_file(path: &Path, options: FileOptions) -> Result<Arc<FileStorage>, Driv
 
 fn open_alone(storage: &Arc<FileStorage>) -> Result<ReadOnlyImage, OpenError> {
     let storage = Arc::<FileStorage>::clone(storage);
-    ReadOnlyImage::open(storage, &ReadContext::new(&Alone, LockPolicy::Take))
+    ReadOnlyImage::open(storage, &ReadContext::new(&GivenBacking(None), LockPolicy::Take))
 }
 
 /// Whether it is the log that cannot be applied, so that the header is all that there is.

@@ -12,8 +12,8 @@ use std::sync::Arc;
 use anyhow::{Context, anyhow, bail};
 use qed_convert::{ChainError, FormatSource, Layer, LayerHeader, Qcow2Image, Qcow2Options};
 use qed_core::{
-    BackingFile, BackingGate, BackingRequest, GateError, Image, LockPolicy, RawFile, ReadContext,
-    ReadOnlyImage, RecoveryPolicy, WriteContext,
+    BackingFile, BackingGate, GivenBacking, Image, LockPolicy, RawFile, ReadContext, ReadOnlyImage,
+    RecoveryPolicy, WriteContext,
 };
 use qed_io::{Access, FileOptions, FileStorage, ImageLock, LockError, OpenError, Storage};
 
@@ -185,7 +185,7 @@ pub(crate) fn open_alone(image: &Layer) -> anyhow::Result<Arc<dyn BackingFile>> 
     Ok(match image.format() {
         Format::Raw => Arc::new(RawFile::open(storage)?),
         Format::Qed => {
-            let context = ReadContext::new(&LeaveBacking, LockPolicy::None);
+            let context = ReadContext::new(&GivenBacking(None), LockPolicy::None);
             Arc::new(ReadOnlyImage::open(storage, &context)?)
         }
         Format::Qcow2 => Arc::new(open_qcow2_alone(image)?),
@@ -194,7 +194,7 @@ pub(crate) fn open_alone(image: &Layer) -> anyhow::Result<Arc<dyn BackingFile>> 
 
 /// A QCOW2 image as if it had no backing file.
 pub(crate) fn open_qcow2_alone(image: &Layer) -> anyhow::Result<Qcow2Image> {
-    let options = Qcow2Options::new(&LeaveBacking, LockPolicy::None);
+    let options = Qcow2Options::new(&GivenBacking(None), LockPolicy::None);
     Ok(Qcow2Image::open(storage_of(image), &options)?)
 }
 
@@ -204,16 +204,4 @@ pub(crate) fn writable_qed(image: &Layer, gate: &dyn BackingGate) -> anyhow::Res
     let recovery = RecoveryPolicy::Run(&recover);
     let context = WriteContext::new(gate, LockPolicy::None, recovery);
     Ok(Image::open(storage_of(image), &context)?)
-}
-
-/// Opens an image as if it had no backing file, for looking at its metadata.
-pub(crate) struct LeaveBacking;
-
-impl BackingGate for LeaveBacking {
-    fn open_backing(
-        &self,
-        _request: BackingRequest<'_>,
-    ) -> Result<Option<Arc<dyn BackingFile>>, GateError> {
-        Ok(None)
-    }
 }

@@ -13,9 +13,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use qed_core::{
-    BackingFile, BackingFormat, BackingGate, BackingRequest, CreateBacking, CreateOptions,
-    DEFAULT_RING_LEN_BYTES, GateError, Identity, Image, Layout, LockPolicy, RawFile,
-    RecoveryPolicy, WriteContext, create,
+    BackingFile, BackingFormat, CreateBacking, CreateOptions, DEFAULT_RING_LEN_BYTES, GivenBacking,
+    Identity, Image, Layout, LockPolicy, RawFile, RecoveryPolicy, WriteContext, create,
 };
 use qed_io::{Access, Existing, FileOptions, FileStorage, ImageLock, NewFileOptions};
 use qed_spec::{Epoch, GuestOffset, ImageUuid};
@@ -125,22 +124,15 @@ fn new_image(case: &Case, path: &Path) -> Image {
     drop(storage);
     let options = FileOptions { access: Access::ReadWrite, direct: false };
     let storage = Arc::new(FileStorage::open(path, options).unwrap());
-    let beneath = Beneath(path.with_extension("base"));
+    let beneath = GivenBacking(case.has_backing.then(|| holes(&path.with_extension("base"))));
     let context = WriteContext::new(&beneath, LockPolicy::Take, RecoveryPolicy::Refuse);
     Image::open(storage, &context).unwrap()
 }
 
 /// A raw backing file as long as the disk, all hole.
-struct Beneath(PathBuf);
-
-impl BackingGate for Beneath {
-    fn open_backing(
-        &self,
-        _: BackingRequest<'_>,
-    ) -> Result<Option<Arc<dyn BackingFile>>, GateError> {
-        File::create(&self.0).unwrap().set_len(CLUSTERS * CLUSTER).unwrap();
-        let options = FileOptions { access: Access::ReadOnly, direct: false };
-        let raw = FileStorage::open(&self.0, options).unwrap();
-        Ok(Some(Arc::new(RawFile::open(Arc::new(raw)).unwrap())))
-    }
+fn holes(path: &Path) -> Arc<dyn BackingFile> {
+    File::create(path).unwrap().set_len(CLUSTERS * CLUSTER).unwrap();
+    let options = FileOptions { access: Access::ReadOnly, direct: false };
+    let raw = FileStorage::open(path, options).unwrap();
+    Arc::new(RawFile::open(Arc::new(raw)).unwrap())
 }

@@ -16,9 +16,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use qed_core::{
-    BackingFile, BackingFormat, BackingGate, BackingRequest, CreateBacking, CreateOptions,
-    DEFAULT_RING_LEN_BYTES, GateError, Identity, Image, Layout, LockPolicy, RawFile,
-    RecoveryPolicy, WriteContext, create,
+    BackingFile, BackingFormat, CreateBacking, CreateOptions, DEFAULT_RING_LEN_BYTES, GivenBacking,
+    Identity, Image, Layout, LockPolicy, RawFile, RecoveryPolicy, WriteContext, create,
 };
 use qed_io::{Access, Existing, FileOptions, FileStorage, ImageLock, NewFileOptions};
 use qed_spec::{Epoch, GuestOffset, ImageUuid};
@@ -183,7 +182,7 @@ impl Case {
         drop(storage);
         let options = FileOptions { access: Access::ReadWrite, direct: false };
         let storage = Arc::new(FileStorage::open(&path, options).unwrap());
-        let beneath = Beneath(self.backing_path());
+        let beneath = GivenBacking(self.has_backing.then(|| open_raw(&self.backing_path())));
         let context = WriteContext::new(&beneath, LockPolicy::Take, RecoveryPolicy::Refuse);
         Image::open(storage, &context).unwrap()
     }
@@ -240,19 +239,8 @@ impl Work {
     }
 }
 
-/// Opens the raw file of that name as the backing file.
-struct Beneath(PathBuf);
-
-impl BackingGate for Beneath {
-    fn open_backing(
-        &self,
-        _: BackingRequest<'_>,
-    ) -> Result<Option<Arc<dyn BackingFile>>, GateError> {
-        Ok(Some(Arc::new(RawFile::open(Arc::new(open_raw(&self.0))).unwrap())))
-    }
-}
-
-fn open_raw(path: &Path) -> FileStorage {
+fn open_raw(path: &Path) -> Arc<dyn BackingFile> {
     let options = FileOptions { access: Access::ReadOnly, direct: false };
-    FileStorage::open(path, options).unwrap()
+    let file = FileStorage::open(path, options).unwrap();
+    Arc::new(RawFile::open(Arc::new(file)).unwrap())
 }

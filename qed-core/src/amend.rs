@@ -20,7 +20,7 @@ use qed_spec::{
 
 use crate::amend::found::Found;
 use crate::amend::room::make_room;
-use crate::backing::{BackingFile, BackingGate, BackingRequest, GateError};
+use crate::backing::GivenBacking;
 use crate::create::{Identity, Layout, ring_behind};
 use crate::error::{AmendError, ImageError, IoAction};
 use crate::image::Image;
@@ -72,7 +72,7 @@ pub fn amend(
     lock: LockPolicy,
     recovery: RecoveryPolicy<'_>,
 ) -> Result<(), AmendError> {
-    let context = WriteContext::new(&LeaveBacking, lock, recovery);
+    let context = WriteContext::new(&GivenBacking(None), lock, recovery);
     let image = Image::open(storage.clone(), &context)?;
     let wanted = Wanted::new(layout, image.geometry())?;
     // Step "close": the log is empty, no table is marked, and the bits say what is kept.
@@ -229,17 +229,5 @@ impl Amending<'_> {
 
     fn flush(&mut self) -> Result<(), AmendError> {
         Ok(self.found.flush(self.storage)?)
-    }
-}
-
-/// What is amended is the image alone.
-struct LeaveBacking;
-
-impl BackingGate for LeaveBacking {
-    fn open_backing(
-        &self,
-        _request: BackingRequest<'_>,
-    ) -> Result<Option<Arc<dyn BackingFile>>, GateError> {
-        Ok(None)
     }
 }

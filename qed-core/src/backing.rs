@@ -127,6 +127,20 @@ pub enum GateError {
     Other(Box<dyn Error + Send + Sync>),
 }
 
+/// A gate for who has opened the backing file already, whatever its name; with none, an image opens as
+/// if it had no backing file, which is for looking at metadata only.
+#[derive(Debug, Clone, Default)]
+pub struct GivenBacking(pub Option<Arc<dyn BackingFile>>);
+
+impl BackingGate for GivenBacking {
+    fn open_backing(
+        &self,
+        _request: BackingRequest<'_>,
+    ) -> Result<Option<Arc<dyn BackingFile>>, GateError> {
+        Ok(self.0.clone())
+    }
+}
+
 /// The default gate: an image with a backing file does not open.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct RefuseBacking;

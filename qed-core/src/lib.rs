@@ -64,8 +64,8 @@ mod write;
 
 pub use amend::amend;
 pub use backing::{
-    BackingError, BackingFile, BackingFormat, BackingGate, BackingRequest, GateError, GuestExtent,
-    GuestExtentKind, RefuseBacking,
+    BackingError, BackingFile, BackingFormat, BackingGate, BackingRequest, GateError, GivenBacking,
+    GuestExtent, GuestExtentKind, RefuseBacking,
 };
 pub use consistency::Consistency;
 pub use create::{

@@ -10,9 +10,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use qed_core::{
-    BackingFile, BackingFormat, BackingGate, BackingRequest, CreateBacking, CreateOptions,
-    DEFAULT_RING_LEN_BYTES, GateError, Identity, Image, Layout, LockPolicy, RawFile,
-    RecoveryPolicy, WriteContext, create,
+    BackingFile, BackingFormat, CreateBacking, CreateOptions, DEFAULT_RING_LEN_BYTES, GivenBacking,
+    Identity, Image, Layout, LockPolicy, RawFile, RecoveryPolicy, WriteContext, create,
 };
 use qed_engine::{Direction, Engine, EngineRequest};
 use qed_io::{Access, Existing, FileOptions, FileStorage, ImageLock, NewFileOptions, Storage};
@@ -157,7 +156,7 @@ impl Case {
             ..CreateOptions::new(self.work.len_bytes())
         };
         create(&*file, &options).unwrap();
-        let beneath = Beneath(self.backing_path());
+        let beneath = GivenBacking(self.has_backing.then(|| open_raw(&self.backing_path())));
         let context = WriteContext::new(&beneath, LockPolicy::None, RecoveryPolicy::Refuse);
         (Image::open(file.clone(), &context).unwrap(), file)
     }
@@ -212,18 +211,10 @@ impl Work {
     }
 }
 
-/// Opens the raw file of that name as the backing file, past the page cache.
-struct Beneath(PathBuf);
-
-impl BackingGate for Beneath {
-    fn open_backing(
-        &self,
-        _: BackingRequest<'_>,
-    ) -> Result<Option<Arc<dyn BackingFile>>, GateError> {
-        let options = FileOptions { access: Access::ReadOnly, direct: true };
-        let file = FileStorage::open(&self.0, options).unwrap();
-        Ok(Some(Arc::new(RawFile::open(Arc::new(file)).unwrap())))
-    }
+fn open_raw(path: &Path) -> Arc<dyn BackingFile> {
+    let options = FileOptions { access: Access::ReadOnly, direct: true };
+    let file = FileStorage::open(path, options).unwrap();
+    Arc::new(RawFile::open(Arc::new(file)).unwrap())
 }
 
 fn fill(path: &Path, len: u64) {

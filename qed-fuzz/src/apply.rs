@@ -3,28 +3,12 @@
 use std::error::Error;
 use std::sync::Arc;
 
-use qed_core::{
-    BackingFile, BackingGate, BackingRequest, GateError, Image, LockPolicy, RecoveryPolicy, Shrink,
-    WriteContext,
-};
+use qed_core::{BackingGate, Image, LockPolicy, RecoveryPolicy, Shrink, WriteContext};
 use qed_io::Storage;
 use qed_spec::GuestOffset;
 
 use crate::model::Model;
 use crate::operation::{Operation, content};
-
-/// A gate that gives every image the same backing file, or none, whatever its name.
-#[derive(Debug, Clone, Default)]
-pub struct Beneath(pub Option<Arc<dyn BackingFile>>);
-
-impl BackingGate for Beneath {
-    fn open_backing(
-        &self,
-        _request: BackingRequest<'_>,
-    ) -> Result<Option<Arc<dyn BackingFile>>, GateError> {
-        Ok(self.0.clone())
-    }
-}
 
 /// Opens the image, locked, does the operations and closes it; the model keeps step.
 ///

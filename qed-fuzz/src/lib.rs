@@ -19,7 +19,7 @@ mod size;
 mod sparse;
 mod targets;
 
-pub use apply::{Beneath, apply, apply_to_image};
+pub use apply::{apply, apply_to_image};
 pub use branches::Branches;
 pub use crash::campaign::{Campaign, Tally, crash_campaign, crash_workload};
 pub use crash::disk::{CrashDisk, DiskContent, SECTOR, Sector};

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use anyhow::{Context as _, bail};
 use clap::Args;
 use qed_convert::{Layer, RebaseOptions, rebase};
-use qed_core::{BackingFormat, CreateBacking, Image};
+use qed_core::{BackingFormat, CreateBacking, GivenBacking, Image};
 
 use crate::app::Context;
 use crate::args::{CacheMode, Format, Refused, by_name, one_name, refuse_qcow2};
@@ -14,7 +14,7 @@ use crate::chain::{ChainArgs, Disk};
 use crate::failure::{Exit, error_text, shown, usage};
 use crate::names::beside;
 use crate::open::{
-    LeaveBacking, OpenHow, could_not_open, open_image, stated_format, try_open_image, writable_qed,
+    OpenHow, could_not_open, open_image, stated_format, try_open_image, writable_qed,
 };
 use crate::work::Work;
 
@@ -104,7 +104,7 @@ pub(crate) fn run(args: RebaseArgs, context: &Context) -> anyhow::Result<Exit> {
     let backing = backing.map(|backing| new_backing(backing, new_format)).transpose()?;
     let below = OpenHow { cache: below_cache, ..OpenHow::read(args.force_share) };
     let image = if args.backing_unsafe {
-        writable_qed(&image, &LeaveBacking).with_context(|| could_not_open(&name))?
+        writable_qed(&image, &GivenBacking(None)).with_context(|| could_not_open(&name))?
     } else {
         copy_differences(&args, &image, &name, below, context)?
     };

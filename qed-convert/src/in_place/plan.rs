@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use qed_core::{BackingFile, BackingGate, BackingRequest, GateError, Identity, LockPolicy};
+use qed_core::{BackingFile, GivenBacking, Identity, LockPolicy};
 use qed_io::{Growth, Storage};
 use qed_spec::{
     AutoclearFeatures, CompatFeatures, Features, Geometry, HEADER_LEN_BYTES, Header, HeaderFields,
@@ -214,7 +214,7 @@ impl ToQed {
         write(storage, Step::Record, self.area.bytes(), RECORD_AREA_START)?;
         flush(storage, Step::Record)?;
         // Step "append": the tables are durable before anything names them.
-        let gate = Opened(backing);
+        let gate = GivenBacking(backing.cloned());
         let image =
             Qcow2Image::open(self.storage.clone(), &Qcow2Options::new(&gate, LockPolicy::None))?;
         set_len(storage, Step::Append, self.places.end)?;
@@ -237,18 +237,6 @@ impl ToQed {
     }
 }
 
-/// Hands out what the caller opened; without it, an image as if it had no backing file.
-struct Opened<'a>(Option<&'a Arc<dyn BackingFile>>);
-
-impl BackingGate for Opened<'_> {
-    fn open_backing(
-        &self,
-        _request: BackingRequest<'_>,
-    ) -> Result<Option<Arc<dyn BackingFile>>, GateError> {
-        Ok(self.0.cloned())
-    }
-}
-
 /// What QED has no place for.
 fn dropped(
     storage: &Arc<dyn Storage>,
@@ -259,8 +247,10 @@ fn dropped(
     if count > 0 && !options.drop_snapshots {
         return Err(Refusal::Snapshots { count }.into());
     }
-    let image =
-        Qcow2Image::open(storage.clone(), &Qcow2Options::new(&Opened(None), LockPolicy::None))?;
+    let image = Qcow2Image::open(
+        storage.clone(),
+        &Qcow2Options::new(&GivenBacking(None), LockPolicy::None),
+    )?;
     let snapshots = image.snapshots().iter().map(|it| Dropped::Snapshot(it.name.clone()));
     let bitmaps = image.read_bitmaps()?.into_iter().map(|it| Dropped::Bitmap(it.name));
     let unknown = header.unknown_extensions().iter().map(|kind| Dropped::Extension(*kind));

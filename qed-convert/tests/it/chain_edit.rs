@@ -4,15 +4,13 @@ use std::sync::Arc;
 
 use qed_convert::{CommitBase, NoProgress, Progress, RebaseError, RebaseOptions, commit, rebase};
 use qed_core::{
-    BackingFile, BackingFormat, CreateBacking, CreateOptions, Image, Layout, LockPolicy,
-    RecoveryPolicy, RefuseBacking, WriteContext, create,
+    BackingFile, BackingFormat, CreateBacking, CreateOptions, GivenBacking, Image, Layout,
+    LockPolicy, RecoveryPolicy, RefuseBacking, WriteContext, create,
 };
 use qed_io::{MemoryStorage, Storage};
 use qed_spec::{Geometry, GuestOffset};
 
-use crate::lab::{
-    ModelDisk, OneBacking, Random, assert_same, memory, noise, open_qed, options, read_all,
-};
+use crate::lab::{ModelDisk, Random, assert_same, memory, noise, open_qed, options, read_all};
 
 fn new_qed(storage: &dyn Storage, geometry: Geometry, size: u64, overlay: bool) {
     let backing =
@@ -25,7 +23,7 @@ fn new_qed(storage: &dyn Storage, geometry: Geometry, size: u64, overlay: bool) 
 }
 
 fn open(storage: Arc<dyn Storage>, backing: Option<Arc<dyn BackingFile>>) -> Image {
-    let gate = OneBacking(backing);
+    let gate = GivenBacking(backing);
     Image::open(storage, &WriteContext::new(&gate, LockPolicy::None, RecoveryPolicy::Refuse))
         .expect("a working storage")
 }

@@ -7,15 +7,14 @@ use qed_convert::{
     Qcow2Version, Target, TargetContent, convert,
 };
 use qed_core::{
-    BackingFile, BackingFormat, CreateBacking, CreateOptions, Image, Layout, LockPolicy,
-    RecoveryPolicy, WriteContext, create,
+    BackingFile, BackingFormat, CreateBacking, CreateOptions, GivenBacking, Image, Layout,
+    LockPolicy, RecoveryPolicy, WriteContext, create,
 };
 use qed_io::{MemoryStorage, Storage};
 use qed_spec::{Geometry, GuestOffset};
 
 use crate::lab::{
-    ModelDisk, OneBacking, Random, assert_same, memory, noise, open_qcow2, open_qed, options,
-    read_all,
+    ModelDisk, Random, assert_same, memory, noise, open_qcow2, open_qed, options, read_all,
 };
 
 const SEEDS: u64 = 40;
@@ -154,7 +153,7 @@ fn existing_qed_images_are_overwritten_and_keep_their_rest() {
             &CreateOptions { geometry, image_size: size, backing, layout: Layout::Classic },
         )
         .unwrap();
-        let gate = OneBacking(case.backing_file());
+        let gate = GivenBacking(case.backing_file());
         let context = WriteContext::new(&gate, LockPolicy::Take, RecoveryPolicy::Refuse);
         let image = Image::open(storage.clone(), &context).unwrap();
         let mut want = vec![0; usize::try_from(size).unwrap()];

@@ -7,13 +7,13 @@ use qed_convert::{
     Qcow2OptionError, ToQcow2Error, ToQcow2Options, plan_qed_to_qcow2, qed_to_qcow2,
 };
 use qed_core::{
-    BackingFormat, CreateBacking, CreateOptions, Identity, Image, Layout, LockPolicy, RawFile,
-    RecoveryPolicy, WriteContext, create,
+    BackingFormat, CreateBacking, CreateOptions, GivenBacking, Identity, Image, Layout, LockPolicy,
+    RawFile, RecoveryPolicy, WriteContext, create,
 };
 use qed_io::{FileOptions, FileStorage, MemoryStorage, Storage};
 use qed_spec::{Epoch, Geometry, GuestOffset, ImageUuid};
 
-use crate::lab::{OneBacking, Random, noise};
+use crate::lab::{Random, noise};
 use crate::qcow2_lab::Lab;
 
 const IDENTITY: Identity = Identity { uuid: ImageUuid::new([7; 16]), epoch: Epoch::new(8) };
@@ -67,7 +67,7 @@ fn make(lab: &Lab, layout: Layout, shape: (u32, u32, u64), backing: Option<&[u8]
         let raw = RawFile::open(Arc::new(MemoryStorage::new(bytes.to_vec())));
         Arc::new(raw.expect("memory")) as Arc<dyn qed_core::BackingFile>
     });
-    let gate = OneBacking(below);
+    let gate = GivenBacking(below);
     let context = WriteContext::new(&gate, LockPolicy::Take, RecoveryPolicy::Refuse);
     let image = Image::open(storage, &context).expect("a new image");
     let mut random = Random::new(u64::from(cluster) + u64::from(table));

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use qed_convert::{ConvertOptions, Qcow2Image, Qcow2Options};
 use qed_core::{
-    BackingError, BackingFile, BackingGate, BackingRequest, GateError, GuestExtent,
-    GuestExtentKind, LockPolicy, RawFile, ReadContext, ReadOnlyImage, RefuseBacking,
+    BackingError, BackingFile, GivenBacking, GuestExtent, GuestExtentKind, LockPolicy, RawFile,
+    ReadContext, ReadOnlyImage, RefuseBacking,
 };
 use qed_io::{MemoryStorage, Storage};
 
@@ -141,19 +141,6 @@ impl BackingFile for ModelDisk {
     }
 }
 
-/// Opens the one backing file there is.
-#[derive(Debug)]
-pub(crate) struct OneBacking(pub(crate) Option<Arc<dyn BackingFile>>);
-
-impl BackingGate for OneBacking {
-    fn open_backing(
-        &self,
-        _request: BackingRequest<'_>,
-    ) -> Result<Option<Arc<dyn BackingFile>>, GateError> {
-        Ok(self.0.clone())
-    }
-}
-
 pub(crate) fn memory() -> Arc<MemoryStorage> {
     Arc::new(MemoryStorage::default())
 }
@@ -169,7 +156,7 @@ pub(crate) fn open_qed(
     storage: Arc<dyn Storage>,
     backing: Option<Arc<dyn BackingFile>>,
 ) -> ReadOnlyImage {
-    let gate = OneBacking(backing);
+    let gate = GivenBacking(backing);
     ReadOnlyImage::open(storage, &ReadContext::new(&gate, LockPolicy::Take))
         .expect("a working storage")
 }
@@ -178,7 +165,7 @@ pub(crate) fn open_qcow2(
     storage: Arc<dyn Storage>,
     backing: Option<Arc<dyn BackingFile>>,
 ) -> Qcow2Image {
-    let gate = OneBacking(backing);
+    let gate = GivenBacking(backing);
     Qcow2Image::open(storage, &Qcow2Options::new(&gate, LockPolicy::Take))
         .expect("a working storage")
 }

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use qed_core::{
-    CreateOptions, Identity, Image, ImageError, Layout, LockPolicy, OpenError, RecoveryPolicy,
-    RefuseBacking, Shrink, WriteContext, create,
+    CreateOptions, GivenBacking, Identity, Image, ImageError, Layout, LockPolicy, OpenError,
+    RecoveryPolicy, RefuseBacking, Shrink, WriteContext, create,
 };
 use qed_io::{MemoryStorage, Storage};
 use qed_spec::{
@@ -13,7 +13,7 @@ use qed_spec::{
     Header, ImageUuid, SectionType, SuperblockBuilder, SuperblockChoice, SuperblockCopy,
 };
 
-use crate::support::{Holds, Random, context, open, small_geometry};
+use crate::support::{Random, context, open, small_geometry};
 
 const LAYOUT: Layout =
     Layout::Compat(Identity { uuid: ImageUuid::new([3; 16]), epoch: Epoch::new(4) });
@@ -207,7 +207,7 @@ fn an_unknown_mode_or_an_undecided_superblock_is_not_written() {
 
 #[test]
 fn over_a_backing_file_no_mark_is_needed() {
-    let backing = Holds(Some(Arc::new(crate::support::Bytes(vec![1; TABLE as usize]))));
+    let backing = GivenBacking(Some(Arc::new(crate::support::Bytes(vec![1; TABLE as usize]))));
     let storage = Arc::new(MemoryStorage::default());
     let options = CreateOptions {
         geometry: small_geometry(),

@@ -4,13 +4,15 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use qed_core::{Image, ImageError, LockPolicy, ReadContext, ReadOnlyImage, RefuseBacking, Shrink};
+use qed_core::{
+    GivenBacking, Image, ImageError, LockPolicy, ReadContext, ReadOnlyImage, RefuseBacking, Shrink,
+};
 use qed_io::{
     Fault, Faulty, MemoryStorage, Operation, Recorder, Repeat, Request, RequestKind, Storage,
 };
 use qed_spec::{Features, GuestOffset};
 
-use crate::support::{Bytes, Holds, context, new_storage, open, small_geometry};
+use crate::support::{Bytes, context, new_storage, open, small_geometry};
 
 const DISK: u64 = 6 << 20;
 
@@ -22,7 +24,11 @@ struct Guest {
 }
 
 /// Runs until the first error; the workload grows, shrinks, zeroes and closes.
-fn work(storage: Arc<dyn Storage>, gate: &Holds, guest: &mut Guest) -> Result<(), ImageError> {
+fn work(
+    storage: Arc<dyn Storage>,
+    gate: &GivenBacking,
+    guest: &mut Guest,
+) -> Result<(), ImageError> {
     let Ok(image) = Image::open(storage, &context(gate)) else {
         return Ok(());
     };
@@ -43,7 +49,7 @@ fn work(storage: Arc<dyn Storage>, gate: &Holds, guest: &mut Guest) -> Result<()
     image.close()
 }
 
-fn verify(storage: Arc<MemoryStorage>, gate: &Holds, guest: &Guest, case: &str) {
+fn verify(storage: Arc<MemoryStorage>, gate: &GivenBacking, guest: &Guest, case: &str) {
     let read = ReadContext::new(gate, LockPolicy::None);
     let image = ReadOnlyImage::open(storage, &read).unwrap_or_else(|e| panic!("{case}: {e}"));
     let in_doubt: Vec<u64> = guest.written[guest.flushed..].iter().map(|(at, _)| *at).collect();
@@ -56,7 +62,9 @@ fn verify(storage: Arc<MemoryStorage>, gate: &Holds, guest: &Guest, case: &str) 
 
 #[test]
 fn nothing_acknowledged_is_lost_when_every_request_from_one_on_fails() {
-    for gate in [Holds(None), Holds(Some(Arc::new(Bytes(vec![9; DISK as usize - 512]))))] {
+    for gate in
+        [GivenBacking(None), GivenBacking(Some(Arc::new(Bytes(vec![9; DISK as usize - 512]))))]
+    {
         for fault in [Fault::Io, Fault::Partial { bytes: 100 }] {
             for number in 0.. {
                 let storage = new_storage(small_geometry(), DISK, gate.0.is_some());
@@ -154,7 +162,7 @@ fn after_a_failed_unmark_the_mark_is_durable_before_the_next_table_write() {
 #[test]
 fn what_is_flushed_after_a_failed_shrink_lies_inside_the_disk() {
     for backing in [false, true] {
-        let gate = Holds(backing.then(|| Arc::new(Bytes(vec![9; 4096])) as _));
+        let gate = GivenBacking(backing.then(|| Arc::new(Bytes(vec![9; 4096])) as _));
         for passed in 0.. {
             let storage = new_storage(small_geometry(), DISK, backing);
             let faulty = Arc::new(Faulty::new(storage.clone()));

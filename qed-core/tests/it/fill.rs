@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use qed_core::{
-    BackingFile, Image, LockPolicy, Prepared, ReadContext, ReadOnlyImage, RefuseBacking,
+    BackingFile, GivenBacking, Image, LockPolicy, Prepared, ReadContext, ReadOnlyImage,
+    RefuseBacking,
 };
 use qed_io::{Operation, Recorder};
 use qed_spec::GuestOffset;
 
-use crate::support::{Bytes, Holds, new_storage, open, small_geometry};
+use crate::support::{Bytes, new_storage, open, small_geometry};
 
 const CLUSTER: u64 = 4096;
 const DISK: u64 = 1 << 20;
@@ -27,7 +28,7 @@ fn base() -> Arc<dyn BackingFile> {
 
 /// Bytes written while `act` runs on a new image over `backing`, and the cluster that holds [`AT`].
 fn written(backing: Arc<dyn BackingFile>, act: impl Fn(&Image)) -> (usize, Vec<u8>) {
-    let gate = Holds(Some(backing));
+    let gate = GivenBacking(Some(backing));
     let recorder = Arc::new(Recorder::new(new_storage(small_geometry(), DISK, true)));
     let image = open(recorder.clone(), &gate);
     act(&image);

@@ -5,15 +5,15 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use qed_core::{
-    Image, LockPolicy, OpenError, ReadContext, ReadOnlyImage, RecoveryHook, RecoveryPolicy,
-    RefuseBacking, Shrink, WriteContext,
+    GivenBacking, Image, LockPolicy, OpenError, ReadContext, ReadOnlyImage, RecoveryHook,
+    RecoveryPolicy, RefuseBacking, Shrink, WriteContext,
 };
 use qed_io::{MemoryStorage, Storage};
 use qed_spec::{
     Epoch, Features, Generation, GuestOffset, ImageUuid, SuperblockBuilder, SuperblockCopy,
 };
 
-use crate::support::{Bytes, Holds, context, new_storage, open, small_geometry};
+use crate::support::{Bytes, context, new_storage, open, small_geometry};
 
 const DISK: u64 = 1 << 20;
 
@@ -118,7 +118,7 @@ fn the_mark_stays_once_corruption_is_met() {
 #[test]
 fn an_overlay_is_never_marked() {
     let storage = new_storage(small_geometry(), DISK, true);
-    let gate = Holds(Some(Arc::new(Bytes(vec![7; 8192]))));
+    let gate = GivenBacking(Some(Arc::new(Bytes(vec![7; 8192]))));
     let image = open(storage.clone(), &gate);
     image.write_at(&[1; 512], GuestOffset::new(512)).unwrap();
     image.flush().unwrap();

@@ -4,10 +4,10 @@ mod threads;
 
 use std::sync::Arc;
 
-use qed_core::{BackingFile, Layout, Shrink};
+use qed_core::{BackingFile, GivenBacking, Layout, Shrink};
 use qed_spec::{Geometry, GuestOffset};
 
-use crate::support::{Bytes, Holds, JOURNAL, Random, new_storage_of, open};
+use crate::support::{Bytes, JOURNAL, Random, new_storage_of, open};
 
 const DISK: u64 = 3 << 20;
 
@@ -15,7 +15,7 @@ fn backing(random: &mut Random, len: u64) -> Arc<dyn BackingFile> {
     Arc::new(Bytes((0..len).map(|_| random.next().to_le_bytes()[7] | 1).collect()))
 }
 
-fn initial(gate: &Holds, size: u64) -> Vec<u8> {
+fn initial(gate: &GivenBacking, size: u64) -> Vec<u8> {
     let mut model = vec![0; usize::try_from(size).unwrap()];
     if let Some(backing) = &gate.0 {
         let len = model.len().min(usize::try_from(backing.len()).unwrap());
@@ -47,9 +47,9 @@ fn random_operations_equal_the_model() {
     for seed in 1..=48 {
         let mut random = Random(seed * 0x9e37_79b9);
         let gate = match seed % 3 {
-            0 => Holds(None),
-            1 => Holds(Some(backing(&mut random, DISK - 5120))),
-            _ => Holds(Some(backing(&mut random, DISK + 9 * 512))),
+            0 => GivenBacking(None),
+            1 => GivenBacking(Some(backing(&mut random, DISK - 5120))),
+            _ => GivenBacking(Some(backing(&mut random, DISK + 9 * 512))),
         };
         let geometry = Geometry::new(4096 << (seed % 3), 1 << (seed % 3)).unwrap();
         let layout = if seed % 4 < 2 { Layout::Classic } else { JOURNAL };

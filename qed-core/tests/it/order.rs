@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use qed_core::{BackingGate, Image, RefuseBacking, Shrink};
+use qed_core::{BackingGate, GivenBacking, Image, RefuseBacking, Shrink};
 use qed_io::{Operation, Recorder};
 use qed_spec::{Features, GuestOffset};
 
-use crate::support::{Bytes, Holds, new_storage, open, small_geometry};
+use crate::support::{Bytes, new_storage, open, small_geometry};
 
 const CLUSTER: u64 = 4096;
 const DISK: u64 = 8 << 20;
@@ -74,7 +74,7 @@ fn the_mark_is_durable_before_the_tables_and_one_flush_serves_afterwards() {
 // spec-test: QED-RW-06
 #[test]
 fn over_a_backing_file_data_is_durable_before_its_entry_and_no_mark_is_set() {
-    let gate = Holds(Some(Arc::new(Bytes(vec![7; DISK as usize]))));
+    let gate = GivenBacking(Some(Arc::new(Bytes(vec![7; DISK as usize]))));
     let steps = steps(&gate, true, |image| {
         image.write_at(&[1; 512], GuestOffset::new(1024)).unwrap();
         image.flush().unwrap();
@@ -100,7 +100,7 @@ fn reused_space_is_durable_before_its_entry() {
 // spec-test: QED-SIZE-01
 #[test]
 fn growing_commits_the_size_after_everything_it_relies_on() {
-    let gate = Holds(Some(Arc::new(Bytes(vec![7; DISK as usize + 4096]))));
+    let gate = GivenBacking(Some(Arc::new(Bytes(vec![7; DISK as usize + 4096]))));
     let steps = steps(&gate, true, |image| image.resize(DISK + 8192, Shrink::Refuse).unwrap());
     let zero_entry = steps.iter().position(|step| step.starts_with("cluster")).unwrap();
     let commit = steps.iter().position(|step| step.ends_with("size=0x802000")).unwrap();

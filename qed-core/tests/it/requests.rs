@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::thread;
 
 use qed_core::{
-    BackingFile, ExtentKind, GuestExtentKind, ImageError, Prepared, RefuseBacking, Shrink,
+    BackingFile, ExtentKind, GivenBacking, GuestExtentKind, ImageError, Prepared, RefuseBacking,
+    Shrink,
 };
 use qed_io::{Operation, Record, Recorder, Storage};
 use qed_spec::GuestOffset;
 
-use crate::support::{Bytes, Holds, new_storage, open, small_geometry};
+use crate::support::{Bytes, new_storage, open, small_geometry};
 
 const CLUSTER: u64 = 4096;
 const DISK: u64 = 1 << 20;
@@ -42,8 +43,8 @@ fn an_abandoned_allocation_is_invisible_and_its_space_is_used_again() {
 // spec-test: QED-RW-05
 #[test]
 fn a_commit_leaves_nothing_of_the_clusters_to_what_was_there_before() {
-    let base = Holds(Some(Arc::new(Bytes(vec![7; DISK as usize]))));
-    for (gate, around) in [(Holds(None), 0), (base, 7)] {
+    let base = GivenBacking(Some(Arc::new(Bytes(vec![7; DISK as usize]))));
+    for (gate, around) in [(GivenBacking(None), 0), (base, 7)] {
         let storage = new_storage(small_geometry(), DISK, gate.0.is_some());
         let image = open(storage.clone(), &gate);
         let at = GuestOffset::new(CLUSTER + 512);
@@ -115,7 +116,7 @@ fn a_resize_waits_for_an_allocation_and_requests_that_ask_wait_for_neither() {
 
 #[test]
 fn what_an_allocation_leaves_of_its_clusters_can_be_the_callers_to_write() {
-    let gate = Holds(Some(Arc::new(Bytes(vec![7; DISK as usize]))));
+    let gate = GivenBacking(Some(Arc::new(Bytes(vec![7; DISK as usize]))));
     let storage = new_storage(small_geometry(), DISK, true);
     let image = open(storage.clone(), &gate);
     let at = GuestOffset::new(CLUSTER + 512);
@@ -144,7 +145,7 @@ fn what_an_allocation_leaves_of_its_clusters_can_be_the_callers_to_write() {
 #[test]
 fn extents_name_the_layer_that_decides() {
     let storage = new_storage(small_geometry(), DISK, true);
-    let gate = Holds(Some(Arc::new(Bytes(vec![7; 8 * CLUSTER as usize]))));
+    let gate = GivenBacking(Some(Arc::new(Bytes(vec![7; 8 * CLUSTER as usize]))));
     let image = open(storage, &gate);
     image.write_at(&[1; 2 * CLUSTER as usize], GuestOffset::new(CLUSTER)).unwrap();
     image.write_zeroes(GuestOffset::new(4 * CLUSTER), CLUSTER).unwrap();
@@ -238,7 +239,7 @@ fn a_request_maps_what_it_may_write_and_says_where_it_goes() {
 #[test]
 fn a_partial_write_over_a_zero_cluster_is_filled_with_zeros() {
     let storage = new_storage(small_geometry(), DISK, true);
-    let gate = Holds(Some(Arc::new(Bytes(vec![7; DISK as usize]))));
+    let gate = GivenBacking(Some(Arc::new(Bytes(vec![7; DISK as usize]))));
     let image = open(storage, &gate);
     image.write_zeroes(GuestOffset::new(0), CLUSTER).unwrap();
     image.write_at(&[1; 512], GuestOffset::new(1024)).unwrap();

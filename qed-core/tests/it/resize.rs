@@ -4,13 +4,13 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use qed_core::{
-    BackingError, BackingFile, CreateOptions, ExtentKind, GuestExtent, GuestExtentKind, Image,
-    Layout, RefuseBacking, Shrink, create,
+    BackingError, BackingFile, CreateOptions, ExtentKind, GivenBacking, GuestExtent,
+    GuestExtentKind, Image, Layout, RefuseBacking, Shrink, create,
 };
 use qed_io::{Existing, FileStorage, ImageLock, MemoryStorage, NewFileOptions, Storage};
 use qed_spec::{Geometry, GuestOffset};
 
-use crate::support::{Holds, new_storage, open, small_geometry};
+use crate::support::{new_storage, open, small_geometry};
 
 const CLUSTER: u64 = 4096;
 
@@ -97,7 +97,7 @@ fn a_resize_hides_and_deletes_more_than_the_cache_holds() {
     // The smallest cache has 128 slices of 512 entries, and a table of this shape 256.
     let geometry = Geometry::new(65536, 16).unwrap();
     let size = 8 << 30;
-    let gate = Holds(Some(Arc::new(Sevens(size))));
+    let gate = GivenBacking(Some(Arc::new(Sevens(size))));
     let storage = new_storage(geometry, 65536, true);
     let image = open(storage.clone(), &gate);
     image.resize(size, Shrink::Refuse).unwrap();

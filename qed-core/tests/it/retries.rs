@@ -6,12 +6,13 @@ use std::error::Error;
 use std::sync::Arc;
 
 use qed_core::{
-    BackingFormat, CreateBacking, ExtentKind, Image, LockPolicy, ReadContext, ReadOnlyImage, Shrink,
+    BackingFormat, CreateBacking, ExtentKind, GivenBacking, Image, LockPolicy, ReadContext,
+    ReadOnlyImage, Shrink,
 };
 use qed_io::{Fault, Faulty, Repeat, RequestKind, Storage};
 use qed_spec::{Geometry, GuestOffset};
 
-use crate::support::{Bytes, Holds, context, new_storage};
+use crate::support::{Bytes, context, new_storage};
 
 const CLUSTER: u64 = 4096;
 /// What one table of 512 entries maps.
@@ -93,7 +94,7 @@ fn verify(image: &ReadOnlyImage, expected: &[u8], case: &str) {
 
 /// Runs all steps, each once more if it fails, and closes the image; what the disk must hold, and
 /// whether closing went well.
-fn run(faulty: &Arc<Faulty>, gate: &Holds, case: &str) -> (Vec<u8>, bool) {
+fn run(faulty: &Arc<Faulty>, gate: &GivenBacking, case: &str) -> (Vec<u8>, bool) {
     let mut expected = vec![if gate.0.is_some() { 9 } else { 0 }; DISK as usize];
     let opened = Image::open(faulty.clone(), &context(gate));
     let image = opened.or_else(|_| Image::open(faulty.clone(), &context(gate))).unwrap();
@@ -109,8 +110,8 @@ fn run(faulty: &Arc<Faulty>, gate: &Holds, case: &str) -> (Vec<u8>, bool) {
 #[test]
 fn what_failed_once_can_be_tried_again() {
     // The backing file is longer than any size the disk has.
-    let backing = Holds(Some(Arc::new(Bytes(vec![9; 2 * TABLE as usize]))));
-    for gate in [Holds(None), backing] {
+    let backing = GivenBacking(Some(Arc::new(Bytes(vec![9; 2 * TABLE as usize]))));
+    for gate in [GivenBacking(None), backing] {
         for fault in [Fault::NoSpace, Fault::Partial { bytes: 100 }, Fault::Partial { bytes: 512 }]
         {
             for number in 0.. {

@@ -4,15 +4,15 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use qed_core::{ExtentKind, Image, Layout, Prepared, ReadOnlyImage, Shrink};
+use qed_core::{ExtentKind, GivenBacking, Image, Layout, Prepared, ReadOnlyImage, Shrink};
 use qed_io::Storage;
 use qed_spec::{Geometry, GuestOffset};
 
-use crate::support::{Bytes, COMPAT, Holds, JOURNAL, new_storage_of, open};
+use crate::support::{Bytes, COMPAT, JOURNAL, new_storage_of, open};
 
 const CLUSTER: u64 = 4096;
 const DISK: u64 = 4096 * CLUSTER;
-const NOTHING: Holds = Holds(None);
+const NOTHING: GivenBacking = GivenBacking(None);
 
 fn at(cluster: u64) -> GuestOffset {
     GuestOffset::new(cluster * CLUSTER)
@@ -112,7 +112,7 @@ fn a_disk_that_shrinks_keeps_nothing_past_its_end() {
 
 #[test]
 fn nothing_is_kept_over_a_backing_file_for_what_is_there_or_for_one_request_at_a_time() {
-    let backing = Holds(Some(Arc::new(Bytes(vec![7; DISK as usize]))));
+    let backing = GivenBacking(Some(Arc::new(Bytes(vec![7; DISK as usize]))));
     let storage = new_storage_of(COMPAT, Geometry::new(4096, 2).unwrap(), DISK, true);
     let image = open(storage, &backing);
     write(&image, &[0, 1, 2, 3, 4, 5, 9]);

@@ -4,15 +4,13 @@ use std::sync::{Arc, Mutex};
 
 use qed_core::{
     BackingFile, BackingFormat, BackingGate, BackingRequest, CreateBacking, CreateError,
-    CreateOptions, GateError, Image, Layout, LockPolicy, ReadContext, ReadOnlyImage,
+    CreateOptions, GateError, GivenBacking, Image, Layout, LockPolicy, ReadContext, ReadOnlyImage,
     SetBackingError, create, replay_journal,
 };
 use qed_io::{MemoryStorage, Storage};
 use qed_spec::{Features, GuestOffset};
 
-use crate::support::{
-    Bytes, COMPAT, Holds, JOURNAL, new_storage, new_storage_of, open, small_geometry,
-};
+use crate::support::{Bytes, COMPAT, JOURNAL, new_storage, new_storage_of, open, small_geometry};
 
 /// Opens no backing file, and keeps the format that it was asked with.
 #[derive(Default)]
@@ -48,7 +46,7 @@ fn qcow2() -> BackingFormat {
 #[test]
 fn names_change_back_and_forth_until_there_is_no_room() {
     let storage = new_storage(small_geometry(), 1 << 20, true);
-    let gate = Holds(Some(Arc::new(Bytes(vec![7; 4096]))));
+    let gate = GivenBacking(Some(Arc::new(Bytes(vec![7; 4096]))));
     let read = ReadContext::new(&gate, LockPolicy::None);
     let image = open(storage.clone(), &gate);
     for (len, format) in
@@ -105,7 +103,7 @@ fn a_new_image_with_a_superblock_states_any_format() {
 fn the_format_changes_with_the_name_and_without_it() {
     for layout in [COMPAT, JOURNAL] {
         let storage = new_storage_of(layout, small_geometry(), 1 << 20, false);
-        let image = open(storage.clone(), &Holds(None));
+        let image = open(storage.clone(), &GivenBacking(None));
         let steps: &[(&[u8], BackingFormat)] = &[
             (b"a", qcow2()),
             (b"a", BackingFormat::Raw),
@@ -135,7 +133,7 @@ fn goes_on(image: &Image, storage: &Arc<MemoryStorage>) {
     image.flush().unwrap();
     let crashed = Arc::new(MemoryStorage::new(storage.to_vec()));
     replay_journal(&(crashed.clone() as Arc<dyn Storage>)).unwrap();
-    let context = ReadContext::new(&Holds(None), LockPolicy::None);
+    let context = ReadContext::new(&GivenBacking(None), LockPolicy::None);
     let again = ReadOnlyImage::open(crashed, &context).unwrap();
     let mut bytes = [0; 4096];
     again.read_at(&mut bytes, GuestOffset::new(64 << 10)).unwrap();

@@ -6,11 +6,11 @@ use std::sync::mpsc;
 use std::thread::Scope;
 use std::time::Duration;
 
-use qed_core::{Image, RefuseBacking};
+use qed_core::{GivenBacking, Image, RefuseBacking};
 use qed_io::{Gate, RequestKind};
 use qed_spec::GuestOffset;
 
-use crate::support::{Bytes, Holds, new_storage, open, small_geometry};
+use crate::support::{Bytes, new_storage, open, small_geometry};
 
 const CLUSTER: u64 = 4096;
 const DISK: u64 = 8 << 20;
@@ -45,7 +45,8 @@ fn sector(image: &Image, at: u64) -> [u8; 512] {
 #[test]
 fn other_clusters_of_the_same_table_are_written_read_and_flushed_meanwhile() {
     for before in [0, 7] {
-        let backing = Holds((before > 0).then(|| Arc::new(Bytes(vec![before; 1 << 20])) as _));
+        let backing =
+            GivenBacking((before > 0).then(|| Arc::new(Bytes(vec![before; 1 << 20])) as _));
         let storage = new_storage(small_geometry(), DISK, backing.0.is_some());
         let gate = Arc::new(Gate::new(storage));
         let image = open(gate.clone(), &backing);

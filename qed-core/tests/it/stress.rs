@@ -5,11 +5,11 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Instant;
 
-use qed_core::{ExtentKind, Image, Prepared, ReadOnlyImage, Shrink};
+use qed_core::{ExtentKind, GivenBacking, Image, Prepared, ReadOnlyImage, Shrink};
 use qed_io::{Operation, Record, Recorder};
 use qed_spec::{Features, Geometry, GuestOffset};
 
-use crate::support::{Bytes, Holds, Random, new_storage, open};
+use crate::support::{Bytes, Random, new_storage, open};
 
 const CLUSTER: u64 = 4096;
 /// What one slice of a table maps.
@@ -130,7 +130,8 @@ fn assert_marked_before_tables(records: &[Record]) {
 #[test]
 fn threads_find_what_they_wrote_while_slices_come_and_go() {
     for backed in [0, BACKED] {
-        let gate = Holds((backed > 0).then(|| Arc::new(Bytes(vec![7; backed as usize])) as _));
+        let gate =
+            GivenBacking((backed > 0).then(|| Arc::new(Bytes(vec![7; backed as usize])) as _));
         let storage = new_storage(Geometry::new(4096, 4).unwrap(), DISK, backed > 0);
         let recorder = Arc::new(Recorder::new(storage));
         let mut image = open(recorder.clone(), &gate);

@@ -3,9 +3,8 @@
 use std::sync::Arc;
 
 use qed_core::{
-    BackingError, BackingFile, BackingGate, BackingRequest, CreateBacking, CreateOptions,
-    GateError, GuestExtent, GuestExtentKind, Identity, Image, Layout, LockPolicy, RecoveryPolicy,
-    WriteContext, create,
+    BackingError, BackingFile, BackingGate, CreateBacking, CreateOptions, GuestExtent,
+    GuestExtentKind, Identity, Image, Layout, LockPolicy, RecoveryPolicy, WriteContext, create,
 };
 use qed_io::{MemoryStorage, Storage};
 use qed_spec::{Epoch, Geometry, ImageUuid};
@@ -44,19 +43,6 @@ impl BackingFile for Bytes {
     fn extent_at(&self, offset: u64, max_len: u64) -> Result<GuestExtent, BackingError> {
         let kind = GuestExtentKind::Data { host_offset: offset };
         Ok(GuestExtent { len: max_len.min(self.len() - offset), depth: 0, kind })
-    }
-}
-
-/// Opens the backing file it holds, whatever the name.
-#[derive(Debug, Clone)]
-pub(crate) struct Holds(pub(crate) Option<Arc<dyn BackingFile>>);
-
-impl BackingGate for Holds {
-    fn open_backing(
-        &self,
-        _request: BackingRequest<'_>,
-    ) -> Result<Option<Arc<dyn BackingFile>>, GateError> {
-        Ok(self.0.clone())
     }
 }
 

@@ -4,11 +4,11 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use qed_core::{BackingError, BackingFile, GuestExtent, ImageError, RawFile};
+use qed_core::{BackingError, BackingFile, GivenBacking, GuestExtent, ImageError, RawFile};
 use qed_engine::Engine;
 use qed_io::Storage;
 
-use crate::support::{CLUSTER, DISK, Holds, finish, make, raw_file, read, write};
+use crate::support::{CLUSTER, DISK, finish, make, raw_file, read, write};
 
 /// A raw file that counts the calls that read it.
 #[derive(Debug)]
@@ -39,7 +39,7 @@ fn no_call_reads_what_the_ring_can() {
         let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let counted = raw_file(&folder, direct, &vec![5; DISK as usize]);
         let counted = Arc::new(Counted(counted, AtomicU64::new(0)));
-        let made = make(direct, false, &Holds(Some(counted.clone())));
+        let made = make(direct, false, &GivenBacking(Some(counted.clone())));
         let mut engine = Engine::for_image(&made.image, &made.file, 32).unwrap();
         for tag in 0..16 {
             // Both sides of the first are the backing file's, one of each of the others.
@@ -68,7 +68,7 @@ fn no_call_reads_what_the_ring_can() {
 fn a_backing_file_that_is_shorter_now_says_so() {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let raw = raw_file(&folder, false, &vec![5; DISK as usize]);
-    let made = make(false, false, &Holds(Some(Arc::new(Shrunk(raw)))));
+    let made = make(false, false, &GivenBacking(Some(Arc::new(Shrunk(raw)))));
     std::fs::write(folder.path().join("raw"), vec![5; DISK as usize / 2]).unwrap();
     let mut engine = Engine::for_image(&made.image, &made.file, 8).unwrap();
     read(&mut engine, 0, 0, 4096);

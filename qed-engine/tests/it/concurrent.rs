@@ -3,17 +3,17 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use qed_core::Shrink;
+use qed_core::{GivenBacking, Shrink};
 use qed_engine::Engine;
 use qed_spec::GuestOffset;
 
-use crate::support::{CLUSTER, DISK, Holds, finish, make, read, write};
+use crate::support::{CLUSTER, DISK, finish, make, read, write};
 
 /// Each cluster gets one half from the engine and one from a thread.
 #[test]
 fn an_engine_and_a_thread_write_into_the_same_new_clusters() {
     for direct in [false, true] {
-        let made = make(direct, false, &Holds(None));
+        let made = make(direct, false, &GivenBacking(None));
         let half = CLUSTER as usize / 2;
         thread::scope(|scope| {
             scope.spawn(|| {
@@ -41,7 +41,7 @@ fn an_engine_and_a_thread_write_into_the_same_new_clusters() {
 #[test]
 fn the_size_changes_beside_an_engine_that_is_never_idle() {
     for direct in [false, true] {
-        let made = make(direct, false, &Holds(None));
+        let made = make(direct, false, &GivenBacking(None));
         let stop = AtomicBool::new(false);
         thread::scope(|scope| {
             scope.spawn(|| {

@@ -4,14 +4,14 @@ use std::io::ErrorKind;
 use std::sync::Arc;
 
 use qed_core::{
-    BackingError, BackingFile, GuestExtent, ImageError, LockPolicy, ReadContext, ReadOnlyImage,
-    RefuseBacking,
+    BackingError, BackingFile, GivenBacking, GuestExtent, ImageError, LockPolicy, ReadContext,
+    ReadOnlyImage, RefuseBacking,
 };
 use qed_engine::{Engine, Served};
 use qed_io::{FileOptions, FileStorage};
 use qed_spec::GuestOffset;
 
-use crate::support::{Bytes, CLUSTER, DISK, Holds, make, read, write};
+use crate::support::{Bytes, CLUSTER, DISK, make, read, write};
 
 /// A backing file whose second half cannot be read.
 #[derive(Debug)]
@@ -46,7 +46,7 @@ fn all(engine: &mut Engine<'_>) -> Vec<Served> {
 #[test]
 fn a_request_that_fails_leaves_the_others_alone() {
     let broken = HalfBroken(Bytes(vec![5; DISK as usize]));
-    let gate = Holds(Some(Arc::new(broken)));
+    let gate = GivenBacking(Some(Arc::new(broken)));
     let made = make(false, false, &gate);
     let mut engine = Engine::for_image(&made.image, &made.file, 4).unwrap();
     for (tag, at) in [(0, 0), (1, DISK / 2), (2, CLUSTER), (3, DISK - 512), (4, u64::MAX - 5)] {
@@ -74,7 +74,7 @@ fn a_request_that_fails_leaves_the_others_alone() {
 
 #[test]
 fn a_disk_for_reading_refuses_writes() {
-    let made = make(false, false, &Holds(None));
+    let made = make(false, false, &GivenBacking(None));
     made.image.write_at(&[9; 4096], GuestOffset::new(0)).unwrap();
     made.image.close().unwrap();
     let context = ReadContext::new(&RefuseBacking, LockPolicy::None);
@@ -92,7 +92,7 @@ fn a_disk_for_reading_refuses_writes() {
 
 #[test]
 fn another_file_is_refused() {
-    let made = make(false, false, &Holds(None));
+    let made = make(false, false, &GivenBacking(None));
     let path = made.folder.path().join("disk.qed");
     let other = FileStorage::open(path, FileOptions::READ_ONLY).unwrap();
     let error = Engine::for_image(&made.image, &other, 4).unwrap_err();
@@ -101,7 +101,7 @@ fn another_file_is_refused() {
 
 #[test]
 fn a_dropped_engine_leaves_clusters_whole_or_as_they_were() {
-    let made = make(true, false, &Holds(None));
+    let made = make(true, false, &GivenBacking(None));
     for cluster in 0..32 {
         let mut engine = Engine::for_image(&made.image, &made.file, 8).unwrap();
         for tag in 0..4 {

@@ -3,12 +3,12 @@
 use std::process::Command;
 use std::sync::Arc;
 
-use qed_core::{LockPolicy, ReadContext, ReadOnlyImage};
+use qed_core::{GivenBacking, LockPolicy, ReadContext, ReadOnlyImage};
 use qed_engine::Engine;
 use qed_spec::GuestOffset;
 use tempfile::TempDir;
 
-use crate::support::{Bytes, CLUSTER, DISK, Holds, finish, make, raw_file, read, write};
+use crate::support::{Bytes, CLUSTER, DISK, finish, make, raw_file, read, write};
 
 /// The same numbers each time.
 struct Random(u64);
@@ -40,20 +40,20 @@ fn bytes_below() -> Vec<u8> {
 
 /// What may lie under an image: nothing, bytes that are in no file, a raw file that ends in a sector,
 /// and a QED image over such a file with a part of its own.
-fn gates(folder: &TempDir, direct: bool) -> [Holds; 4] {
+fn gates(folder: &TempDir, direct: bool) -> [GivenBacking; 4] {
     let bytes = bytes_below();
-    let raw = Holds(Some(Arc::new(raw_file(folder, direct, &bytes[..bytes.len() - 100]))));
+    let raw = GivenBacking(Some(Arc::new(raw_file(folder, direct, &bytes[..bytes.len() - 100]))));
     let middle = make(direct, true, &raw);
     for at in [CLUSTER, 3 * CLUSTER, DISK - CLUSTER] {
         middle.image.write_at(&[0xaa; 2 * CLUSTER as usize / 3], GuestOffset::new(at)).unwrap();
     }
     middle.image.close().unwrap();
     let context = ReadContext::new(&raw, LockPolicy::None);
-    let chain = Holds(Some(Arc::new(ReadOnlyImage::open(middle.file, &context).unwrap())));
-    [Holds(None), Holds(Some(Arc::new(Bytes(bytes)))), raw, chain]
+    let chain = GivenBacking(Some(Arc::new(ReadOnlyImage::open(middle.file, &context).unwrap())));
+    [GivenBacking(None), GivenBacking(Some(Arc::new(Bytes(bytes)))), raw, chain]
 }
 
-fn run(direct: bool, is_journal: bool, gate: &Holds, depth: u32) {
+fn run(direct: bool, is_journal: bool, gate: &GivenBacking, depth: u32) {
     let made = make(direct, is_journal, gate);
     let mut random = Random(u64::from(depth) + 17 * u64::from(direct));
     let mut model = vec![0; DISK as usize];

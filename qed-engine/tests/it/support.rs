@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use qed_core::{
-    BackingError, BackingFile, BackingFormat, BackingGate, BackingRequest, CreateBacking,
-    CreateOptions, GateError, GuestExtent, GuestExtentKind, Identity, Image, Layout, LockPolicy,
-    RawFile, RecoveryPolicy, WriteContext, create,
+    BackingError, BackingFile, BackingFormat, CreateBacking, CreateOptions, GivenBacking,
+    GuestExtent, GuestExtentKind, Identity, Image, Layout, LockPolicy, RawFile, RecoveryPolicy,
+    WriteContext, create,
 };
 use qed_engine::{Direction, Engine, EngineRequest};
 use qed_io::{Access, Existing, FileOptions, FileStorage, ImageLock, NewFileOptions};
@@ -44,19 +44,6 @@ pub(crate) fn raw_file(folder: &TempDir, direct: bool, bytes: &[u8]) -> RawFile 
     RawFile::open(Arc::new(FileStorage::open(path, options).unwrap())).unwrap()
 }
 
-/// Opens what it holds, whatever the name.
-#[derive(Debug, Clone)]
-pub(crate) struct Holds(pub(crate) Option<Arc<dyn BackingFile>>);
-
-impl BackingGate for Holds {
-    fn open_backing(
-        &self,
-        _request: BackingRequest<'_>,
-    ) -> Result<Option<Arc<dyn BackingFile>>, GateError> {
-        Ok(self.0.clone())
-    }
-}
-
 /// An image in a file of its own.
 pub(crate) struct Made {
     pub(crate) folder: TempDir,
@@ -64,7 +51,7 @@ pub(crate) struct Made {
     pub(crate) image: Image,
 }
 
-pub(crate) fn make(direct: bool, is_journal: bool, gate: &Holds) -> Made {
+pub(crate) fn make(direct: bool, is_journal: bool, gate: &GivenBacking) -> Made {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let new = NewFileOptions { existing: Existing::Refuse, lock: ImageLock::WRITE, direct };
     let file = Arc::new(FileStorage::create(folder.path().join("disk.qed"), new).unwrap());

@@ -4,7 +4,9 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use qed_check::{CheckOptions, check};
-use qed_core::{BackingFile, GuestExtentKind, Image, LockPolicy, ReadContext, ReadOnlyImage};
+use qed_core::{
+    BackingFile, GivenBacking, GuestExtentKind, Image, LockPolicy, ReadContext, ReadOnlyImage,
+};
 use qed_io::{Record, Recorder, Storage};
 use qed_spec::GuestOffset;
 
@@ -14,7 +16,6 @@ use super::rules::{is_kept, names_tables, same_superblocks};
 use super::run::{Run, open};
 use super::states::crash_points;
 use super::workload::CRASH_CLUSTER;
-use crate::apply::Beneath;
 use crate::random::Random;
 use crate::size::usize_of;
 
@@ -115,13 +116,13 @@ fn judge_again(
 /// # Errors
 /// What it shows instead.
 pub(crate) fn reads_as_promised(image: &Image, guest: &Guest) -> Result<(), String> {
-    let gate = &Beneath(None);
+    let gate = &GivenBacking(None);
     Case { guest, gate }.disk_content(image)
 }
 
 struct Case<'a> {
     guest: &'a Guest,
-    gate: &'a Beneath,
+    gate: &'a GivenBacking,
 }
 
 impl Case<'_> {

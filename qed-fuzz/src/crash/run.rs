@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use qed_check::recover;
 use qed_core::{
-    BackingFormat, CreateBacking, CreateOptions, DEFAULT_CACHE_LIMIT_BYTES, Image, LockPolicy,
-    OpenError, Prepared, RecoveryPolicy, Shrink, WriteContext, create,
+    BackingFormat, CreateBacking, CreateOptions, DEFAULT_CACHE_LIMIT_BYTES, GivenBacking, Image,
+    LockPolicy, OpenError, Prepared, RecoveryPolicy, Shrink, WriteContext, create,
 };
 use qed_io::{Gate, Record, Recorder, Storage};
 use qed_spec::GuestOffset;
@@ -16,7 +16,6 @@ use super::disk::{CrashDisk, DiskContent, SECTOR};
 use super::guest::{BACKING, Event, Guest, Tag, What, ZERO, content};
 use super::states::crash_points;
 use super::workload::{Mode, Step, Workload};
-use crate::apply::Beneath;
 use crate::random::Random;
 use crate::size::usize_of;
 
@@ -34,7 +33,7 @@ pub(crate) struct Run {
     pub(crate) events: Vec<Event>,
     /// What the guest knew at the start.
     pub(crate) guest: Guest,
-    pub(crate) gate: Beneath,
+    pub(crate) gate: GivenBacking,
     pub(crate) mode: Mode,
     /// A program wrote the image that knows no marks.
     pub(crate) has_foreign: bool,
@@ -57,7 +56,7 @@ pub(crate) fn run(workload: &Workload) -> Result<Run, StepError> {
 /// Opens an image as a program does that may have crashed before.
 pub(crate) fn open(
     storage: Arc<dyn Storage>,
-    gate: &Beneath,
+    gate: &GivenBacking,
     cached: bool,
 ) -> Result<Image, OpenError> {
     let hook = |storage: &dyn Storage| Ok(recover(storage)?);
@@ -72,7 +71,7 @@ pub(crate) fn open(
 pub(crate) struct Runner {
     workload: Workload,
     start: DiskContent,
-    gate: Beneath,
+    gate: GivenBacking,
     /// What the image lies on.
     pub(crate) storage: Arc<dyn Storage>,
     recorder: Arc<Recorder>,

@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 use std::fmt::{self, Display, Formatter};
 use std::sync::Arc;
 
-use qed_core::{BackingError, BackingFile, GuestExtent, GuestExtentKind, Identity, Layout};
+use qed_core::{
+    BackingError, BackingFile, GivenBacking, GuestExtent, GuestExtentKind, Identity, Layout,
+};
 use qed_spec::{AutoclearFeatures, Epoch, Geometry, ImageUuid};
 
 use super::disk::SECTOR;
 use super::guest::{BACKING, Guest, word};
-use crate::apply::Beneath;
 use crate::size::usize_of;
 
 /// Sectors of a cluster of the images that crash.
@@ -141,9 +142,9 @@ impl Workload {
 
     /// What lies under the image.
     #[must_use]
-    pub fn gate(&self) -> Beneath {
+    pub fn gate(&self) -> GivenBacking {
         let under = (self.backing > 0).then(|| Arc::new(Under { sectors: self.backing }) as _);
-        Beneath(under)
+        GivenBacking(under)
     }
 
     /// The name of the backing file at first.

@@ -10,14 +10,13 @@ use std::sync::Arc;
 use arbitrary::{Arbitrary, Result, Unstructured};
 use qed_convert::{ImageFormat, NewBacking, Qcow2CreateOptions, create_qcow2};
 use qed_core::{
-    BackingFormat, CreateBacking, CreateOptions, Image, Layout, LockPolicy, RecoveryPolicy,
-    WriteContext, create,
+    BackingFormat, CreateBacking, CreateOptions, GivenBacking, Image, Layout, LockPolicy,
+    RecoveryPolicy, WriteContext, create,
 };
 use qed_io::{Existing, FileStorage, ImageLock, NewFileOptions, Storage};
 use qed_spec::{Anchor, BackingName, Geometry, GuestOffset, StoredBackingFormat};
 use tempfile::TempDir;
 
-use crate::apply::Beneath;
 use crate::operation::content;
 
 /// Bytes of a cluster of the QED images.
@@ -225,7 +224,7 @@ fn store_format(storage: &FileStorage, name: &[u8], format: &str) {
 
 /// Gives a QED image the clusters of a mask.
 fn fill(storage: Arc<FileStorage>, number: usize, clusters: u64, has: u8) {
-    let context = WriteContext::new(&Beneath(None), LockPolicy::None, RecoveryPolicy::Refuse);
+    let context = WriteContext::new(&GivenBacking(None), LockPolicy::None, RecoveryPolicy::Refuse);
     let image = Image::open(storage, &context).expect("it was just made");
     let fill = u8::try_from(number).expect("few files");
     for cluster in (0..clusters).filter(|cluster| has >> cluster & 1 == 1) {

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use arbitrary::{Result, Unstructured};
 use qed_convert::{Qcow2Image, Qcow2Options};
 use qed_core::{
-    BackingFile, BackingFormat, CreateBacking, CreateOptions, Identity, Layout, LockPolicy,
-    RawFile, ReadContext, ReadOnlyImage, create,
+    BackingFile, BackingFormat, CreateBacking, CreateOptions, GivenBacking, Identity, Layout,
+    LockPolicy, RawFile, ReadContext, ReadOnlyImage, create,
 };
 use qed_io::Storage;
 use qed_spec::{Epoch, Geometry, ImageUuid};
 
-use crate::apply::{Beneath, apply_to_image};
+use crate::apply::apply_to_image;
 use crate::generators::image_plan::ImagePlan;
 use crate::generators::operations::operations;
 use crate::generators::qcow2::Qcow2Case;
@@ -82,7 +82,7 @@ fn qed(from: &mut Unstructured<'_>, under: Option<Disk>) -> Result<Disk> {
 
 fn qcow2(from: &mut Unstructured<'_>, under: Option<Disk>) -> Result<Disk> {
     let case = Qcow2Case::sound(from, under.as_ref().map(|under| &under.model))?;
-    let gate = Beneath(under.map(|under| under.file));
+    let gate = GivenBacking(under.map(|under| under.file));
     let options = Qcow2Options::new(&gate, LockPolicy::None);
     let file = Qcow2Image::open(Arc::new(case.storage), &options).expect("a sound image opens");
     Ok(Disk { file: Arc::new(file), model: case.model, under: gate.0 })
@@ -115,7 +115,7 @@ pub(crate) fn new_image(
     plan: &ImagePlan,
     layout: Layout,
     under: Option<&Disk>,
-) -> (Beneath, Model) {
+) -> (GivenBacking, Model) {
     let name = |_| CreateBacking { name: b"backing".to_vec(), format: BackingFormat::Unstated };
     let options = CreateOptions {
         geometry: plan.geometry,
@@ -129,5 +129,5 @@ pub(crate) fn new_image(
         None => Model::new(plan.image_size),
     };
     debug_assert_eq!(usize_of(plan.image_size), model.bytes().len());
-    (Beneath(under.map(|under| Arc::clone(&under.file))), model)
+    (GivenBacking(under.map(|under| Arc::clone(&under.file))), model)
 }

@@ -7,12 +7,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use qed_check::{CheckError, CheckOptions, FindingKind, Report, check};
-use qed_core::{BackingFile, OpenError, RawFile, ReadOnlyImage};
+use qed_core::{BackingFile, GivenBacking, OpenError, RawFile, ReadOnlyImage};
 use qed_io::MemoryStorage;
 use qed_spec::{Features, GuestOffset};
 use tempfile::TempDir;
 
-use crate::apply::Beneath;
 use crate::branches::Branches;
 use crate::generators::image::backing_bytes;
 use crate::oracles::reference::Reference;
@@ -38,7 +37,7 @@ pub(crate) fn assert_agrees(storage: &Arc<SparseStorage>, branches: &mut Branche
     let backing = backing_bytes(BACKING_LEN);
     std::fs::write(folder.path().join("backing"), &backing).expect("room in memory");
     let raw = RawFile::open(Arc::new(MemoryStorage::new(backing))).expect("memory has a length");
-    let gate = Beneath(Some(Arc::new(raw) as Arc<dyn BackingFile>));
+    let gate = GivenBacking(Some(Arc::new(raw) as Arc<dyn BackingFile>));
     let checked = run(&folder, &["check", "-q", "-f", "qed", "image"]);
     branches.note("qemu", Exit::of(&checked));
     let report = match check(&**storage, &CheckOptions::default()) {

@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use arbitrary::{Result, Unstructured};
 use qed_check::{CheckOptions, check, recover};
-use qed_core::{Image as OpenImage, LockPolicy, RecoveryPolicy, WriteContext};
+use qed_core::{GivenBacking, Image as OpenImage, LockPolicy, RecoveryPolicy, WriteContext};
 use qed_io::{RunKind, Storage};
 use qed_spec::GuestOffset;
 
-use crate::apply::{Beneath, apply};
+use crate::apply::apply;
 use crate::branches::Branches;
 use crate::model::Model;
 use crate::operation::Operation;
@@ -141,7 +141,7 @@ pub(crate) fn assert_goes_on(
 
 /// The image open for writing, and what it reads as; none if that is too much.
 fn open(storage: &Arc<SparseStorage>) -> Option<(OpenImage, Model)> {
-    let gate = Beneath(None);
+    let gate = GivenBacking(None);
     let hook = |storage: &dyn Storage| recover(storage).map_err(Into::into);
     let context = WriteContext::new(&gate, LockPolicy::Take, RecoveryPolicy::Run(&hook));
     let image = OpenImage::open(Arc::<SparseStorage>::clone(storage), &context);

@@ -10,13 +10,12 @@ use qed_convert::{
     Qcow2Image, Qcow2Options, Target, TargetContent, compare, convert, measure,
 };
 use qed_core::{
-    BackingFile, Image, Layout, LockPolicy, ReadContext, ReadOnlyImage, RecoveryPolicy,
-    WriteContext,
+    BackingFile, GivenBacking, Image, Layout, LockPolicy, ReadContext, ReadOnlyImage,
+    RecoveryPolicy, WriteContext,
 };
 use qed_io::Storage;
 use qed_spec::Geometry;
 
-use crate::apply::Beneath;
 use crate::branches::Branches;
 use crate::generators::conversion::{To, options, target};
 use crate::generators::disk::{Disk, chain, new_image};
@@ -44,7 +43,7 @@ pub(super) fn run(from: &mut Unstructured<'_>, branches: &mut Branches) -> Resul
         }
         To::Qed { geometry, layout, backing } => {
             let measured = MeasureTarget::Qed { geometry, layout };
-            let gate = Beneath(backing.as_ref().and(source.under.clone()));
+            let gate = GivenBacking(backing.as_ref().and(source.under.clone()));
             let into = Target::Qed { storage: Arc::clone(&storage), geometry, layout, backing };
             run_to(&source, into, &options);
             if gate.0.is_none() && options.sparse_len > 0 {
@@ -53,7 +52,7 @@ pub(super) fn run(from: &mut Unstructured<'_>, branches: &mut Branches) -> Resul
             assert_qed(&source, storage, &gate);
         }
         To::Qcow2 { options: new, compress } => {
-            let gate = Beneath(new.backing.as_ref().and(source.under.clone()));
+            let gate = GivenBacking(new.backing.as_ref().and(source.under.clone()));
             to_qcow2(&source, &storage, &new, compress, &options, &gate);
         }
         To::QedImage { more } => to_qed_image(&source, &storage, more, &options),
@@ -91,7 +90,7 @@ fn to_qcow2(
     new: &Qcow2CreateOptions,
     compress: bool,
     options: &ConvertOptions,
-    gate: &Beneath,
+    gate: &GivenBacking,
 ) {
     let into = Target::Qcow2 { storage: Arc::clone(storage), options: new.clone(), compress };
     run_to(source, into, options);
@@ -121,7 +120,7 @@ fn to_qed_image(source: &Disk, storage: &Arc<dyn Storage>, more: u64, options: &
     image.close().expect("memory takes every write");
 }
 
-fn assert_qed(source: &Disk, storage: Arc<dyn Storage>, gate: &Beneath) {
+fn assert_qed(source: &Disk, storage: Arc<dyn Storage>, gate: &GivenBacking) {
     let report = check(&*storage, &CheckOptions::default()).expect("small enough");
     assert!(report.is_clean() && !report.dirty, "{:?}", report.findings);
     let opened = ReadOnlyImage::open(storage, &ReadContext::new(gate, LockPolicy::Take));

@@ -4,10 +4,9 @@
 use std::sync::Arc;
 
 use arbitrary::{Result, Unstructured};
-use qed_core::{BackingFile, OpenError, RawFile};
+use qed_core::{BackingFile, GivenBacking, OpenError, RawFile};
 use qed_io::MemoryStorage;
 
-use crate::apply::Beneath;
 use crate::branches::Branches;
 use crate::generators::image::{ImageCase, backing_bytes};
 use crate::generators::number::number;
@@ -21,7 +20,7 @@ pub(super) fn run(from: &mut Unstructured<'_>, branches: &mut Branches) -> Resul
     let storage = Arc::new(ImageCase::near_valid(from)?.storage);
     let raw = RawFile::open(Arc::new(MemoryStorage::new(backing.clone())));
     let raw: Arc<dyn BackingFile> = Arc::new(Strict(raw.expect("memory has a length")));
-    let gate = Beneath(Some(raw));
+    let gate = GivenBacking(Some(raw));
     let Some(reference) = reference_of(&storage, &gate) else { return Ok(()) };
     let before = storage.content();
     let image = match open_for_reading(&storage, &gate) {

@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 use arbitrary::{Result, Unstructured};
 use qed_check::recover;
 use qed_core::{
-    DEFAULT_CACHE_LIMIT_BYTES, Image, LockPolicy, Prepared, ReadContext, ReadOnlyImage,
-    RecoveryPolicy, WriteContext,
+    DEFAULT_CACHE_LIMIT_BYTES, GivenBacking, Image, LockPolicy, Prepared, ReadContext,
+    ReadOnlyImage, RecoveryPolicy, WriteContext,
 };
 use qed_io::Storage;
 use qed_spec::GuestOffset;
 
-use crate::apply::{Beneath, apply};
+use crate::apply::apply;
 use crate::branches::Branches;
 use crate::generators::disk::{chain, layout, new_image, plan};
 use crate::generators::steps::{Step, steps};
@@ -59,7 +59,7 @@ enum Ending {
 
 struct Scene {
     storage: Arc<SparseStorage>,
-    gate: Beneath,
+    gate: GivenBacking,
     model: Model,
     /// Something left clusters in the middle of the file that nothing names.
     may_leak: bool,

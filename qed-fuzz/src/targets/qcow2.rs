@@ -4,10 +4,9 @@ use std::sync::Arc;
 
 use arbitrary::{Result, Unstructured};
 use qed_convert::{Qcow2Image, Qcow2OpenError, Qcow2Options, Qcow2SnapshotSelector};
-use qed_core::{BackingFile, LockPolicy, RawFile};
+use qed_core::{BackingFile, GivenBacking, LockPolicy, RawFile};
 use qed_io::MemoryStorage;
 
-use crate::apply::Beneath;
 use crate::branches::Branches;
 use crate::generators::image::backing_bytes;
 use crate::generators::qcow2::Qcow2Case;
@@ -26,7 +25,7 @@ fn run_sound(from: &mut Unstructured<'_>) -> Result<()> {
     let is_overlay: bool = from.arbitrary()?;
     let case = Qcow2Case::sound(from, is_overlay.then_some(&under))?;
     let raw = RawFile::open(Arc::new(MemoryStorage::new(backing))).expect("memory has a length");
-    let gate = Beneath(Some(Arc::new(raw) as Arc<dyn BackingFile>));
+    let gate = GivenBacking(Some(Arc::new(raw) as Arc<dyn BackingFile>));
     let storage = Arc::new(case.storage);
     let image = open(&storage, &gate, None).expect("a sound image opens");
     assert_reads_as(&image, &case.model);
@@ -42,7 +41,7 @@ fn run_sound(from: &mut Unstructured<'_>) -> Result<()> {
 
 fn run_near_valid(from: &mut Unstructured<'_>, branches: &mut Branches) -> Result<()> {
     let storage = Arc::new(Qcow2Case::near_valid(from)?.storage);
-    let gate = Beneath(None);
+    let gate = GivenBacking(None);
     let content = storage.content();
     for id in 1..=2 {
         let id = Qcow2SnapshotSelector::IdOrName(format!("{id}").into_bytes());
@@ -61,7 +60,7 @@ fn run_near_valid(from: &mut Unstructured<'_>, branches: &mut Branches) -> Resul
 
 fn open(
     storage: &Arc<SparseStorage>,
-    gate: &Beneath,
+    gate: &GivenBacking,
     snapshot: Option<Qcow2SnapshotSelector>,
 ) -> std::result::Result<Qcow2Image, Qcow2OpenError> {
     let options = Qcow2Options { snapshot, ..Qcow2Options::new(gate, LockPolicy::Take) };

@@ -1,10 +1,10 @@
 //! Near-valid images repaired and recovered, as files and as block devices.
 
+use qed_core::GivenBacking;
 use std::sync::Arc;
 
 use arbitrary::{Result, Unstructured};
 
-use crate::apply::Beneath;
 use crate::branches::Branches;
 use crate::generators::image::ImageCase;
 use crate::oracles::repair::{assert_leaks_repaired, assert_recovered, assert_repaired};
@@ -19,7 +19,7 @@ pub(super) fn run(from: &mut Unstructured<'_>, branches: &mut Branches) -> Resul
     let len = storage.content().len();
     let is_device = is_device && len <= MAX_DEVICE_LEN && len.is_multiple_of(512);
     let storage = Arc::new(if is_device { storage.into_device() } else { storage });
-    let gate = Beneath(None);
+    let gate = GivenBacking(None);
     let Some(reference) = reference_of(&storage, &gate) else { return Ok(()) };
     match how {
         0 => assert_leaks_repaired(&storage, &reference),

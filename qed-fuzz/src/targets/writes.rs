@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use arbitrary::{Result, Unstructured};
 use qed_check::recover;
-use qed_core::{Image, LockPolicy, RecoveryPolicy, WriteContext};
+use qed_core::{GivenBacking, Image, LockPolicy, RecoveryPolicy, WriteContext};
 
-use crate::apply::{Beneath, apply};
+use crate::apply::apply;
 use crate::branches::Branches;
 use crate::generators::image::ImageCase;
 use crate::generators::number::number;
@@ -22,7 +22,7 @@ const MAX_OPERATIONS: u8 = 12;
 
 pub(super) fn run(from: &mut Unstructured<'_>, branches: &mut Branches) -> Result<()> {
     let storage = Arc::new(ImageCase::near_valid(from)?.storage);
-    let gate = Beneath(None);
+    let gate = GivenBacking(None);
     let hook = |storage: &dyn qed_io::Storage| recover(storage).map_err(Into::into);
     let context = WriteContext {
         cache_limit_bytes: 0,

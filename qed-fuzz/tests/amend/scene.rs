@@ -4,12 +4,10 @@ use std::sync::Arc;
 
 use qed_check::recover;
 use qed_core::{
-    AmendError, BackingFile, BackingFormat, CreateBacking, CreateOptions, Identity, Image, Layout,
-    LockPolicy, RawFile, RecoveryPolicy, WriteContext, amend, create,
+    AmendError, BackingFile, BackingFormat, CreateBacking, CreateOptions, GivenBacking, Identity,
+    Image, Layout, LockPolicy, RawFile, RecoveryPolicy, WriteContext, amend, create,
 };
-use qed_fuzz::{
-    Beneath, CrashDisk, DiskContent, ImagePlan, Model, apply_to_image, from_seed, operations,
-};
+use qed_fuzz::{CrashDisk, DiskContent, ImagePlan, Model, apply_to_image, from_seed, operations};
 use qed_io::{MemoryStorage, Record, Recorder, Storage};
 use qed_spec::{
     Epoch, Generation, Geometry, GuestOffset, ImageUuid, SectionType, SuperblockBuilder,
@@ -31,7 +29,7 @@ pub(crate) struct Scene {
     pub(crate) geometry: Geometry,
     pub(crate) start: DiskContent,
     pub(crate) model: Model,
-    pub(crate) gate: Beneath,
+    pub(crate) gate: GivenBacking,
     /// The bytes of the backing file.
     pub(crate) below: Option<Vec<u8>>,
 }
@@ -54,7 +52,7 @@ impl Scene {
         let file = |bytes: &Vec<u8>| -> Arc<dyn BackingFile> {
             Arc::new(RawFile::open(Arc::new(MemoryStorage::new(bytes.clone()))).unwrap())
         };
-        let gate = Beneath(below.as_ref().map(file));
+        let gate = GivenBacking(below.as_ref().map(file));
         let mut model = match &below {
             Some(bytes) => Model::over(&Model::of(bytes.clone()), image_size),
             None => Model::new(image_size),
@@ -97,7 +95,7 @@ impl Scene {
 
 /// A guest writes what looks like a superblock into its first clusters, which lie where superblocks
 /// go: one that would keep the image from being opened.
-fn forge(storage: Arc<dyn Storage>, gate: &Beneath, model: &mut Model) {
+fn forge(storage: Arc<dyn Storage>, gate: &GivenBacking, model: &mut Model) {
     let mut forged = SuperblockBuilder::new(ImageUuid::new([6; 16]), Epoch::new(6));
     forged.set_section(SectionType::MODE, &99_u32.to_le_bytes()).unwrap();
     let forged = forged.encode(Generation::new(1 << 40).unwrap());
@@ -112,7 +110,7 @@ fn forge(storage: Arc<dyn Storage>, gate: &Beneath, model: &mut Model) {
     *model = Model::of(bytes);
 }
 
-fn open(storage: Arc<dyn Storage>, gate: &Beneath) -> Image {
+fn open(storage: Arc<dyn Storage>, gate: &GivenBacking) -> Image {
     let context = WriteContext::new(gate, LockPolicy::Take, RecoveryPolicy::Refuse);
     Image::open(storage, &context).unwrap()
 }

@@ -6,8 +6,10 @@ use std::process::Command;
 use std::sync::Arc;
 
 use qed_convert::{Qcow2Image, Qcow2Options, ToQed, ToQedOptions, undo};
-use qed_core::{BackingFile, Identity, Image, LockPolicy, RawFile, RecoveryPolicy, WriteContext};
-use qed_fuzz::{Beneath, CrashDisk, DiskContent, crash_points};
+use qed_core::{
+    BackingFile, GivenBacking, Identity, Image, LockPolicy, RawFile, RecoveryPolicy, WriteContext,
+};
+use qed_fuzz::{CrashDisk, DiskContent, crash_points};
 use qed_io::{MemoryStorage, Record, Recorder, Storage};
 use qed_spec::{Epoch, GuestOffset, ImageUuid};
 use tempfile::TempDir;
@@ -93,11 +95,11 @@ impl Scene {
     }
 
     /// The disk below.
-    pub(crate) fn gate(&self) -> Beneath {
+    pub(crate) fn gate(&self) -> GivenBacking {
         let file = |bytes: &Vec<u8>| -> Arc<dyn BackingFile> {
             Arc::new(RawFile::open(Arc::new(MemoryStorage::new(bytes.clone()))).unwrap())
         };
-        Beneath(self.below.as_ref().map(file))
+        GivenBacking(self.below.as_ref().map(file))
     }
 
     pub(crate) fn read_qcow2(&self, state: &DiskContent) -> Result<Vec<u8>, String> {

@@ -9,10 +9,10 @@ use qed_convert::{
     FromRawOptions, PlanStore, ToQcow2Options, ToRawOptions, qed_to_qcow2, qed_to_raw, raw_to_qed,
 };
 use qed_core::{
-    BackingFile, BackingFormat, CreateBacking, CreateOptions, Identity, Image, Layout, LockPolicy,
-    RawFile, RecoveryPolicy, WriteContext, create,
+    BackingFile, BackingFormat, CreateBacking, CreateOptions, GivenBacking, Identity, Image,
+    Layout, LockPolicy, RawFile, RecoveryPolicy, WriteContext, create,
 };
-use qed_fuzz::{Beneath, CrashDisk, DiskContent};
+use qed_fuzz::{CrashDisk, DiskContent};
 use qed_io::{MemoryStorage, Record, Recorder, Storage};
 use qed_spec::{Epoch, Geometry, GuestOffset, ImageUuid};
 
@@ -32,7 +32,7 @@ pub(crate) struct Case {
     pub(crate) direction: Direction,
     pub(crate) start: DiskContent,
     pub(crate) disk: Vec<u8>,
-    pub(crate) gate: Beneath,
+    pub(crate) gate: GivenBacking,
     cluster_len: u32,
 }
 
@@ -116,7 +116,7 @@ impl Case {
         let file = |bytes: &Vec<u8>| -> Arc<dyn BackingFile> {
             Arc::new(RawFile::open(Arc::new(MemoryStorage::new(bytes.clone()))).unwrap())
         };
-        let gate = Beneath(below.as_ref().map(file));
+        let gate = GivenBacking(below.as_ref().map(file));
         let image = open(storage.clone(), &gate);
         for (at, len) in [(0, 3 * 512), (cluster as usize * 5 + 512, 9000), (disk.len() - 512, 512)]
         {
@@ -146,7 +146,7 @@ impl Case {
             disk[8192..8192 + bytes.len()].copy_from_slice(&bytes);
         }
         let start = DiskContent::of(&disk);
-        let (direction, gate) = (Direction::FromRaw, Beneath(None));
+        let (direction, gate) = (Direction::FromRaw, GivenBacking(None));
         Self { name, direction, start, disk, gate, cluster_len }
     }
 
@@ -163,7 +163,7 @@ impl Case {
             disk[cluster..2 * cluster].fill(0);
         }
         let (name, start) = (format!("{}, turned", self.name), storage.content());
-        let (direction, gate) = (Direction::ToRaw, Beneath(None));
+        let (direction, gate) = (Direction::ToRaw, GivenBacking(None));
         Self { name, direction, start, disk, gate, cluster_len: self.cluster_len }
     }
 
@@ -204,7 +204,7 @@ impl Case {
     }
 }
 
-pub(crate) fn open(storage: Arc<dyn Storage>, gate: &Beneath) -> Image {
+pub(crate) fn open(storage: Arc<dyn Storage>, gate: &GivenBacking) -> Image {
     let hook = |storage: &dyn Storage| Ok(recover(storage)?);
     let context = WriteContext::new(gate, LockPolicy::Take, RecoveryPolicy::Run(&hook));
     Image::open(storage, &context).unwrap()

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use arbitrary::Unstructured;
 use qed_check::recover;
 use qed_core::{
-    BackingFile, BackingFormat, CreateBacking, CreateOptions, Image, Layout, LockPolicy, RawFile,
-    ReadContext, ReadOnlyImage, RecoveryPolicy, RefuseBacking, WriteContext, amend, create,
+    BackingFile, BackingFormat, CreateBacking, CreateOptions, GivenBacking, Image, Layout,
+    LockPolicy, RawFile, ReadContext, ReadOnlyImage, RecoveryPolicy, RefuseBacking, WriteContext,
+    amend, create,
 };
 use qed_fuzz::{
-    Answer, Beneath, ImagePlan, Model, Operation, Under, apply_to_image, assert_clean,
-    assert_reads_as, assert_sound, operations, qemu_img, qemu_io, qemu_io_command,
+    Answer, ImagePlan, Model, Operation, Under, apply_to_image, assert_clean, assert_reads_as,
+    assert_sound, operations, qemu_img, qemu_io, qemu_io_command,
 };
 use qed_io::{Existing, FileOptions, FileStorage, ImageLock, NewFileOptions, Storage};
 use qed_spec::Geometry;
@@ -25,7 +26,7 @@ pub(crate) struct Scene {
     pub(crate) folder: TempDir,
     pub(crate) plan: ImagePlan,
     pub(crate) model: Model,
-    beneath: Beneath,
+    beneath: GivenBacking,
     /// The image shrank, which leaves clusters that nothing names.
     has_leaks: bool,
 }
@@ -36,10 +37,10 @@ impl Scene {
         // Nothing here is about durability, and a disk would be kept busy by the flushes.
         let folder = tempfile::tempdir_in("/dev/shm").expect("/dev/shm is a tmpfs on every Debian");
         let (beneath, model) = match plan.backing_size {
-            None => (Beneath(None), Model::new(plan.image_size)),
+            None => (GivenBacking(None), Model::new(plan.image_size)),
             Some(size) => {
                 let (file, content) = backing(from, folder.path(), under, size);
-                (Beneath(Some(file)), Model::over(&content, plan.image_size))
+                (GivenBacking(Some(file)), Model::over(&content, plan.image_size))
             }
         };
         let name = |under| CreateBacking {
@@ -170,7 +171,7 @@ fn backing(
             &CreateOptions { geometry, image_size: size, backing: None, layout: Layout::Classic },
         )
         .unwrap();
-        apply_to_image(file, &Beneath(None), &list, &mut model).unwrap();
+        apply_to_image(file, &GivenBacking(None), &list, &mut model).unwrap();
     }
     let storage = Arc::new(FileStorage::open(&path, FileOptions::READ_ONLY).unwrap());
     let file: Arc<dyn BackingFile> = if under == Under::Raw {

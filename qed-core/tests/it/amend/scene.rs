@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use qed_core::{
-    AmendError, BackingGate, Identity, Image, Layout, LockPolicy, ReadContext, ReadOnlyImage,
-    RecoveryPolicy, amend,
+    AmendError, BackingGate, GivenBacking, Identity, Image, Layout, LockPolicy, ReadContext,
+    ReadOnlyImage, RecoveryPolicy, amend,
 };
 use qed_io::{MemoryStorage, Storage};
 use qed_spec::{
@@ -13,7 +13,7 @@ use qed_spec::{
     SuperblockChoice, SuperblockCopy,
 };
 
-use crate::support::{Bytes, Holds, new_storage_of, open};
+use crate::support::{Bytes, new_storage_of, open};
 
 const IDENTITY: Identity = Identity { uuid: ImageUuid::new([3; 16]), epoch: Epoch::new(4) };
 
@@ -31,7 +31,7 @@ pub(crate) fn amend_to(storage: &Arc<MemoryStorage>, layout: Layout) -> Result<(
 /// An image, and places of its disk with what they hold: a sector of each.
 pub(crate) struct Scene {
     pub(crate) storage: Arc<MemoryStorage>,
-    pub(crate) gate: Holds,
+    pub(crate) gate: GivenBacking,
     geometry: Geometry,
     sectors: Vec<(u64, u8)>,
 }
@@ -39,7 +39,7 @@ pub(crate) struct Scene {
 impl Scene {
     pub(crate) fn empty(layout: Layout, geometry: Geometry) -> Self {
         let storage = new_storage_of(layout, geometry, disk_size(geometry), false);
-        Self { storage, gate: Holds(None), geometry, sectors: Vec::new() }
+        Self { storage, gate: GivenBacking(None), geometry, sectors: Vec::new() }
     }
 
     /// Data in neighbouring clusters and in two tables, a zero cluster, and what was never written.
@@ -47,7 +47,7 @@ impl Scene {
         let storage = new_storage_of(layout, geometry, disk_size(geometry), backing);
         let cluster = geometry.cluster_size_bytes();
         let below = vec![0xbb; 30 * cluster as usize];
-        let gate = Holds(backing.then(|| Arc::new(Bytes(below)) as _));
+        let gate = GivenBacking(backing.then(|| Arc::new(Bytes(below)) as _));
         let mut scene = Self { storage, gate, geometry, sectors: Vec::new() };
         let image = scene.open();
         for number in 0..24 {

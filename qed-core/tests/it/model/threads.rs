@@ -4,11 +4,11 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use qed_core::{ExtentKind, Image, Layout, ReadOnlyImage};
+use qed_core::{ExtentKind, GivenBacking, Image, Layout, ReadOnlyImage};
 use qed_spec::{Geometry, GuestOffset};
 
 use super::{backing, initial, read_all};
-use crate::support::{COMPAT, Holds, JOURNAL, Random, new_storage_of, open};
+use crate::support::{COMPAT, JOURNAL, Random, new_storage_of, open};
 
 const THREADS: u64 = 8;
 const SECTOR: u64 = 512;
@@ -174,8 +174,9 @@ fn threads_that_share_clusters_lose_nothing() {
     };
     for round in 0..operations.div_ceil(ROUND) {
         let layout = [Layout::Classic, COMPAT, JOURNAL][(round % 3) as usize];
-        let gate =
-            Holds((round % 2 == 1).then(|| backing(&mut Random(round + 1), DISK * 2 / 3 + 512)));
+        let gate = GivenBacking(
+            (round % 2 == 1).then(|| backing(&mut Random(round + 1), DISK * 2 / 3 + 512)),
+        );
         let geometry = Geometry::new(4096 << (round % 4), 1 << (round % 3)).unwrap();
         let storage = new_storage_of(layout, geometry, DISK, gate.0.is_some());
         let image = open(storage.clone(), &gate);

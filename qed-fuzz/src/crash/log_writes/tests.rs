@@ -2,6 +2,7 @@
 //! anew; with `QED_BLESS` set it keeps them.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+use qed_core::GivenBacking;
 use std::fs;
 use std::path::Path;
 
@@ -14,7 +15,6 @@ use super::super::judge::{Depth, judge};
 use super::super::run::Run;
 use super::super::workload::{CRASH_CLUSTER, Mode};
 use super::read_write_log;
-use crate::apply::Beneath;
 use crate::qemu::{qemu_img, qemu_io};
 
 /// An image with one cluster, at the start of the disk, and the log of a write to the next.
@@ -104,7 +104,7 @@ fn run(start: &DiskContent) -> Run {
         records: Vec::new(),
         events,
         guest: Guest::new(watched, DISK_SECTORS, 0, None),
-        gate: Beneath(None),
+        gate: GivenBacking(None),
         mode: Mode::Classic,
         has_foreign: true,
     }
