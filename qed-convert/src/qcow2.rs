@@ -33,7 +33,7 @@ pub use snapshot::{Qcow2SnapshotInfo, Qcow2SnapshotSelector};
 
 use std::sync::Arc;
 
-use qed_core::{BackingError, BackingFile, GuestExtent, GuestExtentKind};
+use qed_core::{BackingError, BackingFile, GuestExtent, GuestExtentKind, read_below};
 use qed_io::Storage;
 use qed_spec::{GuestOffset, HostOffset};
 
@@ -120,20 +120,8 @@ impl Qcow2Image {
                 buf.fill(0);
                 Ok(())
             }
-            Unit::Unallocated => self.read_backing(buf, at),
+            Unit::Unallocated => Ok(read_below(self.backing.as_deref(), buf, at.get())?),
             Unit::Compressed(range) => self.read_compressed(buf, at, range),
-        }
-    }
-
-    /// Reads the backing file, and zeros past its end or where there is none.
-    fn read_backing(&self, buf: &mut [u8], at: GuestOffset) -> Result<(), Qcow2ReadError> {
-        let len = self.backing.as_ref().map_or(0, |backing| backing.len().saturating_sub(at.get()));
-        let len = usize::try_from(len).unwrap_or(usize::MAX).min(buf.len());
-        let (there, past_end) = buf.split_at_mut(len);
-        past_end.fill(0);
-        match &self.backing {
-            Some(backing) if !there.is_empty() => Ok(backing.read_at(there, at.get())?),
-            _ => Ok(()),
         }
     }
 

@@ -7,7 +7,9 @@ use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
-use qed_core::{BackingError, BackingFile, ExtentKind, GuestExtentKind, Image, ImageError};
+use qed_core::{
+    BackingError, BackingFile, ExtentKind, GuestExtentKind, Image, ImageError, read_below,
+};
 use qed_spec::GuestOffset;
 use thiserror::Error;
 
@@ -151,8 +153,8 @@ impl Run<'_> {
             let [old, new] = buffers;
             old.resize(len, 0);
             new.resize(len, 0);
-            read(self.old, old, at).map_err(RebaseError::Old)?;
-            read(self.new, new, at).map_err(RebaseError::New)?;
+            read_below(self.old, old, at).map_err(RebaseError::Old)?;
+            read_below(self.new, new, at).map_err(RebaseError::New)?;
             let part_len = usize::try_from(part_len).expect("at most 2 MiB");
             let parts = old.chunks(part_len).zip(new.chunks(part_len));
             for ((old, new), part_at) in parts.zip((at..).step_by(part_len)) {
@@ -188,16 +190,4 @@ fn zeros_until(backing: Option<&dyn BackingFile>, at: u64) -> Result<u64, Backin
         GuestExtentKind::Data { .. } | GuestExtentKind::Compressed => at,
         GuestExtentKind::Zero | GuestExtentKind::Unallocated => at.saturating_add(extent.len),
     })
-}
-
-/// Fills `buf` from the backing file, with zeros past its end.
-fn read(backing: Option<&dyn BackingFile>, buf: &mut [u8], at: u64) -> Result<(), BackingError> {
-    let len = backing.map_or(0, |backing| backing.len().saturating_sub(at));
-    let len = usize::try_from(len).unwrap_or(usize::MAX).min(buf.len());
-    let (there, past_end) = buf.split_at_mut(len);
-    past_end.fill(0);
-    match backing {
-        Some(backing) if !there.is_empty() => backing.read_at(there, at),
-        _ => Ok(()),
-    }
 }

@@ -43,6 +43,27 @@ pub trait BackingFile: Debug + Send + Sync {
     }
 }
 
+/// Fills `buf` with what shows where an overlay has nothing: the bytes of its backing file from
+/// `offset` on, zeros past the end of that or where there is none.
+///
+/// # Errors
+/// Of the backing file; `buf` is unspecified then.
+// spec: QED-BACK-04
+pub fn read_below(
+    backing: Option<&dyn BackingFile>,
+    buf: &mut [u8],
+    offset: u64,
+) -> Result<(), BackingError> {
+    let len = backing.map_or(0, |backing| backing.len().saturating_sub(offset));
+    let len = usize::try_from(len).unwrap_or(usize::MAX).min(buf.len());
+    let (there, past_end) = buf.split_at_mut(len);
+    past_end.fill(0);
+    match backing {
+        Some(backing) if !there.is_empty() => backing.read_at(there, offset),
+        _ => Ok(()),
+    }
+}
+
 /// A run of bytes of a virtual disk with one mapping, seen through its whole backing chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GuestExtent {

@@ -33,7 +33,7 @@ enum Fill {
 impl Allocation<'_> {
     /// What else has to be written: bytes of the disk right before the guest's and right behind, to
     /// go with them in one write. Either range may be empty. What they hold is what the backing file
-    /// has there, as [`ReadOnlyImage::read_backing`] reads it.
+    /// has there, as [`crate::read_below`] reads it.
     ///
     /// For a caller that wants [`Allocation::commit`] neither to read them nor to write: once they
     /// were asked for, these bytes are the caller's to write before it commits.

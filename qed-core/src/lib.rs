@@ -65,7 +65,7 @@ mod write;
 pub use amend::amend;
 pub use backing::{
     BackingError, BackingFile, BackingFormat, BackingGate, BackingRequest, GateError, GivenBacking,
-    GuestExtent, GuestExtentKind, RefuseBacking,
+    GuestExtent, GuestExtentKind, RefuseBacking, read_below,
 };
 pub use consistency::Consistency;
 pub use create::{

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use qed_io::{ImageLock, Storage};
 use qed_spec::{Features, Geometry, GuestOffset, Header, HostOffset};
 
-use crate::backing::{BackingError, BackingFile, GuestExtent, GuestExtentKind};
+use crate::backing::{BackingError, BackingFile, GuestExtent, GuestExtentKind, read_below};
 use crate::drain::Drain;
 use crate::error::{ImageError, IoAction, OpenError};
 use crate::header_sector::HeaderSector;
@@ -200,20 +200,9 @@ impl ReadOnlyImage {
         self.backing.as_ref().is_some_and(|backing| at.get() < backing.len())
     }
 
-    /// Fills `buf` from the backing file, with zeros past its end or where there is none.
-    ///
-    /// # Errors
-    /// Of the backing file; `buf` is unspecified then.
-    // spec: QED-BACK-04
-    pub fn read_backing(&self, buf: &mut [u8], at: GuestOffset) -> Result<(), ImageError> {
-        let len = self.backing.as_ref().map_or(0, |backing| backing.len().saturating_sub(at.get()));
-        let len = usize::try_from(len).unwrap_or(usize::MAX).min(buf.len());
-        let (there, past_end) = buf.split_at_mut(len);
-        past_end.fill(0);
-        match &self.backing {
-            Some(backing) if !there.is_empty() => Ok(backing.read_at(there, at.get())?),
-            _ => Ok(()),
-        }
+    /// As [`read_below`], of the backing file that is open.
+    pub(crate) fn read_backing(&self, buf: &mut [u8], at: GuestOffset) -> Result<(), ImageError> {
+        Ok(read_below(self.backing.as_deref(), buf, at.get())?)
     }
 
     fn read_extent(

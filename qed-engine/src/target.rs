@@ -87,7 +87,7 @@ impl<'i> Target<'i> {
                     (ExtentKind::Unallocated, Some(disk)) => {
                         let left = disk.len() - at.get();
                         let len = extent.len.min(left);
-                        read_below(disk, &mut buf[..in_buffer(len)], at, Some(request))
+                        plan_below(disk, &mut buf[..in_buffer(len)], at, Some(request))
                     }
                     _ => {
                         request.read_at(&mut buf[..len], at)?;
@@ -105,7 +105,7 @@ impl<'i> Target<'i> {
                         image_size: disk.len(),
                     });
                 }
-                read_below(disk, buf, at, None)
+                plan_below(disk, buf, at, None)
             }
             Self::File => {
                 let host = HostOffset::new(at.get());
@@ -170,7 +170,7 @@ pub(crate) fn below(image: &Image, at: GuestOffset) -> Option<&dyn BackingFile> 
 }
 
 /// Reads or plans to read the first bytes of `buf`, which lies inside the disk.
-fn read_below<'i>(
+fn plan_below<'i>(
     disk: &'i dyn BackingFile,
     buf: &mut [u8],
     at: GuestOffset,
