@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::process;
 
-/// Folders that hold no source of ours.
+/// Folders at the top of the checkout that hold no source of ours.
 const FOREIGN_FOLDERS: [&str; 2] = ["target", "tmp"];
 
 /// The top of the checkout.
@@ -76,7 +76,8 @@ pub(crate) fn files(extensions: &[&str]) -> Result<Vec<PathBuf>> {
             let name = entry.file_name();
             let name = name.to_string_lossy();
             if entry.file_type()?.is_dir() {
-                if !name.starts_with('.') && !FOREIGN_FOLDERS.contains(&&*name) {
+                let foreign = folder == root() && FOREIGN_FOLDERS.contains(&&*name);
+                if !name.starts_with('.') && !foreign {
                     folders.push(entry.path());
                 }
             } else if has_extension(&entry.path(), extensions) {
