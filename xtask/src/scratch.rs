@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
@@ -14,10 +14,10 @@ use crate::{process, repo};
 /// Other text in one place.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Change {
-    /// The file.
-    file: PathBuf,
+    /// From the top of the checkout.
+    pub(crate) file: String,
     /// Text of that file, which occurs once.
-    search: String,
+    pub(crate) search: String,
     /// What stands there instead.
     replace: String,
 }
@@ -29,20 +29,9 @@ impl Change {
     /// The file is not as the change expects it.
     pub(crate) fn made_in(&self, text: &str) -> Result<String> {
         let count = text.matches(&self.search).count();
-        ensure!(count == 1, "{}: {count} times `{}`", self.file.display(), self.search);
-        ensure!(self.search != self.replace, "{}: no change", self.file.display());
+        ensure!(count == 1, "{}: {count} times `{}`", self.file, self.search);
+        ensure!(self.search != self.replace, "{}: no change", self.file);
         Ok(text.replacen(&self.search, &self.replace, 1))
-    }
-
-    /// Whether it can be made in the checkout.
-    ///
-    /// # Errors
-    /// Why it cannot.
-    #[cfg(test)]
-    pub(crate) fn fits(&self) -> Result<()> {
-        let path = repo::root().join(&self.file);
-        let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-        self.made_in(&text).map(drop)
     }
 }
 

@@ -1,6 +1,7 @@
 //! The rules of this tree that no compiler knows. Owns the list of checks and how a problem is
 //! told; each check lies in a file of its own and sees the tree as a value.
 
+mod changes;
 mod dependencies;
 mod graph;
 mod heads;
@@ -43,6 +44,7 @@ fn problems() -> Result<Vec<Problem>> {
     problems.extend(spec::problems(&tree)?);
     problems.extend(vectors::problems(&tree));
     problems.extend(hostile::check(&tree)?);
+    problems.extend(changes::check(&tree)?);
     problems.extend(readme::check(&tree)?);
     problems.sort();
     Ok(problems)

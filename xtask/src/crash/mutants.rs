@@ -105,13 +105,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_mutant_can_be_made_and_is_in_the_document() {
+    fn every_mutant_is_in_the_document() {
         let document = fs::read_to_string(repo::root().join("docs/write-ordering.md")).unwrap();
         let tests = fs::read_to_string(repo::root().join("docs/testing.md")).unwrap();
         let mutants = read().unwrap();
         for mutant in &mutants {
-            let change = mutant.change.iter().try_for_each(Change::fits);
-            change.unwrap_or_else(|error| panic!("{}: {error:#}", mutant.name));
             let Some(clause) = &mutant.clause else {
                 assert!(mutant.test.is_some(), "{}: neither clause nor test", mutant.name);
                 assert!(tests.contains(&format!("`{}`", mutant.name)), "{}", mutant.name);

