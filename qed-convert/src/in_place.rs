@@ -10,6 +10,7 @@
 mod abandon;
 mod area;
 mod claims;
+mod cluster_set;
 mod error;
 mod from_raw;
 mod plan;

@@ -1,5 +1,8 @@
-//! Which clusters of the file are in use: one bit each, so that none gets two uses.
+//! Which clusters of the file are in use, so that none gets two uses.
 
+use std::ops::Range;
+
+use super::cluster_set::ClusterSet;
 use super::error::Refusal;
 
 /// Clusters of the longest file: half a gibibyte of bits.
@@ -8,52 +11,43 @@ const MAX_CLUSTERS: u64 = 1 << 32;
 /// The clusters of a file.
 #[derive(Debug)]
 pub(super) struct Claims {
-    bits: Vec<u64>,
+    clusters: ClusterSet,
     cluster_bits: u32,
 }
 
 impl Claims {
-    /// Of a file of `len` bytes; one bit for each cluster of it.
+    /// Of a file of `len` bytes.
     pub(super) fn new(len: u64, cluster_bits: u32) -> Result<Self, Refusal> {
         let clusters = len.div_ceil(1 << cluster_bits);
         if clusters > MAX_CLUSTERS {
             return Err(Refusal::FileTooLong { len });
         }
-        let words = usize::try_from(clusters.div_ceil(64)).expect("at most 2^26");
-        Ok(Self { bits: vec![0; words], cluster_bits })
+        Ok(Self { clusters: ClusterSet::new(clusters), cluster_bits })
     }
 
     /// Claims the clusters of `len` bytes at `at`; what lies past the end of the file is nobody's.
     pub(super) fn claim(&mut self, at: u64, len: u64, what: &'static str) -> Result<(), Refusal> {
-        for cluster in self.clusters(at, len) {
-            let (word, mask) = (&mut self.bits[cluster / 64], 1 << (cluster % 64));
-            if *word & mask != 0 {
-                return Err(Refusal::Shared { at: (cluster as u64) << self.cluster_bits, what });
-            }
-            *word |= mask;
+        match self.covering(at, len).find(|cluster| !self.clusters.insert(*cluster)) {
+            Some(cluster) => Err(Refusal::Shared { at: cluster << self.cluster_bits, what }),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// Claims clusters that others of the same kind may share.
     pub(super) fn mark(&mut self, at: u64, len: u64) {
-        for cluster in self.clusters(at, len) {
-            self.bits[cluster / 64] |= 1 << (cluster % 64);
+        for cluster in self.covering(at, len) {
+            self.clusters.insert(cluster);
         }
     }
 
-    /// The first cluster that both have.
+    /// Where the first cluster lies that both have.
     pub(super) fn first_common(&self, other: &Self) -> Option<u64> {
-        let both = self.bits.iter().zip(&other.bits).map(|(ours, theirs)| ours & theirs);
-        let (word, bits) = (0_u64..).zip(both).find(|(_, bits)| *bits != 0)?;
-        Some((word * 64 + u64::from(bits.trailing_zeros())) << self.cluster_bits)
+        Some(self.clusters.first_common(&other.clusters)? << self.cluster_bits)
     }
 
-    fn clusters(&self, at: u64, len: u64) -> std::ops::Range<usize> {
-        let clip =
-            |cluster: u64| usize::try_from(cluster).unwrap_or(usize::MAX).min(self.bits.len() * 64);
+    fn covering(&self, at: u64, len: u64) -> Range<u64> {
         let end = at.saturating_add(len).div_ceil(1 << self.cluster_bits);
-        clip(at >> self.cluster_bits)..clip(end)
+        at >> self.cluster_bits..end.min(self.clusters.end())
     }
 }
 

@@ -167,7 +167,7 @@ impl Conversion {
     /// has nothing. Gives the sector that will name them.
     fn append(&self, storage: &Arc<dyn Storage>) -> Result<[u8; SECTOR_LEN], ToQcow2Error> {
         step::grow(&**storage, self.layout.end)?;
-        write_tables(storage, &self.options, &self.layout, &self.found.claims)?;
+        write_tables(storage, &self.options, &self.layout, &self.found.clusters)?;
         if let Some(name) = &self.name {
             storage.write_at(&name.bytes, name.at).map_err(failed("append"))?;
         }
@@ -187,7 +187,7 @@ impl Conversion {
         }
         let end = self.layout.first_table / cluster_len;
         let mut from = 0;
-        while let Some(gap) = self.found.claims.gap(from, end) {
+        while let Some(gap) = self.found.clusters.gap(from, end) {
             step::wipe(storage, gap.start * cluster_len..gap.end * cluster_len, "wipe")?;
             from = gap.end;
         }

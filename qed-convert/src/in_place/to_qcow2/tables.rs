@@ -9,8 +9,9 @@ use qed_core::{ImageError, LockPolicy, ReadContext, ReadOnlyImage};
 use qed_io::Storage;
 
 use crate::Qcow2CreateOptions;
+use crate::in_place::cluster_set::ClusterSet;
 use crate::in_place::step::{StepError, failed};
-use crate::in_place::to_qcow2::sources::{Claims, Source, for_each_run};
+use crate::in_place::to_qcow2::sources::{Source, for_each_run};
 use crate::in_place::to_qcow2::{NoteFormat, ToQcow2Error};
 use crate::target::qcow2::refcounts::{RefcountTable, Sizes, for_each_block, table_bytes};
 use crate::target::qcow2::{COPIED, ZERO};
@@ -44,19 +45,19 @@ impl Layout {
     }
 }
 
-/// Writes all that `layout` has; the file is long enough.
+/// Writes all that `layout` has, for a file that keeps the clusters `kept`; it is long enough.
 pub(super) fn write_tables(
     storage: &Arc<dyn Storage>,
     options: &Qcow2CreateOptions,
     layout: &Layout,
-    claims: &Claims,
+    kept: &ClusterSet,
 ) -> Result<(), ToQcow2Error> {
     let gate = NoteFormat::default();
     let context = ReadContext::new(&gate, LockPolicy::None);
     let image = ReadOnlyImage::open(storage.clone(), &context)?;
     let l1 = write_l2_tables(&image, &**storage, options, layout)?;
     storage.write_at(&l1, layout.l1_at).map_err(failed("append"))?;
-    Ok(write_refcounts(&**storage, options, layout, claims)?)
+    Ok(write_refcounts(&**storage, options, layout, kept)?)
 }
 
 /// Writes the L2 tables that map anything; the bytes of the L1 table.
@@ -115,11 +116,11 @@ fn write_refcounts(
     storage: &dyn Storage,
     options: &Qcow2CreateOptions,
     layout: &Layout,
-    claims: &Claims,
+    kept: &ClusterSet,
 ) -> Result<(), StepError> {
     let cluster_len = u64::from(options.cluster_len);
     let new = layout.first_table / cluster_len;
-    let count = |cluster| u64::from(cluster >= new || claims.contains(cluster));
+    let count = |cluster| u64::from(cluster >= new || kept.contains(cluster));
     let total = layout.end / cluster_len;
     let (blocks, bits) = (layout.sizes.blocks, options.refcount_bits);
     for_each_block(blocks, cluster_len, bits, total, count, |bytes, block| {
