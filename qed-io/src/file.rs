@@ -5,6 +5,7 @@
 
 mod aligned;
 mod direct;
+mod flushes;
 mod open;
 mod range_locks;
 #[cfg(feature = "io_uring")]
@@ -23,6 +24,7 @@ use rustix::io::retry_on_intr;
 use crate::lock::{ByteLocks, ImageLock, LockError};
 use crate::storage::{Growth, RunKind, Storage, StorageRun};
 use direct::DirectIo;
+use flushes::Flushes;
 use space::Space;
 
 #[cfg(feature = "io_uring")]
@@ -47,6 +49,7 @@ pub struct FileStorage {
     was_created: bool,
     direct: Option<DirectIo>,
     space: Space,
+    flushes: Flushes,
     locks: Mutex<ByteLocks>,
 }
 
@@ -205,7 +208,7 @@ impl Storage for FileStorage {
     }
 
     fn flush(&self) -> io::Result<()> {
-        Ok(retry_on_intr(|| rustix::fs::fdatasync(&self.fd))?)
+        self.flushes.run(|| Ok(retry_on_intr(|| rustix::fs::fdatasync(&self.fd))?))
     }
 
     fn write_zeroes(&self, range: Range<u64>) -> io::Result<()> {

@@ -73,7 +73,8 @@ pub trait Storage: Any + Debug + Send + Sync {
     ///
     /// # Errors
     /// The operating system's error. After one, nothing written since the last good flush may be
-    /// relied on, even if it can still be read.
+    /// relied on, even if it can still be read, and every later flush fails: the system tells of
+    /// writes that were lost only once.
     fn flush(&self) -> io::Result<()>;
 
     /// Makes `range` read as zeros without changing the length, as cheaply as the storage can;

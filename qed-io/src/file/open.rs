@@ -15,6 +15,7 @@ use rustix::io::Errno;
 use thiserror::Error;
 
 use super::direct::{Alignment, DirectIo};
+use super::flushes::Flushes;
 use super::space::Space;
 use super::{FileIdentity, FileStorage};
 use crate::lock::{ByteLocks, ImageLock, LockError};
@@ -205,8 +206,17 @@ impl FileStorage {
                 (FileIdentity { device: metadata.rdev(), inode: 0 }, logical_block(fd.as_fd())?)
             }
         };
-        let (space, locks) = (Space::new(unit.into()), Mutex::new(ByteLocks::new()));
-        Ok(Self { fd, kind, access, identity, was_created: false, direct, space, locks })
+        Ok(Self {
+            fd,
+            kind,
+            access,
+            identity,
+            was_created: false,
+            direct,
+            space: Space::new(unit.into()),
+            flushes: Flushes::default(),
+            locks: Mutex::new(ByteLocks::new()),
+        })
     }
 
     /// A file that was opened here, with nobody else to share its flags.
