@@ -93,7 +93,13 @@ impl Connection<'_> {
             } else {
                 in_hand = Some(reader);
             }
-            if let Err(error) = self.answer(&mut batch) {
+            // A client that takes no reply may be busy sending: somebody has to read that.
+            let stalled = || {
+                if let Some(reader) = in_hand.take() {
+                    self.pass_on(scope, reader);
+                }
+            };
+            if let Err(error) = self.answer(&mut batch, stalled) {
                 // Whoever reads sees the end then.
                 self.socket.shut_down(Shutdown::Both);
                 self.crew.end();
@@ -123,8 +129,9 @@ impl Connection<'_> {
         }
     }
 
-    /// Serves the requests one after the other and sends the replies together.
-    fn answer(&self, batch: &mut Batch) -> io::Result<()> {
+    /// Serves the requests one after the other and sends the replies together; calls `stalled` if
+    /// that has to wait.
+    fn answer(&self, batch: &mut Batch, stalled: impl FnOnce()) -> io::Result<()> {
         let registry = self.shared.registry;
         for (incoming, scratch) in batch.requests() {
             let outcome = if registry.is_draining() {
@@ -137,7 +144,7 @@ impl Connection<'_> {
         }
         let scratches = &mut batch.scratches[..batch.incoming.len()];
         let replies = scratches.iter().flat_map(|scratch| scratch.reply.parts(scratch.bytes()));
-        let sent = self.transport.send(replies);
+        let sent = self.transport.send(replies, stalled);
         scratches.iter_mut().for_each(Scratch::give_back);
         sent
     }

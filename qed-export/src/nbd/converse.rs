@@ -71,6 +71,7 @@ pub(super) fn negotiate<'e>(
         answer.clear();
         let step = options.option(header, &data, &mut answer);
         output.write_all(&answer)?;
+        output.flush()?;
         match step {
             Step::Again(again) => options = again,
             step => return Ok(step),

@@ -8,6 +8,9 @@ use std::time::{Duration, Instant};
 
 use socket2::{SockRef, TcpKeepalive};
 
+/// How long a write waits for the client to take anything before its caller is told.
+const STALL: Duration = Duration::from_millis(100);
+
 /// A connected socket, used by several threads.
 #[derive(Debug)]
 pub(super) struct Socket {
@@ -39,10 +42,11 @@ impl Socket {
         Ok(Self { stream, deadline, is_negotiating: AtomicBool::new(true) })
     }
 
-    /// The handshake is over: from now on the client may be silent.
+    /// The handshake is over: from now on the client may be silent. A write that waits for it ends
+    /// with [`io::ErrorKind::WouldBlock`] now and then, and can be tried again.
     pub(super) fn end_negotiation(&self) -> io::Result<()> {
         self.is_negotiating.store(false, Ordering::Relaxed);
-        self.set_timeouts(None)
+        self.set_timeouts(None, Some(STALL))
     }
 
     /// Ends one or both directions; who waits for the socket goes on.
@@ -54,15 +58,15 @@ impl Socket {
         });
     }
 
-    fn set_timeouts(&self, time: Option<Duration>) -> io::Result<()> {
+    fn set_timeouts(&self, read: Option<Duration>, write: Option<Duration>) -> io::Result<()> {
         match &self.stream {
             Stream::Unix(stream) => {
-                stream.set_read_timeout(time)?;
-                stream.set_write_timeout(time)
+                stream.set_read_timeout(read)?;
+                stream.set_write_timeout(write)
             }
             Stream::Tcp(stream) => {
-                stream.set_read_timeout(time)?;
-                stream.set_write_timeout(time)
+                stream.set_read_timeout(read)?;
+                stream.set_write_timeout(write)
             }
         }
     }
@@ -76,7 +80,7 @@ impl Socket {
         if left.is_zero() {
             return Err(io::Error::new(io::ErrorKind::TimedOut, "the handshake takes too long"));
         }
-        self.set_timeouts(Some(left))
+        self.set_timeouts(Some(left), Some(left))
     }
 }
 

@@ -101,6 +101,9 @@ pub(super) struct TlsStream {
     session: Mutex<ServerConnection>,
     /// What came from the socket and not through the session yet. Only the reader takes it.
     encrypted: Mutex<Encrypted>,
+    /// What came out of the session and is not sent yet. Whoever waits for the client to take it has
+    /// this and not the session, so that others read on. Taken before the session.
+    outgoing: Mutex<Outgoing>,
 }
 
 #[derive(Debug)]
@@ -108,6 +111,36 @@ struct Encrypted {
     buffer: Box<[u8]>,
     start: usize,
     end: usize,
+}
+
+#[derive(Debug, Default)]
+struct Outgoing {
+    bytes: Vec<u8>,
+    sent: usize,
+}
+
+impl Outgoing {
+    /// Takes what the session has to say.
+    fn take_from(&mut self, session: &mut ServerConnection) -> io::Result<()> {
+        while session.wants_write() {
+            session.write_tls(&mut self.bytes)?;
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, mut socket: &Socket) -> io::Result<()> {
+        while self.sent < self.bytes.len() {
+            match socket.write(&self.bytes[self.sent..]) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(sent) => self.sent += sent,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.bytes.clear();
+        self.sent = 0;
+        Ok(())
+    }
 }
 
 impl TlsStream {
@@ -119,7 +152,8 @@ impl TlsStream {
         }
         let buffer = vec![0; BUFFER_BYTES].into();
         let encrypted = Mutex::new(Encrypted { buffer, start: 0, end: 0 });
-        Ok(Self { socket, session: Mutex::new(session), encrypted })
+        let outgoing = Mutex::default();
+        Ok(Self { socket, session: Mutex::new(session), encrypted, outgoing })
     }
 
     /// Reads what there is; the socket is waited for while others may write.
@@ -154,30 +188,36 @@ impl TlsStream {
             }
             encrypted.start += session.read_tls(&mut rest)?;
             let processed = session.process_new_packets();
-            // An alert says why before the connection ends.
-            self.write_out(&mut session)?;
+            // An alert says why before the connection ends. Where a reply is being sent it waits for
+            // the next one, as does what the client takes too slowly.
+            if session.wants_write()
+                && let Ok(mut outgoing) = self.outgoing.try_lock()
+            {
+                outgoing.take_from(&mut session)?;
+                drop(outgoing.send(&self.socket));
+            }
             processed.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
         }
     }
 
-    /// Encrypts and sends some of the bytes; how many.
+    /// Encrypts some of the bytes; how many. What was encrypted before is sent first, the rest by
+    /// [`TlsStream::flush`]; either can be tried again where the socket says so.
     pub(super) fn write(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        let mut outgoing = self.outgoing();
+        outgoing.send(&self.socket)?;
         let mut session = self.session();
         let taken = session.writer().write_vectored(parts)?;
-        self.write_out(&mut session)?;
+        outgoing.take_from(&mut session)?;
         Ok(taken)
     }
 
-    fn write_out(&self, session: &mut ServerConnection) -> io::Result<()> {
-        while session.wants_write() {
-            match session.write_tls(&mut &*self.socket) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
+    /// Sends what is encrypted.
+    pub(super) fn flush(&self) -> io::Result<()> {
+        self.outgoing().send(&self.socket)
+    }
+
+    fn outgoing(&self) -> MutexGuard<'_, Outgoing> {
+        self.outgoing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn session(&self) -> MutexGuard<'_, ServerConnection> {

@@ -38,9 +38,19 @@ impl Transport {
         }
     }
 
-    /// Sends the parts of one reply, with none of another between them.
-    pub(super) fn send<'a>(&self, mut parts: impl Iterator<Item = IoSlice<'a>>) -> io::Result<()> {
-        let _turn = self.sending.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Sends the parts of some replies, with none of another between them. Calls `stalled` once it
+    /// has to wait, for another reply or for the client, and goes on.
+    pub(super) fn send<'a>(
+        &self,
+        mut parts: impl Iterator<Item = IoSlice<'a>>,
+        stalled: impl FnOnce(),
+    ) -> io::Result<()> {
+        let mut stalled = Some(stalled);
+        let mut stall = || stalled.take().into_iter().for_each(|stalled| stalled());
+        let _turn = self.sending.try_lock().unwrap_or_else(|_| {
+            stall();
+            self.sending.lock().unwrap_or_else(PoisonError::into_inner)
+        });
         loop {
             let mut group = [IoSlice::new(&[]); PARTS_AT_ONCE];
             let mut count = 0;
@@ -48,26 +58,36 @@ impl Transport {
                 *slot = part;
                 count += 1;
             }
-            if count == 0 {
-                return Ok(());
-            }
-            self.write_group(&mut group[..count])?;
+            self.write_group(&mut group[..count], &mut stall)?;
             if count < PARTS_AT_ONCE {
-                return Ok(());
+                return again(|| { self }.flush(), &mut stall);
             }
         }
     }
 
-    fn write_group(&self, mut parts: &mut [IoSlice<'_>]) -> io::Result<()> {
+    fn write_group(
+        &self,
+        mut parts: &mut [IoSlice<'_>],
+        stall: &mut impl FnMut(),
+    ) -> io::Result<()> {
         while !parts.is_empty() {
-            match { self }.write_vectored(parts) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(written) => IoSlice::advance_slices(&mut parts, written),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
+            match again(|| { self }.write_vectored(parts), stall)? {
+                0 => return Err(io::ErrorKind::WriteZero.into()),
+                written => IoSlice::advance_slices(&mut parts, written),
             }
         }
         Ok(())
+    }
+}
+
+/// Tries until it fails for another reason than that it has to wait.
+fn again<T>(mut attempt: impl FnMut() -> io::Result<T>, stall: &mut impl FnMut()) -> io::Result<T> {
+    loop {
+        match attempt() {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => stall(),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            ended => return ended,
+        }
     }
 }
 
@@ -93,6 +113,9 @@ impl Write for &Transport {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+        match &self.channel {
+            Channel::Plain(_) => Ok(()),
+            Channel::Tls(stream) => stream.flush(),
+        }
     }
 }

@@ -186,3 +186,26 @@ fn while_a_long_request_waits_for_its_disk_others_are_served() {
         running.end();
     }
 }
+
+#[test]
+fn a_client_that_sends_before_it_reads_is_heard() {
+    // Replies that a socket does not take while nobody reads them, and one that waits for another.
+    for reads in [&[LONG - 1][..], &[100 << 10; 3], &[1 << 20, 512]] {
+        let running = Running::start(Limits::default());
+        let mut client = running.connect();
+        client.write_all(&Words::hello().go("b").0).expect("sent");
+        let start = Instant::now();
+        for (index, len) in reads.iter().enumerate() {
+            client.write_all(&Words::default().request(0, 0, 0, *len).0).expect("sent");
+            // Nothing lies behind it when it is read.
+            while running.counters.snapshot().requests <= index as u64 {
+                assert!(start.elapsed() < PATIENCE, "{reads:?}: request {index} is not read");
+            }
+        }
+        let words = Words::default().request(0, 1, 0, 1 << 20).bytes(&[7; 1 << 20]);
+        client.write_all(&words.request(0, 2, 0, 0).0).expect("it is heard");
+        hear_the_end(&mut client);
+        assert_eq!(running.counters.snapshot().bytes_written, 1 << 20, "{reads:?}");
+        running.end();
+    }
+}

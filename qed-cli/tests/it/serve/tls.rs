@@ -1,6 +1,6 @@
 //! TLS: who has the right certificate gets in, everybody else gets nothing.
 
-use super::{Served, clients, run_clients};
+use super::{Served, clients, python, run_clients};
 use crate::lab::Lab;
 
 /// Makes a certificate authority in `$1`.
@@ -100,5 +100,62 @@ fn without_an_authority_encryption_is_enough() {
     }
     let plain = run_clients(&lab, &format!("nbdinfo nbd://localhost:{port}/"));
     assert_eq!(plain.code, Some(1), "{plain:?}");
+    served.stop();
+}
+
+/// A client that speaks bytes, with TLS on and the export of no name: libnbd never waits for one
+/// direction alone.
+const BYTES: &str = "
+import socket, ssl, struct
+def take(size):
+    data = b''
+    while len(data) < size:
+        part = s.recv(size - len(data))
+        assert part, data
+        data += part
+    return data
+def option(number, data=b''):
+    s.sendall(b'IHAVEOPT' + struct.pack('>II', number, len(data)) + data)
+    kind = 0
+    while kind != 1:
+        kind, size = struct.unpack('>QIII', take(20))[2:]
+        take(size)
+        assert kind < 1 << 31, hex(kind)
+def request(command, at, size, payload=b''):
+    s.sendall(struct.pack('>IHHQQI', 0x25609513, 0, command, command, at, size) + payload)
+def go():
+    option(7, struct.pack('>IH', 0, 0))
+s = socket.create_connection(('127.0.0.1', int(uri.strip('/').rsplit(':', 1)[1])), 60)
+take(18)
+s.sendall(struct.pack('>I', 3))
+option(5)
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+context.load_verify_locations('right/ca-cert.pem')
+s = context.wrap_socket(s, server_hostname='localhost', suppress_ragged_eofs=False)
+";
+
+/// A server with TLS for everybody, and its lab.
+fn encrypted() -> (Lab, Served) {
+    let lab = Lab::new();
+    clients(&lab, AUTHORITY);
+    lab.shell("qemu-img create -q -f qed a.qed 64M");
+    let tls = "--tls-cert server/server-cert.pem --tls-key server/server-key.pem";
+    let served = Served::start(&lab, &format!("--listen 127.0.0.1:0 {tls} -f qed a.qed"), 1);
+    (lab, served)
+}
+
+#[test]
+fn a_client_that_sends_before_it_reads_is_heard_under_tls() {
+    let (lab, served) = encrypted();
+    let script = "
+go()
+size = 24 << 20
+request(0, 0, size)
+request(1, 32 << 20, size, b'x' * size)
+for _ in range(2):
+    error, command = struct.unpack('>IIQ', take(16))[1:]
+    assert error == 0 and (command == 1 or take(size) == bytes(size))
+";
+    python(&lab, served.uri(), &format!("{BYTES}{script}"));
     served.stop();
 }
