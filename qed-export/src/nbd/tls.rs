@@ -163,7 +163,8 @@ impl TlsStream {
             if let Some(read) = self.decrypt(&mut encrypted, buf)? {
                 return Ok(read);
             }
-            encrypted.start = 0;
+            // What was decrypted must not be there for a second time if this read fails.
+            (encrypted.start, encrypted.end) = (0, 0);
             encrypted.end = { &*self.socket }.read(&mut encrypted.buffer)?;
             if encrypted.end == 0 {
                 // Cut short, or closed by one who does not say so: no byte is missing that the

@@ -159,3 +159,22 @@ for _ in range(2):
     python(&lab, served.uri(), &format!("{BYTES}{script}"));
     served.stop();
 }
+
+#[test]
+fn a_server_that_is_stopped_and_continued_in_a_handshake_goes_on_with_it() {
+    let (lab, served) = encrypted();
+    let script = format!(
+        "
+import os, signal, time
+option(3)
+os.kill({id}, signal.SIGSTOP)
+time.sleep(0.2)
+os.kill({id}, signal.SIGCONT)
+time.sleep(0.2)
+go()
+",
+        id = served.id()
+    );
+    python(&lab, served.uri(), &format!("{BYTES}{script}"));
+    served.stop();
+}
