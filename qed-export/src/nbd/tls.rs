@@ -119,6 +119,17 @@ struct Outgoing {
     sent: usize,
 }
 
+/// Says goodbye, so that the client knows that nothing was cut off.
+impl Drop for TlsStream {
+    fn drop(&mut self) {
+        let outgoing = self.outgoing.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let session = self.session.get_mut().unwrap_or_else(PoisonError::into_inner);
+        session.send_close_notify();
+        // A client that is gone, or takes nothing, does without.
+        drop(outgoing.take_from(session).and_then(|()| outgoing.send(&self.socket)));
+    }
+}
+
 impl Outgoing {
     /// Takes what the session has to say.
     fn take_from(&mut self, session: &mut ServerConnection) -> io::Result<()> {

@@ -178,3 +178,15 @@ go()
     python(&lab, served.uri(), &format!("{BYTES}{script}"));
     served.stop();
 }
+
+#[test]
+fn tls_is_ended_before_the_connection_is() {
+    let (lab, mut served) = encrypted();
+    // Where it is not, the last line is an error of Python's library.
+    for script in ["option(2)", "go()\nrequest(2, 0, 0)"] {
+        python(&lab, served.uri(), &format!("{BYTES}{script}\nassert s.recv(1) == b''"));
+    }
+    let script = format!("go()\nimport os\nos.kill({}, 15)\nassert s.recv(1) == b''", served.id());
+    python(&lab, served.uri(), &format!("{BYTES}{script}"));
+    assert_eq!(served.wait().code, Some(0));
+}
