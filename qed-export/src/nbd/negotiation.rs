@@ -203,7 +203,9 @@ impl<'e> Options<'e> {
         }
         // Told without being asked too: a minimum of 1 asks nothing of a client that does not look.
         let sizes = export.device.block_sizes();
-        let sizes = [sizes.minimum, sizes.preferred, MAX_PAYLOAD_BYTES].map(u32::to_be_bytes);
+        // A client forgets all three where it is told to prefer more than it may send.
+        let preferred = sizes.preferred.min(MAX_PAYLOAD_BYTES);
+        let sizes = [sizes.minimum, preferred, MAX_PAYLOAD_BYTES].map(u32::to_be_bytes);
         let [minimum, preferred, most] = &sizes;
         answer.reply(option_reply::INFO, &[&kind(info::BLOCK_SIZE), minimum, preferred, most]);
     }

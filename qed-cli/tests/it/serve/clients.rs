@@ -54,6 +54,19 @@ fn nbdinfo_is_told_what_the_server_can_do() {
 }
 
 #[test]
+fn the_largest_clusters_do_not_make_a_client_forget_what_it_may_send() {
+    let lab = Lab::new();
+    lab.qed(["create", "-q", "-f", "qed", "-o", "cluster_size=64M", "a.qed", "1G"]).succeeded();
+    let served = Served::start(&lab, "--socket s -f qed a.qed", 1);
+    let said = clients(&lab, &format!("nbdinfo --json '{}'", served.uri()));
+    let said: serde_json::Value = serde_json::from_str(&said).expect("JSON");
+    let sizes = ["block_size_minimum", "block_size_preferred", "block_size_maximum"];
+    let sizes = sizes.map(|size| said["exports"][0][size].as_u64());
+    assert_eq!(sizes, [1, 32 << 20, 32 << 20].map(Some));
+    served.stop();
+}
+
+#[test]
 fn nbdcopy_and_qemu_img_copy_in_and_out() {
     let lab = Lab::new();
     let served = overlay(&lab);
