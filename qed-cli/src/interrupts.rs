@@ -4,14 +4,15 @@
 //! A command that only reads ends at once. One that writes defers: the first signal is seen at the
 //! next safe point, a second one ends the program where it stands.
 
+use std::io::Read;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use anyhow::Context;
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
-use signal_hook::flag;
-use signal_hook::low_level::pipe;
+use signal_hook::low_level::{pipe, unregister};
+use signal_hook::{SigId, flag};
 
 use crate::failure::Interrupted;
 
@@ -21,21 +22,45 @@ pub(crate) struct Interrupts {
     at_once: Arc<AtomicBool>,
     requested: Arc<AtomicUsize>,
     progress: Arc<AtomicBool>,
+    /// What makes a second signal end the program.
+    seconds: Vec<SigId>,
+}
+
+/// What a program waits for that ends in order.
+#[derive(Debug)]
+pub(crate) struct StopSignal {
+    stream: UnixStream,
+    at_once: Arc<AtomicBool>,
+}
+
+impl StopSignal {
+    /// Waits until a signal asks to stop.
+    pub(crate) fn wait(&mut self) {
+        // Whatever ends the wait: nobody would hear of a signal any more.
+        drop(self.stream.read(&mut [0]));
+    }
+
+    /// From now on another signal ends the program where it stands.
+    pub(crate) fn end_at_next(&self) {
+        self.at_once.store(true, Ordering::SeqCst);
+    }
 }
 
 impl Interrupts {
     /// Catches the signals from now on.
     pub(crate) fn catch() -> anyhow::Result<Self> {
-        let this = Self { at_once: Arc::new(AtomicBool::new(true)), ..Self::default() };
+        let mut this = Self { at_once: Arc::new(AtomicBool::new(true)), ..Self::default() };
         for signal in [SIGINT, SIGTERM] {
             // In this order: end if told to, else remember and end the next time.
-            flag::register_conditional_shutdown(signal, 128 + signal, this.at_once.clone())
-                .and_then(|_| {
-                    let number = usize::try_from(signal).unwrap_or_default();
-                    flag::register_usize(signal, this.requested.clone(), number)
-                })
-                .and_then(|_| flag::register(signal, this.at_once.clone()))
-                .context("Could not catch signals")?;
+            let second =
+                flag::register_conditional_shutdown(signal, 128 + signal, this.at_once.clone())
+                    .and_then(|_| {
+                        let number = usize::try_from(signal).unwrap_or_default();
+                        flag::register_usize(signal, this.requested.clone(), number)
+                    })
+                    .and_then(|_| flag::register(signal, this.at_once.clone()))
+                    .context("Could not catch signals")?;
+            this.seconds.push(second);
         }
         flag::register(SIGUSR1, this.progress.clone()).context("Could not catch signals")?;
         Ok(this)
@@ -57,16 +82,20 @@ impl Interrupts {
         }
     }
 
-    /// A stream that has something to read when a signal asked to stop.
-    pub(crate) fn stream(&self) -> anyhow::Result<UnixStream> {
-        let (read, write) = UnixStream::pair().context("Could not catch signals")?;
+    /// What hears the first signal. A second one ends the program only after
+    /// [`StopSignal::end_at_next`].
+    pub(crate) fn stop_signal(&self) -> anyhow::Result<StopSignal> {
+        let (stream, write) = UnixStream::pair().context("Could not catch signals")?;
         for signal in [SIGINT, SIGTERM] {
             write
                 .try_clone()
                 .and_then(|write| pipe::register(signal, write))
                 .context("Could not catch signals")?;
         }
-        Ok(read)
+        for second in &self.seconds {
+            unregister(*second);
+        }
+        Ok(StopSignal { stream, at_once: self.at_once.clone() })
     }
 
     /// Whether SIGUSR1 came since the last call.

@@ -4,7 +4,7 @@ mod address;
 mod exports;
 
 use std::ffi::OsString;
-use std::io::{Read, stderr};
+use std::io::stderr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -81,6 +81,9 @@ pub(crate) struct ServeArgs {
     refused: Refused,
 }
 
+/// Signals within this time are one: `timeout`, and a terminal with a wrapper, send two at once.
+const ONE_SIGNAL: Duration = Duration::from_secs(1);
+
 const NOTES: &str = "\
 When the server listens it prints the address of each export as a URI. One image is the export
 without a name, several are called by their file names, unless --name says otherwise.
@@ -89,8 +92,8 @@ Without --socket and --listen the sockets are used that the program was started 
 does it. A socket that a dead server left behind is replaced.
 
 SIGTERM and SIGINT end the server: nobody new is let in, requests that were sent are answered for as
-long as --drain says (30 seconds), and the images are flushed and closed. A second signal ends it at
-once.
+long as --drain says (30 seconds), and the images are flushed and closed. A second signal, a second
+later or more, ends it at once.
 
 An image that is served is locked. A flush on one connection covers the writes of all.
 
@@ -185,13 +188,14 @@ fn tls(args: &ServeArgs) -> anyhow::Result<Option<TlsIdentity>> {
 
 /// Ends the server when a signal asks for it.
 fn stop_at_signal(context: &Context, stop: StopHandle) -> anyhow::Result<()> {
-    let mut signals = context.interrupts.stream()?;
+    let mut signal = context.interrupts.stop_signal()?;
     let wait = move || {
-        // Whatever ends the wait: nobody would hear of a signal any more.
-        drop(signals.read(&mut [0]));
+        signal.wait();
         if let Err(error) = stop.stop() {
             tracing::error!(%error, "the server cannot be ended");
         }
+        std::thread::sleep(ONE_SIGNAL);
+        signal.end_at_next();
     };
     let thread = std::thread::Builder::new().name("signals".to_owned());
     thread.spawn(wait).context("Could not wait for signals")?;

@@ -30,6 +30,33 @@ fn a_signal_flushes_and_closes_the_image() {
 }
 
 #[test]
+fn two_signals_at_once_end_it_in_order_and_a_later_one_at_once() {
+    let lab = Lab::new();
+    lab.shell("qemu-img create -q -f qed a.qed 64M");
+    let mut served = Served::start(&lab, "--socket s -f qed a.qed", 1);
+    python(
+        &lab,
+        served.uri(),
+        &format!(
+            "import os\nh.connect_uri(uri)\nh.pwrite(b'kept', 1 << 20)\n\
+             os.kill({id}, 15)\nos.kill({id}, 2)",
+            id = served.id()
+        ),
+    );
+    assert_eq!(served.wait().code, Some(0));
+    lab.shell("qemu-io -r -f qed -c 'read -P 0x6b 1M 1' a.qed | grep -v failed");
+
+    // A client that takes no replies, and more time than it is given.
+    let mut served = Served::start(&lab, "--socket s --drain 600 -f qed a.qed", 1);
+    let script = "import os, signal, time\nh.connect_uri(uri)\n\
+        for n in range(8): h.aio_pread(nbd.Buffer(32 << 20), 0)\n";
+    let id = served.id();
+    let kill = format!("os.kill({id}, 15)\ntime.sleep(2)\nos.kill({id}, 15)\n");
+    python(&lab, served.uri(), &format!("{script}{kill}time.sleep(1)"));
+    assert_eq!(served.wait().code, Some(143));
+}
+
+#[test]
 fn a_client_that_is_in_the_handshake_does_not_hold_it_up() {
     let lab = Lab::new();
     lab.shell("qemu-img create -q -f qed a.qed 64M");
