@@ -11,6 +11,9 @@ use crate::device::{Allocation, BlockDevice, DeviceError, Durability, Space, Spe
 
 /// A read of at least this many bytes is answered without its holes.
 const SPARSE_READ_BYTES: usize = 64 << 10;
+/// After so many holes the rest of a read is told as data: their chunks would cost more than they
+/// save, and a hostile image could have one for every cluster.
+const MAX_HOLES: usize = 256;
 /// Read at a time when a range is to be cached.
 const CACHE_STEP_BYTES: usize = 256 << 10;
 /// Zeroed at a time; between two steps a server that has to end can.
@@ -210,9 +213,15 @@ fn read_sparse(
     let mut done = 0;
     // A chunk of data is told when it is known where it ends.
     let mut data_start = 0;
+    let mut holes = 0;
     while done < buf.len() {
         let place = at + done as u64;
         let left = buf.len() - done;
+        if holes == MAX_HOLES {
+            device.read_at(&mut buf[done..], place)?;
+            done = buf.len();
+            break;
+        }
         let extent = device.extent_at(place, left as u64)?;
         let len = usize::try_from(extent.len).unwrap_or(left).clamp(1, left);
         if extent.allocation == Allocation::Data {
@@ -221,6 +230,7 @@ fn read_sparse(
             if data_start < done {
                 to.data(at + data_start as u64, data_start..done, Position::Inner);
             }
+            holes += 1;
             let last = done + len == buf.len();
             let position = if last { Position::Last } else { Position::Inner };
             to.hole(place, u32::try_from(len).unwrap_or(MAX_PAYLOAD_BYTES), position);

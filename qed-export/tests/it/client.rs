@@ -27,8 +27,12 @@ pub(crate) const EXTENDED: u32 = 11;
 pub(crate) const ERROR: u32 = 1 << 31;
 
 pub(crate) fn qed_disk() -> Box<dyn BlockDevice> {
+    qed_disk_of(&CreateOptions::new(SIZE))
+}
+
+pub(crate) fn qed_disk_of(options: &CreateOptions) -> Box<dyn BlockDevice> {
     let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::default());
-    create(&*storage, &CreateOptions::new(SIZE)).expect("an image");
+    create(&*storage, options).expect("an image");
     let context = WriteContext::new(&RefuseBacking, LockPolicy::None, RecoveryPolicy::Refuse);
     Box::new(QedDisk::new(Image::open(storage, &context).expect("it opens")))
 }

@@ -2,6 +2,11 @@
 
 use std::io::ErrorKind;
 
+use qed_core::CreateOptions;
+use qed_export::Durability;
+use qed_export::nbd::{Export, Exports};
+use qed_spec::Geometry;
+
 use crate::client::*;
 
 const ACK: u32 = 1;
@@ -247,6 +252,39 @@ fn a_long_read_leaves_holes_out() {
     let whole = answers.chunk();
     assert_eq!((whole.is_last, whole.kind, whole.body.len()), (true, 1, 8 + 262_144));
     answers.end();
+}
+
+#[test]
+fn a_long_read_of_very_many_holes_is_told_in_few_chunks() {
+    const CLUSTER: u32 = 4096;
+    let geometry = Geometry::new(CLUSTER, 4).expect("a legal shape");
+    let disk = qed_disk_of(&CreateOptions { geometry, ..CreateOptions::new(4 * SIZE) });
+    for at in (0..4 * SIZE).step_by(2 * CLUSTER as usize) {
+        disk.write_at(&[7; CLUSTER as usize], at, Durability::AfterFlush).expect("written");
+    }
+    let exports = Exports::new(vec![Export::new(*b"a", disk)]).expect("a name");
+    let words = Words::hello().option(STRUCTURED, b"").go("a").request(0, READ, 0, 4 << 20);
+    let (mut answers, _) = words.say(&exports);
+    answers.option_ends(STRUCTURED, ACK);
+    answers.option_ends(GO, ACK);
+    let mut found = vec![0; 4 << 20];
+    let mut chunks = 0;
+    loop {
+        chunks += 1;
+        let chunk = answers.chunk();
+        if chunk.kind == 1 {
+            let (at, data) = chunk.body.split_at(8);
+            let at = u64::from_be_bytes(at.try_into().expect("eight"));
+            found[usize::try_from(at).expect("small")..][..data.len()].copy_from_slice(data);
+        }
+        if chunk.is_last {
+            break;
+        }
+    }
+    answers.end();
+    let expected = [[7; CLUSTER as usize], [0; CLUSTER as usize]].concat().repeat(512);
+    assert!(found == expected);
+    assert!(chunks < 600, "{chunks} chunks for 512 holes");
 }
 
 #[test]
