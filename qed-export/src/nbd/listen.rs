@@ -1,12 +1,12 @@
 //! Where a server listens: Unix sockets that only their owner may use, TCP, and sockets that were
 //! handed to the program.
 
-use std::fs::{self, Permissions};
+use std::fs::{self, File, Permissions};
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::{self as unix, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use listenfd::ListenFd;
@@ -64,6 +64,12 @@ pub enum ListenError {
         /// The file.
         path: PathBuf,
     },
+    /// A path with which no client could connect.
+    #[error("'{}' is too long: the path of a socket has less than 108 bytes", path.display())]
+    TooLong {
+        /// The path.
+        path: PathBuf,
+    },
     /// A name that is no address.
     #[error("'{address}' has no address")]
     NoAddress {
@@ -97,13 +103,17 @@ impl Listener {
     /// A living server, another file in the place, or the system's.
     pub fn unix(path: &Path) -> Result<Self, ListenError> {
         let io = |source| ListenError::Io { address: path.display().to_string(), source };
+        // The name comes by a link, which may be longer than the name of a socket.
+        if !is_socket_path(path) {
+            return Err(ListenError::TooLong { path: path.to_path_buf() });
+        }
         remove_stale(path)?;
         // Made where nobody else can reach it, and moved when its rights are what they should be.
         // A link takes a name only if it is free.
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
         let private = PrivateFolder::new(folder.unwrap_or(Path::new("."))).map_err(io)?;
         let made = private.0.join("s");
-        let listener = UnixListener::bind(&made).map_err(io)?;
+        let listener = private.bind("s").map_err(io)?;
         fs::set_permissions(&made, Permissions::from_mode(0o600)).map_err(io)?;
         fs::hard_link(&made, path).map_err(|source| match source.kind() {
             io::ErrorKind::AlreadyExists => ListenError::InUse { path: path.to_path_buf() },
@@ -193,6 +203,11 @@ impl Listener {
     }
 }
 
+/// Whether a path is short enough for a socket.
+fn is_socket_path(path: &Path) -> bool {
+    unix::SocketAddr::from_pathname(path).is_ok()
+}
+
 /// Removes a socket that nobody listens on.
 fn remove_stale(path: &Path) -> Result<(), ListenError> {
     let io = |source| ListenError::Io { address: path.display().to_string(), source };
@@ -258,6 +273,17 @@ impl PrivateFolder {
             }
         }
         Err(io::ErrorKind::AlreadyExists.into())
+    }
+
+    /// A socket in it.
+    fn bind(&self, name: &str) -> io::Result<UnixListener> {
+        let path = self.0.join(name);
+        if is_socket_path(&path) {
+            return UnixListener::bind(path);
+        }
+        // A little longer than the path that was asked for; an open folder has a short name.
+        let folder = File::open(&self.0)?;
+        UnixListener::bind(format!("/proc/self/fd/{}/{name}", folder.as_raw_fd()))
     }
 }
 

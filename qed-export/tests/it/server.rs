@@ -8,7 +8,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use qed_export::nbd::{
-    Closed, Counters, Export, Exports, Limits, Listener, Server, ServerError, StopHandle,
+    Closed, Counters, Export, Exports, Limits, ListenError, Listener, Server, ServerError,
+    StopHandle,
 };
 use tempfile::TempDir;
 
@@ -208,4 +209,23 @@ fn a_client_that_sends_before_it_reads_is_heard() {
         assert_eq!(running.counters.snapshot().bytes_written, 1 << 20, "{reads:?}");
         running.end();
     }
+}
+
+#[test]
+fn every_socket_is_one_that_clients_can_connect_to() {
+    const MOST: usize = 107;
+    let folder = TempDir::new().expect("a folder");
+    let used = folder.path().as_os_str().len() + "/".len() + "/s".len();
+    let deep = folder.path().join("d".repeat(MOST - used));
+    std::fs::create_dir(&deep).expect("a folder");
+    let longest = deep.join("s");
+    assert_eq!(longest.as_os_str().len(), MOST);
+    let listener = Listener::unix(&longest).expect("it listens");
+    UnixStream::connect(&longest).expect("a client");
+    drop(listener);
+    for path in [deep.join("ss"), folder.path().join("s".repeat(MOST))] {
+        let refused = Listener::unix(&path).expect_err("no client could connect");
+        assert!(matches!(refused, ListenError::TooLong { .. }), "{refused}");
+    }
+    assert_eq!(std::fs::read_dir(&deep).expect("the folder").count(), 0, "nothing is left");
 }
