@@ -177,7 +177,7 @@ fn close(exports: Exports) -> Result<Closed, ServerError> {
 struct Door<'s> {
     shared: &'s Shared<'s>,
     limits: &'s Limits,
-    /// The last client was turned away. It is said of the first: a log is not for clients to fill.
+    /// The last client was not let in. It is said of the first: a log is not for clients to fill.
     is_full: Cell<bool>,
 }
 
@@ -225,7 +225,9 @@ impl<'s> Door<'s> {
                 Err(error) if is_of_one_client(&error) => {}
                 Err(error) => {
                     // Out of descriptors or memory: those who are connected may give some back.
-                    tracing::warn!(%error, "accepting a client");
+                    if !self.is_full.replace(true) {
+                        tracing::warn!(%error, "accepting a client");
+                    }
                     std::thread::sleep(BREATH);
                 }
             }

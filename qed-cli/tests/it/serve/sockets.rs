@@ -2,7 +2,9 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use std::process::Command;
+use std::time::Duration;
 
 use super::{PYTHON, Served, clients};
 use crate::lab::Lab;
@@ -37,6 +39,25 @@ fn a_socket_is_for_its_owner_and_a_stale_one_is_replaced() {
     served.stop();
     let left: Vec<_> = fs::read_dir(lab.path("")).expect("the folder").collect();
     assert_eq!(left.len(), 2, "{left:?}");
+}
+
+#[test]
+fn a_server_out_of_descriptors_says_so_once_and_goes_on() {
+    let lab = Lab::new();
+    lab.shell("qemu-img create -q -f qed a.qed 64M");
+    let mut limited = Command::new("sh");
+    let script = "ulimit -n 32 && exec \"$0\" serve --socket s -f qed a.qed";
+    limited.args(["-c", script, env!("CARGO_BIN_EXE_qed")]).current_dir(lab.path(""));
+    let mut served = Served::of(&mut limited, 1);
+    let many: Vec<_> =
+        (0..40).map(|_| UnixStream::connect(lab.path("s")).expect("connected")).collect();
+    std::thread::sleep(Duration::from_secs(1));
+    drop(many);
+    clients(&lab, &format!("nbdinfo --size '{}'", served.uri()));
+    served.signal("TERM");
+    let ran = served.wait();
+    assert_eq!(ran.code, Some(0));
+    assert_eq!(ran.stderr.matches("Too many open files").count(), 1, "{}", ran.stderr);
 }
 
 #[test]
