@@ -275,6 +275,9 @@ fn zero(
     how: Zeroing,
     is_cut: &AtomicBool,
 ) -> Result<(), Refusal> {
+    if device.is_read_only() {
+        return Err(DeviceError::ReadOnly.into());
+    }
     check(device, at, len)?;
     let step = match how.space {
         Space::MayHaveHoles => ZERO_STEP_BYTES,

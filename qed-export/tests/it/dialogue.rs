@@ -407,7 +407,6 @@ fn a_read_only_disk_refuses_every_change() {
 
     use qed_core::RawFile;
     use qed_export::ReadOnlyDisk;
-    use qed_export::nbd::{Export, Exports};
     use qed_io::MemoryStorage;
 
     let disk = RawFile::open(Arc::new(MemoryStorage::new(vec![5; 1 << 20]))).unwrap();
@@ -416,11 +415,13 @@ fn a_read_only_disk_refuses_every_change() {
     // The only export has the empty name too.
     let words = Words::hello().go("").request(0, WRITE, 0, 4).bytes(b"none");
     let words = words.request(0, ZEROES, 0, 4).request(0, TRIM, 0, 4).request(0, FLUSH, 0, 0);
-    let (mut answers, _) = words.request(0, READ, 0, 4).say(&exports);
+    let past = words.request(0, WRITE, SIZE, 4).bytes(b"none");
+    let past = past.request(0, ZEROES, SIZE, 4).request(0, TRIM, SIZE, 4);
+    let (mut answers, _) = past.request(0, READ, 0, 4).say(&exports);
     let told = answers.option_ends(GO, ACK);
     assert_eq!(told[0].1[11] & 2, 2, "the flag");
-    let errors = [0; 5].map(|_| answers.simple());
-    assert_eq!(errors, [EPERM, EPERM, EPERM, 0, 0]);
+    let errors = [0; 8].map(|_| answers.simple());
+    assert_eq!(errors, [EPERM, EPERM, EPERM, 0, EPERM, EPERM, EPERM, 0]);
     assert_eq!(answers.take(4), [5; 4]);
 }
 
