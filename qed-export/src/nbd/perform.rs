@@ -337,7 +337,7 @@ fn check(device: &dyn BlockDevice, at: u64, len: u64) -> Result<(), DeviceError>
 }
 
 /// An error and its sources, for the log.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {

@@ -15,6 +15,7 @@ use super::counters::Counters;
 use super::exports::Exports;
 use super::listen::{Listener, Purpose};
 use super::metrics;
+use super::perform::chain;
 use super::registry::{Registered, Registry};
 use super::socket::{Socket, Stream};
 use super::tls::TlsIdentity;
@@ -295,18 +296,22 @@ struct Maintenance {
 
 impl Maintenance {
     fn run(&self, exports: &Exports) {
+        let mut disks: Vec<_> = exports.iter().map(|export| (export, false)).collect();
         let mut is_over = self.is_over.lock().unwrap_or_else(PoisonError::into_inner);
         while !*is_over {
             drop(is_over);
             let now = Instant::now();
             let mut next = now + MAINTENANCE;
-            for export in exports.iter() {
-                match export.device.maintain(now) {
-                    Ok(due) => next = due.map_or(next, |due| next.min(due)),
-                    Err(error) => {
-                        let name = export.name().escape_ascii();
-                        tracing::error!(export = %name, %error, "a disk was not flushed");
-                    }
+            for (export, is_failing) in &mut disks {
+                let maintained = export.device.maintain(now);
+                if begins(is_failing, maintained.is_err())
+                    && let Err(error) = &maintained
+                {
+                    let (name, error) = (export.name().escape_ascii(), chain(error));
+                    tracing::error!(export = %name, %error, "a disk was not flushed");
+                }
+                if let Ok(Some(due)) = maintained {
+                    next = next.min(due);
                 }
             }
             is_over = self.is_over.lock().unwrap_or_else(PoisonError::into_inner);
@@ -321,5 +326,22 @@ impl Maintenance {
     fn end(&self) {
         *self.is_over.lock().unwrap_or_else(PoisonError::into_inner) = true;
         self.over.notify_all();
+    }
+}
+
+/// Whether what `was` not so is so now; remembers it.
+fn begins(was: &mut bool, is: bool) -> bool {
+    !std::mem::replace(was, is) && is
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_that_keeps_failing_is_told_once() {
+        let mut was = false;
+        let told = [false, true, true, true, false, true].map(|is| begins(&mut was, is));
+        assert_eq!(told, [false, true, false, false, false, true]);
     }
 }
