@@ -1,5 +1,8 @@
 //! The disks that a server has, by name.
 
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
 use thiserror::Error;
 
 use super::wire::transmission;
@@ -8,11 +11,15 @@ use crate::device::BlockDevice;
 /// The longest export name, and the longest of any other string that a client sends.
 pub const MAX_NAME_BYTES: usize = 4096;
 
+/// How long nothing is logged of a disk that fails after something was.
+const QUIET: Duration = Duration::from_secs(10);
+
 /// A disk under a name.
 #[derive(Debug)]
 pub struct Export {
     name: Vec<u8>,
     pub(super) device: Box<dyn BlockDevice>,
+    logged: Mutex<Option<Instant>>,
 }
 
 /// Why a set of exports cannot be served.
@@ -37,13 +44,25 @@ impl Export {
     /// A disk under a name; the empty name is what a client asks for that names none.
     #[must_use]
     pub fn new(name: impl Into<Vec<u8>>, device: Box<dyn BlockDevice>) -> Self {
-        Self { name: name.into(), device }
+        Self { name: name.into(), device, logged: Mutex::default() }
     }
 
     /// What clients call it.
     #[must_use]
     pub fn name(&self) -> &[u8] {
         &self.name
+    }
+
+    /// Whether an error of the disk is to be logged now: a client can ask for the same one as often
+    /// as it likes.
+    pub(super) fn may_log(&self) -> bool {
+        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let is_due = logged.is_none_or(|last| now.duration_since(last) >= QUIET);
+        if is_due {
+            *logged = Some(now);
+        }
+        is_due
     }
 
     /// What a client is told that it may send.

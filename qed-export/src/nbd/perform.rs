@@ -73,7 +73,9 @@ pub(super) fn perform(
         let is_write =
             matches!(incoming.request, Ok(Request::Write { .. } | Request::WriteZeroes { .. }));
         let errno = refusal.errno(is_write);
-        if let Refusal::Device(DeviceError::Failed(source)) = &refusal {
+        if let Refusal::Device(DeviceError::Failed(source)) = &refusal
+            && session.export.may_log()
+        {
             tracing::warn!(export = %session.export.name().escape_ascii(), "{}", chain(&**source));
         }
         let text = if device.is_read_only() && errno == Errno::Perm {

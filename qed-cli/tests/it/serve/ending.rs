@@ -99,6 +99,26 @@ fn what_cannot_be_served_is_said() {
 }
 
 #[test]
+fn a_damaged_cluster_that_is_read_over_and_over_is_told_once() {
+    let lab = Lab::new();
+    lab.shell(
+        "qemu-img create -q -f qed a.qed 64M && qemu-io -f qed -c 'write 0 64k' a.qed >/dev/null
+         # The first entry of the first L2 table names 1 TiB.
+         printf '\\0\\0\\0\\0\\0\\1\\0\\0' | dd of=a.qed bs=1 seek=393216 conv=notrunc status=none",
+    );
+    let mut served = Served::start(&lab, "--socket s --read-only -f qed a.qed", 1);
+    let script = "h.connect_uri(uri)
+for n in range(100):
+    try: h.pread(512, 0)
+    except nbd.Error as error: assert error.errno == 'EIO'
+    else: assert False";
+    python(&lab, served.uri(), script);
+    served.signal("TERM");
+    let ran = served.wait();
+    assert_eq!((ran.code, ran.stderr.matches("corrupt image").count()), (Some(0), 1), "{ran:?}");
+}
+
+#[test]
 fn the_counters_tell_what_was_done() {
     let lab = Lab::new();
     lab.shell("qemu-img create -q -f qed a.qed 64M");
