@@ -25,7 +25,7 @@ fn a_signal_flushes_and_closes_the_image() {
         assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""), "{name}");
         assert!(!lab.path("s").exists(), "the socket is removed");
         assert_eq!(lab.qed(["check", "-f", "qed", "a.qed"]).succeeded().stderr, "");
-        lab.shell("qemu-io -r -f qed -c 'read -P 0x6b 1M 1' a.qed | grep -v failed");
+        lab.shell("qemu-io -r -f qed -c 'read -P 0x6b 1M 1' a.qed");
     }
 }
 
@@ -44,7 +44,7 @@ fn two_signals_at_once_end_it_in_order_and_a_later_one_at_once() {
         ),
     );
     assert_eq!(served.wait().code, Some(0));
-    lab.shell("qemu-io -r -f qed -c 'read -P 0x6b 1M 1' a.qed | grep -v failed");
+    lab.shell("qemu-io -r -f qed -c 'read -P 0x6b 1M 1' a.qed");
 
     // A client that takes no replies, and more time than it is given.
     let mut served = Served::start(&lab, "--socket s --drain 600 -f qed a.qed", 1);
