@@ -23,4 +23,10 @@ impl CacheMode {
             Some(_) => None,
         }
     }
+
+    /// Whether the mode with this name makes each write durable before it is done.
+    pub(crate) fn is_write_through(name: Option<&OsStr>) -> bool {
+        let name = name.map(OsStr::as_encoded_bytes);
+        matches!(name, Some(b"writethrough" | b"directsync"))
+    }
 }

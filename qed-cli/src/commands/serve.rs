@@ -41,7 +41,7 @@ pub(crate) struct ServeArgs {
     format: Option<OsString>,
     #[command(flatten)]
     chain: ChainArgs,
-    /// Cache mode
+    /// Cache mode; writethrough and directsync make each write durable before it is acknowledged
     #[arg(short = 't', long, value_name = "CACHE")]
     cache: Option<OsString>,
     /// Take no lock: the image may be in use. Only with --read-only

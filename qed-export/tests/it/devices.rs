@@ -6,9 +6,10 @@ use qed_core::{
     CreateOptions, Image, LockPolicy, RecoveryPolicy, RefuseBacking, WriteContext, create,
 };
 use qed_export::{
-    Allocation, BlockDevice, DeviceError, Durability, QedDisk, RawDisk, Space, Speed, Zeroing,
+    Allocation, BlockDevice, DeviceError, Durability, QedDisk, RawDisk, Space, Speed, WriteThrough,
+    Zeroing,
 };
-use qed_io::{Fault, Faulty, MemoryStorage, Repeat, Storage};
+use qed_io::{Fault, Faulty, MemoryStorage, Repeat, RequestKind, Storage};
 
 use crate::client::{SIZE, qed_disk, raw_disk};
 
@@ -92,5 +93,23 @@ fn a_full_file_system_and_a_failing_one_are_told_apart() {
         let failed = raw.write_at(&[1; 512], 0, LATER).unwrap_err();
         assert_eq!(matches!(failed, DeviceError::NoSpace(_)), is_full, "{failed:?}");
         faulty.heal();
+    }
+}
+
+#[test]
+fn what_changes_a_disk_that_writes_through_fails_where_it_cannot_be_made_durable() {
+    type Change = fn(&dyn BlockDevice) -> Result<(), DeviceError>;
+    let changes: [Change; 3] = [
+        |disk| disk.write_at(&[1; 512], 0, LATER),
+        |disk| disk.write_zeroes(0, 512, HOLES),
+        |disk| disk.trim(0, 512, LATER),
+    ];
+    for change in changes {
+        let faulty = Arc::new(Faulty::new(Arc::new(MemoryStorage::new(vec![0; 1 << 20]))));
+        let disk = WriteThrough::new(Box::new(RawDisk::open(faulty.clone()).unwrap()));
+        change(&disk).unwrap();
+        let is_flush = |request: &qed_io::Request| request.kind == RequestKind::Flush;
+        faulty.fail_when(is_flush, Fault::Io, Repeat::Always);
+        change(&disk).unwrap_err();
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 use qed_export::nbd::{Export, Exports};
-use qed_export::{BlockDevice, QedDisk, RawDisk, ReadOnlyDisk};
+use qed_export::{BlockDevice, QedDisk, RawDisk, ReadOnlyDisk, WriteThrough};
 
 use super::ServeArgs;
 use crate::args::{CacheMode, Format, refuse_qcow2};
@@ -46,11 +46,15 @@ fn open(args: &ServeArgs, name: &OsStr, cache: CacheMode) -> anyhow::Result<Box<
     }
     refuse_qcow2(stated_format(name, format)?, "writing to")?;
     let image = open_image(name, format, OpenHow { cache, ..OpenHow::WRITE })?;
-    match image.format() {
+    let disk: Box<dyn BlockDevice> = match image.format() {
         Format::Qed => {
             let writable = args.chain.writable(&image, OpenHow::read(false));
-            Ok(Box::new(QedDisk::new(writable.with_context(|| could_not_open(name))?)))
+            Box::new(QedDisk::new(writable.with_context(|| could_not_open(name))?))
         }
-        Format::Raw | Format::Qcow2 => Ok(Box::new(RawDisk::open(storage_of(&image))?)),
+        Format::Raw | Format::Qcow2 => Box::new(RawDisk::open(storage_of(&image))?),
+    };
+    if CacheMode::is_write_through(args.cache.as_deref()) {
+        return Ok(Box::new(WriteThrough::new(disk)));
     }
+    Ok(disk)
 }

@@ -99,6 +99,17 @@ fn what_cannot_be_served_is_said() {
 }
 
 #[test]
+fn what_was_written_through_is_there_after_a_crash() {
+    let lab = Lab::new();
+    lab.shell("qemu-img create -q -f qed a.qed 64M");
+    let mut served = Served::start(&lab, "--socket s -t writethrough -f qed a.qed", 1);
+    python(&lab, served.uri(), "h.connect_uri(uri)\nh.pwrite(b'kept', 1 << 20)");
+    served.signal("KILL");
+    served.wait();
+    lab.shell("qemu-io -r -f qed -c 'read -P 0x6b 1M 1' a.qed");
+}
+
+#[test]
 fn a_damaged_cluster_that_is_read_over_and_over_is_told_once() {
     let lab = Lab::new();
     lab.shell(

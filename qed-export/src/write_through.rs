@@ -1,0 +1,63 @@
+//! A disk whose clients see no cache: what changes it is durable when the request returns.
+
+use std::time::Instant;
+
+use crate::device::{BlockDevice, BlockSizes, DeviceError, Durability, Extent, Zeroing};
+
+/// A disk that makes every change durable before it says that it is done.
+#[derive(Debug)]
+pub struct WriteThrough(Box<dyn BlockDevice>);
+
+impl WriteThrough {
+    /// The same disk, with every change durable at once.
+    #[must_use]
+    pub fn new(disk: Box<dyn BlockDevice>) -> Self {
+        Self(disk)
+    }
+}
+
+impl BlockDevice for WriteThrough {
+    fn size(&self) -> u64 {
+        self.0.size()
+    }
+
+    fn is_read_only(&self) -> bool {
+        self.0.is_read_only()
+    }
+
+    fn block_sizes(&self) -> BlockSizes {
+        self.0.block_sizes()
+    }
+
+    fn read_at(&self, buf: &mut [u8], at: u64) -> Result<(), DeviceError> {
+        self.0.read_at(buf, at)
+    }
+
+    fn write_at(&self, buf: &[u8], at: u64, _durability: Durability) -> Result<(), DeviceError> {
+        self.0.write_at(buf, at, Durability::AtReturn)
+    }
+
+    fn write_zeroes(&self, at: u64, len: u64, how: Zeroing) -> Result<(), DeviceError> {
+        self.0.write_zeroes(at, len, Zeroing { durability: Durability::AtReturn, ..how })
+    }
+
+    fn trim(&self, at: u64, len: u64, _durability: Durability) -> Result<(), DeviceError> {
+        self.0.trim(at, len, Durability::AtReturn)
+    }
+
+    fn flush(&self) -> Result<(), DeviceError> {
+        self.0.flush()
+    }
+
+    fn extent_at(&self, at: u64, max_len: u64) -> Result<Extent, DeviceError> {
+        self.0.extent_at(at, max_len)
+    }
+
+    fn maintain(&self, now: Instant) -> Result<Option<Instant>, DeviceError> {
+        self.0.maintain(now)
+    }
+
+    fn close(self: Box<Self>) -> Result<(), DeviceError> {
+        self.0.close()
+    }
+}
