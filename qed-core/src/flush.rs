@@ -61,8 +61,19 @@ impl Pending {
     }
 }
 
+/// What a mark that cannot be cleared means to a flush.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unmarking {
+    /// Nothing: the caller asks for what it wrote, and a mark costs a check after a crash.
+    ByTheWay,
+    /// That it failed.
+    Due,
+}
+
 impl Image {
     /// Makes every write that completed before this call durable.
+    ///
+    /// Marks that cannot be cleared meanwhile, on a full file system for one, stay, and are no error.
     ///
     /// # Errors
     /// A failed write of a table or of the header can be tried again. After a failed flush of the
@@ -72,7 +83,7 @@ impl Image {
     pub fn flush(&self) -> Result<(), ImageError> {
         let mut turn = self.writer.turn();
         let Some(journal) = self.journal() else {
-            return self.flush_home(&mut turn);
+            return self.flush_home(&mut turn, Unmarking::ByTheWay);
         };
         let submitted = self.submit(&mut turn, journal)?;
         // Other flushes may submit now, and share the commit.
@@ -103,7 +114,7 @@ impl Image {
         if now < due {
             return Ok(Some(due));
         }
-        self.flush_home(&mut turn)?;
+        self.flush_home(&mut turn, Unmarking::Due)?;
         turn.wait_anew();
         Ok((!self.is_settled(&turn)).then(|| turn.due(now)))
     }
@@ -134,7 +145,7 @@ impl Image {
                 let submitted = self.submit(turn, journal)?;
                 self.commit(journal, &submitted)
             }
-            None => self.flush_home(turn),
+            None => self.flush_home(turn, Unmarking::Due),
         }
     }
 
@@ -151,14 +162,22 @@ impl Image {
     }
 
     /// A flush of a classic image or one in compat mode: everything pending is written home.
-    fn flush_home(&self, turn: &mut Turn) -> Result<(), ImageError> {
+    fn flush_home(&self, turn: &mut Turn, unmarking: Unmarking) -> Result<(), ImageError> {
         self.check_writable()?;
         let batch = self.take_pending();
         if batch.is_empty() {
             // Steps "unmark": whatever was written home is durable, or writing would have stopped.
-            if !self.unmark_image(turn, self.writer.alloc.end_bytes())? {
-                self.unmark_tables(turn)?;
+            let unmarked = match self.unmark_image(turn, self.writer.alloc.end_bytes()) {
+                Ok(false) => self.unmark_tables(turn),
+                written => written.map(drop),
+            };
+            if unmarked.is_err() && unmarking == Unmarking::ByTheWay {
+                // A failed flush of the storage among those steps is one all the same.
+                self.check_writable()?;
+                // What was half written stays unsettled for the next attempt.
+                return self.sync_storage();
             }
+            unmarked?;
             return self.sync(turn);
         }
         turn.wait_anew();

@@ -2,12 +2,13 @@
 //! opening makes of what another program left.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use qed_core::{
-    CreateOptions, GivenBacking, Identity, Image, ImageError, Layout, LockPolicy, OpenError,
-    RecoveryPolicy, RefuseBacking, Shrink, WriteContext, create,
+    CreateOptions, ExtentKind, GivenBacking, Identity, Image, ImageError, Layout, LockPolicy,
+    OpenError, RecoveryPolicy, RefuseBacking, Shrink, WriteContext, create,
 };
-use qed_io::{MemoryStorage, Storage};
+use qed_io::{Fault, Faulty, MemoryStorage, Repeat, RequestKind, Storage};
 use qed_spec::{
     AutoclearFeatures, ConsistencyMode, DirtyBitmap, Epoch, Features, Geometry, GuestOffset,
     Header, ImageUuid, SectionType, SuperblockBuilder, SuperblockChoice, SuperblockCopy,
@@ -261,4 +262,39 @@ fn every_shape_is_created_and_written() {
             assert_eq!(sector, [9; 512]);
         }
     }
+}
+
+#[test]
+fn a_flush_is_one_though_the_file_system_has_no_room_to_clear_a_mark() {
+    let storage = new_image(TABLE);
+    let faulty = Arc::new(Faulty::new(storage.clone()));
+    let image = Image::open(faulty.clone(), &context(&RefuseBacking)).unwrap();
+    write(&image, 0);
+    image.flush().unwrap();
+    let ExtentKind::Data(data) = image.map(GuestOffset::new(0), 1).unwrap().kind else { panic!() };
+    let fill = || {
+        let is_metadata = move |request: &qed_io::Request| {
+            request.range.start < data.get() && request.kind == RequestKind::Write
+        };
+        faulty.fail_when(is_metadata, Fault::NoSpace, Repeat::Always);
+    };
+    fill();
+    for _ in 0..3 {
+        write(&image, 0);
+        image.flush().expect("all of it is in its place");
+    }
+    // Whoever looks after the marks is told.
+    let now = Instant::now();
+    image.maintain(now).unwrap();
+    image.maintain(now + Duration::from_secs(6)).unwrap_err();
+    assert!(state(&storage).needs_check);
+
+    faulty.heal();
+    image.flush().unwrap();
+    assert!(!state(&storage).needs_check, "there is room again");
+    fill();
+    write(&image, 0);
+    faulty.fail_when(|request| request.kind == RequestKind::Flush, Fault::Io, Repeat::Once);
+    image.flush().expect_err("a flush of the storage that failed");
+    image.flush().expect_err("and for good");
 }
