@@ -31,14 +31,11 @@ const MAX_SECTOR_BYTES: u64 = 4096;
 /// Dropping a ring waits for what is in flight.
 #[derive(Debug)]
 pub struct Ring<'f> {
-    file: &'f FileStorage,
     queue: Queue<'f>,
     /// By the number that the queue knows a transfer by.
     active: Vec<Option<Active<'f>>>,
     waiting: VecDeque<Transfer<'f>>,
     done: VecDeque<Transferred>,
-    /// Bytes that `file` is known to have.
-    known_len: u64,
 }
 
 /// What a ring is asked to move.
@@ -92,8 +89,7 @@ struct Active<'f> {
 }
 
 impl FileStorage {
-    /// A ring for up to `depth` transfers at a time, for one if that is 0: of this file, and of
-    /// others, which it is better not to make longer.
+    /// A ring for up to `depth` transfers at a time, for one if that is 0, of this file and of others.
     ///
     /// # Errors
     /// The operating system's: [`io::ErrorKind::PermissionDenied`] where it does not let this
@@ -105,12 +101,10 @@ impl FileStorage {
         }
         let depth = depth.max(1);
         Ok(Ring {
-            file: self,
             queue: Queue::new(depth)?,
             active: (0..depth).map(|_| None).collect(),
             waiting: VecDeque::new(),
             done: VecDeque::new(),
-            known_len: self.len()?,
         })
     }
 
@@ -170,7 +164,7 @@ impl<'f> Ring<'f> {
     /// Starts or performs a transfer, or gives it back because others have to end first.
     fn try_start(&mut self, transfer: Transfer<'f>) -> Result<(), Transfer<'f>> {
         let is_idle = self.queue.in_flight() == 0;
-        if transfer.part.is_empty() || !self.may_be_queued(&transfer) {
+        if transfer.part.is_empty() || !may_be_queued(&transfer) {
             // What a write holds on its way may be held by this very ring.
             let may_be_performed = is_idle || transfer.direction == Direction::Read;
             return if may_be_performed { self.perform(transfer) } else { Err(transfer) };
@@ -187,43 +181,18 @@ impl<'f> Ring<'f> {
             },
             _ => None,
         };
+        // The file may have been cut a moment ago. What is past its end must not be held on its way:
+        // who makes it longer waits for that, and may be this very thread.
+        if transfer.direction == Direction::Write
+            && transfer.file.len().map_or(true, |len| len < range.end)
+        {
+            drop(held);
+            return if is_idle { self.perform(transfer) } else { Err(transfer) };
+        }
         let Transfer { tag, file, direction, buffer, part, offset } = transfer;
         let active = Active { tag, file, direction, part, offset, held };
         self.queue_up(number, active, buffer);
         Ok(())
-    }
-
-    /// Whether the kernel takes the transfer as it is: what is not aligned goes through the calls of
-    /// [`Storage`], and so does what would make the file longer or cannot be done at all.
-    fn may_be_queued(&mut self, transfer: &Transfer<'f>) -> bool {
-        let file = transfer.file;
-        let len = transfer.part.len() as u64;
-        let Some(end) = transfer.offset.checked_add(len).filter(|end| i64::try_from(*end).is_ok())
-        else {
-            return false;
-        };
-        let may = match transfer.direction {
-            Direction::Read => Ok(file.fd.as_fd()),
-            Direction::Write => file.for_writing(),
-        };
-        let bytes = &transfer.buffer[transfer.part.clone()];
-        if may.is_err()
-            || file.direct.as_ref().is_some_and(|direct| !direct.takes(bytes, transfer.offset))
-        {
-            return false;
-        }
-        transfer.direction == Direction::Read || self.reaches(file, end)
-    }
-
-    /// Whether a file has so many bytes.
-    fn reaches(&mut self, file: &FileStorage, end: u64) -> bool {
-        if !std::ptr::eq(file, self.file) {
-            return file.len().is_ok_and(|len| end <= len);
-        }
-        if end > self.known_len {
-            self.known_len = file.len().unwrap_or(0);
-        }
-        end <= self.known_len
     }
 
     fn perform(&mut self, transfer: Transfer<'f>) -> Result<(), Transfer<'f>> {
@@ -281,6 +250,48 @@ impl Active<'_> {
     }
 }
 
+/// Whether the kernel takes the transfer as it is: what is not aligned goes through the calls of
+/// [`Storage`], and so does what cannot be done at all.
+fn may_be_queued(transfer: &Transfer<'_>) -> bool {
+    let file = transfer.file;
+    let end = transfer.offset.checked_add(transfer.part.len() as u64);
+    if end.is_none_or(|end| i64::try_from(end).is_err()) {
+        return false;
+    }
+    let is_permitted = match transfer.direction {
+        Direction::Read => true,
+        Direction::Write => file.for_writing().is_ok(),
+    };
+    let bytes = &transfer.buffer[transfer.part.clone()];
+    is_permitted && file.direct.as_ref().is_none_or(|direct| direct.takes(bytes, transfer.offset))
+}
+
 fn is_to_be_repeated(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_interrupted_or_moved_in_part_goes_on() {
+        let file = FileStorage::from_fd(tempfile::tempfile().unwrap()).unwrap();
+        file.write_at(&[1, 2, 3, 4], 0).unwrap();
+        let cases: [(io::Result<usize>, [u8; 4]); 3] = [
+            (Err(io::ErrorKind::Interrupted.into()), [1, 2, 3, 4]),
+            (Err(io::ErrorKind::WouldBlock.into()), [1, 2, 3, 4]),
+            (Ok(3), [0, 0, 0, 4]),
+        ];
+        for (moved, want) in cases {
+            let mut ring = file.ring(1).unwrap();
+            let (direction, part) = (Direction::Read, 0..4);
+            ring.active[0] =
+                Some(Active { tag: 5, file: &file, direction, part, offset: 0, held: None });
+            ring.go_on(0, file.buffer(4), moved);
+            let done = ring.wait().unwrap().expect("it goes on");
+            done.result.unwrap();
+            assert_eq!((done.tag, &done.buffer[..]), (5, &want[..]));
+        }
+    }
 }

@@ -219,3 +219,29 @@ fn a_file_grows_beside_transfers_of_the_same_thread() {
         assert_eq!(file.len().unwrap(), 64 * SECTOR as u64);
     });
 }
+
+/// What the ring knew of the length must not make it hold what is past the end now.
+#[test]
+fn a_file_that_was_cut_grows_beside_transfers_of_the_same_thread() {
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        each_way(|_, file| {
+            file.set_len(32 * SECTOR as u64).unwrap();
+            let mut ring = file.ring(4).unwrap();
+            file.set_len(SECTOR as u64).unwrap();
+            let at = 16 * SECTOR as u64;
+            ring.start(transfer(file, 0, Direction::Write, filled(file, SECTOR, 1), at));
+            // Ends at once, beside what is in flight.
+            ring.start(transfer(file, 1, Direction::Read, filled(file, 0, 0), 0));
+            ring.wait().unwrap();
+            file.set_len(64 * SECTOR as u64).unwrap();
+            finish(&mut ring);
+            assert_eq!(file.len().unwrap(), 64 * SECTOR as u64);
+            let mut found = vec![0; SECTOR];
+            file.read_at(&mut found, at).unwrap();
+            assert!(found.iter().all(|byte| *byte == 1));
+        });
+        tell.send(()).unwrap();
+    });
+    told.recv_timeout(std::time::Duration::from_secs(20)).expect("the thread waits for itself");
+}
