@@ -91,6 +91,13 @@ impl<'f> Queue<'f> {
             match self.kernel.submit_and_wait(1) {
                 Ok(_) => return Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // No memory for it now: what has ended gives some back, or others do.
+                Err(error) if is_passing(&error) => {
+                    if !self.kernel.completion().is_empty() {
+                        return Ok(());
+                    }
+                    std::thread::yield_now();
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -136,6 +143,10 @@ impl std::fmt::Debug for Queue<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Queue").field("in_flight", &self.in_flight).finish_non_exhaustive()
     }
+}
+
+fn is_passing(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::ResourceBusy)
 }
 
 /// Says what is missing rather than which call failed.
