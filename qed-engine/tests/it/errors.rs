@@ -116,3 +116,41 @@ fn a_dropped_engine_leaves_clusters_whole_or_as_they_were() {
     }
     made.image.close().unwrap();
 }
+
+/// A page of ones and a page of twos, at places that the file does not have.
+#[derive(Debug)]
+struct Moved(Arc<FileStorage>);
+
+impl BackingFile for Moved {
+    fn len(&self) -> u64 {
+        8192
+    }
+
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<(), BackingError> {
+        for (byte, at) in buf.iter_mut().zip(offset..) {
+            *byte = if at < 4096 { 1 } else { 2 };
+        }
+        Ok(())
+    }
+
+    fn extent_at(&self, offset: u64, max_len: u64) -> Result<GuestExtent, BackingError> {
+        let len = max_len.min(4096 - offset % 4096);
+        let kind = qed_core::GuestExtentKind::Data { host_offset: (1 << 40) + offset };
+        Ok(GuestExtent { len, depth: 0, kind })
+    }
+
+    fn data_storage(&self, _depth: u32) -> Option<&dyn qed_io::Storage> {
+        Some(&*self.0)
+    }
+}
+
+#[test]
+fn a_second_part_that_the_file_lacks_is_asked_of_its_own_place() {
+    let made = make(false, false, &GivenBacking(None));
+    let disk = Moved(made.file.clone());
+    let mut engine = Engine::for_reading(&disk, &made.file, 4).unwrap();
+    read(&mut engine, 0, 0, 8192);
+    let served = all(&mut engine);
+    assert!(served[0].result.is_ok());
+    assert!(served[0].buffer[..4096] == [1; 4096] && served[0].buffer[4096..] == [2; 4096]);
+}
