@@ -1,7 +1,6 @@
 //! The fuzzing campaign: builds the fuzz programs of `qed-fuzz`, runs them on their seeds and
 //! corpora, and keeps what they find. Knows neither what a target tests nor the format.
 
-mod bugs;
 mod build;
 mod corpus;
 mod finding;
@@ -21,9 +20,7 @@ use program::{Outcome, Run};
 
 /// How long a target runs unless the caller says.
 const DEFAULT_SECS: u64 = 60;
-/// A planted bug has to be found in this time.
-const PLANTED_SECS: u64 = 600;
-const USAGE: &str = "fuzz all|TARGET.. [--secs N] [--jobs N] [--planted | --minimise]";
+const USAGE: &str = "fuzz all|TARGET.. [--secs N] [--jobs N] [--minimise]";
 
 /// What the words of the command line ask for.
 #[derive(Debug, PartialEq)]
@@ -39,8 +36,6 @@ struct Request {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum What {
     Fuzz,
-    /// Shows that the bugs of `planted` are found.
-    Planted,
     /// Makes the kept corpora of those and of what the last runs have added.
     Minimise,
 }
@@ -50,7 +45,6 @@ pub(crate) fn run(words: &[String]) -> Result<()> {
     let Request { what, names, secs, jobs } = parse(words)?;
     match what {
         What::Fuzz => campaign(&names, secs.unwrap_or(DEFAULT_SECS), jobs),
-        What::Planted => bugs::find(&names, secs.unwrap_or(PLANTED_SECS)),
         What::Minimise => corpus::minimise(&names, jobs),
     }
 }
@@ -70,7 +64,6 @@ fn parse(words: &[String]) -> Result<Request> {
     while let Some(word) = words.next() {
         let mut value = || words.next().context(USAGE);
         match word.as_str() {
-            "--planted" => request.what = What::Planted,
             "--minimise" => request.what = What::Minimise,
             "--secs" => request.secs = Some(value()?.parse().context("--secs")?),
             "--jobs" => request.jobs = value()?.parse().context("--jobs")?,
@@ -106,7 +99,7 @@ fn folder(name: &str) -> PathBuf {
 }
 
 fn campaign(names: &[String], secs: u64, jobs: usize) -> Result<()> {
-    let build = Build::of_checkout()?;
+    let build = Build::new()?;
     build.all(names)?;
     let work = repo::target_dir()?.join("fuzz");
     println!("{:<12} {}", "target", Outcome::HEADING);
@@ -162,8 +155,8 @@ mod tests {
         assert_eq!((all.what, all.secs), (What::Fuzz, Some(20)));
         assert!(all.names.len() >= 8 && all.jobs > 0, "{all:?}");
         let names = vec!["header".to_owned()];
-        let expected = Request { what: What::Planted, names, secs: None, jobs: 3 };
-        assert_eq!(parsed("--planted header --jobs 3").unwrap(), expected);
+        let expected = Request { what: What::Minimise, names, secs: None, jobs: 3 };
+        assert_eq!(parsed("--minimise header --jobs 3").unwrap(), expected);
         for bad in ["", "nothing", "all header", "all --secs", "all --secs x", "all --what"] {
             assert!(parsed(bad).is_err(), "{bad}");
         }

@@ -98,7 +98,7 @@ const TASKS: &[Task] = &[
     Task { name: "demo-image", help: "make docs/demo/ext4.qcow2 anew", run: demo_image::run },
     Task {
         name: "fuzz",
-        help: "run fuzz targets: fuzz all|TARGET.. [--secs N] [--jobs N] [--planted | --minimise]",
+        help: "run fuzz targets: fuzz all|TARGET.. [--secs N] [--jobs N] [--minimise]",
         run: fuzz::run,
     },
     Task {

@@ -15,7 +15,7 @@ const MAX_BYTES: u64 = 5 << 20;
 
 /// Makes the kept corpus of each target anew: of itself, and of what the last runs have added.
 pub(super) fn minimise(names: &[String], jobs: usize) -> Result<()> {
-    let build = Build::of_checkout()?;
+    let build = Build::new()?;
     build.all(names)?;
     let work = repo::target_dir()?.join("fuzz");
     at_once(names, jobs, |name| {

@@ -45,35 +45,19 @@ pub(super) struct Outcome {
 impl Run {
     /// On all inputs that are kept for the target, and those that earlier runs left in `work`.
     pub(super) fn of(name: &str, secs: u64, work: &Path) -> Result<Self> {
-        let run = Self::new(name, secs, work)?;
-        let corpus = work.join("kept").join(name);
-        pack::unpack(name, &corpus)?;
-        let kept = ["seeds", "regressions"].map(|kind| folder(kind).join(name));
-        let inputs = run.inputs.into_iter().chain([corpus]).chain(kept).collect();
-        Ok(Self { inputs, ..run })
-    }
-
-    /// On the seeds alone, in a folder of its own.
-    pub(super) fn on_seeds(name: &str, secs: u64, work: &Path) -> Result<Self> {
-        let inputs = work.join("corpus").join(name);
-        if inputs.exists() {
-            fs::remove_dir_all(inputs)?;
-        }
-        let mut run = Self::new(name, secs, work)?;
-        run.inputs.push(folder("seeds").join(name));
-        Ok(run)
-    }
-
-    fn new(name: &str, secs: u64, work: &Path) -> Result<Self> {
         let findings = work.join("findings").join(name);
         if findings.exists() {
             fs::remove_dir_all(&findings)?;
         }
-        let (inputs, logs) = (work.join("corpus").join(name), work.join("logs"));
-        for folder in [&findings, &inputs, &logs] {
+        let (new, logs) = (work.join("corpus").join(name), work.join("logs"));
+        for folder in [&findings, &new, &logs] {
             fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
         }
-        Ok(Self { secs, inputs: vec![inputs], findings, log: logs.join(name) })
+        let corpus = work.join("kept").join(name);
+        pack::unpack(name, &corpus)?;
+        let kept = ["seeds", "regressions"].map(|kind| folder(kind).join(name));
+        let inputs = [new, corpus].into_iter().chain(kept).collect();
+        Ok(Self { secs, inputs, findings, log: logs.join(name) })
     }
 
     /// Runs the program to the end.

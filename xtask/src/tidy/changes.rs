@@ -1,5 +1,5 @@
-//! Holds the mistakes that are kept as changes of the source, mutants and planted bugs, against the
-//! source as it is: whoever moves a line takes them along. Makes none of them.
+//! Checks that the mutants of qed-fuzz/mutants.toml, which are changes of the source, still fit the
+//! source. Makes none of them.
 
 use anyhow::{Context, Result};
 use serde::Deserialize;
@@ -8,14 +8,13 @@ use crate::problem::Problem;
 use crate::scratch::Change;
 use crate::tree::{File, Tree};
 
-/// What the lists have that this check asks for.
+/// The list, and where it is kept.
 #[derive(Deserialize)]
-struct Lists {
-    #[serde(default)]
-    bug: Vec<Change>,
-    #[serde(default)]
+struct Mutants {
     mutant: Vec<Mutant>,
 }
+
+const PATH: &str = "qed-fuzz/mutants.toml";
 
 #[derive(Deserialize)]
 struct Mutant {
@@ -24,23 +23,13 @@ struct Mutant {
 
 /// Checks that each change can be made.
 pub(super) fn check(tree: &Tree) -> Result<Vec<Problem>> {
-    let mut problems = Vec::new();
-    for list in tree.files().filter(|file| is_list(&file.path)) {
-        let Lists { bug, mutant } =
-            toml::from_str(&list.text).with_context(|| list.path.clone())?;
-        for change in bug.iter().chain(mutant.iter().flat_map(|mutant| &mutant.change)) {
-            let made = tree.file(&change.file).and_then(|file| change.made_in(&file.text));
-            if let Err(error) = made {
-                problems.push(Problem::new(&list.path, line_of(list, change), error.to_string()));
-            }
-        }
-    }
-    Ok(problems)
-}
-
-fn is_list(path: &str) -> bool {
-    path == "qed-fuzz/mutants.toml"
-        || (path.starts_with("qed-fuzz/planted/") && path.ends_with(".toml"))
+    let list = tree.file(PATH)?;
+    let Mutants { mutant } = toml::from_str(&list.text).context(PATH)?;
+    let problem = |change: &Change| {
+        let made = tree.file(&change.file).and_then(|file| change.made_in(&file.text));
+        Some(Problem::new(PATH, line_of(list, change), made.err()?.to_string()))
+    };
+    Ok(mutant.iter().flat_map(|mutant| &mutant.change).filter_map(problem).collect())
 }
 
 /// The line that names the text which is searched for, or the first.
@@ -58,26 +47,21 @@ mod tests {
         let change = |file: &str, search: &str| {
             format!("file = \"{file}\"\nsearch = \"{search}\"\nreplace = \"b\"\n")
         };
-        let bugs =
-            format!("[[bug]]\n{}[[bug]]\n{}", change("x.rs", "once"), change("x.rs", "gone"));
         let mutants = format!(
-            "[[mutant]]\n[[mutant.change]]\n{}[[mutant.change]]\n{}",
+            "[[mutant]]\n[[mutant.change]]\n{}[[mutant.change]]\n{}[[mutant.change]]\n{}",
+            change("x.rs", "gone"),
             change("x.rs", "twice"),
             change("y.rs", "once")
         );
-        let files = [
-            ("qed-fuzz/planted/a.toml", bugs.as_str()),
-            ("qed-fuzz/mutants.toml", mutants.as_str()),
-            ("x.rs", "once twice twice"),
-        ];
+        let files = [(PATH, mutants.as_str()), ("x.rs", "once twice twice")];
         let found = check(&Tree::of(&files)).unwrap();
         let told: Vec<String> = found.iter().map(Problem::to_string).collect();
         assert_eq!(
             told,
             [
-                "qed-fuzz/planted/a.toml:7: x.rs: 0 times `gone`",
-                "qed-fuzz/mutants.toml:4: x.rs: 2 times `twice`",
-                "qed-fuzz/mutants.toml:8: y.rs is missing",
+                "qed-fuzz/mutants.toml:4: x.rs: 0 times `gone`",
+                "qed-fuzz/mutants.toml:8: x.rs: 2 times `twice`",
+                "qed-fuzz/mutants.toml:12: y.rs is missing",
             ]
         );
     }
