@@ -6,8 +6,8 @@ use std::ops::Range;
 
 use qed_io::{RunKind, Storage};
 use qed_spec::{
-    AutoclearFeatures, Features, Header, HostOffset, L1Index, TableEntry, UNDO_RECORD_LEN_BYTES,
-    UndoRecord,
+    AutoclearFeatures, Features, HEADER_SECTOR_LEN_BYTES, Header, HostOffset, L1Index, TableEntry,
+    UNDO_RECORD_LEN_BYTES, UndoRecord,
 };
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -45,14 +45,12 @@ pub(crate) struct Piece {
 /// The incompatible features of images that can be checked; a journal is replayed first.
 const SUPPORTED: Features = Features::CLASSIC.union(Features::CONVERSION_HOLD);
 
-const SECTOR_LEN_BYTES: usize = 512;
-
 /// Where space ends that is held to undo a conversion in place.
 // spec: QED-CONV-04
 fn held_end(
     storage: &dyn Storage,
     layout: &Layout,
-    sector: &[u8; SECTOR_LEN_BYTES],
+    sector: &[u8; HEADER_SECTOR_LEN_BYTES],
 ) -> Result<u64, CheckError> {
     let autoclear = layout.header.fields().autoclear_features;
     let end = UndoRecord::OFFSET.get() + UNDO_RECORD_LEN_BYTES as u64;
@@ -69,7 +67,7 @@ impl<'a> Tables<'a> {
     /// Reads and checks the header.
     pub(crate) fn open(storage: &'a dyn Storage) -> Result<Self, CheckError> {
         let file_len = storage.len().map_err(CheckError::Len)?;
-        let mut bytes = [0; SECTOR_LEN_BYTES];
+        let mut bytes = [0; HEADER_SECTOR_LEN_BYTES];
         let there = bytes.len().min(usize::try_from(file_len).unwrap_or(usize::MAX));
         read(storage, &mut bytes[..there], 0)?;
         let header =

@@ -7,13 +7,11 @@ use std::io;
 
 use qed_io::Storage;
 use qed_spec::{
-    BackingName, BackingNameError, Features, HEADER_LEN_BYTES, Header, HeaderError, HeaderFields,
-    HostOffset,
+    BackingName, BackingNameError, Features, HEADER_SECTOR_LEN_BYTES as SECTOR_LEN_BYTES, Header,
+    HeaderError, HeaderFields, HostOffset,
 };
 
 use crate::error::{ImageError, IoAction, OpenError};
-
-const SECTOR_LEN_BYTES: usize = 512;
 
 /// The incompatible features that this crate opens; JOURNAL_ACTIVE where there is a journal.
 pub(crate) const SUPPORTED: Features =
@@ -90,8 +88,7 @@ impl HeaderSector {
         storage: &dyn Storage,
         header: Header,
     ) -> Result<(), ImageError> {
-        let mut bytes = self.bytes;
-        bytes[..HEADER_LEN_BYTES].copy_from_slice(&header.encode());
+        let bytes = header.encode_sector(&self.bytes);
         self.in_doubt = true;
         storage
             .write_at(&bytes, 0)

@@ -12,6 +12,9 @@ use crate::len::wide;
 use crate::parse;
 use crate::raw::{HEADER_LEN_BYTES, RawHeader};
 
+/// Bytes of the sector that the header lies in, which a disk writes whole or not at all.
+pub const HEADER_SECTOR_LEN_BYTES: usize = 512;
+
 /// A header that keeps every rule of the specification for a file of a known length.
 ///
 /// Unknown compatible and autoclear bits are kept as they are.
@@ -108,6 +111,19 @@ impl Header {
         };
         let mut bytes = [0; HEADER_LEN_BYTES];
         bytes.copy_from_slice(raw.as_bytes());
+        bytes
+    }
+
+    /// The first sector of a file with this header in place of the one that `sector` has; all other
+    /// bytes are kept. Whoever changes a header writes these bytes at once, from byte 0.
+    // spec: QED-HDR-09
+    #[must_use]
+    pub fn encode_sector(
+        &self,
+        sector: &[u8; HEADER_SECTOR_LEN_BYTES],
+    ) -> [u8; HEADER_SECTOR_LEN_BYTES] {
+        let mut bytes = *sector;
+        bytes.iter_mut().zip(self.encode()).for_each(|(byte, new)| *byte = new);
         bytes
     }
 

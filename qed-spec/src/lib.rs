@@ -67,7 +67,7 @@ pub use entry::{L1Entry, L2Entry};
 pub use error::{BackingNameError, EntryError, HeaderError};
 pub use features::{AutoclearFeatures, CompatFeatures, Features};
 pub use geometry::{Geometry, Lookup};
-pub use header::{Header, HeaderFields};
+pub use header::{HEADER_SECTOR_LEN_BYTES, Header, HeaderFields};
 pub use journal::JournalSequence;
 pub use journal::block::{JournalBlock, JournalBlockHead, JournalSeed};
 pub use journal::error::{JournalBlockError, JournalRecordError, JournalRingError};

@@ -1,12 +1,12 @@
 //! The writes of a repair: the header's bits, table entries, and the storage's errors with place.
 
 use qed_io::Storage;
-use qed_spec::{HostOffset, TableEntry};
+use qed_spec::{HEADER_SECTOR_LEN_BYTES, HostOffset, TableEntry};
 use zerocopy::IntoBytes;
 
 use super::features;
 use crate::error::CheckError;
-use crate::tables::Tables;
+use crate::tables::{Tables, read};
 
 /// Makes it durable that the image is being written: no unknown autoclear bits, and NEED_CHECK if
 /// `dirty`.
@@ -23,6 +23,7 @@ pub(super) fn unmark(tables: &Tables<'_>) -> Result<(), CheckError> {
     write_features(tables, false)
 }
 
+// spec: QED-HDR-09
 fn write_features(tables: &Tables<'_>, dirty: bool) -> Result<(), CheckError> {
     let layout = &tables.layout;
     let (features, autoclear_features) = features(tables, dirty);
@@ -31,7 +32,9 @@ fn write_features(tables: &Tables<'_>, dirty: bool) -> Result<(), CheckError> {
         return Ok(());
     }
     let header = layout.header.with_fields(fields, layout.file_len).map_err(CheckError::Header)?;
-    write(tables.storage, &header.encode(), 0)?;
+    let mut sector = [0; HEADER_SECTOR_LEN_BYTES];
+    read(tables.storage, &mut sector, 0)?;
+    write(tables.storage, &header.encode_sector(&sector), 0)?;
     flush(tables.storage)
 }
 

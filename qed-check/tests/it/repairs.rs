@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use qed_check::{CheckError, CheckOptions, FindingKind, Repair, check, repair};
+use qed_check::{CheckError, CheckOptions, FindingKind, Repair, check, recover, repair};
 use qed_io::{MemoryStorage, Operation, Recorder, Storage};
 use qed_spec::{Epoch, Generation, ImageUuid, SectionType, SuperblockBuilder};
 
@@ -204,4 +204,39 @@ fn nothing_is_repaired_over_superblocks_without_a_choice() {
     // A copy that is torn keeps nobody from anything.
     image.bytes[8192 + 5] = 1;
     assert_eq!(repair(&*image.storage(), Repair::Leaks).unwrap().leaks(), 0);
+}
+
+// spec-test: QED-HDR-09
+#[test]
+fn each_change_of_the_header_is_one_write_of_its_sector() {
+    let run: [fn(&Recorder); 2] = [
+        |storage| drop(repair(storage, Repair::All).unwrap()),
+        |storage| recover(storage).unwrap(),
+    ];
+    for run in run {
+        let mut image = TestImage::sample();
+        image.set_features(FEATURES_AT, NEED_CHECK);
+        image.set_features(AUTOCLEAR_AT, 1 << 40);
+        image.set_l2(2, 7, 8 * CLUSTER);
+        // Bytes of the sector that only another program understands.
+        image.bytes[64..512].fill(0xa5);
+        let storage = Recorder::new(image.storage());
+        run(&storage);
+        let mut sector = image.bytes[..512].to_vec();
+        let mut changes = 0;
+        for record in storage.records() {
+            let Operation::Write { offset, bytes } = record.operation else { continue };
+            if offset >= 512 {
+                continue;
+            }
+            assert_eq!((offset, bytes.len()), (0, 512));
+            let is_kept = |at: usize| at < 16 || (24..32).contains(&at) || at >= 40;
+            let differs = (0..512).find(|at| is_kept(*at) && bytes[*at] != sector[*at]);
+            assert_eq!(differs, None, "a byte that is no feature bit");
+            assert_ne!(bytes[..], sector[..], "a write that changes nothing");
+            sector = bytes.to_vec();
+            changes += 1;
+        }
+        assert_eq!(changes, 2, "the mark and its end");
+    }
 }

@@ -240,10 +240,7 @@ impl Layout {
             l1_table_offset: HostOffset::new(self.l1()),
             image_size: self.len,
         };
-        let header = Header::new(fields, self.end())?.encode();
-        let mut sector = [0; SECTOR_LEN];
-        sector[..header.len()].copy_from_slice(&header);
-        Ok(sector)
+        Ok(Header::new(fields, self.end())?.encode_sector(&[0; SECTOR_LEN]))
     }
 
     /// Step "append": the first cluster, the tables.

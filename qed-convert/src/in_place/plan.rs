@@ -6,8 +6,8 @@ use std::sync::Arc;
 use qed_core::{BackingFile, GivenBacking, Identity, LockPolicy};
 use qed_io::{Growth, Storage};
 use qed_spec::{
-    AutoclearFeatures, CompatFeatures, Features, Geometry, HEADER_LEN_BYTES, Header, HeaderFields,
-    HostOffset, UndoRecord,
+    AutoclearFeatures, CompatFeatures, Features, Geometry, Header, HeaderFields, HostOffset,
+    UndoRecord,
 };
 
 use super::area::{Area, Found, RECORD_AREA_START};
@@ -160,8 +160,7 @@ impl ToQed {
         // spec: QED-CONV-05
         let holds = dropped.iter().any(|it| !matches!(it, Dropped::Extension(_)));
         let qed = qed_header(&header, &places, holds)?;
-        let mut new_sector = sector;
-        new_sector[..HEADER_LEN_BYTES].copy_from_slice(&qed.encode());
+        let new_sector = qed.encode_sector(&sector);
         let record = UndoRecord { old_len: base, old_sector: sector, new_sector };
         let area = Area::new(&header, &qed, options.identity, &record)?;
         let plan = InPlacePlan {

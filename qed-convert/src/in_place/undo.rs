@@ -4,9 +4,7 @@
 use std::sync::Arc;
 
 use qed_io::Storage;
-use qed_spec::{
-    AutoclearFeatures, Features, HEADER_LEN_BYTES, Header, UNDO_RECORD_LEN_BYTES, UndoRecord,
-};
+use qed_spec::{AutoclearFeatures, Features, Header, UNDO_RECORD_LEN_BYTES, UndoRecord};
 
 use super::area::{Area, Found};
 use super::error::{InPlaceError, Refusal, Step};
@@ -73,7 +71,7 @@ pub fn undo(storage: &Arc<dyn Storage>) -> Result<(), InPlaceError> {
 // spec: QED-CONV-03
 pub fn finalize(storage: &Arc<dyn Storage>) -> Result<(), InPlaceError> {
     let storage = &**storage;
-    let (qed, mut sector) = converted(storage)?;
+    let (qed, sector) = converted(storage)?;
     let mut fields = *qed.fields();
     fields.autoclear_features.remove(AutoclearFeatures::CONVERSION_UNDO);
     fields.features.remove(Features::CONVERSION_HOLD);
@@ -81,8 +79,7 @@ pub fn finalize(storage: &Arc<dyn Storage>) -> Result<(), InPlaceError> {
         return Err(Refusal::NothingToFinalize.into());
     }
     let cleared = qed.with_fields(fields, len(storage)?)?;
-    sector[..HEADER_LEN_BYTES].copy_from_slice(&cleared.encode());
-    write(storage, Step::Finalize, &sector, 0)?;
+    write(storage, Step::Finalize, &cleared.encode_sector(&sector), 0)?;
     flush(storage, Step::Finalize)
 }
 
