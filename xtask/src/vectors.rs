@@ -1,15 +1,12 @@
-//! The vectors that are computed: whole families in which one number takes every value that matters.
-//! Owns which families there are and where they lie.
+//! The vectors of the extensions that are computed: whole families in which one number takes every
+//! value that matters. Owns which families there are and where they lie.
 //!
 //! Their arithmetic is that of `vectors/` alone. It shares nothing with the crates that are held
 //! against the vectors, and takes the plainest way it can.
 
-mod backing;
 mod bits;
 mod crc;
 mod entries;
-mod geometry;
-mod header;
 mod journal;
 mod layout;
 mod shape;
@@ -31,15 +28,8 @@ use vector::Family;
 const FOLDER: &str = "conformance/vectors/made";
 
 /// The makers of the families.
-const MAKERS: [fn() -> Vec<Family>; 7] = [
-    header::families,
-    geometry::families,
-    bits::families,
-    entries::families,
-    backing::families,
-    superblock::families,
-    journal::families,
-];
+const MAKERS: [fn() -> Vec<Family>; 4] =
+    [bits::families, entries::families, superblock::families, journal::families];
 
 /// Writes the families; with `--check`, fails instead if they had to be written.
 pub(crate) fn run(words: &[String]) -> Result<()> {

@@ -12,12 +12,6 @@ impl Shape {
         Self { cluster, table }
     }
 
-    /// All 75.
-    pub(super) fn all() -> impl Iterator<Item = Self> {
-        let clusters = (12..=26).map(|bits| 1 << bits);
-        clusters.flat_map(|cluster| [1, 2, 4, 8, 16].map(|table| Self { cluster, table }))
-    }
-
     /// As it is called in the name of a vector.
     pub(super) fn name(self) -> String {
         let (number, unit) = match self.cluster {
@@ -42,12 +36,6 @@ impl Shape {
         self.entries() * self.cluster
     }
 
-    /// Bytes that the tables can map, and no more than a disk may have.
-    pub(super) fn max_disk(self) -> u64 {
-        let maps = u128::from(self.entries()) * u128::from(self.coverage());
-        u64::try_from(maps).unwrap_or(u64::MAX).min(u64::MAX - 511)
-    }
-
     /// Why QEMU does not open images of this shape; none if it does.
     pub(super) fn refused_by_qemu(self) -> Option<&'static str> {
         let bits = 3 * self.cluster.ilog2() + 2 * self.table.ilog2();
@@ -69,11 +57,10 @@ mod tests {
     fn the_numbers_are_those_of_the_document() {
         let usual = Shape::new(65536, 4);
         assert_eq!((usual.entries(), usual.coverage()), (32768, 2 << 30));
-        assert_eq!((usual.max_disk(), usual.name()), (64 << 40, "64k-by-4".to_owned()));
-        assert_eq!(Shape::new(4096, 1).max_disk(), 1 << 30);
-        assert_eq!(Shape::new(64 << 20, 16).max_disk(), u64::MAX - 511);
+        assert_eq!(usual.name(), "64k-by-4");
         assert_eq!(Shape::new(64 << 20, 16).name(), "64m-by-16");
-        assert_eq!(Shape::all().count(), 75);
-        assert_eq!(Shape::all().filter(|shape| shape.refused_by_qemu().is_none()).count(), 40);
+        assert_eq!(usual.refused_by_qemu(), None);
+        assert!(Shape::new(4096, 1).refused_by_qemu().is_some());
+        assert!(Shape::new(64 << 20, 16).refused_by_qemu().is_some());
     }
 }
