@@ -106,7 +106,10 @@ impl ChainArgs {
         };
         let top = image.path().to_path_buf();
         Chain::below(image, &options).map_err(|error| match error {
-            ChainError::Open { .. } | ChainError::Lock { .. } | ChainError::NotInFormat { .. } => {
+            ChainError::Open { .. }
+            | ChainError::Lock { .. }
+            | ChainError::NotInFormat { .. }
+            | ChainError::Foreign { .. } => {
                 chain_error(&top, error).context("Could not open backing file")
             }
             error => chain_error(&top, error),

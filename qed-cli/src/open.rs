@@ -4,7 +4,9 @@
 //! `chain`'s. A format is recognised by magic for reading only; what is written has its format
 //! stated.
 
+use std::error::Error;
 use std::ffi::OsStr;
+use std::fmt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -46,8 +48,28 @@ impl OpenHow {
     }
 }
 
+/// The image has a format that is not read here, unless it is a raw disk with such bytes in it.
+#[derive(Debug)]
+pub(crate) struct ForeignImage {
+    /// QEMU's name for the format.
+    pub(crate) format: &'static str,
+}
+
+impl fmt::Display for ForeignImage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { format } = self;
+        write!(
+            f,
+            "The image looks like {format}, a format that is not supported; only if it is a raw \
+             disk all the same, state that (-f raw)"
+        )
+    }
+}
+
+impl Error for ForeignImage {}
+
 /// Opens and locks an image file and reads its header; a format that is not stated is recognised
-/// by its magic.
+/// by its magic, and refused if it is none of ours.
 pub(crate) fn open_image(
     name: &OsStr,
     format: Option<&OsStr>,
@@ -113,6 +135,7 @@ pub(crate) fn chain_error(top: &Path, error: ChainError) -> anyhow::Error {
     match error {
         ChainError::Open { path, source } => file_error(&path, "open", source),
         ChainError::Lock { path, source } => lock_error(&path, source),
+        ChainError::Foreign { path, format } if path == top => ForeignImage { format }.into(),
         ChainError::NotInFormat { path, format: Format::Qed } if path == top => {
             anyhow!("Image not in QED format")
         }

@@ -8,11 +8,13 @@ mod format;
 mod gate;
 mod layer;
 mod name;
+mod recognise;
 
 pub use error::{BackingNameChanged, ChainError};
 pub use format::ImageFormat;
 pub use gate::OpenedBacking;
 pub use layer::{FormatSource, Layer, LayerHeader};
+pub use recognise::Recognised;
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};

@@ -20,7 +20,7 @@ mod zero;
 
 pub use chain::{
     BackingNameChanged, Chain, ChainError, ChainOptions, FormatSource, ImageFormat, Layer,
-    LayerHeader, MAX_CHAIN_DEPTH, OpenedBacking,
+    LayerHeader, MAX_CHAIN_DEPTH, OpenedBacking, Recognised,
 };
 pub use commit::{CommitBase, CommitError, commit};
 pub use compare::{CompareError, CompareOptions, Comparison, Side, compare};

@@ -12,8 +12,8 @@ use qed_core::{JournalReplay, replay_journal, show_replayed};
 
 use crate::app::Context;
 use crate::args::{CacheMode, Format, OutputFormat, Refused, one_name};
-use crate::failure::{Exit, shown, usage};
-use crate::open::{OpenHow, could_not_open, open_image, stated_format, storage_of};
+use crate::failure::{Exit, error_text, shown, usage};
+use crate::open::{ForeignImage, OpenHow, could_not_open, open_image, stated_format, storage_of};
 
 /// Check whether a QED image is consistent, and repair it.
 #[derive(Debug, Args)]
@@ -75,16 +75,24 @@ pub(crate) fn run(args: CheckArgs, context: &Context) -> anyhow::Result<Exit> {
         bail!("Invalid source cache option: {}", shown(args.cache.unwrap_or_default()));
     };
     let name = one_name(args.operands)?;
-    let image = open(&name, args.format.as_deref(), repair, args.force_share, cache)?;
-    if image.format() != Format::Qed {
-        let format = image.format();
-        let text = match format {
-            Format::Qcow2 => format!("This image format does not support checks: {format}"),
-            _ => "This image format does not support checks".to_owned(),
-        };
-        context.console.error(&text);
-        return Ok(NOT_SUPPORTED);
-    }
+    let opened = open(&name, args.format.as_deref(), repair, args.force_share, cache);
+    let image = match opened {
+        Ok(image) if image.format() == Format::Qed => image,
+        Ok(image) => {
+            let format = image.format();
+            let text = match format {
+                Format::Qcow2 => format!("This image format does not support checks: {format}"),
+                _ => "This image format does not support checks".to_owned(),
+            };
+            context.console.error(&text);
+            return Ok(NOT_SUPPORTED);
+        }
+        Err(error) if error.is::<ForeignImage>() => {
+            context.console.error(&error_text(&error));
+            return Ok(NOT_SUPPORTED);
+        }
+        Err(error) => return Err(error),
+    };
     let (journal, report) =
         examine(&image, repair, context).map_err(|error| error.context(could_not_check(&name)))?;
     if !args.quiet {

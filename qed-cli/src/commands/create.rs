@@ -15,7 +15,7 @@ use crate::failure::{Exit, error_text, shown, usage};
 use crate::names::{beside, path_of};
 use crate::new_file::NewFile;
 use crate::new_image::{NewImage, print_options};
-use crate::open::{OpenHow, is_same_file, try_open_image, virtual_size};
+use crate::open::{ForeignImage, OpenHow, is_same_file, try_open_image, virtual_size};
 
 /// Create a new image.
 ///
@@ -168,18 +168,21 @@ fn open_backing(file: &[u8], format: Option<&OsStr>, image: &OsStr) -> anyhow::R
     let image = path_of(image)?;
     let path = beside(&image, file);
     let backing = try_open_image(&path, format, OpenHow::read(false));
-    let backing = backing
-        .map_err(|error| anyhow!("{}\nCould not open backing image.", error_text(&error)))?;
+    let backing = backing.map_err(|error| match error.downcast_ref() {
+        Some(ForeignImage { format }) => format_missing(format),
+        None => anyhow!("{}\nCould not open backing image.", error_text(&error)),
+    })?;
     if is_same_file(&backing, &image) {
         bail!("Error: Trying to create an image that is its own backing file");
     }
     if format.is_none() {
-        bail!(
-            "Backing file specified without backing format\nDetected format of {}.",
-            backing.format().name()
-        );
+        return Err(format_missing(backing.format().name()));
     }
     virtual_size(&backing)
+}
+
+fn format_missing(detected: &str) -> anyhow::Error {
+    anyhow!("Backing file specified without backing format\nDetected format of {detected}.")
 }
 
 fn formatting(image: &NewImage, name: &OsStr) -> Vec<u8> {

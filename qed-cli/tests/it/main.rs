@@ -5,6 +5,7 @@ mod crash_safety;
 mod dump;
 mod exit_codes;
 mod features;
+mod foreign;
 mod help;
 mod in_place;
 mod lab;

@@ -49,6 +49,17 @@ pub enum ChainError {
         /// What it was said to be.
         format: ImageFormat,
     },
+    /// Nobody said which format a file has, and it looks like one that is not read here.
+    #[error(
+        "'{}' looks like a {format} image, which is not supported; it is raw only if that is stated",
+        path.display()
+    )]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// QEMU's name for the format.
+        format: &'static str,
+    },
     /// The header of a QED image breaks a rule or needs a feature that is not supported.
     #[error("header of '{}'", path.display())]
     QedHeader {

@@ -1,7 +1,4 @@
-//! The formats of the images of a chain: their names, and what their magic can tell.
-
-use qed_io::Storage;
-use qed_spec::RawHeader;
+//! The formats of the images of a chain, and their names.
 
 /// The format of an image file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -13,8 +10,6 @@ pub enum ImageFormat {
     /// QCOW2, version 2 or 3.
     Qcow2,
 }
-
-const QCOW2_MAGIC: [u8; 4] = *b"QFI\xfb";
 
 impl ImageFormat {
     /// The format that QEMU calls `name`, if it is one of these.
@@ -32,39 +27,10 @@ impl ImageFormat {
             Self::Qcow2 => "qcow2",
         }
     }
-
-    /// The format that the first bytes of `storage` look like; raw if they look like no other.
-    ///
-    /// A guest can write any magic into a raw disk, so this is a guess: it may choose a format only
-    /// where whoever runs the program said so.
-    ///
-    /// # Errors
-    /// The storage's error.
-    pub fn recognise(storage: &dyn Storage) -> std::io::Result<Self> {
-        Ok(match magic(storage)? {
-            Some(RawHeader::MAGIC) => Self::Qed,
-            Some(QCOW2_MAGIC) => Self::Qcow2,
-            _ => Self::Raw,
-        })
-    }
-
-    /// Whether the magic of `storage` allows that it has this format; anything can be raw.
-    pub(super) fn fits(self, storage: &dyn Storage) -> std::io::Result<bool> {
-        Ok(self == Self::Raw || Self::recognise(storage)? == self)
-    }
 }
 
 impl std::fmt::Display for ImageFormat {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.pad(self.name())
     }
-}
-
-fn magic(storage: &dyn Storage) -> std::io::Result<Option<[u8; 4]>> {
-    let mut magic = [0; 4];
-    if storage.len()? < magic.len() as u64 {
-        return Ok(None);
-    }
-    storage.read_at(&mut magic, 0)?;
-    Ok(Some(magic))
 }

@@ -12,6 +12,7 @@ use qed_spec::{BackingName, Features, Header, SuperblockError};
 use super::error::ChainError;
 use super::format::ImageFormat;
 use super::gate::OpenedBacking;
+use super::recognise::{Recognised, has_magic_of};
 use crate::qcow2::{Qcow2Header, Qcow2Image, Qcow2Options, Qcow2SnapshotSelector};
 
 /// An image file that is open and perhaps locked, and whose header has been read.
@@ -40,7 +41,7 @@ pub enum LayerHeader {
 pub enum FormatSource {
     /// Somebody said so: the caller, or the image above. The magic may still speak against it.
     Stated(ImageFormat),
-    /// It is what the first bytes look like; the image may then name no backing file, unless the
+    /// It is what the first and last bytes look like, if that is a format that is read here; the image may then name no backing file, unless the
     /// caller states the format of that.
     Magic,
 }
@@ -95,12 +96,17 @@ impl Layer {
     ) -> Result<Self, ChainError> {
         let reading = || ChainError::reading(path.to_path_buf());
         let (format, is_recognised) = match format {
-            FormatSource::Magic => (ImageFormat::recognise(&*storage).map_err(reading())?, true),
-            FormatSource::Stated(format) if format.fits(&*storage).map_err(reading())? => {
-                (format, false)
-            }
+            FormatSource::Magic => match Recognised::of(&*storage).map_err(reading())? {
+                Recognised::Readable(format) => (format, true),
+                Recognised::Foreign(format) => {
+                    return Err(ChainError::Foreign { path: path.to_path_buf(), format });
+                }
+            },
             FormatSource::Stated(format) => {
-                return Err(ChainError::NotInFormat { path: path.to_path_buf(), format });
+                if !has_magic_of(format, &*storage).map_err(reading())? {
+                    return Err(ChainError::NotInFormat { path: path.to_path_buf(), format });
+                }
+                (format, false)
             }
         };
         let (header, backing) = read_header(path, &storage, format)?;

@@ -13,7 +13,7 @@ use super::refcounts::end_of_counted;
 use super::scan::scan;
 use super::verify::{FEATURES, compare};
 use super::{SECTOR, Sector, abandon, area, flush, len, read, write};
-use crate::chain::ImageFormat;
+use crate::chain::{ImageFormat, Recognised};
 use crate::qcow2::Qcow2Header;
 
 /// Bytes of cluster 0 that a QCOW2 header is parsed from; no cluster is larger.
@@ -30,8 +30,8 @@ const CLUSTER_MAX: u64 = 2 << 20;
 // spec: QED-CONV-02
 pub fn undo(storage: &Arc<dyn Storage>) -> Result<(), InPlaceError> {
     let storage = &**storage;
-    let recognised = ImageFormat::recognise(storage).map_err(InPlaceError::io(Step::Read, 0))?;
-    if recognised == ImageFormat::Qcow2 {
+    let recognised = Recognised::of(storage).map_err(InPlaceError::io(Step::Read, 0))?;
+    if recognised == Recognised::Readable(ImageFormat::Qcow2) {
         return finish_undo(storage);
     }
     let (qed, sector) = converted(storage)?;
