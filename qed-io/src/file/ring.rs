@@ -8,6 +8,7 @@ mod sys;
 
 use std::collections::VecDeque;
 use std::io;
+use std::mem;
 use std::ops::Range;
 use std::os::fd::AsFd;
 
@@ -28,7 +29,9 @@ const MAX_SECTOR_BYTES: u64 = 4096;
 /// which they end is not defined. While a ring has transfers in flight, its thread may use each
 /// [`FileStorage`] for other places of its file, and for making it longer.
 ///
-/// Dropping a ring waits for what is in flight.
+/// Dropping a ring waits for what is in flight. Should the kernel not say when it is done, because the
+/// ring as a whole has failed, the memory and the places in files that it may still use are never
+/// given back: [`Ring::settle`].
 #[derive(Debug)]
 pub struct Ring<'f> {
     queue: Queue<'f>,
@@ -36,6 +39,8 @@ pub struct Ring<'f> {
     active: Vec<Option<Active<'f>>>,
     waiting: VecDeque<Transfer<'f>>,
     done: VecDeque<Transferred>,
+    /// Transfers that were given back since the kernel was last asked.
+    given: usize,
 }
 
 /// What a ring is asked to move.
@@ -105,6 +110,7 @@ impl FileStorage {
             active: (0..depth).map(|_| None).collect(),
             waiting: VecDeque::new(),
             done: VecDeque::new(),
+            given: 0,
         })
     }
 
@@ -139,17 +145,43 @@ impl<'f> Ring<'f> {
     pub fn wait(&mut self) -> io::Result<Option<Transferred>> {
         loop {
             self.start_waiting();
-            if let Some(done) = self.done.pop_front() {
+            // Transfers that need no waiting must not keep the kernel's from being told of.
+            let is_due = self.given >= self.active.len() && self.queue.in_flight() > 0;
+            if !is_due && let Some(done) = self.done.pop_front() {
+                self.given += 1;
                 return Ok(Some(done));
             }
             if self.queue.in_flight() == 0 {
                 return Ok(None);
             }
+            self.given = 0;
             self.queue.submit_and_wait()?;
             while let Some((number, buffer, moved)) = self.queue.ended() {
                 self.go_on(number, buffer, moved);
             }
         }
+    }
+
+    /// Waits until the kernel is done with everything that it was told to move; what came back short
+    /// does not go on. For who gives back what the bytes lie in when the ring has failed.
+    ///
+    /// # Errors
+    /// Of the ring as a whole: nothing tells when the kernel is done. Buffers, and in files the places
+    /// of writes past the page cache, are then the kernel's for ever, also when the ring is dropped.
+    pub fn settle(&mut self) -> io::Result<()> {
+        while self.queue.in_flight() > 0 {
+            self.queue.submit_and_wait()?;
+            while let Some((number, _, _)) = self.queue.ended() {
+                self.active[number] = None;
+            }
+        }
+        Ok(())
+    }
+
+    /// From now on the ring as a whole fails, and what is in flight stays in flight.
+    #[cfg(feature = "test-utils")]
+    pub fn fail(&mut self) {
+        self.queue.fail();
     }
 
     /// Starts what waits, in its order, as far as there is room and nothing is in the way.
@@ -236,6 +268,15 @@ impl<'f> Ring<'f> {
     }
 }
 
+impl Drop for Ring<'_> {
+    fn drop(&mut self) {
+        if self.settle().is_err() {
+            // Others must not write where the kernel may.
+            mem::forget(mem::take(&mut self.active));
+        }
+    }
+}
+
 impl Active<'_> {
     /// Part of a sector is what the end of the file leaves; asking on from there would be an
     /// unaligned request.
@@ -292,6 +333,27 @@ mod tests {
             let done = ring.wait().unwrap().expect("it goes on");
             done.result.unwrap();
             assert_eq!((done.tag, &done.buffer[..]), (5, &want[..]));
+        }
+    }
+
+    #[test]
+    fn a_ring_that_failed_keeps_the_places_that_the_kernel_may_still_write_to() {
+        use crate::file::range_locks::RangeLocks;
+        for fails in [false, true] {
+            let file = FileStorage::from_fd(tempfile::tempfile().unwrap()).unwrap();
+            let locks = RangeLocks::default();
+            let mut ring = file.ring(2).unwrap();
+            let (direction, part) = (Direction::Write, 0..4);
+            let held = Some(locks.hold(0..4));
+            let active = Active { tag: 5, file: &file, direction, part, offset: 0, held };
+            ring.queue_up(0, active, file.buffer(4));
+            if fails {
+                ring.fail();
+                ring.wait().unwrap_err();
+            }
+            drop(ring);
+            assert_eq!(locks.try_hold(3..9).is_none(), fails);
+            assert!(locks.try_hold(4..9).is_some());
         }
     }
 }

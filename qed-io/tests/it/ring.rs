@@ -168,6 +168,22 @@ fn a_dropped_ring_has_ended_its_transfers() {
     });
 }
 
+#[test]
+fn what_ends_at_once_does_not_keep_the_kernel_from_being_asked() {
+    each_way(|_, file| {
+        file.set_len(SECTOR as u64).unwrap();
+        let mut ring = file.ring(4).unwrap();
+        ring.start(transfer(file, 7, Direction::Read, file.buffer(SECTOR), 0));
+        for _ in 0..100 {
+            ring.start(transfer(file, 0, Direction::Read, file.buffer(0), 0));
+            if ring.wait().unwrap().expect("one is in flight").tag == 7 {
+                return;
+            }
+        }
+        panic!("nobody asked the kernel");
+    });
+}
+
 /// A writer of parts of sectors rewrites what is around them; it must not put old bytes back.
 #[test]
 fn a_sector_that_others_write_in_part_keeps_what_the_ring_wrote() {

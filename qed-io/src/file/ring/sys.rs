@@ -23,6 +23,8 @@ pub(super) struct Queue<'f> {
     /// What the kernel may write to or read from.
     buffers: Vec<Option<AlignedBuf>>,
     in_flight: usize,
+    #[cfg(feature = "test-utils")]
+    fails: bool,
 }
 
 impl<'f> Queue<'f> {
@@ -35,7 +37,20 @@ impl<'f> Queue<'f> {
             .or_else(|_| IoUring::new(depth))
             .map_err(explained)?;
         let buffers = (0..depth).map(|_| None).collect();
-        Ok(Self { kernel, files: PhantomData, buffers, in_flight: 0 })
+        Ok(Self {
+            kernel,
+            files: PhantomData,
+            buffers,
+            in_flight: 0,
+            #[cfg(feature = "test-utils")]
+            fails: false,
+        })
+    }
+
+    /// From now on the kernel cannot be asked any more.
+    #[cfg(feature = "test-utils")]
+    pub(super) fn fail(&mut self) {
+        self.fails = true;
     }
 
     pub(super) fn in_flight(&self) -> usize {
@@ -85,8 +100,13 @@ impl<'f> Queue<'f> {
         pushed.expect("the queue has an entry for each buffer, and one in flight has left it");
     }
 
-    /// Tells the kernel what was pushed, and waits until something has ended.
+    /// Tells the kernel what was pushed, and waits until something has ended. After an error what is in
+    /// flight is so still: the kernel may have been told of it, and may go on with it.
     pub(super) fn submit_and_wait(&mut self) -> io::Result<()> {
+        #[cfg(feature = "test-utils")]
+        if self.fails {
+            return Err(io::ErrorKind::Other.into());
+        }
         loop {
             match self.kernel.submit_and_wait(1) {
                 Ok(_) => return Ok(()),
