@@ -15,24 +15,42 @@ use crate::work::{State, Work};
 ///
 /// A read that starts after a write was served finds its bytes; requests that overlap while both are
 /// in flight have no defined order. What was served is durable after the next [`Image::flush`], which
-/// may be called at any time.
+/// may be called at any time. A request that has to wait for another thread has its turn after a few
+/// others, however many are started meanwhile.
 ///
 /// What blocks are the calls that read tables, those parts of backing files that do not lie in a
 /// file as they are (compressed clusters, say), and the first part of a request that is not aligned
 /// as the file's direct I/O wants it.
 ///
 /// Dropping an engine waits for the transfers in flight; an allocating write that was not served by
-/// then leaves the disk as it was.
+/// then leaves the disk as it was. Should [`Engine::wait`] have failed because the kernel does not
+/// answer, the clusters of requests in flight are never given to others: the kernel may still write to
+/// them. Who allocates one of the same clusters of the disk, or changes its size, then waits for ever;
+/// all else goes on, and the image can be flushed and closed.
 pub struct Engine<'i> {
-    /// First, so that no transfer is under way when the clusters of a request are given back.
     ring: Ring<'i>,
     works: Vec<Option<Work<'i>>>,
     file: &'i FileStorage,
     target: Target<'i>,
     /// Requests that wait for others, in their order.
     parked: VecDeque<usize>,
+    /// Requests that were begun since one of those that wait last had its turn, and the most that are.
+    overtaking: usize,
+    most: usize,
     served: VecDeque<Served>,
 }
+
+/// What became of a request that was let go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    Had,
+    /// It waits; whoever let it go on says where in the line.
+    Parked,
+}
+
+/// So many requests for each transfer that may be in flight overtake one that waits: it is seldom that
+/// what a request waits for takes longer, and to hold the others back costs.
+const OVERTAKING: usize = 4;
 
 /// What an engine is asked for: as many bytes as the buffer has.
 #[derive(Debug)]
@@ -101,6 +119,8 @@ impl<'i> Engine<'i> {
             file,
             target,
             parked: VecDeque::new(),
+            overtaking: 0,
+            most: OVERTAKING.saturating_mul(depth.max(1) as usize),
             served: VecDeque::new(),
         })
     }
@@ -120,7 +140,16 @@ impl<'i> Engine<'i> {
             self.works.push(None);
             self.works.len() - 1
         });
-        self.go_on(number, work, Patience::Asks);
+        let others_wait = !self.parked.is_empty() || self.ring.pending() > 0;
+        if others_wait && self.overtaking >= self.most {
+            self.works[number] = Some(work);
+            self.parked.push_back(number);
+            return;
+        }
+        self.overtaking += 1;
+        if self.go_on(number, work, Patience::Asks) == Turn::Parked {
+            self.parked.push_back(number);
+        }
     }
 
     /// Waits until a request has ended; none if none is in flight.
@@ -134,10 +163,13 @@ impl<'i> Engine<'i> {
             }
             if let Some(transferred) = self.ring.wait()? {
                 self.ended(transferred);
-            } else {
-                // Nothing of this engine is in the way of anybody: now it may wait for others.
-                let Some(number) = self.parked.pop_front() else { return Ok(None) };
-                self.try_again(number, Patience::Waits);
+                continue;
+            }
+            // Nothing of this engine is in the way of anybody: now it may wait for others.
+            let Some(number) = self.parked.pop_front() else { return Ok(None) };
+            self.overtaking = 0;
+            if self.try_again(number, Patience::Waits) == Turn::Parked {
+                self.parked.push_front(number);
             }
         }
     }
@@ -148,31 +180,51 @@ impl<'i> Engine<'i> {
         let Some(mut work) = self.works[number].take() else { return };
         let frees_clusters = work.is_allocating();
         match work.moved(buffer, result) {
-            Ok(()) => self.go_on(number, work, Patience::Asks),
+            Ok(()) => {
+                if self.go_on(number, work, Patience::Asks) == Turn::Parked {
+                    self.parked.push_back(number);
+                }
+            }
             Err(error) => self.serve(work, Err(error)),
         }
+        if self.parked.is_empty() {
+            self.overtaking = 0;
+        }
         // A change of the size that waited may be over as well.
-        if frees_clusters || self.ring.pending() == 0 {
-            for _ in 0..self.parked.len() {
-                let Some(number) = self.parked.pop_front() else { return };
-                self.try_again(number, Patience::Asks);
+        self.try_parked(frees_clusters || self.ring.pending() == 0);
+    }
+
+    /// Lets those go on that wait: as many as can if `all` may, else from the first to one that has
+    /// to wait on. Another thread may have what that one waits for, and says nothing when it gives it
+    /// back.
+    fn try_parked(&mut self, all: bool) {
+        for index in 0..self.parked.len() {
+            let Some(number) = self.parked.pop_front() else { return };
+            // The first has waited long enough for nobody else to be let by.
+            let in_order = !all || self.overtaking >= self.most;
+            match self.try_again(number, Patience::Asks) {
+                Turn::Had if in_order || index == 0 => self.overtaking = 0,
+                Turn::Had => {}
+                Turn::Parked if in_order => return self.parked.push_front(number),
+                Turn::Parked => self.parked.push_back(number),
             }
         }
     }
 
-    fn try_again(&mut self, number: usize, patience: Patience) {
-        if let Some(work) = self.works[number].take() {
-            self.go_on(number, work, patience);
+    fn try_again(&mut self, number: usize, patience: Patience) -> Turn {
+        match self.works[number].take() {
+            Some(work) => self.go_on(number, work, patience),
+            None => Turn::Had,
         }
     }
 
-    fn go_on(&mut self, number: usize, mut work: Work<'i>, patience: Patience) {
+    fn go_on(&mut self, number: usize, mut work: Work<'i>, patience: Patience) -> Turn {
         match work.go_on(self.target, self.file, patience) {
             Ok(State::Ended) => self.serve(work, Ok(())),
             Err(error) => self.serve(work, Err(error)),
             Ok(State::Parked) => {
                 self.works[number] = Some(work);
-                self.parked.push_back(number);
+                return Turn::Parked;
             }
             Ok(State::Moves(moves)) => {
                 let transfer = Transfer {
@@ -187,11 +239,21 @@ impl<'i> Engine<'i> {
                 self.ring.start(transfer);
             }
         }
+        Turn::Had
     }
 
     fn serve(&mut self, work: Work<'_>, result: Result<(), ImageError>) {
         let tag = work.tag;
         self.served.push_back(Served { tag, buffer: work.into_buffer(), result });
+    }
+}
+
+impl Drop for Engine<'_> {
+    fn drop(&mut self) {
+        if self.ring.settle().is_err() {
+            // What a request holds is what keeps others away from where the kernel may write.
+            std::mem::forget(std::mem::take(&mut self.works));
+        }
     }
 }
 
@@ -201,3 +263,6 @@ impl std::fmt::Debug for Engine<'_> {
         f.debug_struct("Engine").field("ring", ring).field("target", target).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

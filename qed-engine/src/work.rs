@@ -155,6 +155,15 @@ impl<'i> Work<'i> {
         matches!(self.under_way, Some(UnderWay::Served { kept: Kept::Allocation(_), .. }))
     }
 
+    /// Where the transfer that is under way begins.
+    #[cfg(test)]
+    pub(crate) fn host(&self) -> Option<HostOffset> {
+        match &self.under_way {
+            Some(UnderWay::Served { host, .. }) => Some(*host),
+            _ => None,
+        }
+    }
+
     /// The caller's buffer, which is back from the ring.
     pub(crate) fn into_buffer(self) -> AlignedBuf {
         self.buffer.expect("a request ends with its buffer")

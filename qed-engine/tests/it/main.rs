@@ -10,3 +10,4 @@ mod concurrent;
 mod errors;
 mod model;
 mod support;
+mod turns;
