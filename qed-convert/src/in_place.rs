@@ -13,6 +13,7 @@ mod claims;
 mod cluster_set;
 mod error;
 mod from_raw;
+mod kept_plan;
 mod plan;
 mod plan_file;
 mod refcounts;
@@ -26,8 +27,9 @@ mod verify;
 
 pub use error::{InPlaceError, Refusal, Step};
 pub use from_raw::{FromRawError, FromRawOptions, FromRawPlan, plan_raw_to_qed, raw_to_qed};
+pub use kept_plan::PlanFault;
 pub use plan::{Dropped, InPlacePlan, ToQed, ToQedOptions};
-pub use plan_file::{NotAPlan, PlanFile, PlanStore};
+pub use plan_file::{PlanFile, PlanStore};
 pub use step::StepError;
 pub use to_qcow2::{ToQcow2Error, ToQcow2Options, ToQcow2Plan, plan_qed_to_qcow2, qed_to_qcow2};
 pub use to_raw::{ToRawError, ToRawOptions, ToRawPlan, plan_qed_to_raw, qed_to_raw};

@@ -26,7 +26,7 @@ pub use commit::{CommitBase, CommitError, commit};
 pub use compare::{CompareError, CompareOptions, Comparison, Side, compare};
 pub use convert::{ConvertError, ConvertOptions, Order, Summary, WriteAction, convert};
 pub use in_place::{
-    Dropped, FromRawError, FromRawOptions, FromRawPlan, InPlaceError, InPlacePlan, NotAPlan,
+    Dropped, FromRawError, FromRawOptions, FromRawPlan, InPlaceError, InPlacePlan, PlanFault,
     PlanFile, PlanStore, Refusal, Step, StepError, ToQcow2Error, ToQcow2Options, ToQcow2Plan,
     ToQed, ToQedOptions, ToRawError, ToRawOptions, ToRawPlan, finalize, plan_qed_to_qcow2,
     plan_qed_to_raw, plan_raw_to_qed, qed_to_qcow2, qed_to_raw, raw_to_qed, undo,

@@ -62,6 +62,12 @@ pub struct FileIdentity {
     pub inode: u64,
 }
 
+/// The user whose rights this program has, as owners of files are numbered.
+#[must_use]
+pub fn effective_user() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
 impl FileStorage {
     /// The file that a storage is; none if it is of another kind.
     #[must_use]

@@ -70,7 +70,7 @@ mod testing;
 
 pub use file::{
     Access, Existing, FileIdentity, FileKind, FileOptions, FileStorage, NewFileOptions, OpenError,
-    RefusedKind,
+    RefusedKind, effective_user,
 };
 #[cfg(feature = "io_uring")]
 pub use file::{AlignedBuf, Direction, Ring, Transfer, Transferred};

@@ -110,3 +110,43 @@ fn a_block_device_is_not_converted() {
         ));
     }
 }
+
+/// Makes `half`, a raw file of 4 MiB whose conversion was interrupted with all of it appended, and
+/// its plan in the form of earlier versions, which a shell can write.
+const INTERRUPTED: &str = r"
+    head -c 4M /dev/urandom > disk; cp disk done; $QED convert-in-place -q -f raw done
+    cp done half; head -c 64K disk | dd of=half conv=notrunc status=none
+    { printf 'QEDPLAN1\1\0\0\0\0\0\0\0\0\0\x40\0\0\0\0\0'; head -c 512 disk; head -c 512 done; } > plan
+    cp plan half.qed-convert; cp half before
+";
+
+/// Each is run after [`INTERRUPTED`] and has to hold.
+const AFTERWARDS: [&str; 6] = [
+    "$QED convert-in-place -q -f raw half; qemu-img compare -q -f qed -F raw half disk
+     [ ! -e half.qed-convert ]",
+    // One plan by all names.
+    "mkdir d; ln -s ../half d/link; $QED convert-in-place -q -f raw d/link
+     qemu-img compare -q -f qed -F raw half disk; [ ! -e half.qed-convert ]",
+    // A file that grew: nothing is cut, and the message says which plan and what to do.
+    "truncate -s 8M half; cp half before; ! $QED convert-in-place -f raw half 2> said; cmp half before
+     grep -q half.qed-convert said; grep -q 'truncate -s 4194304' said; cmp plan half.qed-convert",
+    "chmod 666 half.qed-convert; ! $QED convert-in-place -f raw half 2> said; cmp half before
+     grep -q 'not believed' said",
+    "mv half.qed-convert x; ln -s x half.qed-convert; ! $QED convert-in-place -f raw half 2> said
+     cmp half before; grep -q 'not believed' said",
+    "if [ $(id -u) != 0 ] && [ -n \"$QED_SKIPPED\" ]; then
+         echo an_interrupted_conversion_cuts_nothing_else: another owner needs root >> $QED_SKIPPED
+         exit
+     fi
+     chown 65534 half.qed-convert; ! $QED convert-in-place -f raw half 2> said; cmp half before
+     grep -q 'another user' said
+     chown 65534 half; $QED convert-in-place -q -f raw half",
+];
+
+#[test]
+fn an_interrupted_conversion_cuts_nothing_else() {
+    for check in AFTERWARDS {
+        let script = format!("set -e; QED={}; {INTERRUPTED} {check}", env!("CARGO_BIN_EXE_qed"));
+        Lab::new().shell(&script);
+    }
+}

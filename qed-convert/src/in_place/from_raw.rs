@@ -1,27 +1,20 @@
 //! Raw to QED in place: every cluster stays where it is but the first, which is copied to the end.
 //!
-//! Owns the layout and the order of the steps. All of a raw file is the guest's, so nothing below
-//! its end is written before the commit, and what a call after a crash has to know is in a plan
-//! beside the file. Step names are those of docs/write-ordering.md.
+//! Owns the order of the steps; `from_raw/layout.rs` says what goes where. All of a raw file is the
+//! guest's, so nothing below its end is written before the commit, and what a call after a crash has
+//! to know is in a plan beside the file. Step names are those of docs/write-ordering.md.
+
+mod layout;
 
 use qed_core::LockPolicy;
 use qed_io::{ImageLock, LockError, Storage};
-use qed_spec::{
-    AutoclearFeatures, CompatFeatures, Features, Geometry, Header, HeaderError, HeaderFields,
-    HostOffset,
-};
+use qed_spec::{Geometry, HeaderError};
 use thiserror::Error;
 
-use crate::in_place::plan::geometry_for;
-use crate::in_place::plan_file::{NotAPlan, Plan, PlanStore, Way};
+use crate::in_place::kept_plan::{Made, Plan, PlanFault, Way, inode_of};
+use crate::in_place::plan_file::PlanStore;
 use crate::in_place::step::{self, SECTOR_LEN, StepError, failed};
-
-/// Bytes that are copied or written at a time, at most.
-const PIECE: u64 = 256 << 10;
-/// Offsets in a disk stay below 2^63.
-const MAX_DISK_LEN: u64 = (1 << 63) - 512;
-const QCOW2_MAGIC: [u8; 4] = *b"QFI\xfb";
-const QED_MAGIC: [u8; 4] = *b"QED\0";
+use layout::Layout;
 
 /// How a raw file becomes a QED image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,12 +76,9 @@ pub enum FromRawError {
     /// The header would break a rule.
     #[error(transparent)]
     Header(#[from] HeaderError),
-    /// The plan beside the file is none.
-    #[error("the plan beside the file")]
-    Plan(#[from] NotAPlan),
-    /// The plan beside the file is of another conversion, or the file has changed since.
-    #[error("the plan beside the file does not fit it; if the file is sound, remove the plan")]
-    OtherPlan,
+    /// A plan is there that is not acted on.
+    #[error(transparent)]
+    Plan(#[from] PlanFault),
 }
 
 /// Says what [`raw_to_qed`] would do, and changes nothing.
@@ -107,7 +97,8 @@ pub fn plan_raw_to_qed(
 ///
 /// The disk has the bytes of the file; its holes stay holes. The file is raw until sector 0 is
 /// written. A call after a crash finishes what was committed, and else begins anew with the length
-/// that the plan in `plans` says.
+/// that the plan in `plans` says. It cuts off nothing but what the call before appended: a file that
+/// grew, shrank or was written behind the disk since is refused.
 ///
 /// # Errors
 /// What keeps the file from being converted, and the storage's errors.
@@ -119,29 +110,52 @@ pub fn raw_to_qed(
     if options.lock == LockPolicy::Take {
         storage.lock(ImageLock::WRITE)?;
     }
+    let len = storage.len().map_err(failed("scan"))?;
     let Some(bytes) = plans.load().map_err(failed("plan"))? else {
-        let len = storage.len().map_err(failed("scan"))?;
         return convert(storage, plans, options, len);
     };
-    let plan = Plan::parse(&bytes)?;
-    let sector = read_sector(storage)?;
-    if plan.way != Way::RawToQed || ![plan.old, plan.new].contains(&sector) {
-        return Err(FromRawError::OtherPlan);
+    let shown = || plans.shown();
+    let plan = Plan::parse(&bytes).ok_or_else(|| PlanFault::NotAPlan { plan: shown() })?;
+    let other = || PlanFault::OtherPlan { plan: shown() };
+    if plan.way != Way::RawToQed || !plan.is_of(storage) {
+        return Err(other().into());
     }
-    if sector == plan.old {
-        let found = storage.len().map_err(failed("scan"))?;
-        if found < plan.raw_len {
-            return Err(FromRawError::OtherPlan);
-        }
-        // Step "cut": what the call before appended.
-        storage.set_len(plan.raw_len).and_then(|()| storage.flush()).map_err(failed("cut"))?;
-        return convert(storage, plans, options, plan.raw_len);
+    let sector = step::read_sector(storage)?;
+    let layout = Layout::of(&plan).ok_or_else(other)?;
+    if sector == plan.new {
+        finish(&layout, storage, plans)?;
+        return Ok(layout.summary());
     }
-    let file_len = storage.len().map_err(failed("scan"))?;
-    let header = Header::parse(&sector, file_len, Features::CLASSIC)?;
-    let layout = Layout { geometry: header.geometry(), len: plan.raw_len };
-    layout.finish(storage, plans)?;
-    Ok(layout.summary())
+    if sector != plan.old {
+        return Err(other().into());
+    }
+    let raw_len = plan.raw_len;
+    if len < raw_len {
+        return Err(PlanFault::Shrunk { plan: shown(), len, raw_len }.into());
+    }
+    if len > raw_len {
+        cut(storage, plans, &plan, &layout)?;
+    }
+    convert(storage, plans, options, raw_len)
+}
+
+/// Step "cut": what the call before appended, and nothing else.
+fn cut(
+    storage: &dyn Storage,
+    plans: &dyn PlanStore,
+    plan: &Plan,
+    layout: &Layout,
+) -> Result<(), FromRawError> {
+    let (len, raw_len) = (storage.len().map_err(failed("scan"))?, plan.raw_len);
+    let is_ours = match &plan.made {
+        Some(made) => made.tail.is_behind(storage, raw_len)?,
+        // In a plan of an earlier version is no more than where things go.
+        None => layout.tail(&layout.read_first(storage)?).is_behind(storage, raw_len)?,
+    };
+    if !is_ours {
+        return Err(PlanFault::Grown { plan: plans.shown(), len, raw_len }.into());
+    }
+    Ok(storage.set_len(raw_len).and_then(|()| storage.flush()).map_err(failed("cut"))?)
 }
 
 fn convert(
@@ -152,146 +166,25 @@ fn convert(
 ) -> Result<FromRawPlan, FromRawError> {
     let layout = Layout::plan(storage, options, len)?;
     let new = layout.header_sector()?;
-    let plan = Plan { way: Way::RawToQed, raw_len: len, old: read_sector(storage)?, new };
+    let (old, first) = (step::read_sector(storage)?, layout.read_first(storage)?);
+    let made = Some(Made { inode: inode_of(storage), tail: layout.tail(&first) });
+    let plan = Plan { way: Way::RawToQed, raw_len: len, old, new, made };
     plans.save(&plan.encode()).map_err(failed("plan"))?;
-    if let Err(error) = layout.append(storage) {
+    if let Err(error) = layout.append(storage, &first) {
         // The error that is returned says more than a file that stays long; the plan stays for it.
         let _ = storage.set_len(len).and_then(|()| storage.flush()).and_then(|()| plans.remove());
         return Err(error.into());
     }
     step::commit(storage, &new)?;
-    layout.finish(storage, plans)?;
+    finish(&layout, storage, plans)?;
     Ok(layout.summary())
 }
 
-/// Where things go behind the end of the raw file: the copy of the first cluster, the L2 tables, the
-/// L1 table.
-#[derive(Debug, Clone, Copy)]
-struct Layout {
-    geometry: Geometry,
-    /// Bytes of the raw file.
-    len: u64,
-}
-
-impl Layout {
-    fn plan(
-        storage: &dyn Storage,
-        options: &FromRawOptions,
-        len: u64,
-    ) -> Result<Self, FromRawError> {
-        if !step::is_regular(storage) {
-            return Err(FromRawError::BlockDevice);
-        }
-        if len == 0 {
-            return Err(FromRawError::Empty);
-        }
-        if !len.is_multiple_of(SECTOR_LEN as u64) {
-            return Err(FromRawError::Unaligned { len });
-        }
-        let sector = read_sector(storage)?;
-        for (magic, format) in [(QED_MAGIC, "QED"), (QCOW2_MAGIC, "QCOW2")] {
-            if sector.starts_with(&magic) {
-                return Err(FromRawError::NotRaw { format });
-            }
-        }
-        let cluster_len = options.cluster_len;
-        let shape = geometry_for(len, cluster_len.into()).filter(|_| len <= MAX_DISK_LEN);
-        let geometry = shape.ok_or(FromRawError::Geometry { cluster_len, len })?;
-        Ok(Self { geometry, len })
-    }
-
-    fn summary(&self) -> FromRawPlan {
-        FromRawPlan { geometry: self.geometry, old_len: self.len, new_len: self.end() }
-    }
-
-    fn clusters(&self) -> u64 {
-        self.geometry.clusters_for(self.len).get()
-    }
-
-    /// Where the guest's first cluster goes.
-    fn first_cluster(&self) -> u64 {
-        self.clusters() << self.geometry.cluster_bits()
-    }
-
-    fn tables(&self) -> u64 {
-        self.geometry.l1_entries_for(self.len)
-    }
-
-    fn table(&self, number: u64) -> u64 {
-        let first = self.first_cluster() + self.geometry.cluster_size_bytes();
-        first + number * self.geometry.table_size_bytes()
-    }
-
-    fn l1(&self) -> u64 {
-        self.table(self.tables())
-    }
-
-    fn end(&self) -> u64 {
-        self.table(self.tables() + 1)
-    }
-
-    fn header_sector(&self) -> Result<[u8; SECTOR_LEN], HeaderError> {
-        let fields = HeaderFields {
-            geometry: self.geometry,
-            header_size_clusters: 1,
-            features: Features::empty(),
-            compat_features: CompatFeatures::empty(),
-            autoclear_features: AutoclearFeatures::empty(),
-            l1_table_offset: HostOffset::new(self.l1()),
-            image_size: self.len,
-        };
-        Ok(Header::new(fields, self.end())?.encode_sector(&[0; SECTOR_LEN]))
-    }
-
-    /// Step "append": the first cluster, the tables.
-    fn append(&self, storage: &dyn Storage) -> Result<(), StepError> {
-        step::grow(storage, self.end())?;
-        let cluster_len = self.geometry.cluster_size_bytes();
-        step::copy(storage, 0..cluster_len.min(self.len), self.first_cluster(), PIECE)?;
-        let entries = self.geometry.table_entries();
-        let place = |cluster| match cluster {
-            0 => self.first_cluster(),
-            cluster => cluster * cluster_len,
-        };
-        for table in 0..self.tables() {
-            let first = table * entries;
-            let slots = (first..self.clusters().min(first + entries)).map(place);
-            write_slots(storage, self.table(table), slots)?;
-        }
-        write_slots(storage, self.l1(), (0..self.tables()).map(|table| self.table(table)))
-    }
-
-    /// Step "wipe": nothing of the guest's is left in the header area, where a superblock could be
-    /// read into it. Then the plan is over.
-    fn finish(&self, storage: &dyn Storage, plans: &dyn PlanStore) -> Result<(), StepError> {
-        let range = SECTOR_LEN as u64..self.geometry.cluster_size_bytes();
-        storage.write_zeroes(range).map_err(failed("wipe"))?;
-        storage.flush().map_err(failed("wipe"))?;
-        plans.remove().map_err(failed("plan"))
-    }
-}
-
-/// Writes 8-byte slots from `at` on.
-fn write_slots(
-    storage: &dyn Storage,
-    at: u64,
-    slots: impl Iterator<Item = u64>,
-) -> Result<(), StepError> {
-    let mut bytes = Vec::new();
-    let mut at = at;
-    for slot in slots {
-        bytes.extend(slot.to_le_bytes());
-        if bytes.len() as u64 == PIECE {
-            storage.write_at(&bytes, at).map_err(failed("append"))?;
-            at += PIECE;
-            bytes.clear();
-        }
-    }
-    storage.write_at(&bytes, at).map_err(failed("append"))
-}
-
-fn read_sector(storage: &dyn Storage) -> Result<[u8; SECTOR_LEN], StepError> {
-    let mut sector = [0; SECTOR_LEN];
-    storage.read_at(&mut sector, 0).map_err(failed("scan"))?;
-    Ok(sector)
+/// Step "wipe": nothing of the guest's is left in the header area, where a superblock could be
+/// read into it. Then the plan is over.
+fn finish(layout: &Layout, storage: &dyn Storage, plans: &dyn PlanStore) -> Result<(), StepError> {
+    let range = SECTOR_LEN as u64..layout.geometry.cluster_size_bytes();
+    storage.write_zeroes(range).map_err(failed("wipe"))?;
+    storage.flush().map_err(failed("wipe"))?;
+    plans.remove().map_err(failed("plan"))
 }

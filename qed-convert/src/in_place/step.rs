@@ -5,7 +5,7 @@
 use std::io;
 use std::ops::Range;
 
-use qed_io::{Growth, RunKind, Storage};
+use qed_io::{Growth, Storage};
 use thiserror::Error;
 
 /// Bytes of sector 0: what a disk writes whole or not at all.
@@ -40,30 +40,11 @@ pub(crate) fn commit(storage: &dyn Storage, sector: &[u8; SECTOR_LEN]) -> Result
     storage.flush().map_err(failed("commit"))
 }
 
-/// Copies `range` to `to`, in space that reads as zeros, at most `piece` bytes at a time. Holes stay
-/// holes.
-pub(crate) fn copy(
-    storage: &dyn Storage,
-    range: Range<u64>,
-    to: u64,
-    piece: u64,
-) -> Result<(), StepError> {
-    let mut at = range.start;
-    let mut buf = vec![0; usize::try_from(piece.min(range.end - at)).expect("a small piece")];
-    while at < range.end {
-        let run = storage.run_at(at).map_err(failed("append"))?;
-        let len = run.len.clamp(1, range.end - at);
-        if run.kind == RunKind::Hole {
-            at += len;
-            continue;
-        }
-        let len = len.min(piece);
-        let part = &mut buf[..usize::try_from(len).expect("at most a piece")];
-        storage.read_at(part, at).map_err(failed("append"))?;
-        storage.write_at(part, to + (at - range.start)).map_err(failed("append"))?;
-        at += len;
-    }
-    Ok(())
+/// Sector 0 as the file has it.
+pub(crate) fn read_sector(storage: &dyn Storage) -> Result<[u8; SECTOR_LEN], StepError> {
+    let mut sector = [0; SECTOR_LEN];
+    storage.read_at(&mut sector, 0).map_err(failed("scan"))?;
+    Ok(sector)
 }
 
 /// Makes `range` read as zeros, and gives its space back where that can be done.

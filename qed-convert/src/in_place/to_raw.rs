@@ -15,7 +15,8 @@ use qed_io::{ImageLock, LockError, Storage};
 use qed_spec::{Anchor, GuestOffset, HostOffset, L1Entry, SuperblockCopy};
 use thiserror::Error;
 
-use crate::in_place::plan_file::{NotAPlan, Plan, PlanStore, Way};
+use crate::in_place::kept_plan::{Made, Plan, PlanFault, Tail, Way, inode_of};
+use crate::in_place::plan_file::PlanStore;
 use crate::in_place::step::{self, SECTOR_LEN, StepError, failed};
 
 /// How a QED image becomes a raw file.
@@ -86,12 +87,9 @@ pub enum ToRawError {
         "the first cluster of the disk holds what reads like a part of QED; use 'qed convert -O raw'"
     )]
     LooksLikeQed,
-    /// The plan beside the file is none.
-    #[error("the plan beside the file")]
-    Plan(#[from] NotAPlan),
-    /// The plan beside the file is of another conversion, or the file has changed since.
-    #[error("the plan beside the file does not fit it; if the file is sound, remove the plan")]
-    OtherPlan,
+    /// A plan is there that is not acted on.
+    #[error(transparent)]
+    Plan(#[from] PlanFault),
 }
 
 /// Says what [`qed_to_raw`] would do, and changes nothing.
@@ -121,21 +119,10 @@ pub fn qed_to_raw(
     if options.lock == LockPolicy::Take {
         storage.lock(ImageLock::WRITE)?;
     }
-    if let Some(bytes) = plans.load().map_err(failed("plan"))? {
-        let plan = Plan::parse(&bytes)?;
-        if plan.way != Way::QedToRaw {
-            return Err(ToRawError::OtherPlan);
-        }
-        let mut sector = [0; SECTOR_LEN];
-        storage.read_at(&mut sector, 0).map_err(failed("scan"))?;
-        if sector == plan.new {
-            let old_len = storage.len().map_err(failed("scan"))?;
-            finish(&**storage, plans, plan.raw_len)?;
-            return Ok(ToRawPlan { old_len, new_len: plan.raw_len });
-        }
-        if sector != plan.old {
-            return Err(ToRawError::OtherPlan);
-        }
+    if let Some(bytes) = plans.load().map_err(failed("plan"))?
+        && let Some(done) = resume(&**storage, plans, &bytes)?
+    {
+        return Ok(done);
     }
     // What is refused is refused before the image loses its mode.
     Moves::plan(&open(storage, LockPolicy::None)?)?;
@@ -144,6 +131,37 @@ pub fn qed_to_raw(
     let moves = Moves::plan(&image)?;
     moves.convert(storage, plans)?;
     Ok(moves.summary)
+}
+
+/// Finishes what was committed; none if the conversion begins anew.
+fn resume(
+    storage: &dyn Storage,
+    plans: &dyn PlanStore,
+    plan: &[u8],
+) -> Result<Option<ToRawPlan>, ToRawError> {
+    let shown = || plans.shown();
+    let plan = Plan::parse(plan).ok_or_else(|| PlanFault::NotAPlan { plan: shown() })?;
+    let sector = step::read_sector(storage)?;
+    let is_new = sector == plan.new;
+    let fits = is_new || sector == plan.old;
+    if plan.way != Way::QedToRaw || !plan.is_of(storage) || !fits {
+        return Err(PlanFault::OtherPlan { plan: shown() }.into());
+    }
+    if !is_new {
+        return Ok(None);
+    }
+    let (len, raw_len) = (storage.len().map_err(failed("scan"))?, plan.raw_len);
+    // A plan of an earlier version does not say what may be cut.
+    let is_ours = |made: &Made| made.tail.is_behind(storage, raw_len);
+    if len != raw_len && !plan.made.as_ref().map_or(Ok(false), is_ours)? {
+        return Err(match len < raw_len {
+            true => PlanFault::Shrunk { plan: shown(), len, raw_len },
+            false => PlanFault::Grown { plan: shown(), len, raw_len },
+        }
+        .into());
+    }
+    finish(storage, plans, raw_len)?;
+    Ok(Some(ToRawPlan { old_len: len, new_len: raw_len }))
 }
 
 fn open(storage: &Arc<dyn Storage>, lock: LockPolicy) -> Result<ReadOnlyImage, ToRawError> {
@@ -203,9 +221,9 @@ impl Moves {
         let (storage, len) = (&**storage, self.summary.new_len);
         let (new, rest) = self.first.split_at(SECTOR_LEN);
         let new: [u8; SECTOR_LEN] = new.try_into().expect("split there");
-        let mut old = [0; SECTOR_LEN];
-        storage.read_at(&mut old, 0).map_err(failed("scan"))?;
-        let plan = Plan { way: Way::QedToRaw, raw_len: len, old, new };
+        let old = step::read_sector(storage)?;
+        let made = Some(self.made(storage)?);
+        let plan = Plan { way: Way::QedToRaw, raw_len: len, old, new, made };
         plans.save(&plan.encode()).map_err(failed("plan"))?;
         // Step "prepare": what no entry names gets the bytes that the raw file has there.
         for range in &self.zeros {
@@ -215,6 +233,21 @@ impl Moves {
         storage.write_at(rest, SECTOR_LEN as u64).map_err(failed("prepare"))?;
         step::commit(storage, &new)?;
         finish(storage, plans, len)
+    }
+}
+
+impl Moves {
+    /// What tells the file from any other once it is raw and not cut yet.
+    fn made(&self, storage: &dyn Storage) -> Result<Made, StepError> {
+        let ToRawPlan { old_len, new_len } = self.summary;
+        let cluster_len = self.first.len() as u64;
+        // Of a disk shorter than a cluster the rest of the first cluster is written too.
+        let in_first = usize::try_from(new_len.min(cluster_len)).expect("at most 64 MiB");
+        let behind = new_len.max(cluster_len)..old_len;
+        let mut tail = Tail::default();
+        tail.add(&self.first[in_first..]);
+        tail.add_file(storage, behind)?;
+        Ok(Made { inode: inode_of(storage), tail })
     }
 }
 

@@ -52,6 +52,10 @@ pub fn undo(storage: &Arc<dyn Storage>) -> Result<(), InPlaceError> {
     }
     let found = scan(storage, &header, record.old_len, qed.geometry())?;
     let places = Places::of(&qed, &found, record.old_len).ok_or(Refusal::Changed)?;
+    // What lies behind the tables is nobody's that a conversion knows: it is not cut.
+    if len(storage)? != places.end {
+        return Err(Refusal::Changed.into());
+    }
     match compare(storage, &header, record.old_len, &places, &sector) {
         Err(InPlaceError::Verify { .. } | InPlaceError::Tables { .. }) => {
             return Err(Refusal::Changed.into());

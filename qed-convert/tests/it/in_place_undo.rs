@@ -32,7 +32,7 @@ fn forge_header(storage: &dyn Storage, at: usize, bytes: &[u8]) {
 
 type Forge = fn(&dyn Storage);
 
-const FORGED: [(&str, Forge); 4] = [
+const FORGED: [(&str, Forge); 6] = [
     ("another table", |storage| {
         let l1 = number(storage, 40);
         assert_eq!(number(storage, l1 + 64), 0, "the slot is not in use");
@@ -41,6 +41,12 @@ const FORGED: [(&str, Forge); 4] = [
     }),
     ("no table", |storage| storage.write_at(&[0; 8], number(storage, 40)).expect("room in /tmp")),
     ("smaller clusters", |storage| forge_header(storage, 4, &(32_u32 << 10).to_le_bytes())),
+    ("bytes behind the tables", |storage| {
+        storage.write_at(b"x", storage.len().expect("a file")).expect("room in /tmp");
+    }),
+    ("a longer file", |storage| {
+        storage.set_len(storage.len().expect("a file") + 512).expect("room in /tmp");
+    }),
     ("another disk", |storage| forge_header(storage, 48, &(1_u64 << 20).to_le_bytes())),
 ];
 

@@ -7,6 +7,7 @@ mod convert_faults;
 mod convert_model;
 mod convert_qemu;
 mod in_place_from_raw;
+mod in_place_interrupted;
 mod in_place_to_qcow2;
 mod in_place_to_raw;
 mod in_place_undo;
