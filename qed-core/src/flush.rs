@@ -342,3 +342,6 @@ impl Image {
         Ok(true)
     }
 }
+
+#[cfg(test)]
+mod tests;

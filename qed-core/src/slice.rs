@@ -115,13 +115,18 @@ impl Slice {
         }
     }
 
-    /// Marks the slice dirty; whether it was clean before.
-    pub(crate) fn mark_dirty(&self, data_first: bool) -> bool {
+    /// Whether the slice has entries that were not copied for the file.
+    pub(crate) fn is_dirty(&self) -> bool {
+        self.dirty.load(Ordering::Acquire)
+    }
+
+    /// Marks the slice dirty, which is in the list of dirty slices by now.
+    pub(crate) fn mark_dirty(&self, data_first: bool) {
         if data_first {
             self.data_first.store(true, Ordering::Release);
         }
         self.written.store(true, Ordering::Release);
-        !self.dirty.swap(true, Ordering::AcqRel)
+        self.dirty.store(true, Ordering::Release);
     }
 
     /// A copy of the bytes for the file; the slice is clean and pinned afterwards.
@@ -166,7 +171,7 @@ impl Slice {
 
     /// Whether the file has all that the slice has.
     pub(crate) fn is_evictable(&self) -> bool {
-        !self.dirty.load(Ordering::Acquire) && self.pins.load(Ordering::Acquire) == 0
+        !self.is_dirty() && self.pins.load(Ordering::Acquire) == 0
     }
 
     /// The bad slots, if this session wrote the slice.

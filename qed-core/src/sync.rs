@@ -3,7 +3,9 @@
 
 pub(crate) use arc_swap::ArcSwapOption;
 pub(crate) use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-pub(crate) use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+pub(crate) use std::sync::{
+    Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+};
 
 /// A number of this thread, from 0 up.
 pub(crate) fn thread_number() -> usize {

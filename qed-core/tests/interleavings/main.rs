@@ -1,13 +1,20 @@
 //! The modules of qed-core that take no lock where others would, compiled with the types of a model
 //! checker, which runs their threads in thousands of orders of their steps.
-#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    reason = "a failed unwrap is a failed test, and the numbers are small"
+)]
 
+mod flushes;
+mod slice;
 mod sync;
 
 #[path = "../../src/drain.rs"]
 mod drain;
-#[path = "../../src/l2_cache/front.rs"]
-mod front;
+#[path = "../../src/l2_cache.rs"]
+#[expect(dead_code, reason = "compiled whole")]
+mod l2_cache;
 
 use std::fmt::Debug;
 
@@ -16,7 +23,7 @@ use shuttle::sync::atomic::{AtomicU64, Ordering};
 use shuttle::{check_pct, check_random, thread};
 
 use drain::Drain;
-use front::{Front, Numbered};
+use l2_cache::front::{Front, Numbered};
 use sync::Arc;
 
 /// Orders that each test goes through in each of two ways of drawing them.
