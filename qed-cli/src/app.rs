@@ -9,9 +9,10 @@ use clap::{CommandFactory, FromArgMatches};
 
 use crate::args::{parse_error, refuse_later_subcommand, with_conventions};
 use crate::commands::Cli;
-use crate::console::Console;
+use crate::console::{Console, is_closed_output};
 use crate::failure::{Exit, Interrupted, usage};
 use crate::interrupts::Interrupts;
+use crate::version;
 
 /// What every subcommand is given.
 #[derive(Debug)]
@@ -41,7 +42,7 @@ pub(crate) fn main(args: Vec<OsString>) -> ExitCode {
 /// The command line as clap understands it, with `getopt`'s conventions.
 pub(crate) fn command(program: &str) -> clap::Command {
     let command = Cli::command().name(program.to_owned()).bin_name(program.to_owned());
-    with_conventions(command)
+    with_conventions(version::stated(command, program))
 }
 
 fn run(args: &[OsString], context: &Context) -> anyhow::Result<Exit> {
@@ -76,6 +77,11 @@ fn run(args: &[OsString], context: &Context) -> anyhow::Result<Exit> {
 }
 
 fn report(console: &Console, subcommand: Option<&str>, error: &anyhow::Error) -> Exit {
+    // As `head` does when it has seen enough. The shell shows the same of a program that ends by
+    // SIGPIPE, and a pipe that must not be cut short can see it.
+    if is_closed_output(error) {
+        return Exit::CLOSED_OUTPUT;
+    }
     console.failure(subcommand, error);
     match error.downcast_ref::<Interrupted>() {
         Some(Interrupted { signal }) => Exit(u8::try_from(128 + signal).unwrap_or(1)),

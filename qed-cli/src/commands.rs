@@ -23,14 +23,13 @@ use clap::{Parser, Subcommand};
 
 use crate::app::Context;
 use crate::failure::Exit;
-use crate::version;
 
 /// Create, inspect, check, convert and compare QED, QCOW2 and raw disk images.
 ///
 /// The program takes the command lines of qemu-img and answers as qemu-img does. Called by another
 /// name, such as a link named qemu-img, it uses that name in its messages.
 #[derive(Debug, Parser)]
-#[command(version = version::LONG, disable_help_subcommand = true, subcommand_required = true)]
+#[command(version, disable_help_subcommand = true, subcommand_required = true)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -1,7 +1,10 @@
 //! Standard output and standard error: what was printed is flushed before an error is, messages
 //! begin with the name the program was called by, and a failed write is an error.
 
+use std::error::Error;
+use std::fmt;
 use std::io::{self, BufWriter, Stdout, Write};
+use std::ops::DerefMut;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::failure::{UsageError, error_text, io_error_text};
@@ -64,15 +67,29 @@ impl Console {
     }
 
     /// Standard output for a command that streams. Nothing else prints while this is held.
-    pub(crate) fn lock(&self) -> Out<'_> {
+    pub(crate) fn lock(&self) -> Out<MutexGuard<'_, BufWriter<Stdout>>> {
         Out(self.out.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-/// Standard output, with errors that say so.
-pub(crate) struct Out<'a>(MutexGuard<'a, BufWriter<Stdout>>);
+/// Standard output for a command that streams from other threads, past what else is printed.
+pub(crate) fn stream() -> Out<Box<Stdout>> {
+    Out(Box::new(io::stdout()))
+}
 
-impl Write for Out<'_> {
+/// Whether what failed is that whoever read standard output has gone.
+pub(crate) fn is_closed_output(error: &anyhow::Error) -> bool {
+    let is_it = |error: &io::Error| {
+        let inner = error.get_ref();
+        error.kind() == io::ErrorKind::BrokenPipe && inner.is_some_and(|it| it.is::<OutputFailed>())
+    };
+    error.chain().filter_map(|cause| cause.downcast_ref()).any(is_it)
+}
+
+/// Standard output, with errors that say so.
+pub(crate) struct Out<W>(W);
+
+impl<W: DerefMut<Target: Write>> Write for Out<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0.write(bytes).map_err(named)
     }
@@ -84,5 +101,19 @@ impl Write for Out<'_> {
 
 fn named(error: io::Error) -> io::Error {
     let text = format!("Could not write to standard output: {}", io_error_text(&error));
-    io::Error::new(error.kind(), text)
+    io::Error::new(error.kind(), OutputFailed { text })
 }
+
+/// Why standard output could not be written.
+#[derive(Debug)]
+struct OutputFailed {
+    text: String,
+}
+
+impl fmt::Display for OutputFailed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl Error for OutputFailed {}

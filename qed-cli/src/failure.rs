@@ -15,6 +15,8 @@ impl Exit {
     pub(crate) const SUCCESS: Self = Self(0);
     /// Any error, usage included.
     pub(crate) const FAILURE: Self = Self(1);
+    /// Nobody reads standard output any more: 128 and the number of SIGPIPE.
+    pub(crate) const CLOSED_OUTPUT: Self = Self(141);
 }
 
 /// A command line that says nothing the program could do.

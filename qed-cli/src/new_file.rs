@@ -5,11 +5,11 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::Context;
-use qed_io::{Existing, FileStorage, ImageLock, NewFileOptions, Storage};
+use anyhow::{Context, bail};
+use qed_io::{Existing, FileKind, FileStorage, ImageLock, NewFileOptions, Storage};
 
-use crate::args::CacheMode;
-use crate::failure::shown;
+use crate::args::{CacheMode, Format};
+use crate::failure::{shown, unsupported};
 use crate::names::path_of;
 use crate::open::file_error;
 
@@ -34,6 +34,29 @@ impl NewFile {
         let storage = FileStorage::create(&path, options)
             .map_err(|error| file_error(&path, "create", error))?;
         Ok(Self { storage: Arc::new(storage), path, cache, kept: false })
+    }
+
+    /// Makes the file as long as a raw disk of `size` bytes. A block device has its length: it is to
+    /// be large enough, and loses the start of what it held, which could be taken for its format.
+    pub(crate) fn set_raw_len(&self, size: u64) -> anyhow::Result<()> {
+        if self.storage.kind() == FileKind::Regular {
+            return Ok(self.storage.set_len(size)?);
+        }
+        let len = self.storage.len()?;
+        if size > len {
+            bail!("Cannot grow device files: the device has {len} bytes");
+        }
+        Ok(self.storage.write_zeroes(0..len.min(512))?)
+    }
+
+    /// Refuses a block device, of which nothing has been changed yet.
+    pub(crate) fn refuse_device(&self, format: Format) -> anyhow::Result<()> {
+        match self.storage.kind() {
+            FileKind::Regular => Ok(()),
+            FileKind::BlockDevice => {
+                Err(unsupported(format_args!("a new {format} image on a block device")))
+            }
+        }
     }
 
     /// The open file, locked for writing.

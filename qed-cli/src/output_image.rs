@@ -35,6 +35,9 @@ pub(crate) fn copy_to_new(
     // Options that cannot be written are found before an existing file is emptied.
     copy.check(source.len())?;
     let file = NewFile::create(output, copy.cache)?;
+    if copy.image.format == Format::Qed {
+        file.refuse_device(Format::Qed)?;
+    }
     let copied = copy.target(file.shared(), source.len()).and_then(|target| {
         let copied = convert(source, target, options, &work);
         work.finish(copied)

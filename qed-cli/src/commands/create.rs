@@ -197,7 +197,7 @@ fn formatting(image: &NewImage, name: &OsStr) -> Vec<u8> {
 fn create_raw(image: &NewImage, name: &OsStr, size: u64) -> anyhow::Result<()> {
     image.refuse_preallocation()?;
     let file = NewFile::create(name, CacheMode::Cached)?;
-    file.storage().set_len(size)?;
+    file.set_raw_len(size)?;
     file.storage().flush()?;
     file.keep()
 }
@@ -221,6 +221,7 @@ fn create_qed(
     // Options that cannot be written are found before an existing file is emptied.
     header_area(&options)?;
     let file = NewFile::create(name, CacheMode::Cached)?;
+    file.refuse_device(Format::Qed)?;
     qed_core::create(&**file.storage(), &options)?;
     file.keep()
 }

@@ -10,12 +10,12 @@ use clap::Args;
 use crate::app::{self, Context};
 use crate::failure::{Exit, shown};
 
-/// Print this program's help, or that of a subcommand.
+/// Print this program's help or that of a subcommand, or write the man pages.
 #[derive(Debug, Args)]
 #[command(after_long_help = NOTES)]
 pub(crate) struct HelpArgs {
-    /// Write a man page for the program and one for each subcommand into this folder
-    #[arg(long, hide = true, value_name = "FOLDER")]
+    /// Write the man pages into this folder: one for the program and one for each subcommand
+    #[arg(long, value_name = "FOLDER")]
     man: Option<PathBuf>,
     /// The subcommand
     #[arg(value_name = "SUBCOMMAND")]
@@ -23,12 +23,16 @@ pub(crate) struct HelpArgs {
 }
 
 const NOTES: &str = "\
+Where man looks for pages, `manpath` says. Those of a program in ~/.cargo/bin are found in
+~/.cargo/share/man/man1.
+
 Examples:
   qed help
   qed help convert
+  qed help --man /usr/local/share/man/man1
 
 Exit codes:
-  0  the help was printed
+  0  the help was printed, or the man pages were written
   1  any error";
 
 pub(crate) fn run(args: &HelpArgs, context: &Context) -> anyhow::Result<Exit> {
@@ -57,6 +61,7 @@ pub(crate) fn run(args: &HelpArgs, context: &Context) -> anyhow::Result<Exit> {
 
 /// Pages are about the program as it is installed, whatever name it was called by.
 fn write_man_pages(folder: &Path) -> anyhow::Result<()> {
+    fs::create_dir_all(folder).with_context(|| format!("Could not create '{}'", shown(folder)))?;
     let mut command = app::command(env!("CARGO_BIN_NAME"));
     command.build();
     let subcommands = command.get_subcommands().filter(|sub| !sub.is_hide_set());

@@ -6,7 +6,7 @@ use anyhow::{anyhow, bail};
 use clap::Args;
 use qed_convert::Layer;
 use qed_core::Shrink;
-use qed_io::Storage;
+use qed_io::{FileKind, Storage};
 
 use crate::app::Context;
 use crate::args::{Format, Refused, option_size, refuse_qcow2};
@@ -98,6 +98,11 @@ pub(crate) fn run(args: ResizeArgs, context: &Context) -> anyhow::Result<Exit> {
 
 fn resize(image: &Layer, chain: &ChainArgs, size: u64) -> anyhow::Result<()> {
     match image.format() {
+        Format::Raw if image.storage().kind() == FileKind::BlockDevice => {
+            if size != image.storage().len()? {
+                bail!("Cannot resize device files");
+            }
+        }
         Format::Raw => {
             image.storage().set_len(size.next_multiple_of(512))?;
             image.storage().flush()?;

@@ -46,6 +46,33 @@ fn version_names_commit_and_features() {
 }
 
 #[test]
+fn callers_of_qemu_img_read_its_version_first() {
+    let lab = Lab::new();
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_qed"), lab.path("qemu-img")).expect("a link");
+    for option in ["--version", "-V", "--help"] {
+        let text = Ran::of(std::process::Command::new(lab.path("qemu-img")).arg(option));
+        let text = text.succeeded().stdout;
+        assert!(text.starts_with("qemu-img version 10.0.2\n"), "{option}: {text}");
+        let behind = if option == "--help" { "\nSupported formats: " } else { "\nqed " };
+        assert!(text.contains(behind), "{option}: {text}");
+    }
+}
+
+#[test]
+fn help_tells_how_to_get_the_man_pages() {
+    let lab = Lab::new();
+    for call in [["help", "--help"], ["help", "help"]] {
+        let text = lab.qed(call).succeeded().stdout;
+        assert!(text.contains("--man <FOLDER>") && text.contains("man pages"), "{text}");
+    }
+    // A folder that is not there yet is made.
+    lab.qed(["help", "--man", "share/man/man1"]).succeeded();
+    assert!(lab.path("share/man/man1/qed-convert.1").exists());
+    let ran = lab.qed(["help", "--man", "share/man/man1/qed.1/below"]);
+    assert!(ran.code == Some(1) && ran.stderr.contains("Not a directory"), "{}", ran.stderr);
+}
+
+#[test]
 fn man_pages_format_without_a_warning() {
     let lab = Lab::new();
     fs::create_dir(lab.path("man")).expect("a folder");

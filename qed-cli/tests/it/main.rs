@@ -2,6 +2,7 @@
 
 mod closed_pipe;
 mod crash_safety;
+mod devices;
 mod dump;
 mod exit_codes;
 mod features;

@@ -1,7 +1,6 @@
 //! The output of `convert`: a new image, one that exists, or standard output.
 
 use std::ffi::OsStr;
-use std::io;
 use std::sync::Arc;
 
 use anyhow::{anyhow, bail};
@@ -13,6 +12,7 @@ use super::settings::{Backing, Settings};
 use crate::app::Context;
 use crate::args::{Format, refuse_qcow2};
 use crate::chain::ChainArgs;
+use crate::console;
 use crate::failure::{Interrupted, error_text, shown};
 use crate::names::{beside, path_of};
 use crate::open::{OpenHow, could_not_open, open_image, storage_of, try_open_image, virtual_size};
@@ -80,7 +80,7 @@ fn write_stream(
         bail!("Progress cannot be shown while the image goes to standard output");
     }
     let work = Work::start(context, false, args.quiet)?;
-    let target = Target::Stream(Box::new(io::stdout()));
+    let target = Target::Stream(Box::new(console::stream()));
     let copied = convert(source, target, &settings.options, &work);
     work.finish(copied).map(drop)
 }
