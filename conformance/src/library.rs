@@ -139,7 +139,9 @@ fn mapping(image: &ReadOnlyImage) -> Mapping {
             return Mapping::Fails;
         };
         let kind = match extent.kind {
-            GuestExtentKind::Data { host_offset } => MapKind::Data { host: host_offset },
+            GuestExtentKind::Data { host_offset } | GuestExtentKind::Hole { host_offset } => {
+                MapKind::Data { host: host_offset }
+            }
             GuestExtentKind::Zero => MapKind::Zero,
             // Without a backing file nothing else is left.
             GuestExtentKind::Unallocated | GuestExtentKind::Compressed => MapKind::Unallocated,

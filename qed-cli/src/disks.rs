@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use qed_core::{BackingError, BackingFile, GuestExtent, GuestExtentKind};
+use qed_io::Storage;
 
 /// Disks one after the other, as one.
 #[derive(Debug)]
@@ -53,6 +54,11 @@ impl BackingFile for Joined {
             None => Ok(GuestExtent { len: 0, depth: 0, kind: GuestExtentKind::Unallocated }),
         }
     }
+
+    fn data_storage(&self, offset: u64, depth: u32) -> Option<&dyn Storage> {
+        let (part, within) = self.part_at(offset)?;
+        part.data_storage(within, depth)
+    }
 }
 
 /// A stretch of a disk, filled up with zeros to whole sectors.
@@ -91,6 +97,10 @@ impl BackingFile for Window {
         }
         let len = max_len.min(self.len().saturating_sub(offset));
         Ok(GuestExtent { len, depth: 0, kind: GuestExtentKind::Zero })
+    }
+
+    fn data_storage(&self, offset: u64, depth: u32) -> Option<&dyn Storage> {
+        self.disk.data_storage(self.start + offset, depth)
     }
 }
 

@@ -8,10 +8,9 @@ use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
-use qed_core::{BackingError, BackingFile, GuestExtentKind};
+use qed_core::{BackingError, BackingFile, Extents, GuestExtentKind};
 use thiserror::Error;
 
-use crate::extents::Extents;
 use crate::jobs;
 use crate::progress::Progress;
 use crate::zero::is_zero;
@@ -203,7 +202,7 @@ impl Run<'_> {
         if self.strict && kinds[0].map(class) != kinds[1].map(class) {
             self.found(Comparison::MappingDiffers { offset: at });
         }
-        let has_data = kinds.map(|kind| kind.map(class).is_some_and(|class| class >= Class::Data));
+        let has_data = kinds.map(|kind| kind.is_some_and(GuestExtentKind::is_stored));
         if has_data != [false, false] {
             // Jobs end at multiples of their length, so that reads are aligned.
             end = end.min((at - at % JOB_LEN).saturating_add(JOB_LEN));
@@ -249,7 +248,7 @@ impl Run<'_> {
 }
 
 /// What strict comparison tells apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Class {
     Unallocated,
     Zero,
@@ -261,7 +260,8 @@ fn class(kind: GuestExtentKind) -> Class {
     match kind {
         GuestExtentKind::Unallocated => Class::Unallocated,
         GuestExtentKind::Zero => Class::Zero,
-        GuestExtentKind::Data { .. } => Class::Data,
+        // Where a file has holes is its file system's business.
+        GuestExtentKind::Data { .. } | GuestExtentKind::Hole { .. } => Class::Data,
         GuestExtentKind::Compressed => Class::Compressed,
     }
 }

@@ -8,7 +8,6 @@ mod chain;
 mod commit;
 mod compare;
 mod convert;
-mod extents;
 mod in_place;
 mod jobs;
 mod measure;
@@ -31,7 +30,7 @@ pub use in_place::{
     ToQed, ToQedOptions, ToRawError, ToRawOptions, ToRawPlan, finalize, plan_qed_to_qcow2,
     plan_qed_to_raw, plan_raw_to_qed, qed_to_qcow2, qed_to_raw, raw_to_qed, undo,
 };
-pub use measure::{Measure, MeasureError, MeasureTarget, measure, measure_size};
+pub use measure::{Measure, MeasureError, MeasureTarget, measure, measure_size, qcow2_bitmaps_len};
 pub use progress::{NoProgress, Progress};
 pub use qcow2::{
     Qcow2Bitmap, Qcow2Corruption, Qcow2EntryFault, Qcow2FormatError, Qcow2Header, Qcow2Image,

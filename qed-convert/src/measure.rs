@@ -2,12 +2,12 @@
 //!
 //! Reads mappings only, so zeros inside data count as data.
 
-use qed_core::{BackingFile, CreateError, CreateOptions, GuestExtentKind, Layout};
+use qed_core::{BackingFile, CreateError, CreateOptions, Extents, Layout};
 use qed_spec::Geometry;
 use thiserror::Error;
 
 use crate::convert::ConvertError;
-use crate::extents::Extents;
+use crate::qcow2::Qcow2Bitmap;
 use crate::target::{Qcow2CreateOptions, Qcow2OptionError, qcow2_metadata_len};
 
 /// The format to measure for.
@@ -107,6 +107,23 @@ pub fn measure_size(size: u64, target: &MeasureTarget) -> Result<Measure, Measur
     })
 }
 
+/// Bytes that copies of the persistent bitmaps of a disk of `size` bytes take in a QCOW2 image with
+/// clusters of `cluster_len`, each with all its clusters; what was in use has no meaning to copy.
+#[must_use]
+pub fn qcow2_bitmaps_len(bitmaps: &[Qcow2Bitmap], size: u64, cluster_len: u32) -> u64 {
+    /// An entry of the bitmap directory without the name.
+    const ENTRY_LEN: u64 = 24;
+    let whole = |len: u64| len.next_multiple_of(cluster_len.into());
+    let (mut len, mut directory) = (0, 0);
+    for bitmap in bitmaps.iter().filter(|bitmap| !bitmap.in_use && bitmap.granularity > 0) {
+        let bits = whole(size.div_ceil(bitmap.granularity).div_ceil(8));
+        let table = whole(bits / u64::from(cluster_len) * 8);
+        len += bits + table;
+        directory += (ENTRY_LEN + bitmap.name.len() as u64).next_multiple_of(8);
+    }
+    len + whole(directory)
+}
+
 /// Clusters with data, and L2 tables that name one.
 struct Used {
     clusters: u64,
@@ -128,7 +145,7 @@ impl Used {
             let extent =
                 extents.at(at).map_err(ConvertError::read).map_err(MeasureError::Source)?;
             let end = at + extent.len;
-            if let GuestExtentKind::Data { .. } | GuestExtentKind::Compressed = extent.kind {
+            if extent.kind.is_stored() {
                 let add = |unit, counted_end: &mut u64, count: &mut u64| {
                     let unit_end = end.div_ceil(unit);
                     *count += unit_end - (*counted_end).max(at / unit);

@@ -239,10 +239,10 @@ impl BackingFile for Qcow2Image {
         extent.map_err(|source| BackingError { offset, source: Box::new(source) })
     }
 
-    fn data_storage(&self, depth: u32) -> Option<&dyn Storage> {
+    fn data_storage(&self, offset: u64, depth: u32) -> Option<&dyn Storage> {
         match depth.checked_sub(1) {
             None => Some(&*self.storage),
-            Some(below) => self.backing.as_ref()?.data_storage(below),
+            Some(below) => self.backing.as_ref()?.data_storage(offset, below),
         }
     }
 }

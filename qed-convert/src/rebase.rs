@@ -7,9 +7,7 @@ use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
-use qed_core::{
-    BackingError, BackingFile, ExtentKind, GuestExtentKind, Image, ImageError, read_below,
-};
+use qed_core::{BackingError, BackingFile, ExtentKind, Extents, Image, ImageError, read_below};
 use qed_spec::GuestOffset;
 use thiserror::Error;
 
@@ -73,14 +71,19 @@ pub fn rebase(
     progress: &dyn Progress,
 ) -> Result<u64, RebaseError> {
     let cluster = image.geometry().cluster_size_bytes();
+    let old = image.backing().map(|backing| &**backing);
     let run = Run {
         image,
-        old: image.backing().map(|backing| &**backing),
+        old,
         new: new_backing,
         progress,
         job_len: JOB_LEN.max(cluster),
         size: image.image_size(),
-        at: Mutex::new(0),
+        walk: Mutex::new(Walk {
+            at: 0,
+            old: old.map(Extents::of),
+            new: new_backing.map(Extents::of),
+        }),
         written: Mutex::new(0),
     };
     jobs::run(
@@ -102,15 +105,23 @@ struct Run<'a> {
     progress: &'a dyn Progress,
     job_len: u64,
     size: u64,
-    at: Mutex<u64>,
+    walk: Mutex<Walk<'a>>,
     written: Mutex<u64>,
+}
+
+/// Where the planning is, and the walks over the two backing files.
+struct Walk<'a> {
+    at: u64,
+    old: Option<Extents<'a>>,
+    new: Option<Extents<'a>>,
 }
 
 impl Run<'_> {
     /// The next whole clusters that the image leaves to its backing file and in which either
     /// backing file may have data.
     fn next_job(&self) -> Result<Option<Range<u64>>, RebaseError> {
-        let mut at = self.at.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut walk = self.walk.lock().unwrap_or_else(PoisonError::into_inner);
+        let Walk { at, old, new } = &mut *walk;
         while *at < self.size {
             if self.progress.is_cancelled() {
                 return Err(RebaseError::Cancelled);
@@ -123,8 +134,8 @@ impl Run<'_> {
                 *at = unallocated;
                 continue;
             }
-            let old = zeros_until(self.old, start).map_err(RebaseError::Old)?;
-            let new = zeros_until(self.new, start).map_err(RebaseError::New)?;
+            let old = zeros_until(old, start).map_err(RebaseError::Old)?;
+            let new = zeros_until(new, start).map_err(RebaseError::New)?;
             let zeros = old.min(new).min(unallocated);
             let zeros = if zeros == unallocated { zeros } else { zeros - zeros % self.job_len };
             if zeros > start {
@@ -181,13 +192,10 @@ impl Run<'_> {
 }
 
 /// The end of the zeros that `backing` has from `at` on, `at` if it has data there.
-fn zeros_until(backing: Option<&dyn BackingFile>, at: u64) -> Result<u64, BackingError> {
-    let Some(backing) = backing.filter(|backing| at < backing.len()) else {
+fn zeros_until(backing: &mut Option<Extents<'_>>, at: u64) -> Result<u64, BackingError> {
+    let Some(extents) = backing.as_mut().filter(|backing| at < backing.disk().len()) else {
         return Ok(u64::MAX);
     };
-    let extent = backing.extent_at(at, backing.len() - at)?;
-    Ok(match extent.kind {
-        GuestExtentKind::Data { .. } | GuestExtentKind::Compressed => at,
-        GuestExtentKind::Zero | GuestExtentKind::Unallocated => at.saturating_add(extent.len),
-    })
+    let extent = extents.at(at)?;
+    Ok(if extent.kind.is_stored() { at } else { at.saturating_add(extent.len) })
 }

@@ -34,11 +34,12 @@ pub trait BackingFile: Debug + Send + Sync {
     /// What kept the tables from being read.
     fn extent_at(&self, offset: u64, max_len: u64) -> Result<GuestExtent, BackingError>;
 
-    /// Where the data of extents of this depth lies: their bytes from `host_offset` on are the
-    /// disk's, and what cannot be read there is asked of [`BackingFile::read_at`]. For who reads
-    /// many of them at a time; none where only that call reads.
-    fn data_storage(&self, depth: u32) -> Option<&dyn Storage> {
-        let _ = depth;
+    /// Where the data of the extent at `offset`, which is of this depth, lies: its bytes from
+    /// `host_offset` on are the disk's, and what cannot be read there is asked of
+    /// [`BackingFile::read_at`]. For who reads many of them at a time; none where only that call
+    /// reads.
+    fn data_storage(&self, offset: u64, depth: u32) -> Option<&dyn Storage> {
+        let _ = (offset, depth);
         None
     }
 }
@@ -83,12 +84,43 @@ pub enum GuestExtentKind {
         /// First byte in the file.
         host_offset: u64,
     },
+    /// Bytes that belong at this offset of that image's file, which has a hole there: zeros. Only
+    /// [`crate::Extents`] looks.
+    Hole {
+        /// First byte in the file.
+        host_offset: u64,
+    },
     /// Bytes stored compressed: no plain offset to read them from.
     Compressed,
     /// Zeros by an entry that says so.
     Zero,
     /// Zeros because no image has anything here: `depth` is the last that reaches this far.
     Unallocated,
+}
+
+impl GuestExtent {
+    /// What is left of it after `passed` bytes, fewer than it has.
+    #[must_use]
+    pub fn rest(self, passed: u64) -> Self {
+        let kind = match self.kind {
+            GuestExtentKind::Data { host_offset } => {
+                GuestExtentKind::Data { host_offset: host_offset + passed }
+            }
+            GuestExtentKind::Hole { host_offset } => {
+                GuestExtentKind::Hole { host_offset: host_offset + passed }
+            }
+            kind => kind,
+        };
+        Self { len: self.len - passed, kind, ..self }
+    }
+}
+
+impl GuestExtentKind {
+    /// Whether the bytes have to be read to be known; all others are zeros.
+    #[must_use]
+    pub const fn is_stored(self) -> bool {
+        matches!(self, Self::Data { .. } | Self::Compressed)
+    }
 }
 
 /// Why a virtual disk could not be read: the place, and the error of whatever holds it.

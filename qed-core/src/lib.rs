@@ -37,6 +37,7 @@ mod create;
 mod drain;
 mod end_in_use;
 mod error;
+mod extents;
 mod fill;
 mod flush;
 mod header_sector;
@@ -76,6 +77,7 @@ pub use error::{
     AmendError, CorruptTable, CreateError, ImageError, IoAction, OpenError, ResizeError,
     SetBackingError,
 };
+pub use extents::Extents;
 pub use image::Image;
 pub use journal::{JournalReplay, ShownReplay, replay_journal, show_replayed};
 pub use map::{Extent, ExtentKind};

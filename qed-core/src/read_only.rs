@@ -259,10 +259,10 @@ impl BackingFile for ReadOnlyImage {
         })
     }
 
-    fn data_storage(&self, depth: u32) -> Option<&dyn Storage> {
+    fn data_storage(&self, offset: u64, depth: u32) -> Option<&dyn Storage> {
         match depth.checked_sub(1) {
             None => Some(&*self.tables.storage),
-            Some(below) => self.backing.as_ref()?.data_storage(below),
+            Some(below) => self.backing.as_ref()?.data_storage(offset, below),
         }
     }
 }

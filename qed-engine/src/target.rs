@@ -196,7 +196,7 @@ pub(crate) fn stored(
 ) -> Result<(u64, Option<Place<'_>>), ImageError> {
     let extent = disk.extent_at(at.get(), len)?;
     let GuestExtentKind::Data { host_offset } = extent.kind else { return Ok((extent.len, None)) };
-    let file = disk.data_storage(extent.depth).and_then(FileStorage::of);
+    let file = disk.data_storage(at.get(), extent.depth).and_then(FileStorage::of);
     let place = file.map(|file| Place { file, host: HostOffset::new(host_offset) });
     Ok((extent.len, place))
 }

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::fmt::Debug;
+use std::ops::{ControlFlow, Range};
 use std::time::Instant;
 
 use thiserror::Error;
@@ -57,6 +58,21 @@ pub trait BlockDevice: Debug + Send + Sync {
     /// # Errors
     /// A place past the end, or what kept the tables from being read.
     fn extent_at(&self, at: u64, max_len: u64) -> Result<Extent, DeviceError>;
+
+    /// Shows `visit` the runs of `range`, which lies inside the disk, in order until it breaks off.
+    ///
+    /// More may be told than by [`BlockDevice::extent_at`], as holes of the file under what is mapped,
+    /// for more time. What completed before the call is seen.
+    ///
+    /// # Errors
+    /// As [`BlockDevice::extent_at`].
+    fn each_extent(
+        &self,
+        range: Range<u64>,
+        visit: &mut dyn FnMut(Extent) -> ControlFlow<()>,
+    ) -> Result<(), DeviceError> {
+        walk(range, visit, |at, left| self.extent_at(at, left))
+    }
 
     /// Does what is due at `now` and returns when to call again, none while nothing waits.
     ///
@@ -134,6 +150,8 @@ pub struct Extent {
 pub enum Allocation {
     /// Stored bytes.
     Data,
+    /// Zeros that have a place of their own, which may take no space.
+    Zero,
     /// Zeros that take no space.
     Hole,
 }
@@ -173,6 +191,25 @@ impl DeviceError {
             _ => Self::Failed(error.into()),
         }
     }
+}
+
+/// Shows `visit` the extents that `next` tells of a place and what is left, until either ends.
+pub(crate) fn walk(
+    range: Range<u64>,
+    visit: &mut dyn FnMut(Extent) -> ControlFlow<()>,
+    mut next: impl FnMut(u64, u64) -> Result<Extent, DeviceError>,
+) -> Result<(), DeviceError> {
+    let mut at = range.start;
+    while at < range.end {
+        let left = range.end - at;
+        let extent = next(at, left)?;
+        let len = extent.len.min(left);
+        if len == 0 || visit(Extent { len, ..extent }).is_break() {
+            break;
+        }
+        at += len;
+    }
+    Ok(())
 }
 
 /// Checks that a range lies inside a disk.

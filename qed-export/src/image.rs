@@ -1,14 +1,17 @@
 //! Images of `qed-core` as block devices: the one file of this crate that names it.
 
+use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 use std::time::Instant;
 
-use qed_core::{BackingError, BackingFile, ExtentKind, GuestExtentKind, Image, ImageError};
+use qed_core::{
+    BackingError, BackingFile, ExtentKind, Extents, GuestExtent, GuestExtentKind, Image, ImageError,
+};
 use qed_spec::GuestOffset;
 
 use crate::device::{
     Allocation, BlockDevice, BlockSizes, DeviceError, Durability, Extent, Space, Speed, Zeroing,
-    check_range,
+    check_range, walk,
 };
 
 /// Zeros for space that has to be allocated.
@@ -126,6 +129,14 @@ impl BlockDevice for QedDisk {
         extent_of(&*self.0, at, max_len)
     }
 
+    fn each_extent(
+        &self,
+        range: Range<u64>,
+        visit: &mut dyn FnMut(Extent) -> ControlFlow<()>,
+    ) -> Result<(), DeviceError> {
+        each_extent_of(&*self.0, range, visit)
+    }
+
     fn maintain(&self, now: Instant) -> Result<Option<Instant>, DeviceError> {
         Ok(self.0.maintain(now)?)
     }
@@ -185,6 +196,14 @@ impl BlockDevice for ReadOnlyDisk {
         extent_of(&*self.0, at, max_len)
     }
 
+    fn each_extent(
+        &self,
+        range: Range<u64>,
+        visit: &mut dyn FnMut(Extent) -> ControlFlow<()>,
+    ) -> Result<(), DeviceError> {
+        each_extent_of(&*self.0, range, visit)
+    }
+
     fn maintain(&self, _now: Instant) -> Result<Option<Instant>, DeviceError> {
         Ok(None)
     }
@@ -196,14 +215,29 @@ impl BlockDevice for ReadOnlyDisk {
 
 fn extent_of(disk: &dyn BackingFile, at: u64, max_len: u64) -> Result<Extent, DeviceError> {
     check_range(disk.len(), at, 1)?;
-    let found = disk.extent_at(at, max_len.min(disk.len() - at))?;
+    Ok(extent_from(disk.extent_at(at, max_len.min(disk.len() - at))?))
+}
+
+fn each_extent_of(
+    disk: &dyn BackingFile,
+    range: Range<u64>,
+    visit: &mut dyn FnMut(Extent) -> ControlFlow<()>,
+) -> Result<(), DeviceError> {
+    check_range(disk.len(), range.start, range.end.saturating_sub(range.start))?;
+    // One walk for one call: what it knows of the file's holes must not outlive a write.
+    let mut extents = Extents::of(disk);
+    walk(range, visit, |at, _| Ok(extent_from(extents.at(at)?)))
+}
+
+fn extent_from(found: GuestExtent) -> Extent {
     let stored = found.depth.saturating_add(1);
     let (allocation, depth) = match found.kind {
         GuestExtentKind::Data { .. } | GuestExtentKind::Compressed => (Allocation::Data, stored),
+        GuestExtentKind::Hole { .. } => (Allocation::Zero, stored),
         GuestExtentKind::Zero => (Allocation::Hole, stored),
         GuestExtentKind::Unallocated => (Allocation::Hole, 0),
     };
-    Ok(Extent { len: found.len, allocation, depth })
+    Extent { len: found.len, allocation, depth }
 }
 
 impl From<ImageError> for DeviceError {

@@ -1,5 +1,6 @@
 //! A disk whose clients see no cache: what changes it is durable when the request returns.
 
+use std::ops::{ControlFlow, Range};
 use std::time::Instant;
 
 use crate::device::{BlockDevice, BlockSizes, DeviceError, Durability, Extent, Zeroing};
@@ -51,6 +52,14 @@ impl BlockDevice for WriteThrough {
 
     fn extent_at(&self, at: u64, max_len: u64) -> Result<Extent, DeviceError> {
         self.0.extent_at(at, max_len)
+    }
+
+    fn each_extent(
+        &self,
+        range: Range<u64>,
+        visit: &mut dyn FnMut(Extent) -> ControlFlow<()>,
+    ) -> Result<(), DeviceError> {
+        self.0.each_extent(range, visit)
     }
 
     fn maintain(&self, now: Instant) -> Result<Option<Instant>, DeviceError> {

@@ -259,6 +259,13 @@ impl Storage for FileStorage {
         self.space.run_at(self.fd.as_fd(), at, self.len()?)
     }
 
+    fn allocated_len(&self) -> io::Result<u64> {
+        match self.kind {
+            FileKind::Regular => Ok(transfer::allocated(self.fd.as_fd())?),
+            FileKind::BlockDevice => self.len(),
+        }
+    }
+
     fn growth(&self) -> Growth {
         match self.kind {
             FileKind::Regular => Growth::Zeros,

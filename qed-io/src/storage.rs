@@ -102,6 +102,15 @@ pub trait Storage: Any + Debug + Send + Sync {
     /// The operating system's error.
     fn run_at(&self, at: u64) -> io::Result<StorageRun>;
 
+    /// Bytes of space that the storage takes, as far as it knows: less than its length where it has
+    /// holes that [`Storage::run_at`] tells of.
+    ///
+    /// # Errors
+    /// The operating system's error.
+    fn allocated_len(&self) -> io::Result<u64> {
+        self.len()
+    }
+
     /// What new space reads as when the storage grows.
     fn growth(&self) -> Growth;
 

@@ -100,7 +100,8 @@ fn human(mapping: &Mapping, range: Range<u64>, context: &Context) -> anyhow::Res
                 out.write_all(&printed(file_of(mapping, extent.depth).as_bytes()))?;
                 out.write_all(b"\n")?;
             }
-            GuestExtentKind::Zero | GuestExtentKind::Unallocated => {}
+            GuestExtentKind::Hole { .. } | GuestExtentKind::Zero | GuestExtentKind::Unallocated => {
+            }
         }
         Ok(())
     })
@@ -128,9 +129,11 @@ fn json(mapping: &Mapping, range: Range<u64>, context: &Context) -> anyhow::Resu
 fn json_line(mapping: &Mapping, extent: &Mapped) -> String {
     let Mapped { start, len, depth, kind, .. } = *extent;
     let is_raw = mapping.layers.get(depth).is_some_and(|layer| layer.format() == Format::Raw);
-    // A hole of a raw file has a place in it; a zero entry has none.
+    // A hole of a raw file has a place in it; a zero entry has none. What an entry maps is data to
+    // QEMU, and zeros as well where the file has a hole.
     let (present, zero, data, host) = match kind {
         GuestExtentKind::Data { host_offset } => (true, false, true, Some(host_offset)),
+        GuestExtentKind::Hole { host_offset } => (true, true, true, Some(host_offset)),
         GuestExtentKind::Compressed => (true, false, true, None),
         GuestExtentKind::Zero => (true, true, false, is_raw.then_some(start)),
         GuestExtentKind::Unallocated => (false, mapping.hidden_backing.is_none(), false, None),

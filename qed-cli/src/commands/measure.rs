@@ -4,14 +4,17 @@ use std::ffi::{OsStr, OsString};
 
 use anyhow::bail;
 use clap::Args;
-use qed_convert::{MeasureTarget, Qcow2SnapshotSelector, measure, measure_size};
+use qed_convert::{
+    Layer, LayerHeader, Measure, MeasureTarget, Qcow2SnapshotSelector, Qcow2Version, measure,
+    measure_size, qcow2_bitmaps_len,
+};
 
 use crate::app::Context;
 use crate::args::{Format, OptionList, OutputFormat, Refused, number_in, parse_target};
 use crate::chain::ChainArgs;
 use crate::failure::Exit;
 use crate::new_image::{NewImage, print_options};
-use crate::open::{OpenHow, could_not_open, open_image};
+use crate::open::{OpenHow, could_not_open, open_image, open_qcow2_alone};
 use crate::output::JsonWriter;
 use crate::snapshot::parse_snapshot;
 
@@ -78,11 +81,11 @@ pub(crate) fn run(args: MeasureArgs, context: &Context) -> anyhow::Result<Exit> 
         print_options(&context.console, parse_target(target)?)?;
         return Ok(Exit::SUCCESS);
     }
-    let measured = match (name, size) {
+    let (measured, bitmaps) = match (name, size) {
         (None, None) => bail!("Either --size N or one filename must be specified."),
         (Some(_), Some(_)) => bail!("--size N cannot be used together with a filename."),
         (None, Some(size)) => {
-            measure_size(size.next_multiple_of(512), &measure_target(target, list)?)?
+            (measure_size(size.next_multiple_of(512), &measure_target(target, list)?)?, None)
         }
         (Some(name), None) => {
             let snapshot = args.snapshot.as_deref().map(parse_snapshot).transpose()?;
@@ -91,13 +94,18 @@ pub(crate) fn run(args: MeasureArgs, context: &Context) -> anyhow::Result<Exit> 
     };
     let (required, all) = (measured.required, measured.fully_allocated);
     match output {
-        OutputFormat::Human => context
-            .console
-            .print(format!("required size: {required}\nfully allocated size: {all}\n"))?,
+        OutputFormat::Human => {
+            let bitmaps = bitmaps.map(|len| format!("bitmaps size: {len}\n")).unwrap_or_default();
+            let sizes = format!("required size: {required}\nfully allocated size: {all}\n");
+            context.console.print(sizes + &bitmaps)?;
+        }
         OutputFormat::Json => {
             let mut out = context.console.lock();
             let mut json = JsonWriter::new(&mut out);
             json.begin_object()?;
+            if let Some(bitmaps) = bitmaps {
+                json.plain_member("bitmaps", bitmaps)?;
+            }
             json.plain_member("required", required)?;
             json.plain_member("fully-allocated", all)?;
             json.end_object()?;
@@ -121,12 +129,28 @@ fn measure_image(
     name: &OsStr,
     snapshot: Option<&Qcow2SnapshotSelector>,
     target: &MeasureTarget,
-) -> anyhow::Result<qed_convert::Measure> {
+) -> anyhow::Result<(Measure, Option<u64>)> {
     let how = OpenHow::read(args.force_share);
     let image = open_image(name, args.format.as_deref(), how)?;
     let disk = args
         .chain
         .open_over(image, how, snapshot)
         .map_err(|error| error.context(could_not_open(name)))?;
-    Ok(measure(&*disk.disk, target)?)
+    let bitmaps = match target {
+        MeasureTarget::Qcow2(options) if options.version == Qcow2Version::V3 => {
+            bitmaps_len(&disk.layers[0], options.cluster_len)?
+        }
+        _ => None,
+    };
+    Ok((measure(&*disk.disk, target)?, bitmaps))
+}
+
+/// Bytes that the bitmaps of an image would take, if its format has any.
+fn bitmaps_len(image: &Layer, cluster_len: u32) -> anyhow::Result<Option<u64>> {
+    let LayerHeader::Qcow2(header) = image.header() else { return Ok(None) };
+    if header.version() < 3 {
+        return Ok(None);
+    }
+    let bitmaps = open_qcow2_alone(image)?.read_bitmaps()?;
+    Ok(Some(qcow2_bitmaps_len(&bitmaps, header.image_size(), cluster_len)))
 }

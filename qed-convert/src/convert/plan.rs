@@ -5,10 +5,9 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
-use qed_core::{BackingFile, GuestExtentKind};
+use qed_core::{BackingFile, Extents};
 
 use crate::convert::{ConvertError, ConvertOptions};
-use crate::extents::Extents;
 use crate::target::Shape;
 
 /// Bytes of the virtual disk that one job covers, unless clusters or tables say otherwise: small
@@ -205,8 +204,8 @@ impl<'a> Plan<'a> {
             _ if self.shape.keep_from_depth.is_some_and(|depth| extent.depth >= depth) => {
                 Fate::Keep
             }
-            GuestExtentKind::Data { .. } | GuestExtentKind::Compressed => Fate::Read,
-            GuestExtentKind::Zero | GuestExtentKind::Unallocated => Fate::Zero,
+            kind if kind.is_stored() => Fate::Read,
+            _ => Fate::Zero,
         };
         Ok(Segment { range: at..at + extent.len, fate })
     }

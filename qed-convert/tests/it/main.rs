@@ -6,6 +6,7 @@ mod compare;
 mod convert_faults;
 mod convert_model;
 mod convert_qemu;
+mod holes;
 mod in_place_from_raw;
 mod in_place_interrupted;
 mod in_place_to_qcow2;

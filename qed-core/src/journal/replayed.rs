@@ -135,6 +135,10 @@ impl Storage for Replayed {
         Ok(StorageRun { len: run.len.min(left).min(touched - at), kind: run.kind })
     }
 
+    fn allocated_len(&self) -> io::Result<u64> {
+        self.storage.allocated_len()
+    }
+
     fn growth(&self) -> Growth {
         self.storage.growth()
     }

@@ -28,8 +28,8 @@ impl BackingFile for Counted {
         self.0.extent_at(offset, max_len)
     }
 
-    fn data_storage(&self, depth: u32) -> Option<&dyn Storage> {
-        self.0.data_storage(depth)
+    fn data_storage(&self, offset: u64, depth: u32) -> Option<&dyn Storage> {
+        self.0.data_storage(offset, depth)
     }
 }
 
@@ -107,7 +107,7 @@ impl BackingFile for Shrunk {
         Ok(GuestExtent { len: max_len.min(self.len() - offset), depth: 0, kind })
     }
 
-    fn data_storage(&self, depth: u32) -> Option<&dyn Storage> {
-        self.0.data_storage(depth)
+    fn data_storage(&self, offset: u64, depth: u32) -> Option<&dyn Storage> {
+        self.0.data_storage(offset, depth)
     }
 }

@@ -139,7 +139,7 @@ impl BackingFile for Moved {
         Ok(GuestExtent { len, depth: 0, kind })
     }
 
-    fn data_storage(&self, _depth: u32) -> Option<&dyn qed_io::Storage> {
+    fn data_storage(&self, _offset: u64, _depth: u32) -> Option<&dyn qed_io::Storage> {
         Some(&*self.0)
     }
 }

@@ -1,5 +1,7 @@
 //! Block status: what the extents of a disk are in the terms of the protocol.
 
+use std::ops::ControlFlow;
+
 use super::reply::{MetaContext, Status};
 use super::wire::allocation;
 use crate::device::{Allocation, BlockDevice, DeviceError, Extent};
@@ -19,23 +21,19 @@ impl Statuses {
         one_extent: bool,
     ) -> Result<Self, DeviceError> {
         let mut lists = [Vec::new(), Vec::new()];
-        let (mut at, mut left) = (at, len);
-        for _ in 0..MAX_EXTENTS {
-            if left == 0 {
-                break;
-            }
-            let extent = device.extent_at(at, left)?;
-            if extent.len == 0 {
-                break;
-            }
+        let mut seen = 0;
+        device.each_extent(at..at + len, &mut |extent| {
             for (list, context) in lists.iter_mut().zip(MetaContext::ALL) {
                 append(list, Status { len: extent.len, flags: flags(context, extent) });
             }
-            if one_extent && lists.iter().all(|list| list.len() > 1) {
-                break;
+            seen += 1;
+            let told = one_extent && lists.iter().all(|list| list.len() > 1);
+            if told || seen == MAX_EXTENTS {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
             }
-            (at, left) = (at + extent.len, left - extent.len.min(left));
-        }
+        })?;
         if one_extent {
             lists.iter_mut().for_each(|list| list.truncate(1));
         }
@@ -62,6 +60,7 @@ fn flags(context: MetaContext, extent: Extent) -> u32 {
     match (context, extent.allocation) {
         (MetaContext::Depth, _) => extent.depth,
         (MetaContext::Allocation, Allocation::Data) => 0,
+        (MetaContext::Allocation, Allocation::Zero) => allocation::ZERO,
         (MetaContext::Allocation, Allocation::Hole) => allocation::HOLE | allocation::ZERO,
     }
 }

@@ -1,5 +1,6 @@
 //! Each kind of disk as a block device, held against plain bytes.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use qed_core::{
@@ -9,7 +10,11 @@ use qed_export::{
     Allocation, BlockDevice, DeviceError, Durability, QedDisk, RawDisk, Space, Speed, WriteThrough,
     Zeroing,
 };
-use qed_io::{Fault, Faulty, MemoryStorage, Repeat, RequestKind, Storage};
+use qed_io::{
+    Existing, Fault, Faulty, FileStorage, ImageLock, MemoryStorage, NewFileOptions, Repeat,
+    RequestKind, Storage,
+};
+use qed_spec::GuestOffset;
 
 use crate::client::{SIZE, qed_disk, raw_disk};
 
@@ -112,4 +117,44 @@ fn what_changes_a_disk_that_writes_through_fails_where_it_cannot_be_made_durable
         faulty.fail_when(is_flush, Fault::Io, Repeat::Always);
         change(&disk).unwrap_err();
     }
+}
+
+#[test]
+fn a_hole_under_a_cluster_is_told_until_it_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let storage = FileStorage::create(
+        folder.path().join("disk.qed"),
+        NewFileOptions { existing: Existing::Refuse, lock: ImageLock::NONE, direct: false },
+    );
+    let storage: Arc<dyn Storage> = Arc::new(storage.unwrap());
+    create(&*storage, &CreateOptions::new(SIZE)).unwrap();
+    let open = || {
+        let context = WriteContext::new(&RefuseBacking, LockPolicy::None, RecoveryPolicy::Refuse);
+        Image::open(storage.clone(), &context).unwrap()
+    };
+    let disk = QedDisk::new(open());
+    disk.write_at(&[1; 512 << 10], 0, LATER).unwrap();
+    Box::new(disk).close().unwrap();
+    let image = open();
+    let place = image.map(GuestOffset::new(0), 512 << 10).unwrap();
+    let qed_core::ExtentKind::Data(host) = place.kind else { panic!("{place:?}") };
+    assert_eq!(place.len, 512 << 10);
+    let (host, cut) = (host.get(), 64 << 10..448 << 10);
+    assert!(storage.punch_hole(host + cut.start..host + cut.end).unwrap());
+
+    let disk = QedDisk::new(image);
+    let told = |disk: &QedDisk| {
+        let mut told = Vec::new();
+        disk.each_extent(0..512 << 10, &mut |extent| {
+            told.push((extent.len >> 10, extent.allocation));
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+        told
+    };
+    use Allocation::{Data, Zero};
+    assert_eq!(told(&disk), [(64, Data), (384, Zero), (64, Data)]);
+    disk.write_at(&[2; 4096], 128 << 10, LATER).unwrap();
+    assert_eq!(told(&disk), [(64, Data), (64, Zero), (4, Data), (316, Zero), (64, Data)]);
+    Box::new(disk).close().unwrap();
 }

@@ -104,7 +104,9 @@ impl<'a> Qcow2Reference<'a> {
         let end = at + extent.len;
         assert!(extent.len > 0 && end <= self.size && extent.depth == 0, "{extent:?} at {at:#x}");
         let shown = match extent.kind {
-            GuestExtentKind::Data { host_offset } => Unit::Data(host_offset),
+            GuestExtentKind::Data { host_offset } | GuestExtentKind::Hole { host_offset } => {
+                Unit::Data(host_offset)
+            }
             GuestExtentKind::Compressed => Unit::Compressed,
             GuestExtentKind::Zero => Unit::Zero,
             GuestExtentKind::Unallocated => Unit::Unallocated,

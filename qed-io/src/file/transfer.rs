@@ -28,6 +28,13 @@ pub(super) fn length(fd: BorrowedFd<'_>, kind: FileKind) -> io::Result<u64> {
     }
 }
 
+/// The bytes of space that a regular file takes.
+pub(super) fn allocated(fd: BorrowedFd<'_>) -> Result<u64, Errno> {
+    // The status counts in units of 512 bytes, whatever the file system.
+    let units = rustix::fs::fstat(fd)?.st_blocks;
+    Ok(u64::try_from(units).unwrap_or(0).saturating_mul(512))
+}
+
 /// Fills `buf` or fails with `UnexpectedEof`.
 pub(super) fn read_exact(fd: BorrowedFd<'_>, buf: &mut [u8], offset: u64) -> io::Result<()> {
     let len = buf.len();

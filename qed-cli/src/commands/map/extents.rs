@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use qed_convert::Layer;
-use qed_core::{BackingFile, GuestExtentKind};
+use qed_core::{BackingFile, Extents, GuestExtent, GuestExtentKind};
 
 use crate::chain::{ChainArgs, Disk};
 use crate::open::{OpenHow, open_alone, virtual_size};
@@ -52,10 +52,6 @@ pub(super) struct Mapped {
     pub(super) kind: GuestExtentKind,
 }
 
-/// Asked for at once: bounds the time until the first line. More and more while there is nothing,
-/// since a disk may claim 2^63 bytes of it.
-const STEP: u64 = 16 << 30;
-
 /// Calls `show` for each extent in `range`.
 pub(super) fn for_each_extent(
     mapping: &Mapping,
@@ -63,12 +59,11 @@ pub(super) fn for_each_extent(
     mut show: impl FnMut(&Mapped) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let mut last: Option<Mapped> = None;
-    let (mut at, mut step) = (range.start, STEP);
+    let mut extents = Extents::of(&*mapping.disk);
+    let mut at = range.start;
     while at < range.end {
-        let next = next_extent(mapping, at, step.min(range.end - at))?;
-        let is_data =
-            matches!(next.kind, GuestExtentKind::Data { .. } | GuestExtentKind::Compressed);
-        step = if is_data || next.len < step { STEP } else { step.saturating_mul(2) };
+        let mut next = mapped(mapping, at, extents.at(at)?);
+        next.len = next.len.min(range.end - at);
         at += next.len;
         if let Some(open) = &mut last
             && open.goes_on_with(&next)
@@ -83,29 +78,28 @@ pub(super) fn for_each_extent(
     last.map_or(Ok(()), |open| show(&open))
 }
 
-fn next_extent(mapping: &Mapping, at: u64, max_len: u64) -> anyhow::Result<Mapped> {
-    let extent = mapping.disk.extent_at(at, max_len)?;
+fn mapped(mapping: &Mapping, at: u64, extent: GuestExtent) -> Mapped {
     let mut mapped = Mapped {
         start: at,
         len: extent.len,
         depth: usize::try_from(extent.depth).unwrap_or(usize::MAX),
         kind: extent.kind,
     };
-    anyhow::ensure!(mapped.len > 0, "the mapping ends at {at:#x}, inside the virtual disk");
     let len_below = |depth: usize| mapping.lens.get(depth).copied().unwrap_or(u64::MAX);
     // Past the end of a backing file it is the image above that has nothing there.
     while mapped.depth > 0 && at >= len_below(mapped.depth) {
         mapped.depth -= 1;
         mapped.kind = GuestExtentKind::Unallocated;
     }
-    Ok(mapped)
+    mapped
 }
 
 impl Mapped {
     fn goes_on_with(&self, next: &Self) -> bool {
-        use GuestExtentKind::{Compressed, Data, Unallocated, Zero};
+        use GuestExtentKind::{Compressed, Data, Hole, Unallocated, Zero};
         let alike = match (self.kind, next.kind) {
-            (Data { host_offset }, Data { host_offset: next }) => {
+            (Data { host_offset }, Data { host_offset: next })
+            | (Hole { host_offset }, Hole { host_offset: next }) => {
                 host_offset.checked_add(self.len) == Some(next)
             }
             (Compressed, Compressed) | (Zero, Zero) | (Unallocated, Unallocated) => true,

@@ -54,6 +54,25 @@ fn nbdinfo_is_told_what_the_server_can_do() {
 }
 
 #[test]
+fn a_preallocated_image_is_told_of_as_qemu_nbd_tells() {
+    let lab = Lab::new();
+    lab.shell(
+        "qemu-img create -q -f qcow2 -o preallocation=metadata p.qcow2 1G
+         qemu-io -c 'write -q -P 5 300M 3M' p.qcow2",
+    );
+    let served = Served::start(&lab, "--socket s -r -f qcow2 p.qcow2", 1);
+    let ours = clients(&lab, &format!("nbdinfo --map '{}'", served.uri()));
+    served.stop();
+    let qemu = clients(
+        &lab,
+        "qemu-nbd -r -f qcow2 --fork -k \"$PWD/q\" p.qcow2 &&
+         nbdinfo --map \"nbd+unix:///?socket=$PWD/q\"",
+    );
+    assert_eq!(ours, qemu);
+    assert!(ours.contains("zero"), "{ours}");
+}
+
+#[test]
 fn the_largest_clusters_do_not_make_a_client_forget_what_it_may_send() {
     let lab = Lab::new();
     lab.qed(["create", "-q", "-f", "qed", "-o", "cluster_size=64M", "a.qed", "1G"]).succeeded();
