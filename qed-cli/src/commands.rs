@@ -18,6 +18,7 @@ mod measure;
 mod rebase;
 mod resize;
 mod serve;
+mod snapshot;
 
 use clap::{Parser, Subcommand};
 
@@ -55,6 +56,7 @@ enum Command {
     Rebase(rebase::RebaseArgs),
     Resize(resize::ResizeArgs),
     Serve(serve::ServeArgs),
+    Snapshot(snapshot::SnapshotArgs),
 }
 
 impl Cli {
@@ -79,6 +81,7 @@ impl Cli {
             Command::Rebase(args) => rebase::run(args, context),
             Command::Resize(args) => resize::run(args, context),
             Command::Serve(args) => serve::run(args, context),
+            Command::Snapshot(args) => snapshot::run(args, context),
         }
     }
 }

@@ -3,7 +3,9 @@
 mod human_size;
 mod json;
 mod progress;
+mod snapshots;
 
 pub(crate) use human_size::human_size;
 pub(crate) use json::JsonWriter;
 pub(crate) use progress::Progress;
+pub(crate) use snapshots::{snapshot_list, snapshots_json};

@@ -28,7 +28,7 @@ impl Refused {
     }
 }
 
-const LATER_SUBCOMMANDS: [&str; 5] = ["bitmap", "compact", "mount", "snapshot", "vhost"];
+const LATER_SUBCOMMANDS: [&str; 4] = ["bitmap", "compact", "mount", "vhost"];
 
 /// Fails if `name` is a subcommand of later work.
 pub(crate) fn refuse_later_subcommand(name: &OsStr) -> anyhow::Result<()> {

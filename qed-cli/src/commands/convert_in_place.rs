@@ -71,7 +71,8 @@ pub(crate) struct ConvertInPlaceArgs {
 }
 
 const NOTES: &str = "\
-A crash at any moment leaves the image in one of the two formats, whole. Overlays that name the
+A crash at any moment leaves the image in one of the two formats, whole. Where snapshots or bitmaps
+were let go, QEMU opens the image only after the first write by qed, or --finalize. Overlays that name the
 image as qcow2 are to be told: qed rebase -u -f FMT -b IMAGE -F qed OVERLAY.
 
 Examples:

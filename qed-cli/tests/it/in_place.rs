@@ -111,6 +111,33 @@ fn a_block_device_is_not_converted() {
     }
 }
 
+#[test]
+fn that_qemu_has_to_wait_is_said_by_the_conversion_and_by_info() {
+    for (make, is_held) in
+        [("qemu-img snapshot -c s t", true), ("qemu-img bitmap --add t b", true), ("true", false)]
+    {
+        let lab = made(&format!("qemu-img create -q -f qcow2 t 4M; {make}"));
+        let said = lab.qed(["convert-in-place", "--drop-snapshots", "t"]).succeeded().stdout;
+        let line = "QEMU cannot open it before the first write by qed, or";
+        assert_eq!(said.contains(line) && said.contains("--finalize t"), is_held, "{make}: {said}");
+        let info = || lab.qed(["info", "t"]).succeeded().stdout;
+        assert_eq!(info().contains(line), is_held, "{make}: {}", info());
+        assert!(info().contains("--undo makes it what it was"), "{make}: {}", info());
+        let json = lab.qed(["info", "--output=json", "t"]).succeeded().stdout;
+        let json: Value = serde_json::from_str(&json).expect(&json);
+        let data = &json["format-specific"]["data"];
+        assert_eq!(
+            (&data["can-be-undone"], &data["opens-in-qemu"]),
+            (&true.into(), &(!is_held).into())
+        );
+        let refused = if is_held { "! " } else { "" };
+        lab.shell(&format!("{refused}qemu-img info t > said 2>&1"));
+        lab.qed(["convert-in-place", "-q", "--finalize", "t"]).succeeded();
+        assert!(!info().contains("conversion:"), "{make}: {}", info());
+        lab.shell("qemu-img info t > said");
+    }
+}
+
 /// Makes `half`, a raw file of 4 MiB whose conversion was interrupted with all of it appended, and
 /// its plan in the form of earlier versions, which a shell can write.
 const INTERRUPTED: &str = r"

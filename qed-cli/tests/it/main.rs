@@ -14,6 +14,7 @@ mod locks;
 mod names;
 mod serve;
 mod signals;
+mod snapshots;
 mod streams;
 mod transcript;
 mod transcripts;

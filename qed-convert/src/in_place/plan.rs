@@ -61,6 +61,16 @@ pub struct InPlacePlan {
     pub resumes: bool,
 }
 
+impl InPlacePlan {
+    /// Whether no program but one that knows of conversions opens the image while the conversion can
+    /// be undone: what is dropped shares clusters with the disk, or counts its writes.
+    // spec: QED-CONV-05
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        self.dropped.iter().any(|it| !matches!(it, Dropped::Extension(_)))
+    }
+}
+
 /// Something that QED has no place for. Undoing the conversion brings it back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Dropped {
@@ -157,12 +167,6 @@ impl ToQed {
         }
         let places = Places::behind(base, geometry, scan.copied, scan.tables)
             .ok_or(Refusal::FileTooLong { len: file_len })?;
-        // spec: QED-CONV-05
-        let holds = dropped.iter().any(|it| !matches!(it, Dropped::Extension(_)));
-        let qed = qed_header(&header, &places, holds)?;
-        let new_sector = qed.encode_sector(&sector);
-        let record = UndoRecord { old_len: base, old_sector: sector, new_sector };
-        let area = Area::new(&header, &qed, options.identity, &record)?;
         let plan = InPlacePlan {
             image_size: header.image_size(),
             cluster_size: header.cluster_size(),
@@ -175,6 +179,10 @@ impl ToQed {
             needs_backing: scan.needs_backing,
             resumes: left.is_some(),
         };
+        let qed = qed_header(&header, &places, plan.is_held())?;
+        let new_sector = qed.encode_sector(&sector);
+        let record = UndoRecord { old_len: base, old_sector: sector, new_sector };
+        let area = Area::new(&header, &qed, options.identity, &record)?;
         let resumes = left.is_some();
         Ok(Self { storage, header, sector, base, resumes, places, new_sector, area, plan })
     }

@@ -129,6 +129,13 @@ fn text(plan: &InPlacePlan, name: &OsStr, time: Option<Duration>) -> String {
             text,
             "Until it is written to, this makes it what it was: {program} --undo {name}"
         );
+        if plan.is_held() {
+            let _infallible = writeln!(
+                text,
+                "QEMU cannot open it before the first write by qed, or this, which gives up what was \
+                 dropped: {program} --finalize {name}"
+            );
+        }
     }
     text
 }
@@ -153,6 +160,7 @@ fn json(
     json.plain_member("file-length-before", plan.file_len[0])?;
     json.plain_member("file-length-after", plan.file_len[1])?;
     json.plain_member("resumed", plan.resumes)?;
+    json.plain_member("opens-in-qemu", !plan.is_held())?;
     json.key("dropped")?;
     json.begin_array()?;
     for dropped in &plan.dropped {

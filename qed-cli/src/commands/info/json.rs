@@ -6,9 +6,10 @@ use std::os::unix::ffi::OsStrExt;
 
 use qed_convert::{Qcow2Compression, Qcow2SnapshotInfo};
 use qed_core::Consistency;
+use qed_spec::Features;
 
 use super::report::{BackingReport, ImageReport, Qcow2Report, QedReport, Specific};
-use crate::output::JsonWriter;
+use crate::output::{JsonWriter, snapshots_json};
 
 /// Writes one object, or for a chain a list of them.
 pub(super) fn write(
@@ -109,6 +110,11 @@ fn qed<W: Write>(
     json.plain_member("compat-features", fields.compat_features.bits())?;
     json.plain_member("autoclear-features", fields.autoclear_features.bits())?;
     consistency(json, report)?;
+    if report.conversion().is_some() {
+        let is_held = header.features().contains(Features::CONVERSION_HOLD);
+        json.plain_member("can-be-undone", true)?;
+        json.plain_member("opens-in-qemu", !is_held)?;
+    }
     if let Some(name) = backing.map(|backing| &backing.name)
         && name.to_str().is_none()
     {
@@ -199,20 +205,5 @@ fn snapshots<W: Write>(
         return Ok(());
     }
     json.key("snapshots")?;
-    json.begin_array()?;
-    for snapshot in snapshots {
-        json.begin_object()?;
-        if let Some(icount) = snapshot.icount {
-            json.plain_member("icount", icount)?;
-        }
-        json.plain_member("vm-clock-nsec", snapshot.vm_clock_nsec % 1_000_000_000)?;
-        json.string_member("name", &snapshot.name)?;
-        json.plain_member("date-sec", snapshot.date_sec)?;
-        json.plain_member("date-nsec", snapshot.date_nsec)?;
-        json.plain_member("vm-clock-sec", snapshot.vm_clock_nsec / 1_000_000_000)?;
-        json.string_member("id", &snapshot.id)?;
-        json.plain_member("vm-state-size", snapshot.vm_state_size)?;
-        json.end_object()?;
-    }
-    json.end_array()
+    snapshots_json(json, snapshots)
 }

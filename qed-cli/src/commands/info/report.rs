@@ -9,7 +9,7 @@ use anyhow::Context;
 use qed_convert::{Layer, LayerHeader, Qcow2Bitmap, Qcow2Header, Qcow2SnapshotInfo};
 use qed_core::{Consistency, JournalReplay, OpenError, show_replayed};
 use qed_io::Storage;
-use qed_spec::{Features, Header};
+use qed_spec::{AutoclearFeatures, Features, Header};
 
 use crate::args::Format;
 use crate::names::beside;
@@ -115,6 +115,19 @@ impl QedReport {
             consistency: Consistency::read(&**storage).map_err(in_full),
             waiting: waiting.map_err(in_full).transpose(),
         }
+    }
+
+    /// What a conversion in place that can be undone means for whoever opens the image.
+    pub(super) fn conversion(&self) -> Option<&'static str> {
+        if self.header.features().contains(Features::CONVERSION_HOLD) {
+            return Some(
+                "conversion: QEMU cannot open it before the first write by qed, or qed \
+                 convert-in-place --finalize; --undo makes it what it was",
+            );
+        }
+        let autoclear = self.header.fields().autoclear_features;
+        let can_be_undone = autoclear.contains(AutoclearFeatures::CONVERSION_UNDO);
+        can_be_undone.then_some("conversion: until it is written to, --undo makes it what it was")
     }
 }
 
