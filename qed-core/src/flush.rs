@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use qed_spec::{Features, HostOffset, L1Index};
 
@@ -14,38 +14,7 @@ use crate::image::Image;
 use crate::l2_cache::DirtySlice;
 use crate::marks::Marks;
 use crate::slice::SLICE_ENTRIES;
-
-/// Metadata that is not in the file stays so no longer than this, if [`Image::maintain`] is called.
-const MAINTAIN_AFTER: Duration = Duration::from_secs(5);
-
-/// What is remembered from one turn at writing tables and header to the next.
-#[derive(Debug)]
-pub(crate) struct Turn {
-    /// When [`Image::maintain`] first found something to do, if no tables were written since.
-    waiting_since: Option<Instant>,
-    /// The marks of single tables, in compat mode.
-    pub(crate) marks: Option<Marks>,
-}
-
-impl Turn {
-    pub(crate) fn new(marks: Option<Marks>) -> Self {
-        Self { waiting_since: None, marks }
-    }
-
-    /// When what waits is due, if it began to wait at `now` at the latest.
-    pub(crate) fn due(&mut self, now: Instant) -> Instant {
-        *self.waiting_since.get_or_insert(now) + MAINTAIN_AFTER
-    }
-
-    /// Something was written, or nothing waits: the time runs anew.
-    pub(crate) fn wait_anew(&mut self) {
-        self.waiting_since = None;
-    }
-
-    fn is_unmarked(&self) -> bool {
-        self.marks.as_ref().is_none_or(Marks::is_clear)
-    }
-}
+use crate::turn::Turn;
 
 /// What one flush is to make durable, copied.
 #[derive(Debug)]
@@ -100,13 +69,14 @@ impl Image {
     /// once. Call it from a timer: the library starts no threads.
     ///
     /// # Errors
-    /// As [`Image::flush`]; what was due stays due.
+    /// As [`Image::flush`]; what was due stays due. After the end of writing it is always an error.
     pub fn maintain(&self, now: Instant) -> Result<Option<Instant>, ImageError> {
         if let Some(journal) = self.journal() {
             return self.maintain_journal(journal, now);
         }
         let mut turn = self.writer.turn();
         if self.is_settled(&turn) {
+        self.check_writable()?;
             turn.wait_anew();
             return Ok(None);
         }

@@ -10,7 +10,6 @@ use qed_spec::{AutoclearFeatures, Features, HostOffset};
 
 use crate::alloc::Allocator;
 use crate::error::{ImageError, IoAction, OpenError};
-use crate::flush::Turn;
 use crate::header_sector::HeaderSector;
 use crate::in_flight::InFlight;
 use crate::journal::{JournalKeeper, replay_journal};
@@ -20,6 +19,7 @@ use crate::options::{LockPolicy, ReadContext, RecoveryPolicy, WriteContext};
 use crate::read_only::{ReadOnlyImage, storage_len};
 use crate::request::Request;
 use crate::runs::Runs;
+use crate::turn::{Turn, TurnGuard};
 
 /// A QED image open for reading and writing, by any number of threads.
 ///
@@ -42,14 +42,15 @@ pub(crate) struct Writer {
     turn: Mutex<Turn>,
     /// Of an image in journal mode.
     pub(crate) keeper: Option<JournalKeeper>,
-    /// A flush failed: no more writes.
+    /// A flush failed, or panicked: no more writes.
     pub(crate) stopped: AtomicBool,
     closed: bool,
 }
 
 impl Writer {
-    pub(crate) fn turn(&self) -> MutexGuard<'_, Turn> {
-        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn turn(&self) -> TurnGuard<'_> {
+        let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        TurnGuard::new(turn, &self.stopped)
     }
 
     pub(crate) fn pending_l1(&self) -> MutexGuard<'_, BTreeMap<u64, u64>> {

@@ -61,6 +61,7 @@ mod slice;
 mod stored_format;
 mod superblock;
 mod sync;
+mod turn;
 mod write;
 
 pub use amend::amend;

@@ -8,12 +8,12 @@ use qed_io::Growth;
 use qed_spec::{DirtyBitmapError, GuestOffset, HostOffset, L1Entry, L1Index, L2Entry};
 
 use crate::error::{ImageError, IoAction, ResizeError};
-use crate::flush::Turn;
 use crate::header_sector::check_size;
 use crate::image::Image;
 use crate::map::ExtentKind;
 use crate::read_only::storage_len;
 use crate::slice::SLICE_ENTRIES;
+use crate::turn::Turn;
 
 /// Whether a resize may delete what lies past a smaller end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

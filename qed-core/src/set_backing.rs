@@ -7,11 +7,11 @@ use qed_spec::{
 use crate::backing::BackingFormat;
 use crate::create::CreateBacking;
 use crate::error::{ImageError, IoAction, SetBackingError};
-use crate::flush::Turn;
 use crate::image::Image;
 use crate::superblock::OpenSuperblock;
 
 /// Names lie below this offset: what follows is kept for the extension superblocks.
+use crate::turn::Turn;
 const NAMES_END: u64 = 8192;
 
 impl Image {

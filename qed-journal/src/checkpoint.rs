@@ -3,6 +3,7 @@
 //! The order is that of docs/write-ordering.md, "Checkpoint". Needs no space in the ring.
 
 use std::sync::Arc;
+use std::thread;
 
 use qed_spec::JournalSequence;
 
@@ -70,7 +71,7 @@ impl Journal {
         };
         state.frozen = Some(frozen.clone());
         state.checkpointing = true;
-        Ok(Some(RunningCheckpoint { journal: self, frozen }))
+        Ok(Some(RunningCheckpoint { journal: self, frozen, was_panicking: thread::panicking() }))
     }
 }
 
@@ -78,6 +79,7 @@ impl Journal {
 struct RunningCheckpoint<'a> {
     journal: &'a Journal,
     frozen: Frozen,
+    was_panicking: bool,
 }
 
 impl RunningCheckpoint<'_> {
@@ -106,7 +108,7 @@ impl RunningCheckpoint<'_> {
 impl Drop for RunningCheckpoint<'_> {
     fn drop(&mut self) {
         let mut state = self.journal.locked();
-        state.end_if_panicking();
+        state.end_if_panicking(self.was_panicking);
         state.checkpointing = false;
         drop(state);
         self.journal.notify();

@@ -3,6 +3,7 @@
 //! The order is that of docs/write-ordering.md, "Commit". Knows blocks, not what records mean.
 
 use std::collections::VecDeque;
+use std::thread;
 
 use qed_spec::{
     ClusterCount, JOURNAL_BLOCK_LEN_BYTES, JOURNAL_RECORDS_PER_BLOCK, JournalBlockHead,
@@ -59,7 +60,7 @@ impl Journal {
             state.check()?;
             if !state.turn_taken {
                 state.turn_taken = true;
-                return Ok(Some(Turn { journal: self }));
+                return Ok(Some(Turn::new(self)));
             }
             state = self.wait(state);
         }
@@ -73,16 +74,22 @@ impl Journal {
         }
         state.check()?;
         state.turn_taken = true;
-        Ok(Turn { journal: self })
+        Ok(Turn::new(self))
     }
 }
 
 /// The right to write commits: one thread has it at a time.
 pub(crate) struct Turn<'a> {
     journal: &'a Journal,
+    /// Whoever is dropped by a panic may still commit.
+    was_panicking: bool,
 }
 
-impl Turn<'_> {
+impl<'a> Turn<'a> {
+    fn new(journal: &'a Journal) -> Self {
+        Self { journal, was_panicking: thread::panicking() }
+    }
+
     /// Commits all that wait in the queue now; what comes later is for the next round, so that
     /// every flush here was submitted after the batches that it covers.
     fn round(&self, owner: &dyn Owner) -> Result<(), JournalError> {
@@ -221,7 +228,7 @@ impl Turn<'_> {
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
         let mut state = self.journal.locked();
-        state.end_if_panicking();
+        state.end_if_panicking(self.was_panicking);
         state.turn_taken = false;
         drop(state);
         self.journal.notify();

@@ -262,10 +262,10 @@ impl State {
         }
     }
 
-    /// Ends all writing when the thread that gives up its turn panics: batches that it had taken
-    /// are gone, and what it wrote of them nobody knows.
-    pub(crate) fn end_if_panicking(&mut self) {
-        if thread::panicking() {
+    /// Ends all writing when the thread that gives up its turn panics, and did not when it took it:
+    /// batches that it had taken are gone, and what it wrote of them nobody knows.
+    pub(crate) fn end_if_panicking(&mut self, was_panicking: bool) {
+        if thread::panicking() && !was_panicking {
             self.phase = Phase::Failed;
         }
     }

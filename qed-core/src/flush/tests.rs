@@ -1,13 +1,14 @@
-//! Threads that each write a cluster of their own in one slice, flush, and look at their slot in the
-//! storage: what a crash right after the flush would leave.
+//! Many flushes: threads that each write a cluster of their own in one slice, flush, and look at their
+//! slot in the storage, which is what a crash right after the flush would leave. And one that panics.
 #![allow(clippy::cast_possible_truncation, reason = "small numbers")]
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Barrier};
 
 use qed_io::{FileOptions, FileStorage, MemoryStorage, Storage};
-use qed_spec::{Epoch, Geometry, GuestOffset, HostOffset, ImageUuid};
+use qed_spec::{Epoch, Geometry, GuestOffset, HostCluster, HostOffset, ImageUuid, L2Entry};
 
 use crate::{
     BackingError, BackingFile, BackingFormat, CreateBacking, CreateOptions, ExtentKind,
@@ -150,4 +151,20 @@ fn each_of_many_flushes_holds_in_a_file() {
     let path: &Path = &folder.path().join("disk.qed");
     std::fs::write(path, b"").unwrap();
     assert_none_is_lost(|| Arc::new(FileStorage::open(path, FileOptions::READ_WRITE).unwrap()));
+}
+
+// spec-test: QED-RW-07
+#[test]
+fn after_a_flush_that_panics_before_its_records_are_submitted_nothing_is_acknowledged() {
+    let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::default());
+    let image = image(&storage, LAYOUTS[1], false);
+    image.write_at(&[9; CLUSTER as usize], GuestOffset::new(0)).unwrap();
+    // An entry past all space: the journal refuses to say it.
+    let entry = L2Entry::Data(HostCluster::new(1 << 40).unwrap());
+    let tables = &image.view.tables;
+    tables.publish(GuestOffset::new(CLUSTER), std::iter::once(entry), false).unwrap();
+    catch_unwind(AssertUnwindSafe(|| image.flush())).unwrap_err();
+    for result in [image.flush(), image.close()] {
+        assert!(matches!(result, Err(ImageError::WritesStopped)), "{result:?}");
+    }
 }

@@ -5,14 +5,14 @@
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use qed_journal::{Journal, JournalError, Ticket};
+use qed_journal::{Journal, JournalError, Owner, Ticket};
 use qed_spec::ClusterCount;
 
 use crate::error::{ImageError, IoAction};
-use crate::flush::Turn;
 use crate::image::Image;
 use crate::journal::records::batches;
 use crate::journal::{ImageOwner, JournalKeeper};
+use crate::turn::{PanicWatch, Turn};
 
 /// A flush that has given its entries to the journal.
 pub(crate) struct SubmittedFlush {
@@ -72,8 +72,7 @@ impl Image {
         open: OpenJournal<'_>,
         flush: &SubmittedFlush,
     ) -> Result<(), ImageError> {
-        let done = open.journal.commit(&flush.ticket, &self.owner(open.keeper));
-        done.map_err(|error| self.journal_failed(error))?;
+        self.with_journal(open, |journal, owner| journal.commit(&flush.ticket, owner))?;
         let mut submitted = open.keeper.submitted();
         let durable = submitted.slices.partition_point(|(batch, _)| *batch <= flush.batch);
         for (_, numbers) in submitted.slices.drain(..durable) {
@@ -86,17 +85,12 @@ impl Image {
     /// left. The caller has the turn and has flushed, so none comes before it lets go of it.
     // spec: QED-JRN-29
     pub(crate) fn empty_log(&self) -> Result<(), ImageError> {
-        let Some(open) = self.journal() else {
-            return Ok(());
-        };
-        let done = open.journal.checkpoint(&self.owner(open.keeper));
-        done.map_err(|error| self.journal_failed(error))
+        self.journal().map_or(Ok(()), |open| self.with_journal(open, Journal::checkpoint))
     }
 
     /// Empties the log and clears JOURNAL_ACTIVE, which the next flush makes durable.
     pub(crate) fn quiesce(&self, open: OpenJournal<'_>) -> Result<(), ImageError> {
-        let done = open.journal.quiesce(&self.owner(open.keeper));
-        done.map_err(|error| self.journal_failed(error))
+        self.with_journal(open, Journal::quiesce)
     }
 
     /// As [`Image::maintain`]: a checkpoint once the ring is half full; after five seconds a flush
@@ -107,10 +101,10 @@ impl Image {
         open: OpenJournal<'_>,
         now: Instant,
     ) -> Result<Option<Instant>, ImageError> {
+        self.check_writable()?;
         let usage = open.journal.usage();
         if usage.used_blocks * 2 >= usage.blocks {
-            let done = open.journal.checkpoint(&self.owner(open.keeper));
-            done.map_err(|error| self.journal_failed(error))?;
+            self.with_journal(open, Journal::checkpoint)?;
         }
         let is_settled =
             || self.has_nothing_pending() && !open.journal.usage().active && !self.is_in_doubt();
@@ -149,23 +143,30 @@ impl Image {
         self.sync(turn)
     }
 
-    fn owner<'a>(&'a self, keeper: &'a JournalKeeper) -> ImageOwner<'a> {
-        ImageOwner {
+    /// Lets the journal work, with the image as its owner; what ends its writing ends the image's.
+    fn with_journal(
+        &self,
+        OpenJournal { journal, keeper }: OpenJournal<'_>,
+        work: impl FnOnce(&Journal, &dyn Owner) -> Result<(), JournalError>,
+    ) -> Result<(), ImageError> {
+        let _watch = PanicWatch::new(&self.writer.stopped);
+        let owner = ImageOwner {
             storage: &*self.view.tables.storage,
             sector: &self.view.sector,
             superblock: &keeper.superblock,
-        }
+        };
+        work(journal, &owner).map_err(|error| self.journal_failed(error))
     }
 
     // spec: QED-JRN-27
     fn journal_failed(&self, error: JournalError) -> ImageError {
+        if let JournalError::Home { at, source } = error {
+            return ImageError::io(IoAction::WriteTable, at)(source);
+        }
+        self.writer.stopped.store(true, Ordering::Release);
         match error {
-            JournalError::Home { at, source } => ImageError::io(IoAction::WriteTable, at)(source),
             JournalError::Failed => ImageError::WritesStopped,
-            error => {
-                self.writer.stopped.store(true, Ordering::Release);
-                ImageError::Journal(error)
-            }
+            error => ImageError::Journal(error),
         }
     }
 }

@@ -16,6 +16,7 @@ mod life_cycle;
 mod model;
 mod order;
 mod requests;
+mod panics;
 mod resize;
 mod retries;
 mod runs;
