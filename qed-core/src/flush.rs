@@ -75,9 +75,9 @@ impl Image {
             return self.maintain_journal(journal, now);
         }
         let mut turn = self.writer.turn();
-        if self.is_settled(&turn) {
         self.check_writable()?;
             turn.wait_anew();
+        if self.is_settled(&turn) {
             return Ok(None);
         }
         let due = turn.due(now);
@@ -93,8 +93,7 @@ impl Image {
     /// used length and flushes.
     pub(crate) fn settle(&self) -> Result<(), ImageError> {
         let turn = &mut *self.writer.turn();
-        self.place_kept()?;
-        self.flush_in_turn(turn)?;
+        self.flush_and_place(turn)?;
         let len = self.writer.alloc.trimmed_len();
         match self.journal() {
             Some(journal) => self.quiesce(journal)?,
@@ -187,7 +186,7 @@ impl Image {
         // Step "mark": NEED_CHECK and the marks of the tables are durable before a table changes.
         // With a backing file the data flush already orders data, file length and link, so no mark
         // is needed.
-        let is_needed = self.view.backing().is_none() || self.need_check();
+        let is_needed = !self.view.is_backed() || self.need_check();
         let wanted_epoch = turn.marks.as_ref().and_then(Marks::wanted_epoch).filter(|_| is_needed);
         if let Some(end) = wanted_epoch {
             self.set_epoch(turn, end)?;
@@ -199,16 +198,16 @@ impl Image {
         }
         // Step "data first": data and file length are durable before an entry that names them.
         let data_first =
-            self.view.backing().is_some() || batch.slices.iter().any(|slice| slice.copy.data_first);
+            self.view.is_backed() || batch.slices.iter().any(|slice| slice.copy.data_first);
         if marked || data_first {
             self.sync(turn)?;
         }
-        // Step "link".
+        // Step "link". One table that cannot be written keeps no other from its entries.
+        let mut linked = Ok(());
         for slice in &batch.slices {
             let home = slice.copy.home;
-            storage
-                .write_at(&slice.copy.bytes, home.get())
-                .map_err(ImageError::io(IoAction::WriteTable, home))?;
+            let written = storage.write_at(&slice.copy.bytes, home.get());
+            linked = linked.and(written.map_err(ImageError::io(IoAction::WriteTable, home)));
         }
         for (slot, value) in &batch.l1 {
             self.view.tables.l1.write(storage, *slot, *value)?;

@@ -50,8 +50,7 @@ impl Image {
         fields.image_size = new_size;
         self.view.header().with_fields(fields, file_len)?;
         check_marks(turn, self.view.geometry().l1_entries_for(new_size))?;
-        self.place_kept()?;
-        self.flush_in_turn(turn)?;
+        self.flush_and_place(turn)?;
         self.empty_log()?;
         if new_size >= old_size {
             self.grow(turn, old_size, new_size)?;

@@ -155,8 +155,15 @@ impl Runs {
     }
 
     /// All that is kept: guest clusters and their space.
-    pub(crate) fn take_kept(&self) -> BTreeMap<u64, HostCluster> {
+    fn take_kept(&self) -> BTreeMap<u64, HostCluster> {
         std::mem::take(&mut self.state().kept)
+    }
+
+    /// As [`Runs::take_kept`], and nothing is kept from now on.
+    fn end(&self) -> BTreeMap<u64, HostCluster> {
+        let mut state = self.state();
+        state.limits.kept = 0;
+        std::mem::take(&mut state.kept)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -269,15 +276,35 @@ impl Image {
 
     /// Step "place kept": what nobody came for becomes the data of its guest clusters, which read as
     /// zeros before and after, or where these have data by now, that of others. Nothing is in flight.
+    ///
+    /// # Errors
+    /// The first of those that kept space from being placed; the other space is placed.
     pub(crate) fn place_kept(&self) -> Result<(), ImageError> {
+        let kept = self.writer.runs.take_kept().into_iter();
+        kept.map(|(guest, host)| self.place(guest, host)).fold(Ok(()), Result::and)
+    }
+
+    /// Gives back all that is kept, and keeps nothing any more: the image gets a backing file, and
+    /// what was not written is to show it.
+    // spec: QED-BACK-06
+    pub(crate) fn give_back_kept(&self) {
+        self.writer.runs.end().into_values().for_each(|host| self.give_back_one(host));
+    }
+
+    fn place(&self, guest: u64, host: HostCluster) -> Result<(), ImageError> {
         let tables = &self.view.tables;
-        for (guest, host) in self.writer.runs.take_kept() {
-            match self.next_without_data(offset_of(tables.geometry, guest))? {
-                Some(at) => tables.publish(at, std::iter::once(L2Entry::Data(host)), false)?,
-                None => self.writer.alloc.give_back(Space { first: host, count: 1, fresh: true }),
-            }
+        let placed = self.next_without_data(offset_of(tables.geometry, guest)).and_then(|at| {
+            let publish = |at| tables.publish(at, std::iter::once(L2Entry::Data(host)), false);
+            at.map(publish).transpose()
+        });
+        if !matches!(placed, Ok(Some(()))) {
+            self.give_back_one(host);
         }
-        Ok(())
+        placed.map(drop)
+    }
+
+    fn give_back_one(&self, host: HostCluster) {
+        self.writer.alloc.give_back(Space { first: host, count: 1, fresh: true });
     }
 
     /// The first cluster from `from`, or else from the start of the disk, that has a table and no data.

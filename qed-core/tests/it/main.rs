@@ -6,6 +6,7 @@
 )]
 
 mod amend;
+mod closing;
 mod compat;
 mod errors;
 mod faults;
