@@ -11,6 +11,7 @@ use qed_spec::{Features, HostOffset, L1Index};
 
 use crate::error::{ImageError, IoAction};
 use crate::image::Image;
+use crate::journal::JournalKeeper;
 use crate::l2_cache::DirtySlice;
 use crate::marks::Marks;
 use crate::slice::SLICE_ENTRIES;
@@ -76,8 +77,8 @@ impl Image {
         }
         let mut turn = self.writer.turn();
         self.check_writable()?;
-            turn.wait_anew();
         if self.is_settled(&turn) {
+            turn.wait_anew();
             return Ok(None);
         }
         let due = turn.due(now);

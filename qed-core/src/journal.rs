@@ -37,7 +37,8 @@ pub(crate) struct JournalKeeper {
 struct Submitted {
     /// How many batches were submitted so far.
     batches: u64,
-    /// The number of the batch, and the slices of which it has entries.
+    /// The number of the batch, and the slices of which it has entries: those that no commit has
+    /// returned for.
     slices: VecDeque<(u64, Vec<u64>)>,
 }
 
@@ -48,6 +49,11 @@ impl JournalKeeper {
 
     pub(crate) fn superblock(&self) -> MutexGuard<'_, OpenSuperblock> {
         self.superblock.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether all that was submitted is committed.
+    pub(crate) fn is_committed(&self) -> bool {
+        self.submitted().slices.is_empty()
     }
 
     fn submitted(&self) -> MutexGuard<'_, Submitted> {

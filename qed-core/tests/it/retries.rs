@@ -4,15 +4,16 @@
 use std::collections::BTreeSet;
 use std::error::Error;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use qed_core::{
     BackingFormat, CreateBacking, ExtentKind, GivenBacking, Image, LockPolicy, ReadContext,
-    ReadOnlyImage, Shrink,
+    ReadOnlyImage, Shrink, replay_journal,
 };
-use qed_io::{Fault, Faulty, Repeat, RequestKind, Storage};
+use qed_io::{Fault, Faulty, MemoryStorage, Repeat, Request, RequestKind, Storage};
 use qed_spec::{Geometry, GuestOffset};
 
-use crate::support::{Bytes, context, new_storage};
+use crate::support::{Bytes, JOURNAL, context, new_storage, new_storage_of};
 
 const CLUSTER: u64 = 4096;
 /// What one table of 512 entries maps.
@@ -137,4 +138,44 @@ fn what_failed_once_can_be_tried_again() {
             }
         }
     }
+}
+
+// spec-test: QED-JRN-18
+#[test]
+fn a_commit_that_found_no_room_is_tried_again_by_maintain() {
+    let storage = new_storage_of(JOURNAL, Geometry::new(4096, 1).unwrap(), DISK, false);
+    let faulty = Arc::new(Faulty::new(storage.clone()));
+    let image = Image::open(faulty.clone(), &context(&GivenBacking(None))).unwrap();
+    image.write_at(&[1; 512], GuestOffset::new(0)).unwrap();
+    image.flush().unwrap();
+    // Tables cannot be written, so the ring fills.
+    let ring_end = image.header().fields().l1_table_offset.get();
+    let writes_tables = move |request: &Request| {
+        request.kind == RequestKind::Write && request.range.start >= ring_end
+    };
+    let mut flushed = 0;
+    for cluster in 1..64 {
+        image.write_at(&[1; 512], GuestOffset::new(cluster * CLUSTER)).unwrap();
+        faulty.fail_when(writes_tables, Fault::Io, Repeat::Always);
+        let result = image.flush();
+        faulty.heal();
+        if result.is_err() {
+            flushed = cluster;
+            break;
+        }
+    }
+    assert!((4..63).contains(&flushed), "the ring is full after {flushed} flushes");
+    let start = Instant::now();
+    let mut now = start;
+    while let Some(due) = image.maintain(now).unwrap() {
+        now = due;
+        assert!(now < start + Duration::from_secs(60), "it comes to an end");
+    }
+    let crashed: Arc<dyn Storage> = Arc::new(MemoryStorage::new(storage.to_vec()));
+    replay_journal(&crashed).unwrap();
+    let read = ReadContext::new(&GivenBacking(None), LockPolicy::None);
+    let after = ReadOnlyImage::open(crashed, &read).unwrap();
+    let mut data = [0; 512];
+    after.read_at(&mut data, GuestOffset::new(flushed * CLUSTER)).unwrap();
+    assert_eq!(data, [1; 512], "nothing waited, and the entry was nowhere");
 }
