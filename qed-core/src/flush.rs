@@ -108,6 +108,17 @@ impl Image {
         self.sync(turn)
     }
 
+    /// A flush, then step "place kept" and another: what the guest wrote does not wait for tables
+    /// that are read for space that it did not ask for. Nothing is in flight.
+    pub(crate) fn flush_and_place(&self, turn: &mut Turn) -> Result<(), ImageError> {
+        self.flush_in_turn(turn)?;
+        let placed = self.place_kept();
+        if !self.has_nothing_pending() {
+            self.flush_in_turn(turn)?;
+        }
+        placed
+    }
+
     /// A flush by the holder of the turn: no other thread writes tables or the header meanwhile.
     pub(crate) fn flush_in_turn(&self, turn: &mut Turn) -> Result<(), ImageError> {
         match self.journal() {
@@ -162,6 +173,11 @@ impl Image {
                 for (slot, value) in batch.l1 {
                     pending.entry(slot).or_insert(value);
                 }
+                drop(pending);
+                // What could be written is durable all the same: the image may be closed now.
+                if self.check_writable().is_ok() {
+                    drop(self.sync(turn));
+                }
                 Err(error)
             }
         }
@@ -175,9 +191,10 @@ impl Image {
         Pending { slices, l1 }
     }
 
-    /// Whether no entry waits for a flush.
+    /// Whether no entry waits for a flush, or for a commit that failed to be tried again.
     pub(crate) fn has_nothing_pending(&self) -> bool {
-        self.view.tables.cache.is_clean() && self.writer.pending_l1().is_empty()
+        let is_committed = self.writer.keeper.as_ref().is_none_or(JournalKeeper::is_committed);
+        is_committed && self.view.tables.cache.is_clean() && self.writer.pending_l1().is_empty()
     }
 
     /// Writes a batch home in the order that crash safety asks for.
@@ -211,9 +228,9 @@ impl Image {
             linked = linked.and(written.map_err(ImageError::io(IoAction::WriteTable, home)));
         }
         for (slot, value) in &batch.l1 {
-            self.view.tables.l1.write(storage, *slot, *value)?;
+            linked = linked.and(self.view.tables.l1.write(storage, *slot, *value));
         }
-        Ok(())
+        linked
     }
 
     /// Flushes the storage; a failure ends all writing.

@@ -1,6 +1,6 @@
 //! An image open for reading: the mapping, the backing file and the reads that use both.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use qed_io::{ImageLock, Storage};
@@ -40,6 +40,8 @@ pub struct ReadOnlyImage {
     pub(crate) drain: Drain,
     backing_name: Mutex<Option<Vec<u8>>>,
     backing: Option<Arc<dyn BackingFile>>,
+    /// A backing file is open, or the header names one that whoever opens the image next may see.
+    pub(crate) is_backed: AtomicBool,
 }
 
 impl ReadOnlyImage {
@@ -84,6 +86,7 @@ impl ReadOnlyImage {
             sector: Mutex::new(sector),
             image_size: AtomicU64::new(header.image_size()),
             drain: Drain::default(),
+            is_backed: AtomicBool::new(backing.is_some() || backing_name.is_some()),
             backing_name: Mutex::new(backing_name),
             backing,
         })
@@ -193,6 +196,12 @@ impl ReadOnlyImage {
 
     pub(crate) fn set_backing_name(&self, name: Option<Vec<u8>>) {
         *self.backing_name.lock().unwrap_or_else(PoisonError::into_inner) = name;
+    }
+
+    /// Whether what is unallocated may read as something else than zeros, now or when the image is
+    /// opened again.
+    pub(crate) fn is_backed(&self) -> bool {
+        self.is_backed.load(Ordering::Acquire)
     }
 
     /// Whether an unallocated byte at or after `at` may read as something else than zero.

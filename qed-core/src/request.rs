@@ -278,7 +278,7 @@ impl Allocation<'_> {
             .map(|number| HostCluster::new(number).map_or(L2Entry::Unallocated, L2Entry::Data));
         // Without a backing file the clusters read as zeros before: a crash that keeps the entry
         // and loses the data shows zeros in fresh space, which is what was there. spec: QED-RW-06
-        let data_first = self.image.view.backing().is_some() || !self.space.fresh;
+        let data_first = self.image.view.is_backed() || !self.space.fresh;
         self.image.view.tables.publish(GuestOffset::new(self.guest.start), entries, data_first)?;
         self.committed = true;
         Ok(())

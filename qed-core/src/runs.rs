@@ -248,7 +248,7 @@ impl Image {
         let (tables, alloc) = (&self.view.tables, &self.writer.alloc);
         let reserve = |count| alloc.reserve(&*tables.storage, count);
         // Over a backing file the zeros of clusters that nobody came for would not be neutral.
-        if self.view.backing().is_some() {
+        if self.view.is_backed() {
             return reserve(count);
         }
         let geometry = tables.geometry;

@@ -1,5 +1,7 @@
 //! Changing what the header says of the backing file, as `rebase -u` does.
 
+use std::sync::atomic::Ordering;
+
 use qed_spec::{
     BackingName, Features, HEADER_LEN_BYTES, Header, HostOffset, SectionType, StoredBackingFormat,
 };
@@ -9,9 +11,9 @@ use crate::create::CreateBacking;
 use crate::error::{ImageError, IoAction, SetBackingError};
 use crate::image::Image;
 use crate::superblock::OpenSuperblock;
+use crate::turn::Turn;
 
 /// Names lie below this offset: what follows is kept for the extension superblocks.
-use crate::turn::Turn;
 const NAMES_END: u64 = 8192;
 
 impl Image {
@@ -28,6 +30,10 @@ impl Image {
     // spec: QED-BACK-06, QED-SB-15
     pub fn set_backing(&self, backing: Option<&CreateBacking>) -> Result<(), SetBackingError> {
         let mut turn = self.writer.turn();
+        if backing.is_some() {
+            self.view.is_backed.store(true, Ordering::Release);
+            self.give_back_kept();
+        }
         self.flush_in_turn(&mut turn)?;
         self.empty_log()?;
         let stored = match backing {

@@ -4,7 +4,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use qed_core::{ExtentKind, GivenBacking, Image, Layout, Prepared, ReadOnlyImage, Shrink};
+use qed_core::{
+    BackingFormat, CreateBacking, ExtentKind, GivenBacking, Image, Layout, Prepared, ReadOnlyImage,
+    Shrink,
+};
 use qed_io::Storage;
 use qed_spec::{Geometry, GuestOffset};
 
@@ -162,4 +165,35 @@ fn threads_that_go_through_a_disk_together_leave_it_in_order() {
     let image = open(storage.clone(), &NOTHING);
     assert_eq!(data_clusters_of(&*storage, &image, empty, 4), DISK / CLUSTER);
     (0..DISK / CLUSTER).for_each(|cluster| assert_eq!(byte(&image, cluster), cluster as u8));
+}
+
+// spec-test: QED-BACK-06
+#[test]
+fn what_was_kept_hides_no_backing_file_that_the_image_gets() {
+    let sevens = GivenBacking(Some(Arc::new(Bytes(vec![7; DISK as usize]))));
+    let base = CreateBacking { name: b"base".to_vec(), format: BackingFormat::Raw };
+    for layout in [Layout::Classic, COMPAT, JOURNAL] {
+        let storage = new_storage_of(layout, Geometry::new(4096, 2).unwrap(), DISK, false);
+        let image = open(storage.clone(), &NOTHING);
+        write(&image, &[0, 1, 2, 3, 4, 5]);
+        write(&image, &[20]);
+        image.set_backing(Some(&base)).unwrap();
+        // Nor is anything kept after that.
+        write(&image, &[21, 22, 23, 24, 25, 26, 40]);
+        image.close().unwrap();
+        let image = open(storage.clone(), &sevens);
+        for cluster in (6..20).chain(27..40) {
+            assert_eq!(byte(&image, cluster), 7, "{layout:?}, cluster {cluster}");
+        }
+        for cluster in [0, 5, 20, 21, 26, 40] {
+            assert_eq!(byte(&image, cluster), cluster as u8, "{layout:?}");
+        }
+        image.close().unwrap();
+        // Opened without it, the image keeps nothing either.
+        let image = open(storage.clone(), &NOTHING);
+        write(&image, &[50, 51, 52, 53, 54, 55, 60]);
+        image.close().unwrap();
+        let image = open(storage, &sevens);
+        (56..60).for_each(|cluster| assert_eq!(byte(&image, cluster), 7, "{layout:?}"));
+    }
 }
