@@ -100,6 +100,11 @@ impl ClusterSet {
         Ok(chunk[word_index(within)].fetch_or(mask, Ordering::Relaxed) & mask)
     }
 
+    /// Whether nothing was ever inserted.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.chunks.iter().all(|chunk| chunk.get().is_none())
+    }
+
     pub(crate) fn contains(&self, cluster: u64) -> bool {
         if cluster >= self.clusters {
             return false;

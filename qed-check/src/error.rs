@@ -4,7 +4,7 @@
 
 use std::io;
 
-use qed_spec::{ChooseError, ClusterCount, HeaderError, HostOffset, ModeError};
+use qed_spec::{ChooseError, ClusterCount, HeaderError, HostOffset, L1Index, ModeError};
 use thiserror::Error;
 
 use crate::cluster_set::OverBudget;
@@ -82,6 +82,17 @@ pub enum CheckError {
         needed: u64,
         /// Clusters that the file has.
         limit: u64,
+    },
+    /// Mending would change bytes that are an L2 table by one entry and guest data by another.
+    #[error(
+        "the cluster at {at} is part of the L2 table that {l1} names and guest data by another \
+         entry, and a repair would have to change it: which of the two it is cannot be told"
+    )]
+    TableOrData {
+        /// The cluster.
+        at: HostOffset,
+        /// The slot that names the table.
+        l1: L1Index,
     },
     /// A copy does not fit in what the storage or a 64-bit offset can hold.
     #[error("no space for {clusters} clusters at {at}")]

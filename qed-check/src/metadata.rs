@@ -34,9 +34,14 @@ impl Metadata {
         mut each: impl FnMut(L1Index, u64) -> Result<(), CheckError>,
     ) -> Result<(), CheckError> {
         tables.for_each_l1(|l1, value| match tables.layout.table(value) {
-            Ok(Some(table)) if !self.rejected.contains(l1.get()) => each(l1, table.start),
+            Ok(Some(table)) if !self.is_rejected(l1) => each(l1, table.start),
             _ => Ok(()),
         })
+    }
+
+    /// Whether the table of an L1 slot overlaps that of an earlier one.
+    pub(crate) fn is_rejected(&self, l1: L1Index) -> bool {
+        self.rejected.contains(l1.get())
     }
 
     /// Calls `each` with every L1 slot whose table overlaps that of an earlier slot, and the
@@ -47,7 +52,7 @@ impl Metadata {
         mut each: impl FnMut(L1Index, Range<u64>) -> Result<(), CheckError>,
     ) -> Result<(), CheckError> {
         tables.for_each_l1(|l1, value| match tables.layout.table(value) {
-            Ok(Some(table)) if self.rejected.contains(l1.get()) => each(l1, table),
+            Ok(Some(table)) if self.is_rejected(l1) => each(l1, table),
             _ => Ok(()),
         })
     }

@@ -1,18 +1,25 @@
 //! Repair: the steps in their order, each of which may be the last one before a crash.
 //!
+//! What has entries to mend, or was not closed, is mended and keeps its length:
+//!
 //! 1. Mark: clear unknown autoclear bits, set NEED_CHECK; flush.
 //! 2. Clear entries that name nothing that could be theirs (`clear`); flush. Only now may the file
 //!    grow: an entry past its end would otherwise come to name what is put there.
-//! 3. Fit the length of the file to what is named, downwards (leaks) or upwards (partial tail);
-//!    flush.
+//! 3. Let the file cover a last cluster that is in use and that it cuts off; flush.
 //! 4. Give every L2 table that is named twice, then every data cluster that is named twice, a copy
-//!    of its own (`copies`): copy, flush, repoint, flush.
-//! 5. Check again. Without a corruption: fit the length again, flush, clear NEED_CHECK, flush.
+//!    of its own behind the end of the file (`copies`): copy, flush, repoint, flush.
+//! 5. Check again. Without a corruption: flush, clear NEED_CHECK, flush.
 //!
 //! After a crash in between, NEED_CHECK is set, every entry names what it named before or a copy of
 //! it, and a second repair goes on.
+//!
+//! Only where nothing of that is to be done, leaks are cut off.
+//!
+//! **Invariant:** a repair that changes an entry cuts nothing off, and neither does the one that goes
+//! on after a crash: what a broken entry led to is still in the file, and only tables say what is.
 
 mod clear;
+mod contested;
 mod copies;
 mod write;
 
@@ -40,13 +47,16 @@ pub enum Repair {
 
 /// Repairs the image and reports on what is left, and in [`Report::repaired`] on what is not.
 ///
-/// - Entries that are unaligned or name the header area, a table or what lies past the end of the
-///   file become unallocated. So do entries past the end of the virtual disk.
+/// - Entries that are unaligned or name the header area, the L1 table or what lies past the end of
+///   the file become unallocated. So do entries past the end of the virtual disk.
 /// - Of two entries that name one data cluster or overlapping L2 tables, the first in guest order
-///   keeps it and the later one gets a copy of its own.
+///   keeps it and the later one gets a copy of its own. So does an L2 entry that names a cluster of an
+///   L2 table.
 /// - A file that cuts off a cluster in use grows to its end; on a block device, which cannot, this
 ///   and NEED_CHECK are left.
-/// - Leaks at the end of the file are cut off; those inside are reported.
+/// - Leaks at the end of the file are cut off, but only where nothing else is to be done: a repair
+///   that changes an entry or clears NEED_CHECK keeps them, see [`Repaired::kept_clusters`], and the
+///   next one cuts them off. Leaks inside are reported.
 /// - NEED_CHECK is cleared when no corruption remains.
 ///
 /// The caller holds the image lock. Repairing is idempotent, safe under a crash at any moment, and
@@ -54,10 +64,10 @@ pub enum Repair {
 /// first write, unknown autoclear feature bits are cleared.
 ///
 /// # Errors
-/// As [`check`], before anything is changed; [`CheckError::TooManyCopies`] and
-/// [`CheckError::Superblock`], also before;
+/// As [`check`], before anything is changed; [`CheckError::TooManyCopies`],
+/// [`CheckError::TableOrData`] and [`CheckError::Superblock`], also before;
 /// [`CheckError::NoSpace`] and the storage's errors at any point, the image then being no worse.
-// spec: QED-CHK-04, QED-CHK-05, QED-CHK-06, QED-CHK-07
+// spec: QED-CHK-04, QED-CHK-05, QED-CHK-06, QED-CHK-07, QED-CHK-08, QED-CHK-09
 pub fn repair(storage: &dyn Storage, what: Repair) -> Result<Report, CheckError> {
     let before = check(storage, &CheckOptions::default())?;
     if what == Repair::Leaks && before.corruptions() > 0 {
@@ -99,21 +109,47 @@ pub(crate) fn mend(storage: &dyn Storage, before: Report) -> Result<Report, Chec
     }
     let tables = Tables::open(storage)?;
     refuse_undecided(&tables)?;
-    copies::refuse_too_many(&tables, &before)?;
-    write::mark(&tables, before.dirty || entries)?;
-    if entries {
-        clear::run(&tables)?;
-        let end = fit_length(&Tables::open(storage)?)?;
-        copies::run(storage, end)?;
-    }
-    let mut after = check(storage, &CheckOptions::default())?;
-    if after.corruptions() == 0 {
-        fit_length(&Tables::open(storage)?)?;
+    let gives_back = !entries && !before.dirty;
+    let mut after = if entries {
+        copies::refuse_too_many(&tables, &before)?;
+        contested::refuse(&tables)?;
+        write::mark(&tables, true)?;
+        mend_entries(&tables, &before)?;
+        check(storage, &CheckOptions::default())?
+    } else if gives_back {
+        write::mark(&tables, false)?;
+        end_file_at(&tables, named_end(&tables)?)?;
+        check(storage, &CheckOptions::default())?
+    } else {
+        before.clone()
+    };
+    if !gives_back && after.corruptions() == 0 {
         write::unmark(&Tables::open(storage)?)?;
-        after = check(storage, &CheckOptions::default())?;
+        after.dirty = Tables::open(storage)?.layout.is_dirty();
     }
-    after.repaired = repaired(before, &after);
+    after.repaired = repaired(before, &after, gives_back);
     Ok(after)
+}
+
+/// Steps 2 to 4.
+// spec: QED-CHK-08
+fn mend_entries(tables: &Tables<'_>, before: &Report) -> Result<(), CheckError> {
+    // A device has no space for copies but what nothing names; what an entry names that is about to
+    // be cleared is not such space.
+    let device_end = match tables.storage.growth() {
+        Growth::Stale => Some(named_end(tables)?),
+        Growth::Zeros => None,
+    };
+    clear::run(tables)?;
+    if device_end.is_some() && before.counts.iter().any(|(kind, n)| n > 0 && loses_table(kind)) {
+        // Nor is what a lost table led to. The next repair makes the copies.
+        return Ok(());
+    }
+    let named = named_end(tables)?;
+    if tables.layout.offset_of(named).get() > tables.layout.file_len {
+        end_file_at(tables, named)?;
+    }
+    copies::run(tables.storage, device_end.unwrap_or(tables.layout.clusters))
 }
 
 /// Refuses an image whose superblock copies do not say which of them is current, and one in a mode
@@ -129,6 +165,12 @@ fn refuse_undecided(tables: &Tables<'_>) -> Result<(), CheckError> {
     Ok(())
 }
 
+/// Whether mending a finding of this kind unnames a table that nobody can find.
+fn loses_table(kind: FindingKind) -> bool {
+    use FindingKind::{L1IntoHeader, L1IntoL1Table, L1PastEnd, L1Unaligned};
+    matches!(kind, L1Unaligned | L1PastEnd | L1IntoHeader | L1IntoL1Table)
+}
+
 fn is_about_space(kind: FindingKind) -> bool {
     matches!(
         kind,
@@ -136,20 +178,19 @@ fn is_about_space(kind: FindingKind) -> bool {
     )
 }
 
-fn repaired(before: Report, after: &Report) -> Repaired {
-    let counts = before.counts.gone_in(&after.counts);
+fn repaired(before: Report, after: &Report, gives_back: bool) -> Repaired {
+    // A leak that copies were put behind is no longer at the end, and there all the same.
+    let counts = before.counts.gone_in(&after.counts, |kind| gives_back || !is_about_space(kind));
     let gone = |finding: &Finding| counts.of(finding.kind) > 0 && !after.findings.contains(finding);
     let findings = before.findings.into_iter().filter(gone).collect();
-    Repaired { counts, findings }
+    let kept_clusters = if gives_back { 0 } else { after.unnamed_clusters() };
+    Repaired { counts, findings, kept_clusters }
 }
 
-/// Sets the length of the file to the end of the last cluster that anything names and returns that
-/// cluster's end, counted in clusters. On a block device, where only the latter can be had, the
-/// length stays.
+/// The cluster after the last one that anything names.
 ///
 /// What lies beyond is named by no table, not even by one that another table overlaps.
-// spec: QED-CHK-06
-fn fit_length(tables: &Tables<'_>) -> Result<u64, CheckError> {
+fn named_end(tables: &Tables<'_>) -> Result<u64, CheckError> {
     let layout = &tables.layout;
     let mut end = layout.header_area().end.max(layout.l1_table().end);
     let mut buffer = PieceBuffer::default();
@@ -165,14 +206,20 @@ fn fit_length(tables: &Tables<'_>) -> Result<u64, CheckError> {
             Ok(())
         })
     })?;
-    let len = layout.offset_of(end).get();
-    if len != layout.file_len && tables.storage.growth() == Growth::Zeros {
-        // What unnamed these bytes must be durable before they are gone.
+    Ok(end)
+}
+
+/// Makes the file end with the cluster before `end`, durably; a block device keeps its length.
+// spec: QED-CHK-06
+fn end_file_at(tables: &Tables<'_>, end: u64) -> Result<(), CheckError> {
+    let len = tables.layout.offset_of(end).get();
+    if len != tables.layout.file_len && tables.storage.growth() == Growth::Zeros {
+        // What unnamed bytes that go must be durable before.
         write::flush(tables.storage)?;
         write::set_len(tables.storage, len)?;
         write::flush(tables.storage)?;
     }
-    Ok(end)
+    Ok(())
 }
 
 /// The header's features as a repair leaves them while it runs and when it is done.

@@ -29,6 +29,9 @@ pub struct Repaired {
     pub counts: Counts,
     /// The findings that are gone, as many as the limit allowed to keep.
     pub findings: Vec<Finding>,
+    /// Clusters that no table names and that were kept, since a broken entry may have led to them.
+    /// A repair of leaks gives back those at the end of the file.
+    pub kept_clusters: u64,
 }
 
 /// Numbers about what the tables map, as `qemu-img check` prints them.
@@ -73,6 +76,12 @@ impl Report {
     pub fn leaks(&self) -> u64 {
         self.counts.of_class(Class::Leak)
     }
+
+    /// Whole clusters of the file that nothing names.
+    #[must_use]
+    pub fn unnamed_clusters(&self) -> u64 {
+        self.counts.of(FindingKind::LeakAtEnd) + self.counts.of(FindingKind::LeakInside)
+    }
 }
 
 impl Counts {
@@ -93,10 +102,11 @@ impl Counts {
         FindingKind::ALL.iter().copied().zip(self.0)
     }
 
-    /// What was counted here and is no longer counted in `after`.
+    /// What was counted here and is no longer counted in `after`, of the kinds that `can_go`.
     #[must_use]
-    pub(crate) fn gone_in(&self, after: &Self) -> Self {
-        Self(std::array::from_fn(|i| self.0[i].saturating_sub(after.0[i])))
+    pub(crate) fn gone_in(&self, after: &Self, can_go: impl Fn(FindingKind) -> bool) -> Self {
+        let gone = |i: usize| self.0[i].saturating_sub(after.0[i]);
+        Self(std::array::from_fn(|i| if can_go(FindingKind::ALL[i]) { gone(i) } else { 0 }))
     }
 
     fn add(&mut self, kind: FindingKind, count: u64) {

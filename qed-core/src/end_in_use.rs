@@ -14,7 +14,8 @@ impl Tables {
     /// End of the last cluster that the header or a table names in a file of `file_len` bytes that
     /// has all entries.
     ///
-    /// An entry that breaks a rule counts as if it did not: what it may have meant is kept.
+    /// An entry that breaks a rule counts as if it did not: what it may have meant is kept. Where a slot
+    /// past the end of the disk names something, all of the file is.
     pub(crate) fn end_in_use(&self, header: &Header, file_len: u64) -> Result<u64, ImageError> {
         let table_size = self.geometry.table_size_bytes();
         let l1_end = header.fields().l1_table_offset.get() + table_size;
@@ -25,6 +26,10 @@ impl Tables {
                 let table = start..start + table_size;
                 end = end.max(table.end).max(self.end_named_in(table, file_len)?);
             }
+        }
+        if self.l1.first_past_disk(&*self.storage)?.is_some() {
+            // What another program left there leads to somewhere, too.
+            end = end.max(file_len);
         }
         Ok(end.next_multiple_of(self.geometry.cluster_size_bytes()))
     }

@@ -112,6 +112,18 @@ pub enum CorruptTable {
         /// Its value.
         value: u64,
     },
+    /// An L1 slot past the end of the disk that is not 0, where the clusters that it leads to are in
+    /// the way.
+    #[error(
+        "{l1} is {value:#x}, past the end of the disk: a repair of leaks clears it, before what it \
+         leads to is written over"
+    )]
+    L1PastDisk {
+        /// The slot.
+        l1: L1Index,
+        /// Its value.
+        value: u64,
+    },
     /// An L2 slot that names no data cluster inside the file and outside all metadata.
     #[error("{l1} {l2} is {value:#x}: not a data cluster inside the file and apart from metadata")]
     L2Entry {

@@ -9,6 +9,7 @@ use qed_spec::{Geometry, Header, HostCluster, HostOffset, L1Entry, L1Index};
 use zerocopy::IntoBytes;
 
 use crate::error::{CorruptTable, ImageError, IoAction};
+use crate::pieces::for_each_piece;
 
 /// Slots of the L1 table, as read from disk or changed since.
 #[derive(Debug)]
@@ -150,6 +151,27 @@ impl L1Table {
         let linked = linked.map(|(l1, _)| L1Index::new(l1)).collect();
         self.slots.write().unwrap_or_else(PoisonError::into_inner).extend(more);
         Ok(linked)
+    }
+
+    /// The first slot in the file that is not 0 and past those that the disk needs.
+    pub(crate) fn first_past_disk(
+        &self,
+        storage: &dyn Storage,
+    ) -> Result<Option<CorruptTable>, ImageError> {
+        let start = self.rules.l1_offset;
+        let range = start + self.len() * 8..start + self.rules.geometry.table_size_bytes();
+        let mut first = None;
+        for_each_piece(storage, range, IoAction::ReadTable, |at, slots| {
+            let slots = slots.chunks_exact(8).zip((at.get()..).step_by(8));
+            let mut found = slots.map(|(value, at)| {
+                let value = u64::from_le_bytes(value.try_into().expect("chunks of eight"));
+                CorruptTable::L1PastDisk { l1: L1Index::new((at - start) / 8), value }
+            });
+            let found = found.find(|it| !matches!(it, CorruptTable::L1PastDisk { value: 0, .. }));
+            first = first.or(found);
+            Ok(())
+        })?;
+        Ok(first)
     }
 
     /// Forgets the slots from `count` on.

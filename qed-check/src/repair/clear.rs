@@ -3,16 +3,13 @@
 use qed_spec::L1Index;
 
 use super::write::{Changes, flush};
-use crate::cluster_set::ClusterSet;
 use crate::error::CheckError;
-use crate::layout::Data;
-use crate::metadata;
-use crate::report::FindingLog;
 use crate::tables::{PieceBuffer, Tables};
 
-/// Makes unallocated: entries that are unaligned, past the end of the file or name metadata, and L1
-/// slots past the end of the virtual disk. Durable on return.
+/// Makes unallocated: entries that are unaligned, past the end of the file or name header area or L1
+/// table, and L1 slots past the end of the virtual disk. Durable on return.
 ///
+/// Entries that name a cluster of an L2 table stay, and get a copy of it later: either may be right.
 /// Tables that overlap others are cleared too: when one of them later gets a copy, the copy must
 /// not bring back an entry that the growing file would give a meaning.
 // spec: QED-CHK-05
@@ -21,13 +18,10 @@ pub(super) fn run(tables: &Tables<'_>) -> Result<(), CheckError> {
     // First, so that a table that is about to go takes no data of the disk with it.
     clear_l1(tables, &mut buffer, |l1, _| tables.layout.is_beyond_image(l1))?;
     flush(tables.storage)?;
-    let (_, in_tables) = metadata::claim(tables, &mut FindingLog::new(0))?;
     tables.for_each_l1(|l1, value| match tables.layout.table(value) {
-        Ok(Some(table)) => clear_l2(tables, &in_tables, l1, table.start, &mut buffer),
+        Ok(Some(table)) => clear_l2(tables, l1, table.start, &mut buffer),
         _ => Ok(()),
     })?;
-    // Whether an entry names metadata can be seen only while the L1 slot is there.
-    flush(tables.storage)?;
     clear_l1(tables, &mut buffer, |_, value| tables.layout.table(value).is_err())?;
     flush(tables.storage)
 }
@@ -55,7 +49,6 @@ fn clear_l1(
 
 fn clear_l2(
     tables: &Tables<'_>,
-    in_tables: &ClusterSet,
     l1: L1Index,
     start: u64,
     buffer: &mut PieceBuffer,
@@ -65,12 +58,7 @@ fn clear_l2(
         let entries = buffer.read(tables, &piece)?;
         let mut changes = Changes::default();
         for (index, entry) in entries.iter_mut().enumerate() {
-            let is_wrong = match tables.layout.data(entry.get()) {
-                Ok(Data::Cluster(cluster)) => in_tables.contains(cluster),
-                Ok(Data::None | Data::Zero) => false,
-                Err(_) => true,
-            };
-            if is_wrong {
+            if tables.layout.data(entry.get()).is_err() {
                 entry.set(0);
                 changes.note(index);
             }

@@ -1,6 +1,6 @@
 //! Gives tables and clusters that are named twice a copy of their own.
 //!
-//! The first in guest order keeps the original. Entries past the end of the virtual disk are
+//! The first in guest order keeps the original; a table keeps what an L2 entry takes for data. Entries past the end of the virtual disk are
 //! cleared on the way: whether a table reaches past it is known only once no two slots share it.
 
 use qed_io::{Growth, RunKind, Storage};
@@ -26,11 +26,8 @@ const BATCH_TABLES: usize = 1024;
 /// Refuses an image whose few tables are named so often that the copies would fill any disk.
 pub(super) fn refuse_too_many(tables: &Tables<'_>, report: &Report) -> Result<(), CheckError> {
     let limit = tables.layout.clusters.saturating_mul(MAX_GROWTH);
-    let mut needed = report.counts.of(FindingKind::L2Duplicate);
-    if report.counts.of(FindingKind::L1BeyondImage) > 0 {
-        // Where the table goes with its slot, what named its clusters is data.
-        needed = needed.saturating_add(report.counts.of(FindingKind::L2IntoL2Table));
-    }
+    let of = |kind| report.counts.of(kind);
+    let mut needed = of(FindingKind::L2Duplicate).saturating_add(of(FindingKind::L2IntoL2Table));
     let (metadata, _) = metadata::claim(tables, &mut FindingLog::new(0))?;
     let mut buffer = PieceBuffer::default();
     metadata.for_each_rejected(tables, |l1, table| {

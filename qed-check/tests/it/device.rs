@@ -43,6 +43,31 @@ fn copies_go_to_free_space_and_are_written_in_full() {
     assert_eq!(after.guest(600)[9], GuestCluster::Data(vec![0; 4096]));
 }
 
+// spec-test: QED-CHK-08
+#[test]
+fn copies_overwrite_nothing_that_was_named() {
+    let mut image = cross_linked(2);
+    // Cluster 8 is led to by nothing but an entry that is going to be cleared.
+    image.set_l2(3, 90, 8 * CLUSTER);
+    image.bytes[8 << 12..9 << 12].fill(7);
+    let storage = device(&image);
+    assert_eq!(repair(&storage, Repair::All).unwrap().corruptions(), 0);
+    let after = storage.to_vec();
+    assert_eq!(after[8 << 12..9 << 12], [7; 4096], "overwritten");
+    assert_eq!(after[9 << 12..], [0; 4096], "the copy");
+}
+
+#[test]
+fn copies_wait_until_what_a_lost_table_led_to_is_given_up() {
+    let mut image = TestImage::sample();
+    image.set_l1(1, 1 << 40);
+    image.set_l2(2, 9, 4 * CLUSTER);
+    let storage = device(&image);
+    assert_eq!(repair(&storage, Repair::All).unwrap().corruptions(), 1);
+    assert_eq!(storage.to_vec()[6 << 12..], image.bytes[6 << 12..], "overwritten");
+    assert_eq!(repair(&storage, Repair::All).unwrap().corruptions(), 0);
+}
+
 #[test]
 fn a_full_device_is_left_as_good_as_it_was() {
     let image = cross_linked(0);

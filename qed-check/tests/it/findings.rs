@@ -39,12 +39,16 @@ fn check_case((number, damage, expected): Case) {
     assert!(!report.is_clean(), "case {number}");
 
     let storage = image.storage();
-    let report = repair(&*storage, Repair::All).unwrap();
+    let first = repair(&*storage, Repair::All).unwrap();
+    // Space is given back by a call of its own.
+    let second = repair(&*storage, Repair::Leaks).unwrap();
+    let has_entry = expected.iter().any(|finding| finding.kind.number() < 300);
     for finding in &expected {
-        let is_left = report.counts.of(finding.kind) > 0;
+        let is_left = second.counts.of(finding.kind) > 0;
         assert_eq!(is_left, !finding.kind.can_repair(), "case {number}: {finding}");
-        let is_listed = report.repaired.findings.contains(finding);
-        assert_eq!(is_listed, finding.kind.can_repair(), "case {number}: {finding}");
+        let is_listed = first.repaired.findings.contains(finding);
+        let is_due = finding.kind.number() < 300 || !has_entry;
+        assert_eq!(is_listed, is_due && finding.kind.can_repair(), "case {number}: {finding}");
     }
 }
 

@@ -126,7 +126,7 @@ fn what_a_repair_leaves_is_sound_to_qemu() {
 fn duplicates_that_qemu_leaves_are_mended() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("image.qed");
-    let mut image = TestImage::new(2, 100, 10);
+    let mut image = TestImage::new(2, 100, 6);
     image.table(0, 3);
     image.set_l2(3, 0, 5 * CLUSTER);
     image.set_l2(3, 1, 5 * CLUSTER);

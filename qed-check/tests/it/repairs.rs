@@ -64,9 +64,13 @@ fn a_leak_is_gone_only_if_it_came_to_lie_at_the_end() {
     let kinds: Vec<_> = before.findings.iter().map(|finding| finding.kind).collect();
     let leak = FindingKind::LeakInside;
     assert_eq!(kinds, [FindingKind::L2BeyondImage, leak, leak]);
-    let report = repair(&*image.storage(), Repair::All).unwrap();
+    let storage = image.storage();
+    let report = repair(&*storage, Repair::All).unwrap();
+    assert_eq!(report.repaired.findings, [before.findings[0]]);
+    assert_eq!((report.leaks(), report.repaired.kept_clusters), (3, 3));
+    let report = repair(&*storage, Repair::Leaks).unwrap();
     assert_eq!(report.findings, [before.findings[1]]);
-    assert_eq!(report.repaired.findings, [before.findings[0], before.findings[2]]);
+    assert_eq!(report.repaired.counts.of(FindingKind::LeakAtEnd), 2);
 
     // With cluster 8 in use the last leak becomes longer instead.
     image.bytes.extend([9; 4096]);
@@ -74,6 +78,54 @@ fn a_leak_is_gone_only_if_it_came_to_lie_at_the_end() {
     let report = repair(&*image.storage(), Repair::All).unwrap();
     assert_eq!(report.counts.of(leak), 3);
     assert_eq!(report.repaired.findings, [before.findings[0]]);
+}
+
+// spec-test: QED-CHK-08
+#[test]
+fn what_a_lost_table_led_to_stays_until_leaks_are_repaired() {
+    let lose: [(&str, Damage); 4] = [
+        ("unaligned", |i| i.set_l1(1, 3 * CLUSTER + 1)),
+        ("past the end", |i| i.set_l1(1, 1 << 40)),
+        ("into the L1 table", |i| i.set_l1(1, CLUSTER)),
+        ("an entry past the end", |i| i.set_l2(3, 0, 1 << 40)),
+    ];
+    for (name, damage) in lose {
+        for is_dirty in [false, true] {
+            let mut image = TestImage::sample();
+            damage(&mut image);
+            if is_dirty {
+                image.set_features(FEATURES_AT, NEED_CHECK);
+            }
+            let storage = image.storage();
+            let report = repair(&*storage, Repair::All).unwrap();
+            let kept = storage.to_vec();
+            assert_eq!(kept.len(), image.bytes.len(), "{name}");
+            assert_eq!(kept[4 << 12..], image.bytes[4 << 12..], "{name}");
+            assert_eq!(report.repaired.kept_clusters, report.leaks(), "{name}");
+            assert!(report.leaks() > 0, "{name}");
+            let report = repair(&*storage, Repair::Leaks).unwrap();
+            assert_eq!(report.repaired.counts.of(FindingKind::LeakAtEnd), 1, "{name}");
+            assert_eq!(storage.to_vec().len(), 7 << 12, "{name}");
+        }
+    }
+}
+
+#[test]
+fn a_repair_that_goes_on_after_a_crash_cuts_nothing_off() {
+    // As if cut off once the entries were mended.
+    let mut image = TestImage::sample();
+    image.set_features(FEATURES_AT, NEED_CHECK);
+    image.set_l1(1, 0);
+    let run: [fn(&MemoryStorage); 2] = [
+        |storage| recover(storage).unwrap(),
+        |storage| assert_eq!(repair(storage, Repair::All).unwrap().repaired.kept_clusters, 2),
+    ];
+    for run in run {
+        let storage = image.storage();
+        run(&storage);
+        assert_eq!(storage.to_vec().len(), image.bytes.len());
+        assert!(!image.with_bytes(storage.to_vec()).check().dirty);
+    }
 }
 
 // spec-test: QED-FEAT-03, QED-CONS-03
@@ -114,6 +166,44 @@ fn data_that_lies_in_a_table_past_the_end_of_the_disk_is_kept() {
     assert_eq!(report.repaired.counts.of(FindingKind::L1BeyondImage), 1);
     assert_eq!(report.repaired.counts.of(FindingKind::L2IntoL2Table), 1);
     assert_eq!(storage.to_vec(), TestImage::sample().bytes);
+}
+
+// spec-test: QED-CHK-09
+#[test]
+fn guest_data_that_a_stray_l1_slot_takes_for_a_table_is_not_mended() {
+    let changes: [(&str, Damage); 4] = [
+        ("no entries at all", |i| i.bytes[4 << 12..5 << 12].fill(0xa5)),
+        ("an entry past the end", |i| i.set_l2(4, 3, 1 << 40)),
+        ("an entry past the end of the disk", |i| i.set_l2(4, 500, 1)),
+        ("an entry for a cluster of another", |i| i.set_l2(4, 0, 7 * CLUSTER)),
+    ];
+    for (name, damage) in changes {
+        let mut image = TestImage::new(1, 3 * 512 - 100, 8);
+        image.bytes[1 << 12..].copy_from_slice(&TestImage::sample().bytes[1 << 12..]);
+        image.clear(4, 1);
+        damage(&mut image);
+        image.set_l1(2, 4 * CLUSTER);
+        let storage = image.storage();
+        let error = repair(&*storage, Repair::All).unwrap_err();
+        let CheckError::TableOrData { at, l1 } = error else { panic!("{name}: {error}") };
+        assert_eq!((at.get(), l1.get()), (4 * CLUSTER, 2), "{name}");
+        assert_eq!(storage.to_vec(), image.bytes, "{name}");
+        let text = error.to_string();
+        assert!(text.contains("0x4000") && text.contains("L1[2]"), "{text}");
+    }
+}
+
+// spec-test: QED-CHK-04
+#[test]
+fn an_entry_that_names_a_sound_table_gets_a_copy_of_it() {
+    let mut image = TestImage::sample();
+    image.set_l2(2, 7, 3 * CLUSTER);
+    let storage = image.storage();
+    let report = repair(&*storage, Repair::All).unwrap();
+    assert_eq!(report.repaired.counts.of(FindingKind::L2IntoL2Table), 1);
+    let after = image.with_bytes(storage.to_vec());
+    assert_repaired(&image, &after, 0);
+    assert_eq!(after.bytes[8 << 12..], image.bytes[3 << 12..4 << 12]);
 }
 
 #[test]

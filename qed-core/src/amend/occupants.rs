@@ -29,8 +29,9 @@ impl Occupants {
     /// end the area ends behind the table, so that no part of one is left over.
     ///
     /// # Errors
-    /// Failed reads, and an entry that breaks a rule: an image with one wants a check first.
-    // spec: QED-TBL-07, QED-TBL-08, QED-TBL-10
+    /// Failed reads, and an entry that breaks a rule or an L1 slot past the end of the disk that is
+    /// not 0: an image with one wants a check first.
+    // spec: QED-TBL-07, QED-TBL-08, QED-TBL-09, QED-TBL-10
     pub(super) fn find(
         storage: &dyn Storage,
         header: &Header,
@@ -39,6 +40,9 @@ impl Occupants {
     ) -> Result<Self, ImageError> {
         let geometry = header.geometry();
         let l1 = L1Table::read(storage, header)?;
+        if let Some(slot) = l1.first_past_disk(storage)? {
+            return Err(slot.into());
+        }
         let rules = TableRules::of(header);
         let scan = Scan { storage, rules, file_len, tables: l1.all_tables(file_len)? };
         let end = scan.end_behind_tables(wanted.saturating_mul(geometry.cluster_size_bytes()));

@@ -42,8 +42,6 @@ pub(super) fn make_room(
     moving.move_tables(&occupants)?;
     if occupants.has_l1 {
         moving.move_l1(sector, occupants.l1_len)?;
-    } else {
-        moving.clear_past_end(&occupants)?;
     }
     Ok(occupants.end >> geometry.cluster_bits())
 }
@@ -103,32 +101,13 @@ impl Moving<'_> {
     }
 
     /// Step "move L1": the copy, flush, one write of sector 0, flush. Slots past the end of the disk
-    /// are left behind.
-    // spec: QED-HDR-09, QED-TBL-09
+    /// are 0.
+    // spec: QED-HDR-09
     fn move_l1(&mut self, sector: &mut HeaderSector, len: u64) -> Result<(), ImageError> {
         let to = self.take(self.geometry.table_size_bytes());
         self.copy(self.l1_offset, to, len, Kind::Table)?;
         self.flush()?;
         sector.write_fields(self.storage, |fields| fields.l1_table_offset = HostOffset::new(to))?;
-        self.flush()
-    }
-
-    /// Step "clear slots": slots past the end of the disk, which another program may have left, name
-    /// nothing that was moved.
-    // spec: QED-TBL-09
-    fn clear_past_end(&self, occupants: &Occupants) -> Result<(), ImageError> {
-        let table_end = self.l1_offset + self.geometry.table_size_bytes();
-        let range = self.l1_offset + occupants.l1_len..table_end;
-        let mut is_clear = true;
-        for_each_piece(self.storage, range.clone(), IoAction::ReadTable, |_, slots| {
-            is_clear &= slots.iter().all(|byte| *byte == 0);
-            Ok(())
-        })?;
-        if is_clear {
-            return Ok(());
-        }
-        let at = HostOffset::new(range.start);
-        self.storage.write_zeroes(range).map_err(ImageError::io(IoAction::WriteTable, at))?;
         self.flush()
     }
 

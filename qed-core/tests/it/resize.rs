@@ -134,6 +134,26 @@ fn a_disk_cut_off_inside_a_cluster_leaves_zeros_behind_its_end() {
 }
 
 #[test]
+fn what_a_slot_past_the_end_of_the_disk_leads_to_is_not_cut_off() {
+    let coverage = small_geometry().l2_coverage_bytes();
+    let storage = new_storage(small_geometry(), 3 * coverage, false);
+    let image = open(storage.clone(), &RefuseBacking);
+    for table in 0..3 {
+        image.write_at(&[7; 512], GuestOffset::new(table * coverage)).unwrap();
+    }
+    image.close().unwrap();
+    let whole = storage.to_vec();
+    // Another program made the disk smaller and left the slot of its last table.
+    storage.write_at(&(2 * coverage).to_le_bytes(), 48).unwrap();
+    let image = open(storage.clone(), &RefuseBacking);
+    image.resize(coverage, Shrink::Allow).unwrap();
+    image.close().unwrap();
+    assert_eq!(storage.len().unwrap(), whole.len() as u64);
+    let third = whole.len() - 3 * 4096;
+    assert!(storage.to_vec()[third..] == whole[third..]);
+}
+
+#[test]
 fn on_a_block_device_the_disk_shrinks_and_the_device_stays() {
     let storage = new_storage(small_geometry(), 4 * CLUSTER, false);
     let image = open(storage.clone(), &RefuseBacking);

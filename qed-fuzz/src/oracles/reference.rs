@@ -137,15 +137,10 @@ impl Reference {
         }
     }
 
-    /// The cluster of a data entry that a repair keeps; none for one that it clears or for zeros.
-    /// Tables past the end of the disk go first, and take nothing with them.
+    /// The cluster of a data entry whose bytes a repair keeps, if only in a copy; none for an entry
+    /// that it clears or for zeros.
     pub(crate) fn kept_data(&self, value: u64) -> Option<u64> {
-        let is_in_table = |cluster: &u64| {
-            let tables = self.tables.iter().filter(|table| table.slot < self.l1_slots());
-            let mut starts = tables.filter_map(|table| table.start.ok());
-            starts.any(|start| (start..start + self.table_clusters).contains(cluster))
-        };
-        self.judge_data(value).ok().flatten().filter(|cluster| !is_in_table(cluster))
+        self.judge_data(value).ok().flatten()
     }
 
     /// Whether a cluster is part of an L2 table.

@@ -10,6 +10,7 @@ use qed_core::JournalReplay;
 use super::FoundInJournal;
 use crate::args::Format;
 use crate::console::Console;
+use crate::failure::shown;
 use crate::output::JsonWriter;
 
 /// The summary for people.
@@ -140,6 +141,19 @@ pub(super) fn findings(console: &Console, report: &Report) {
     let listed: u64 = report.findings.iter().map(weight).sum();
     if counted > listed {
         console.say(&format!("and {} more", counted - listed));
+    }
+}
+
+/// Says which call gives back what a repair kept.
+pub(super) fn kept(console: &Console, report: &Report, name: &OsStr) {
+    let kept = report.repaired.kept_clusters;
+    let clusters = if kept == 1 { "cluster" } else { "clusters" };
+    if kept > 0 && report.corruptions() == 0 {
+        console.say(&format!(
+            "kept: {kept} {clusters} that no table names; 'qed check -f qed -r leaks {}' gives back \
+             those at the end of the file",
+            shown(name)
+        ));
     }
 }
 
