@@ -4,6 +4,7 @@
 //! stream and one thread; [`Server`] is the one with sockets, threads and limits.
 
 mod connection;
+mod contained;
 mod converse;
 mod counters;
 mod crew;

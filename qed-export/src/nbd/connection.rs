@@ -5,6 +5,7 @@ use std::net::Shutdown;
 use std::sync::Arc;
 use std::thread::{Builder, Scope};
 
+use super::contained::contained;
 use super::converse::{greet, negotiate};
 use super::counters::Counters;
 use super::crew::{Crew, Handover};
@@ -72,8 +73,21 @@ struct Connection<'s> {
 }
 
 impl Connection<'_> {
-    /// Reads and serves, beginning as the one who reads.
+    /// Reads and serves, beginning as the one who reads. A panic ends the connection for all its
+    /// threads, also for those that wait for the reader.
     fn work<'scope>(
+        &'scope self,
+        scope: &'scope Scope<'scope, '_>,
+        reader: RequestReader,
+    ) -> io::Result<()> {
+        contained(|| self.take_turns(scope, reader)).unwrap_or_else(|panicked| {
+            tracing::error!(%panicked, "serving a request");
+            self.hang_up();
+            Err(io::Error::other(panicked))
+        })
+    }
+
+    fn take_turns<'scope>(
         &'scope self,
         scope: &'scope Scope<'scope, '_>,
         reader: RequestReader,
@@ -100,13 +114,17 @@ impl Connection<'_> {
                 }
             };
             if let Err(error) = self.answer(&mut batch, stalled) {
-                // Whoever reads sees the end then.
-                self.socket.shut_down(Shutdown::Both);
-                self.crew.end();
+                self.hang_up();
                 return Err(error);
             }
         }
         Ok(())
+    }
+
+    /// Ends the connection: whoever reads sees the end, and nobody waits for the reader.
+    fn hang_up(&self) {
+        self.socket.shut_down(Shutdown::Both);
+        self.crew.end();
     }
 
     /// Lets another thread read while this one serves.

@@ -11,6 +11,7 @@ use mio::{Events, Poll, Token, Waker};
 use thiserror::Error;
 
 use super::connection::{Shared, serve};
+use super::contained::{Panicked, contained};
 use super::counters::Counters;
 use super::exports::Exports;
 use super::listen::{Listener, Purpose};
@@ -149,7 +150,8 @@ impl Server {
             let keeper = Builder::new().name("nbd-maintain".to_owned());
             keeper.spawn_scoped(scope, || maintenance.run(shared.exports))?;
             let door = Door { shared: &shared, limits: &self.limits, is_full: Cell::new(false) };
-            let served = door.open(scope, &mut self.poll, &mut listeners, &self.stop);
+            let served = contained(|| door.open(scope, &mut self.poll, &mut listeners, &self.stop))
+                .unwrap_or_else(|panicked| Err(io::Error::other(panicked)));
             // Nobody else can come while the others finish.
             drop(listeners);
             registry.drain(Instant::now() + self.limits.drain);
@@ -165,7 +167,8 @@ impl Server {
 fn close(exports: Exports) -> Result<Closed, ServerError> {
     let mut outcome = Ok(Closed);
     for (name, device) in exports.into_devices() {
-        if let Err(source) = device.close() {
+        let closed = contained(|| device.close());
+        if let Err(source) = closed.unwrap_or_else(|panicked| Err(failed(panicked))) {
             let name = name.escape_ascii().to_string();
             tracing::error!(export = %name, error = %source, "not closed well");
             outcome = outcome.and(Err(ServerError::Close { name, source }));
@@ -256,9 +259,12 @@ impl<'s> Door<'s> {
         let client = move || match purpose {
             Purpose::Disks => serve_disks(shared, &socket, registered),
             Purpose::Counters => {
-                if let Err(error) = metrics::answer(&socket, shared.counters) {
-                    tracing::debug!(%error, "counters");
+                match contained(|| metrics::answer(&socket, shared.counters)) {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => tracing::debug!(%error, "counters"),
+                    Err(panicked) => tracing::error!(%panicked, "counters"),
                 }
+                drop(registered);
             }
         };
         let thread = Builder::new().name("nbd-client".to_owned());
@@ -272,9 +278,10 @@ fn serve_disks(shared: &Shared<'_>, socket: &Arc<Socket>, registered: Registered
     let client = tracing::info_span!("client", number = registered.number);
     let _inside = client.enter();
     shared.counters.opened();
-    match serve(shared, socket) {
-        Ok(()) => tracing::info!("left"),
-        Err(error) => tracing::info!(%error, "gone"),
+    match contained(|| serve(shared, socket)) {
+        Ok(Ok(())) => tracing::info!("left"),
+        Ok(Err(error)) => tracing::info!(%error, "gone"),
+        Err(panicked) => tracing::error!(%panicked, "gone"),
     }
     // In this order: whoever waits for the last one finds it counted.
     shared.counters.closed();
@@ -303,7 +310,8 @@ impl Maintenance {
             let now = Instant::now();
             let mut next = now + MAINTENANCE;
             for (export, is_failing) in &mut disks {
-                let maintained = export.device.maintain(now);
+                let maintained = contained(|| export.device.maintain(now))
+                    .unwrap_or_else(|panicked| Err(failed(panicked)));
                 if begins(is_failing, maintained.is_err())
                     && let Err(error) = &maintained
                 {
@@ -327,6 +335,10 @@ impl Maintenance {
         *self.is_over.lock().unwrap_or_else(PoisonError::into_inner) = true;
         self.over.notify_all();
     }
+}
+
+fn failed(panicked: Panicked) -> DeviceError {
+    DeviceError::Failed(panicked.into())
 }
 
 /// Whether what `was` not so is so now; remembers it.

@@ -4,5 +4,6 @@
 mod client;
 mod devices;
 mod dialogue;
+mod panicking;
 mod server;
 mod stalling;

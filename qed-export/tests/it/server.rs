@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -13,7 +14,8 @@ use qed_export::nbd::{
 };
 use tempfile::TempDir;
 
-use crate::client::{Words, two_exports};
+use crate::client::{Words, raw_disk, two_exports};
+use crate::panicking::{Call, Panicking};
 use crate::stalling::Stalling;
 
 /// Far longer than anything here takes.
@@ -58,11 +60,23 @@ impl Running {
     }
 
     fn end(self) {
+        assert_eq!(self.ended().expect("closed well"), Closed);
+    }
+
+    /// How it ended when it was told to, which it has to in its time.
+    #[track_caller]
+    fn ended(self) -> Result<Closed, ServerError> {
         self.stop.stop().expect("it hears");
-        assert_eq!(self.thread.join().expect("no panic").expect("closed well"), Closed);
+        let start = Instant::now();
+        while !self.thread.is_finished() {
+            assert!(start.elapsed() < PATIENCE, "it does not end");
+            std::thread::yield_now();
+        }
+        let ended = self.thread.join().expect("no panic");
         let counts = self.counters.snapshot();
         assert_eq!(counts.connected, 0, "{counts:?}");
         assert!(!self.path.exists(), "the socket is gone");
+        ended
     }
 }
 
@@ -209,6 +223,66 @@ fn a_client_that_sends_before_it_reads_is_heard() {
         assert_eq!(running.counters.snapshot().bytes_written, 1 << 20, "{reads:?}");
         running.end();
     }
+}
+
+/// A server of a disk "a" that panics and one "b" that does not, and how often disks were closed.
+fn panicking(call: Call) -> (Running, Arc<AtomicUsize>) {
+    let closed = Arc::default();
+    let disk = Panicking::disk(call, &closed);
+    let exports = vec![Export::new(*b"a", disk), Export::new(*b"b", raw_disk())];
+    (Running::serve(Exports::new(exports).expect("two names"), Limits::default()), closed)
+}
+
+#[test]
+fn a_request_that_panics_ends_its_connection_and_nothing_else() {
+    // One that the thread serves which reads, and one that is served while another reads.
+    for len in [512, LONG] {
+        let (running, closed) = panicking(Call::Read(len as usize));
+        let mut other = running.connect();
+        other.write_all(&Words::hello().go("a").request(0, 0, 0, 4096).0).expect("sent");
+        let mut client = running.connect();
+        // A long request before it, so that the connection has threads that wait.
+        let words = Words::hello().go("a").request(0, 0, 0, 2 * LONG).request(0, 0, 0, len);
+        client.write_all(&words.0).expect("sent");
+        hear_the_end(&mut client);
+        let start = Instant::now();
+        while running.counters.snapshot().connected > 1 {
+            assert!(start.elapsed() < PATIENCE, "{len}: the connection is there still");
+        }
+        other.write_all(&Words::default().request(0, 2, 0, 0).0).expect("it is served still");
+        assert!(hear_the_end(&mut other).len() > 4096, "{len}");
+        running.end();
+        assert_eq!(closed.load(Ordering::Relaxed), 1, "{len}");
+    }
+}
+
+#[test]
+fn a_disk_that_panics_in_a_handshake_or_its_maintenance_is_closed() {
+    for call in [Call::Size, Call::Maintain] {
+        let (running, closed) = panicking(call);
+        let mut client = running.connect();
+        client.write_all(&Words::hello().go("a").request(0, 2, 0, 0).0).expect("sent");
+        hear_the_end(&mut client);
+        let mut other = running.connect();
+        other.write_all(&Words::hello().go("b").request(0, 2, 0, 0).0).expect("sent");
+        assert!(hear_the_end(&mut other).len() > 18, "{call:?}");
+        running.end();
+        assert_eq!(closed.load(Ordering::Relaxed), 1, "{call:?}");
+    }
+}
+
+#[test]
+fn a_disk_that_panics_when_it_is_closed_does_not_keep_another_from_it() {
+    let closed = Arc::default();
+    let disk = |call| Panicking::disk(call, &closed);
+    let exports = vec![
+        Export::new(*b"a", disk(Call::Close)),
+        Export::new(*b"b", disk(Call::Read(usize::MAX))),
+    ];
+    let running = Running::serve(Exports::new(exports).expect("two names"), Limits::default());
+    let error = running.ended().expect_err("one was not closed well");
+    assert!(matches!(&error, ServerError::Close { name, .. } if name == "a"), "{error}");
+    assert_eq!(closed.load(Ordering::Relaxed), 2);
 }
 
 #[test]
