@@ -2,6 +2,7 @@
 
 mod address;
 mod exports;
+mod parent;
 
 use std::ffi::OsString;
 use std::io::stderr;
@@ -19,6 +20,7 @@ use crate::chain::ChainArgs;
 use crate::failure::{Exit, usage};
 use address::{listen, listen_for_counters, uris};
 use exports::open_exports;
+use parent::Parent;
 
 /// Serve images to virtual machines and other programs, over NBD.
 #[derive(Debug, Args)]
@@ -59,6 +61,13 @@ pub(crate) struct ServeArgs {
     /// Listen without TLS where other machines can connect
     #[arg(long)]
     unencrypted: bool,
+    /// End when the program that started the server has ended, as is done anyway with sockets that it
+    /// handed over
+    #[arg(long)]
+    exit_with_parent: bool,
+    /// End when the last client has gone, once one has been given a disk
+    #[arg(long)]
+    once: bool,
     /// Seconds that requests may go on when the server ends
     #[arg(long, value_name = "SECS")]
     drain: Option<OsString>,
@@ -89,22 +98,26 @@ When the server listens it prints the address of each export as a URI. One image
 without a name, several are called by their file names, unless --name says otherwise.
 
 Without --socket and --listen the sockets are used that the program was started with, as systemd
-does it. A socket that a dead server left behind is replaced.
+and libnbd do it. Then nothing is printed, and the server ends with whoever started it: nobody else
+knows of it. A socket that a dead server left behind is replaced.
 
 SIGTERM and SIGINT end the server: nobody new is let in, requests that were sent are answered for as
-long as --drain says (30 seconds), and the images are flushed and closed. A second signal, a second
-later or more, ends it at once.
+long as --drain says (30 seconds), and the images are flushed and closed. So does --exit-with-parent
+when the program that started the server has ended, and --once when its last client has gone. A
+second signal, a second later or more, ends it at once.
 
 An image that is served is locked. A flush on one connection covers the writes of all.
 
 Examples:
   qed serve --socket /run/vm.sock -f qed vm.qed
   qemu-img info 'nbd+unix:///?socket=/run/vm.sock'
+  nbdcopy -- [ qed serve -r -f qed vm.qed ] vm.raw
+  qed serve --socket /tmp/s --once --exit-with-parent -r -f qed vm.qed &
   qed serve --listen 0.0.0.0:10809 --tls-cert server-cert.pem --tls-key server-key.pem
       --tls-ca ca-cert.pem -f qed a.qed b.qed
 
 Exit codes:
-  0  the server was ended by a signal, and the images are closed
+  0  the server was ended, and the images are closed
   1  any error";
 
 pub(crate) fn run(args: ServeArgs, context: &Context) -> anyhow::Result<Exit> {
@@ -112,6 +125,10 @@ pub(crate) fn run(args: ServeArgs, context: &Context) -> anyhow::Result<Exit> {
     if args.operands.is_empty() {
         return Err(usage("Expecting at least one image file name"));
     }
+    let handed_over = args.socket.is_none() && args.listen.is_none();
+    // Early: a program that ends before it is looked for is not easily found.
+    let parent = (handed_over || args.exit_with_parent)
+        .then(|| Parent::find().context("Could not find the program that started this one"));
     start_log(args.log.as_deref())?;
     let limits = limits(&args)?;
     let tls = tls(&args)?;
@@ -124,12 +141,20 @@ pub(crate) fn run(args: ServeArgs, context: &Context) -> anyhow::Result<Exit> {
     let names = exports.iter().map(|export| export.name().to_vec()).collect::<Vec<_>>();
     let may_be_remote = tls.is_some() || args.unencrypted;
     let mut listeners = listen(args.socket.as_deref(), args.listen.as_deref(), may_be_remote)?;
-    let uris = uris(&listeners, &names, tls.is_some());
+    // Whoever handed them over knows them, and may read something else there.
+    let uris = if handed_over { String::new() } else { uris(&listeners, &names, tls.is_some()) };
     if let Some(address) = &args.metrics {
         listeners.push(listen_for_counters(address, args.unencrypted)?);
     }
     let server = Server::new(exports, limits, tls)?;
     stop_at_signal(context, server.stop_handle())?;
+    match parent.transpose()? {
+        Some(Some(parent)) => stop_with(parent, server.stop_handle())?,
+        Some(None) if args.exit_with_parent => {
+            bail!("The program that started this one cannot be seen from here")
+        }
+        _ => {}
+    }
     context.console.print_now(uris)?;
     server.run(listeners)?;
     Ok(Exit::SUCCESS)
@@ -167,6 +192,7 @@ fn limits(args: &ServeArgs) -> anyhow::Result<Limits> {
         connections: usize::try_from(connections)?,
         threads_per_connection: usize::try_from(threads)?,
         drain: Duration::from_secs(drain),
+        once: args.once,
         ..defaults
     })
 }
@@ -191,9 +217,7 @@ fn stop_at_signal(context: &Context, stop: StopHandle) -> anyhow::Result<()> {
     let mut signal = context.interrupts.stop_signal()?;
     let wait = move || {
         signal.wait();
-        if let Err(error) = stop.stop() {
-            tracing::error!(%error, "the server cannot be ended");
-        }
+        end(&stop);
         std::thread::sleep(ONE_SIGNAL);
         signal.end_at_next();
     };
@@ -201,4 +225,25 @@ fn stop_at_signal(context: &Context, stop: StopHandle) -> anyhow::Result<()> {
     thread.spawn(wait).context("Could not wait for signals")?;
     // One that came before there was a stream is there too.
     Ok(context.interrupts.check()?)
+}
+
+/// Ends the server when whoever started it has ended.
+fn stop_with(parent: Parent, stop: StopHandle) -> anyhow::Result<()> {
+    let wait = move || {
+        if let Err(error) = parent.wait() {
+            tracing::error!(%error, "waiting for the program that started this one to end");
+            return;
+        }
+        tracing::info!("the program that started this one has ended");
+        end(&stop);
+    };
+    let thread = std::thread::Builder::new().name("parent".to_owned());
+    thread.spawn(wait).context("Could not wait for the program that started this one to end")?;
+    Ok(())
+}
+
+fn end(stop: &StopHandle) {
+    if let Err(error) = stop.stop() {
+        tracing::error!(%error, "the server cannot be ended");
+    }
 }

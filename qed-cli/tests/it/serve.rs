@@ -1,5 +1,6 @@
 //! `serve`: real clients against the program, and how it begins and ends.
 
+mod activation;
 mod clients;
 mod ending;
 mod soak;

@@ -33,6 +33,7 @@ pub(super) struct Shared<'s> {
 /// Serves one client until it leaves.
 pub(super) fn serve(shared: &Shared<'_>, socket: &Arc<Socket>) -> io::Result<()> {
     let Some((transport, session)) = agree(shared, socket)? else { return Ok(()) };
+    shared.registry.serves();
     socket.end_negotiation()?;
     let name = session.export.name().escape_ascii();
     tracing::info!(export = %name, replies = ?session.replies, "serving");

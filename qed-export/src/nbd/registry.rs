@@ -22,6 +22,8 @@ pub(super) struct Registry {
 struct Connections {
     open: HashMap<u64, Arc<Socket>>,
     next: u64,
+    /// A client was given a disk.
+    any_served: bool,
 }
 
 /// A connection that counts until this is dropped.
@@ -42,6 +44,17 @@ impl Registry {
         connections.next += 1;
         connections.open.insert(number, Arc::clone(socket));
         Some(Registered { registry: self, number })
+    }
+
+    /// A client is given a disk.
+    pub(super) fn serves(&self) {
+        self.connections().any_served = true;
+    }
+
+    /// Whether a client was given a disk, and now there is none, nor one that may want one.
+    pub(super) fn is_deserted(&self) -> bool {
+        let connections = self.connections();
+        connections.any_served && connections.open.is_empty()
     }
 
     /// Whether new requests are refused.

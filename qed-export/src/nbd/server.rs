@@ -41,6 +41,9 @@ pub struct Limits {
     pub handshake: Duration,
     /// How long requests may go on when the server ends.
     pub drain: Duration,
+    /// Whether the server ends when the last client has gone, once one was given a disk. Who only
+    /// asks for the list does not count.
+    pub once: bool,
 }
 
 impl Default for Limits {
@@ -50,6 +53,7 @@ impl Default for Limits {
             threads_per_connection: 4,
             handshake: Duration::from_secs(10),
             drain: Duration::from_secs(30),
+            once: false,
         }
     }
 }
@@ -103,6 +107,10 @@ impl StopHandle {
         self.is_stopped.store(true, Ordering::Release);
         self.waker.wake()
     }
+
+    fn is_stopped(&self) -> bool {
+        self.is_stopped.load(Ordering::Acquire)
+    }
 }
 
 impl Server {
@@ -129,7 +137,8 @@ impl Server {
         Arc::clone(&self.counters)
     }
 
-    /// Serves whoever connects to the listeners until it is stopped, then closes the disks.
+    /// Serves whoever connects to the listeners until it is stopped, or until the last client has gone
+    /// if that is the limit, then closes the disks.
     ///
     /// Uses the thread that calls, one for the disks, and for each client up to as many as the limits
     /// say.
@@ -149,8 +158,9 @@ impl Server {
         let served = std::thread::scope(|scope| {
             let keeper = Builder::new().name("nbd-maintain".to_owned());
             keeper.spawn_scoped(scope, || maintenance.run(shared.exports))?;
-            let door = Door { shared: &shared, limits: &self.limits, is_full: Cell::new(false) };
-            let served = contained(|| door.open(scope, &mut self.poll, &mut listeners, &self.stop))
+            let (limits, stop) = (&self.limits, &self.stop);
+            let door = Door { shared: &shared, limits, stop, is_full: Cell::new(false) };
+            let served = contained(|| door.open(scope, &mut self.poll, &mut listeners))
                 .unwrap_or_else(|panicked| Err(io::Error::other(panicked)));
             // Nobody else can come while the others finish.
             drop(listeners);
@@ -181,6 +191,7 @@ fn close(exports: Exports) -> Result<Closed, ServerError> {
 struct Door<'s> {
     shared: &'s Shared<'s>,
     limits: &'s Limits,
+    stop: &'s StopHandle,
     /// The last client was not let in. It is said of the first: a log is not for clients to fill.
     is_full: Cell<bool>,
 }
@@ -191,7 +202,6 @@ impl<'s> Door<'s> {
         scope: &'scope Scope<'scope, '_>,
         poll: &mut Poll,
         listeners: &mut [Listener],
-        stop: &StopHandle,
     ) -> io::Result<()>
     where
         's: 'scope,
@@ -200,29 +210,33 @@ impl<'s> Door<'s> {
             listener.watch(poll.registry(), Token(index))?;
         }
         let mut events = Events::with_capacity(16);
-        while !stop.is_stopped.load(Ordering::Acquire) {
+        while !self.stop.is_stopped() {
             match poll.poll(&mut events, None) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 polled => polled?,
             }
             for event in &events {
                 if let Some(listener) = listeners.get(event.token().0) {
-                    self.accept_all(scope, listener, stop);
+                    self.accept_all(scope, listener);
+                }
+            }
+            if self.limits.once {
+                // One that leaves may have come again at once.
+                listeners.iter().for_each(|listener| self.accept_all(scope, listener));
+                if self.shared.registry.is_deserted() {
+                    tracing::info!("the last client has gone");
+                    break;
                 }
             }
         }
         Ok(())
     }
 
-    fn accept_all<'scope>(
-        &self,
-        scope: &'scope Scope<'scope, '_>,
-        listener: &Listener,
-        stop: &StopHandle,
-    ) where
+    fn accept_all<'scope>(&self, scope: &'scope Scope<'scope, '_>, listener: &Listener)
+    where
         's: 'scope,
     {
-        while !stop.is_stopped.load(Ordering::Acquire) {
+        while !self.stop.is_stopped() {
             match listener.accept() {
                 Ok(stream) => self.admit(scope, stream, listener.purpose),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
@@ -256,15 +270,14 @@ impl<'s> Door<'s> {
             return;
         };
         self.is_full.set(false);
-        let client = move || match purpose {
-            Purpose::Disks => serve_disks(shared, &socket, registered),
-            Purpose::Counters => {
-                match contained(|| metrics::answer(&socket, shared.counters)) {
-                    Ok(Ok(())) => {}
-                    Ok(Err(error)) => tracing::debug!(%error, "counters"),
-                    Err(panicked) => tracing::error!(%panicked, "counters"),
-                }
-                drop(registered);
+        let stop = self.limits.once.then_some(self.stop);
+        let client = move || {
+            match purpose {
+                Purpose::Disks => serve_disks(shared, &socket, registered),
+                Purpose::Counters => serve_counters(shared, &socket, registered),
+            }
+            if let Some(Err(error)) = stop.map(|stop| stop.waker.wake()) {
+                tracing::error!(%error, "the server is not told that a client has gone");
             }
         };
         let thread = Builder::new().name("nbd-client".to_owned());
@@ -285,6 +298,15 @@ fn serve_disks(shared: &Shared<'_>, socket: &Arc<Socket>, registered: Registered
     }
     // In this order: whoever waits for the last one finds it counted.
     shared.counters.closed();
+    drop(registered);
+}
+
+fn serve_counters(shared: &Shared<'_>, socket: &Socket, registered: Registered<'_>) {
+    match contained(|| metrics::answer(socket, shared.counters)) {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "counters"),
+        Err(panicked) => tracing::error!(%panicked, "counters"),
+    }
     drop(registered);
 }
 

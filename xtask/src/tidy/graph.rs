@@ -46,7 +46,7 @@ const ONLY: [(&str, &[&str]); 9] = [
     ("io-uring", &["qed-io"]),
     ("mio", &["qed-export"]),
     ("nix", &["qed-io"]),
-    ("rustix", &["qed-io"]),
+    ("rustix", &["qed-cli", "qed-io"]),
     ("rayon", &["qed-check", "qed-convert"]),
     ("rustls", &["qed-export"]),
     ("nom", &["qed-convert", "qed-spec"]),

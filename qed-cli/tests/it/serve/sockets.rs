@@ -66,10 +66,12 @@ fn a_socket_from_systemd_is_used_and_kept() {
     lab.shell("qemu-img create -q -f qed a.qed 64M");
     let mut python = Command::new(PYTHON);
     python.args(["-c", HAND_OVER, env!("CARGO_BIN_EXE_qed"), "serve", "-f", "qed", "a.qed"]);
-    let served = Served::of(python.current_dir(lab.path("")), 1);
-    assert_eq!(served.uri(), "nbd+unix:///?socket=s");
-    let size = clients(&lab, &format!("nbdinfo --size '{}'", served.uri()));
+    let mut served = Served::of(python.current_dir(lab.path("")), 0);
+    let size =
+        clients(&lab, "while [ ! -S s ]; do :; done; nbdinfo --size 'nbd+unix:///?socket=s'");
     assert_eq!(size.trim(), (64 << 20).to_string());
-    served.stop();
+    served.signal("TERM");
+    let ran = served.wait();
+    assert_eq!((ran.code, ran.stdout.as_str(), ran.stderr.as_str()), (Some(0), "", ""));
     assert!(lab.path("s").exists(), "it belongs to systemd");
 }
