@@ -45,14 +45,16 @@ impl Turn {
 
 /// The turn, until dropped.
 pub(crate) struct TurnGuard<'a> {
-    turn: MutexGuard<'a, Turn>,
+    /// First, since fields are dropped in their order: whoever gets the turn after a panic finds
+    /// writing ended.
     #[expect(dead_code, reason = "held, never read")]
     watch: PanicWatch<'a>,
+    turn: MutexGuard<'a, Turn>,
 }
 
 impl<'a> TurnGuard<'a> {
     pub(crate) fn new(turn: MutexGuard<'a, Turn>, stopped: &'a AtomicBool) -> Self {
-        Self { turn, watch: PanicWatch::new(stopped) }
+        Self { watch: PanicWatch::new(stopped), turn }
     }
 }
 
