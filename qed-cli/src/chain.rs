@@ -2,15 +2,17 @@
 //! below it.
 
 use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context;
 use clap::Args;
-use qed_convert::{Chain, ChainError, ChainOptions, Layer, Qcow2SnapshotSelector};
+use qed_convert::{Chain, ChainError, ChainOptions, Layer, Qcow2SnapshotSelector, TrustMagic};
 use qed_core::{BackingFile, Image, LockPolicy};
 use qed_io::Access;
 
 use crate::args::parse_driver;
+use crate::names::beside;
 use crate::open::{OpenHow, chain_error, could_not_open, open_image, writable_qed};
 
 /// What is said about the images below the one that is named.
@@ -19,7 +21,11 @@ pub(crate) struct ChainArgs {
     /// Format of a backing file, once for each level of the chain from the top
     #[arg(long, value_name = "FMT")]
     backing_format: Vec<OsString>,
-    /// Take backing files of unstated format for what their first bytes say
+    /// Folder in which backing files of unstated format are taken for what their first bytes say, as
+    /// they are in the folder of the image that names them; may repeat
+    #[arg(long, value_name = "DIR")]
+    backing_dir: Vec<PathBuf>,
+    /// Take all backing files of unstated format for what their first bytes say
     #[arg(long)]
     trust_magic: bool,
 }
@@ -35,7 +41,7 @@ pub(crate) struct Disk {
 impl ChainArgs {
     /// As if these formats had been stated.
     pub(crate) fn of_formats(backing_format: Vec<OsString>) -> Self {
-        Self { backing_format, trust_magic: false }
+        Self { backing_format, ..Self::default() }
     }
 
     /// The name of the format that is stated for the first backing file.
@@ -46,13 +52,13 @@ impl ChainArgs {
 
     /// Whether anything was said about backing files.
     pub(crate) fn is_given(&self) -> bool {
-        self.trust_magic || !self.backing_format.is_empty()
+        self.trust_magic || !self.backing_format.is_empty() || !self.backing_dir.is_empty()
     }
 
     /// What is said about the images below the backing file at `depth`, which is 1 for the first.
     pub(crate) fn below(&self, depth: usize) -> Self {
         let backing_format = self.backing_format.iter().skip(depth).cloned().collect();
-        Self { backing_format, trust_magic: self.trust_magic }
+        Self { backing_format, ..self.clone() }
     }
 
     /// Opens an image and its chain for reading.
@@ -94,18 +100,28 @@ impl ChainArgs {
         writable_qed(image, &gate.map_err(|error| chain_error(image.path(), error))?)
     }
 
+    /// Opens the file that `image` names as its backing file, which is at `level` of its chain from 0.
+    pub(crate) fn open_next(
+        &self,
+        image: &Layer,
+        level: usize,
+        how: OpenHow,
+    ) -> anyhow::Result<Option<Layer>> {
+        image.open_next(level, &self.options(how)?).map_err(|error| match error {
+            // They name the file.
+            ChainError::FormatUnstated { .. } | ChainError::TooDeep { .. } => error.into(),
+            error => {
+                let path =
+                    beside(image.path(), image.backing_name().map_or(b"", |it| it.as_bytes()));
+                chain_error(path.as_ref(), error).context(could_not_open(&path))
+            }
+        })
+    }
+
     /// Opens the files below an image.
     fn walk(&self, image: Layer, how: OpenHow) -> anyhow::Result<Chain> {
-        let formats = self.backing_format.iter().map(|format| parse_driver(format));
-        let options = ChainOptions {
-            backing_formats: formats.collect::<anyhow::Result<_>>()?,
-            trust_magic: self.trust_magic,
-            lock: if how.unlocked { LockPolicy::None } else { LockPolicy::Take },
-            file: OpenHow { access: Access::ReadOnly, ..how }.file_options(),
-            ..ChainOptions::default()
-        };
         let top = image.path().to_path_buf();
-        Chain::below(image, &options).map_err(|error| match error {
+        Chain::below(image, &self.options(how)?).map_err(|error| match error {
             ChainError::Open { .. }
             | ChainError::Lock { .. }
             | ChainError::NotInFormat { .. }
@@ -113,6 +129,20 @@ impl ChainArgs {
                 chain_error(&top, error).context("Could not open backing file")
             }
             error => chain_error(&top, error),
+        })
+    }
+
+    fn options(&self, how: OpenHow) -> anyhow::Result<ChainOptions> {
+        let formats = self.backing_format.iter().map(|format| parse_driver(format));
+        Ok(ChainOptions {
+            backing_formats: formats.collect::<anyhow::Result<_>>()?,
+            trust_magic: match self.trust_magic {
+                true => TrustMagic::Always,
+                false => TrustMagic::Near(self.backing_dir.clone()),
+            },
+            lock: if how.unlocked { LockPolicy::None } else { LockPolicy::Take },
+            file: OpenHow { access: Access::ReadOnly, ..how }.file_options(),
+            ..ChainOptions::default()
         })
     }
 }

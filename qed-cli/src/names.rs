@@ -16,12 +16,18 @@ use crate::failure::shown;
 pub(crate) fn path_of(name: &OsStr) -> anyhow::Result<PathBuf> {
     let bytes = name.as_bytes();
     if let Some(path) = bytes.strip_prefix(b"file:") {
-        return Ok(OsStr::from_bytes(path).into());
+        return Ok(plain(path));
     }
     match protocol(bytes) {
         Some(protocol) => bail!("Unknown protocol '{}'", shown(OsStr::from_bytes(protocol))),
         None => Ok(name.into()),
     }
+}
+
+/// A path as a name that has no protocol.
+fn plain(path: &[u8]) -> PathBuf {
+    let here: &[u8] = if protocol(path).is_some() { b"./" } else { b"" };
+    OsString::from_vec([here, path].concat()).into()
 }
 
 /// What stands before the first colon, unless that is in a later component of the path.
@@ -49,7 +55,7 @@ mod tests {
     fn file_is_the_only_protocol() {
         let path = |name: &str| path_of(name.as_ref()).map_err(|error| error.to_string());
         assert_eq!(path("a"), Ok("a".into()));
-        assert_eq!(path("file:a:b"), Ok("a:b".into()));
+        assert_eq!(path("file:a:b"), Ok("./a:b".into()));
         assert_eq!(path("./a:b"), Ok("./a:b".into()));
         assert_eq!(path("nbd://x"), Err("Unknown protocol 'nbd'".into()));
         assert_eq!(path("json:{}"), Err("Unknown protocol 'json'".into()));

@@ -1,8 +1,8 @@
 //! Opening image files: names, stated or recognised formats, locks, and errors that say which file.
 //!
 //! The one place where the program opens an image that was named to it; what is below one is
-//! `chain`'s. A format is recognised by magic for reading only; what is written has its format
-//! stated.
+//! `chain`'s. A format that is not stated is recognised by magic; a file without one is raw, and is
+//! written only if that is stated.
 
 use std::error::Error;
 use std::ffi::OsStr;
@@ -13,10 +13,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, anyhow, bail};
 use qed_convert::{ChainError, FormatSource, Layer, LayerHeader, Qcow2Image, Qcow2Options};
-use qed_core::{
-    BackingFile, BackingGate, GivenBacking, Image, LockPolicy, RawFile, ReadContext, ReadOnlyImage,
-    RecoveryPolicy, WriteContext,
-};
+use qed_core::{BackingGate, GivenBacking, Image, LockPolicy, RecoveryPolicy, WriteContext};
 use qed_io::{Access, FileOptions, FileStorage, ImageLock, LockError, OpenError, Storage};
 
 use crate::args::{CacheMode, Format, parse_driver};
@@ -89,25 +86,32 @@ pub(crate) fn try_open_image(
         None => FormatSource::Magic,
     };
     let (path, storage) = open_file(name, how)?;
-    Layer::from_storage(&path, storage, format).map_err(|error| chain_error(&path, error))
+    let image =
+        Layer::from_storage(&path, storage, format).map_err(|error| chain_error(&path, error))?;
+    if how.access == Access::ReadWrite && image.is_recognised() && image.format() == Format::Raw {
+        bail!("{WITHOUT_MAGIC} (-f raw)");
+    }
+    Ok(image)
 }
+
+/// Why a raw file is not written; what states the format follows.
+pub(crate) const WITHOUT_MAGIC: &str = "The file has no magic of an image format. To change it as \
+     raw data, state that it is raw";
 
 /// What a failed open begins with.
 pub(crate) fn could_not_open(name: &OsStr) -> String {
     format!("Could not open '{}'", shown(name))
 }
 
-/// The format that an image to be changed has: stated, never guessed.
-pub(crate) fn stated_format(name: &OsStr, format: Option<&OsStr>) -> anyhow::Result<Format> {
-    if let Some(format) = format {
-        return parse_driver(format).with_context(|| could_not_open(name));
+/// The format of an image that is to be changed; raw is stated, not guessed.
+pub(crate) fn format_to_change(name: &OsStr, format: Option<&OsStr>) -> anyhow::Result<Format> {
+    match format {
+        Some(format) => parse_driver(format).with_context(|| could_not_open(name)),
+        None => match open_image(name, None, OpenHow::read(false))?.format() {
+            Format::Raw => bail!("{}: {WITHOUT_MAGIC} (-f raw)", could_not_open(name)),
+            format => Ok(format),
+        },
     }
-    let seen = open_image(name, None, OpenHow::read(true))?.format();
-    bail!(
-        "The format of '{}' must be stated to change it: its first bytes say {seen}, so -f {seen} \
-         may be right",
-        shown(name)
-    )
 }
 
 /// Opens and locks a file without looking into it.
@@ -199,19 +203,6 @@ pub(crate) fn virtual_size(image: &Layer) -> anyhow::Result<u64> {
         }
         LayerHeader::Qed(header) => header.image_size(),
         LayerHeader::Qcow2(header) => header.image_size(),
-    })
-}
-
-/// The virtual disk of an image as if it had no backing file.
-pub(crate) fn open_alone(image: &Layer) -> anyhow::Result<Arc<dyn BackingFile>> {
-    let storage = storage_of(image);
-    Ok(match image.format() {
-        Format::Raw => Arc::new(RawFile::open(storage)?),
-        Format::Qed => {
-            let context = ReadContext::new(&GivenBacking(None), LockPolicy::None);
-            Arc::new(ReadOnlyImage::open(storage, &context)?)
-        }
-        Format::Qcow2 => Arc::new(open_qcow2_alone(image)?),
     })
 }
 

@@ -1,7 +1,8 @@
 //! Backing chains: which file and format each image below another has, and opening them all.
 //!
-//! No format is guessed. It is stated by the caller or by the image above, or accepted by its magic
-//! on the caller's word, and then that image may name no further file.
+//! The format of a backing file is stated by the caller or by the image above, and followed wherever
+//! the file lies. One that nobody states is taken from the file's magic only where the caller trusts
+//! it: see [`TrustMagic`].
 
 mod error;
 mod format;
@@ -36,8 +37,8 @@ pub struct ChainOptions {
     /// Formats of the backing files, the first below the top first. Each is for a level of which
     /// the image above does not state the format, or was itself only recognised.
     pub backing_formats: Vec<ImageFormat>,
-    /// Takes backing files of unstated format for what their first bytes look like.
-    pub trust_magic: bool,
+    /// Which backing files of unstated format are taken for what their first bytes look like.
+    pub trust_magic: TrustMagic,
     /// Whether read locks are taken.
     pub lock: LockPolicy,
     /// The folder that backing files must lie below once links are resolved; none allows all.
@@ -48,12 +49,29 @@ pub struct ChainOptions {
     pub cache_limit_bytes: u64,
 }
 
+/// Which backing files of unstated format are taken for what their first bytes look like, at every
+/// level of a chain.
+///
+/// A guest with a raw disk can write any magic and any backing file name on it. So this is for
+/// files that no guest owns as a raw disk, or that only lead to files it may read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum TrustMagic {
+    /// None.
+    #[default]
+    Never,
+    /// Those that lie, links resolved, in the folder of the image that names them, in one of these
+    /// folders, or below one of those.
+    Near(Vec<PathBuf>),
+    /// All.
+    Always,
+}
+
 impl Default for ChainOptions {
-    /// Nothing is stated, locks are taken.
+    /// Nothing is stated or trusted, locks are taken.
     fn default() -> Self {
         Self {
             backing_formats: Vec::new(),
-            trust_magic: false,
+            trust_magic: TrustMagic::Never,
             lock: LockPolicy::Take,
             confine_to: None,
             // spec: QED-BACK-08
@@ -102,7 +120,8 @@ impl Chain {
     pub fn below(top: Layer, options: &ChainOptions) -> Result<Self, ChainError> {
         let mut seen = HashSet::from([top.identity()]);
         let mut layers = vec![top];
-        while let Some(next) = layers.last().map(|image| next_below(image, layers.len(), options)) {
+        while let Some(next) = layers.last().map(|image| image.open_next(layers.len() - 1, options))
+        {
             let Some(next) = next? else { break };
             if !seen.insert(next.identity()) {
                 return Err(ChainError::Loop { path: next.path().to_path_buf() });
@@ -153,54 +172,94 @@ impl Chain {
     }
 }
 
-/// Opens the backing file that `image` names; there are `depth` images down to `image`.
-fn next_below(
-    image: &Layer,
-    depth: usize,
-    options: &ChainOptions,
-) -> Result<Option<Layer>, ChainError> {
-    let Some(name) = image.backing_name() else {
-        return Ok(None);
-    };
-    if depth > MAX_CHAIN_DEPTH {
-        return Err(ChainError::TooDeep { limit: MAX_CHAIN_DEPTH });
+impl Layer {
+    /// Opens the backing file that the image names, which is at `level` of its chain, from 0; none if
+    /// it names nothing.
+    ///
+    /// # Errors
+    /// What is wrong with the name or the file, or why its format is not known.
+    pub fn open_next(
+        &self,
+        level: usize,
+        options: &ChainOptions,
+    ) -> Result<Option<Self>, ChainError> {
+        let Some(name) = self.backing_name() else {
+            return Ok(None);
+        };
+        if level >= MAX_CHAIN_DEPTH {
+            return Err(ChainError::TooDeep { limit: MAX_CHAIN_DEPTH });
+        }
+        let path = name::backing_path(self.path(), name)?;
+        let stated = stated_format(self, &path, level, options)?;
+        // What was resolved is what is opened; names further down are relative to the name it had.
+        let mut resolved = match &options.confine_to {
+            Some(folder) => name::confined(&path, folder)?,
+            None => path.clone(),
+        };
+        let format = match stated {
+            Some(format) => FormatSource::Stated(format),
+            None => {
+                resolved = trusted(self, &path, resolved, &options.trust_magic)?;
+                FormatSource::Magic
+            }
+        };
+        Self::open_resolved(&path, &resolved, format, options.file, options.lock).map(Some)
     }
-    let path = name::backing_path(image.path(), name)?;
-    let format = format_below(image, &path, depth - 1, options)?;
-    // What was resolved is what is opened; names further down are relative to the name it had.
-    let confined = match &options.confine_to {
-        Some(folder) => Some(name::confined(&path, folder)?),
-        None => None,
-    };
-    let resolved = confined.as_ref().unwrap_or(&path);
-    Layer::open_resolved(&path, resolved, format, options.file, options.lock).map(Some)
 }
 
-/// How the format of the backing file at `level`, from 0, is known, which `image` names: what the
-/// image says comes first, if there is no doubt about the image itself.
+/// The format of the backing file at `level` that `image` names, if somebody states it: the image,
+/// or the caller, who comes first where the image itself was only recognised.
 // spec: QED-BACK-05
-fn format_below(
+fn stated_format(
     image: &Layer,
     backing: &Path,
     level: usize,
     options: &ChainOptions,
-) -> Result<FormatSource, ChainError> {
-    let caller = options.backing_formats.get(level).map(|format| FormatSource::Stated(*format));
-    let (above, backing) = (|| image.path().to_path_buf(), backing.to_path_buf());
-    if image.is_recognised() {
-        let format = image.format();
-        return caller.ok_or_else(|| ChainError::Recognised { image: above(), format, backing });
+) -> Result<Option<ImageFormat>, ChainError> {
+    let caller = options.backing_formats.get(level).copied();
+    if image.is_recognised() && caller.is_some() {
+        return Ok(caller);
     }
-    match (image.stated_backing_format()?, caller) {
-        (Some(stated), _) => match ImageFormat::from_name(stated) {
-            Some(format) => Ok(FormatSource::Stated(format)),
-            None => {
-                let format = stated.escape_ascii().to_string();
-                Err(ChainError::FormatUnknown { image: above(), backing, format })
+    let Some(stored) = image.stated_backing_format()? else { return Ok(caller) };
+    match ImageFormat::from_name(stored) {
+        Some(format) => Ok(Some(format)),
+        None => Err(ChainError::FormatUnknown {
+            image: image.path().to_path_buf(),
+            backing: backing.to_path_buf(),
+            format: stored.escape_ascii().to_string(),
+        }),
+    }
+}
+
+/// The file to open for the backing file at `path`, `resolved` where it was confined, that `image`
+/// names, if its magic is trusted.
+// spec: QED-BACK-05
+fn trusted(
+    image: &Layer,
+    path: &Path,
+    resolved: PathBuf,
+    trust: &TrustMagic,
+) -> Result<PathBuf, ChainError> {
+    let folders = match trust {
+        TrustMagic::Always => return Ok(resolved),
+        TrustMagic::Near(folders) => {
+            let own = image.path().parent().unwrap_or(Path::new(""));
+            std::iter::once(own).chain(folders.iter().map(PathBuf::as_path)).collect()
+        }
+        TrustMagic::Never => Vec::new(),
+    };
+    if !folders.is_empty() {
+        let opening = |error: std::io::Error| ChainError::Open {
+            path: path.to_path_buf(),
+            source: qed_io::OpenError::Io(error),
+        };
+        let found = std::fs::canonicalize(resolved).map_err(opening)?;
+        for folder in folders {
+            if found.starts_with(name::resolve(folder)?) {
+                return Ok(found);
             }
-        },
-        (None, Some(stated)) => Ok(stated),
-        (None, None) if options.trust_magic => Ok(FormatSource::Magic),
-        (None, None) => Err(ChainError::FormatUnstated { image: above(), backing }),
+        }
     }
+    let (image, backing) = (image.path().to_path_buf(), path.to_path_buf());
+    Err(ChainError::FormatUnstated { image, backing })
 }

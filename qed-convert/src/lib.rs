@@ -19,7 +19,7 @@ mod zero;
 
 pub use chain::{
     BackingNameChanged, Chain, ChainError, ChainOptions, FormatSource, ImageFormat, Layer,
-    LayerHeader, MAX_CHAIN_DEPTH, OpenedBacking, Recognised,
+    LayerHeader, MAX_CHAIN_DEPTH, OpenedBacking, Recognised, TrustMagic,
 };
 pub use commit::{CommitBase, CommitError, commit};
 pub use compare::{CompareError, CompareOptions, Comparison, Side, compare};

@@ -88,7 +88,6 @@ const REFUSED: &[(&str, &str, &str)] = &[
     ("qemu-img create -f raw t 1M", "-f raw --drop-snapshots", "--drop-snapshots is about"),
     ("qemu-img create -f raw t 1M", "-f raw --trust-magic", "a raw file has no backing file"),
     ("qemu-img create -f qed t 1M", "-f qed --undo --dry-run", "take no option but"),
-    ("qemu-img create -f qed -u -b base -F raw t 1M", "--to qcow2", "format of 't' must be stated"),
     ("qemu-img create -f qed t 1M; ln t other", "-f qed --to qcow2", "2 names (hard links)"),
 ];
 

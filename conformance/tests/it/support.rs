@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use qed_check::{CheckOptions, Report, check};
 use qed_convert::{
-    Chain, ChainOptions, CompareOptions, Comparison, FormatSource, ImageFormat, NoProgress, compare,
+    Chain, ChainOptions, CompareOptions, Comparison, FormatSource, ImageFormat, NoProgress,
+    TrustMagic, compare,
 };
 use qed_core::{
     BackingFile, BackingFormat, CreateBacking, CreateOptions, Image, Layout, LockPolicy, RawFile,
@@ -170,8 +171,11 @@ pub(crate) fn words<'a>(
 fn chain(path: &Path) -> Chain {
     let stated = FormatSource::Stated(ImageFormat::Qed);
     // A backing file of unstated format is one of ours here.
-    let options =
-        ChainOptions { trust_magic: true, lock: LockPolicy::None, ..ChainOptions::default() };
+    let options = ChainOptions {
+        trust_magic: TrustMagic::Always,
+        lock: LockPolicy::None,
+        ..ChainOptions::default()
+    };
     Chain::walk(path, stated, &options).unwrap()
 }
 

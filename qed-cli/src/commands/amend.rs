@@ -16,7 +16,7 @@ use crate::failure::{Exit, shown, unsupported, usage};
 use crate::new_image::{
     AMEND_OPTIONS, JournalOption, LayoutOptions, print_amend_options, random_identity,
 };
-use crate::open::{OpenHow, open_image, stated_format, storage_of};
+use crate::open::{OpenHow, open_image, storage_of};
 use crate::work::Work;
 
 /// Change options of the format of an image.
@@ -27,7 +27,7 @@ use crate::work::Work;
 #[derive(Debug, Args)]
 #[command(after_long_help = NOTES)]
 pub(crate) struct AmendArgs {
-    /// Format of the image, which must be stated
+    /// Format of the image; without it QED and QCOW2 are recognised by their first bytes
     #[arg(short, long, value_name = "FMT")]
     format: Option<OsString>,
     /// Options to change, separated by commas; 'help' lists them
@@ -84,7 +84,6 @@ pub(crate) fn run(args: AmendArgs, context: &Context) -> anyhow::Result<Exit> {
     let Some(cache) = CacheMode::by_name(args.cache.as_deref()) else {
         bail!("Invalid cache option: {}", shown(args.cache.as_deref().unwrap_or_default()));
     };
-    stated_format(name, args.format.as_deref())?;
     let image = open_image(name, args.format.as_deref(), OpenHow { cache, ..OpenHow::WRITE })?;
     refuse_other_formats(image.format())?;
     let options = list.values(AMEND_OPTIONS)?;

@@ -14,7 +14,7 @@ use crate::app::Context;
 use crate::args::{CacheMode, Format, Refused, number_in, one_name, refuse_qcow2};
 use crate::chain::ChainArgs;
 use crate::failure::{Exit, shown};
-use crate::open::{OpenHow, could_not_open, open_image, stated_format};
+use crate::open::{OpenHow, could_not_open, open_image};
 use device::{Device, Target};
 use order::Order;
 use requests::{How, Plan};
@@ -23,7 +23,7 @@ use requests::{How, Plan};
 #[derive(Debug, Args)]
 #[command(after_long_help = NOTES)]
 pub(crate) struct BenchArgs {
-    /// Format of the image; must be stated to write
+    /// Format of the image; without it QED and QCOW2 are recognised by their first bytes
     #[arg(short, long, value_name = "FMT")]
     format: Option<OsString>,
     #[command(flatten)]
@@ -172,8 +172,8 @@ fn open(args: &BenchArgs, name: &OsStr, cache: CacheMode) -> anyhow::Result<Devi
         let why = "force-share=on can only be used with read-only images";
         bail!("{}: {why}", could_not_open(name));
     }
-    refuse_qcow2(stated_format(name, format)?, "writing to")?;
     let image = open_image(name, format, OpenHow { cache, ..OpenHow::WRITE })?;
+    refuse_qcow2(image.format(), "writing to")?;
     let target = match image.format() {
         Format::Qed => {
             let writable = args.chain.writable(&image, OpenHow::read(false));

@@ -13,13 +13,13 @@ use qed_core::{JournalReplay, replay_journal, show_replayed};
 use crate::app::Context;
 use crate::args::{CacheMode, Format, OutputFormat, Refused, one_name};
 use crate::failure::{Exit, error_text, shown, usage};
-use crate::open::{ForeignImage, OpenHow, could_not_open, open_image, stated_format, storage_of};
+use crate::open::{ForeignImage, OpenHow, could_not_open, open_image, storage_of};
 
 /// Check whether a QED image is consistent, and repair it.
 #[derive(Debug, Args)]
 #[command(after_long_help = NOTES)]
 pub(crate) struct CheckArgs {
-    /// Format of the image; must be stated to repair
+    /// Format of the image; without it QED and QCOW2 are recognised by their first bytes
     #[arg(short, long, value_name = "FMT")]
     format: Option<OsString>,
     /// Repair leaks, or all errors
@@ -141,7 +141,6 @@ fn open(
         let why = "force-share=on can only be used with read-only images";
         bail!("{}: {why}", could_not_open(name));
     }
-    stated_format(name, format)?;
     open_image(name, format, OpenHow { cache, ..OpenHow::WRITE })
 }
 

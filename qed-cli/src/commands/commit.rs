@@ -13,7 +13,7 @@ use crate::args::{CacheMode, Format, Refused, one_name, refuse_qcow2};
 use crate::chain::{ChainArgs, Disk};
 use crate::failure::{Exit, shown, unsupported};
 use crate::names::beside;
-use crate::open::{OpenHow, could_not_open, open_image, stated_format, storage_of};
+use crate::open::{OpenHow, WITHOUT_MAGIC, could_not_open, open_image, storage_of};
 use crate::work::Work;
 
 /// Write what an overlay holds into its backing file.
@@ -22,7 +22,7 @@ use crate::work::Work;
 #[derive(Debug, Args)]
 #[command(after_long_help = NOTES)]
 pub(crate) struct CommitArgs {
-    /// Format of the image, which must be stated
+    /// Format of the image; without it QED and QCOW2 are recognised by their first bytes
     #[arg(short, long, value_name = "FMT")]
     format: Option<OsString>,
     /// Image of the backing chain to write to, instead of the first backing file
@@ -70,7 +70,6 @@ pub(crate) fn run(args: CommitArgs, context: &Context) -> anyhow::Result<Exit> {
     let Some(cache) = CacheMode::by_name(args.cache.as_deref()) else {
         bail!("Invalid cache option: {}", shown(args.cache.as_deref().unwrap_or_default()));
     };
-    stated_format(&name, args.format.as_deref())?;
     let how = OpenHow { cache, ..OpenHow::read(false) };
     let image = open_image(&name, args.format.as_deref(), how)?;
     refuse_qcow2(image.format(), "committing")?;
@@ -109,11 +108,8 @@ fn commit_to(
     context: &Context,
 ) -> anyhow::Result<()> {
     let layer = &disk.layers[depth];
-    if layer.is_recognised() {
-        bail!(
-            "The format of '{}' must be stated to change it: use --backing-format",
-            shown(layer.path())
-        );
+    if layer.is_recognised() && layer.format() == Format::Raw {
+        bail!("{}: {WITHOUT_MAGIC} (--backing-format raw)", could_not_open(layer.path().as_ref()));
     }
     refuse_qcow2(layer.format(), "committing to")?;
     let format = OsString::from(layer.format().name());

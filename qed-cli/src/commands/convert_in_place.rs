@@ -31,7 +31,7 @@ use crate::work::Work;
 #[derive(Debug, Args)]
 #[command(after_long_help = NOTES)]
 pub(crate) struct ConvertInPlaceArgs {
-    /// Format of the image now; without it what its first bytes say, unless it has a backing file
+    /// Format of the image now; without it QED and QCOW2 are recognised by their first bytes
     #[arg(short, long, value_name = "FMT")]
     format: Option<OsString>,
     /// The format that it gets: qed (the default), qcow2 or raw
@@ -127,13 +127,6 @@ fn to_qed(
             drop(image);
             return way_back::from_raw(args, name, form, context);
         }
-    }
-    if args.format.is_none() && image.backing_name().is_some() {
-        bail!(
-            "'{}' was taken for qcow2 by its first bytes, and names a backing file, which a guest may \
-             have written: state the format (-f qcow2)",
-            shown(name)
-        );
     }
     refuse_other_names(name, image.path())?;
     let options =

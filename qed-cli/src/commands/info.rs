@@ -12,6 +12,7 @@ use clap::Args;
 
 use crate::app::Context;
 use crate::args::{OutputFormat, Refused, one_name};
+use crate::chain::ChainArgs;
 use crate::failure::{Exit, shown};
 use crate::open::{OpenHow, open_image};
 use report::ImageReport;
@@ -28,9 +29,8 @@ pub(crate) struct InfoArgs {
     /// Show the backing files too
     #[arg(short, long)]
     backing_chain: bool,
-    /// Format of a backing file, once per level of the chain
-    #[arg(long, value_name = "FMT")]
-    backing_format: Vec<OsString>,
+    #[command(flatten)]
+    chain: ChainArgs,
     /// Take no lock: the image may be in use
     #[arg(short = 'U', long)]
     force_share: bool,
@@ -57,12 +57,9 @@ pub(crate) fn run(args: InfoArgs, context: &Context) -> anyhow::Result<Exit> {
     args.refused.check()?;
     let output = OutputFormat::parse(args.output.as_deref())?;
     let name = one_name(args.operands)?;
-    let levels = Levels {
-        unlocked: args.force_share,
-        formats: args.backing_format,
-        whole_chain: args.backing_chain,
-    };
-    let reports = levels.collect(name, args.format.as_deref())?;
+    let levels =
+        Levels { unlocked: args.force_share, chain: args.chain, whole_chain: args.backing_chain };
+    let reports = levels.collect(&name, args.format.as_deref())?;
     match output {
         OutputFormat::Human => context.console.print(human::text(&reports))?,
         OutputFormat::Json => {
@@ -76,36 +73,24 @@ pub(crate) fn run(args: InfoArgs, context: &Context) -> anyhow::Result<Exit> {
 /// How far down the chain to look, and how.
 struct Levels {
     unlocked: bool,
-    formats: Vec<OsString>,
+    chain: ChainArgs,
     whole_chain: bool,
 }
 
-/// Longer chains are refused, as everywhere in the program.
-const MAX_DEPTH: usize = 200;
-
 impl Levels {
     /// The reports, the image that was asked about first.
-    fn collect(&self, name: OsString, format: Option<&OsStr>) -> anyhow::Result<Vec<ImageReport>> {
-        let mut reports: Vec<ImageReport> = Vec::new();
-        let mut seen = HashSet::new();
-        let mut next = Some((name, format.map(OsStr::to_owned)));
-        while let Some((name, format)) = next.take() {
-            if reports.len() > MAX_DEPTH {
-                bail!("The backing chain has more than {MAX_DEPTH} images");
-            }
-            let image = open_image(&name, format.as_deref(), OpenHow::read(self.unlocked))?;
+    fn collect(&self, name: &OsStr, format: Option<&OsStr>) -> anyhow::Result<Vec<ImageReport>> {
+        let how = OpenHow::read(self.unlocked);
+        let (mut reports, mut seen) = (Vec::new(), HashSet::new());
+        let mut next = Some(open_image(name, format, how)?);
+        while let Some(image) = next.take() {
             if !seen.insert(image.identity()) {
-                bail!("Backing file '{}' creates an infinite loop.", shown(&name));
+                bail!("Backing file '{}' creates an infinite loop.", shown(image.path()));
             }
-            let report = ImageReport::of(&image)?;
-            if self.whole_chain
-                && let Some(backing) = &report.backing
-            {
-                let stated = self.formats.get(reports.len()).cloned();
-                let format = stated.or_else(|| backing.format.clone());
-                next = Some((backing.path.clone(), format));
+            if self.whole_chain {
+                next = self.chain.open_next(&image, reports.len(), how)?;
             }
-            reports.push(report);
+            reports.push(ImageReport::of(&image)?);
         }
         Ok(reports)
     }

@@ -14,20 +14,20 @@ use crate::app::Context;
 use crate::args::{Format, OutputFormat, Refused, number_in, one_name};
 use crate::chain::ChainArgs;
 use crate::failure::{Exit, printed};
-use crate::open::{OpenHow, could_not_open, open_image};
+use crate::open::OpenHow;
 use extents::{Mapped, Mapping, for_each_extent};
 
 /// Show where the bytes of the virtual disk are stored.
 ///
-/// The image is mapped alone unless something is said about its backing files.
+/// Where the image has nothing its backing files are shown, all the way down.
 #[derive(Debug, Args)]
 #[command(after_long_help = NOTES)]
 pub(crate) struct MapArgs {
     /// Format of the image; without it QED and QCOW2 are recognised by their first bytes
     #[arg(short, long, value_name = "FMT")]
     format: Option<OsString>,
-    /// Map the backing files too; implied by what is said about their formats
-    #[arg(long)]
+    /// Accepted for scripts: the backing files are always mapped
+    #[arg(long, hide = true)]
     backing_chain: bool,
     #[command(flatten)]
     chain: ChainArgs,
@@ -53,7 +53,7 @@ pub(crate) struct MapArgs {
 const NOTES: &str = "\
 Examples:
   qed map disk.qed
-  qed map -f qed --backing-chain --backing-format raw --output=json overlay.qed
+  qed map -f qed --output=json overlay.qed
 
 Exit codes:
   0  the mapping was printed
@@ -69,18 +69,11 @@ pub(crate) fn run(args: MapArgs, context: &Context) -> anyhow::Result<Exit> {
     let len = offset(&args.max_length, "max length")?.unwrap_or(u64::MAX);
     let name = one_name(args.operands)?;
     let how = OpenHow::read(args.force_share);
-    let image = open_image(&name, args.format.as_deref(), how)?;
-    let mapping = Mapping::of(&args.chain, args.backing_chain, image, how)
-        .map_err(|error| error.context(could_not_open(&name)))?;
+    let mapping = Mapping::of(args.chain.open(&name, args.format.as_deref(), how)?)?;
     let range = start..start.saturating_add(len).min(mapping.disk.len());
     match output {
         OutputFormat::Human => human(&mapping, range, context)?,
         OutputFormat::Json => json(&mapping, range, context)?,
-    }
-    if let Some(hidden) = &mapping.hidden_backing {
-        context.console.error(&format!(
-            "warning: the backing file '{hidden}' is not mapped: --backing-chain asks for it"
-        ));
     }
     Ok(Exit::SUCCESS)
 }
@@ -136,7 +129,7 @@ fn json_line(mapping: &Mapping, extent: &Mapped) -> String {
         GuestExtentKind::Hole { host_offset } => (true, true, true, Some(host_offset)),
         GuestExtentKind::Compressed => (true, false, true, None),
         GuestExtentKind::Zero => (true, true, false, is_raw.then_some(start)),
-        GuestExtentKind::Unallocated => (false, mapping.hidden_backing.is_none(), false, None),
+        GuestExtentKind::Unallocated => (false, true, false, None),
     };
     let compressed = kind == GuestExtentKind::Compressed;
     let host = host.map_or_else(String::new, |host| format!(", \"offset\": {host}"));

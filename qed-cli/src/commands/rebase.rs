@@ -13,9 +13,7 @@ use crate::args::{CacheMode, Format, Refused, by_name, one_name, refuse_qcow2};
 use crate::chain::{ChainArgs, Disk};
 use crate::failure::{Exit, error_text, shown, usage};
 use crate::names::beside;
-use crate::open::{
-    OpenHow, could_not_open, open_image, stated_format, try_open_image, writable_qed,
-};
+use crate::open::{OpenHow, could_not_open, open_image, try_open_image, writable_qed};
 use crate::work::Work;
 
 /// Change the backing file of an image.
@@ -25,7 +23,7 @@ use crate::work::Work;
 #[derive(Debug, Args)]
 #[command(after_long_help = NOTES)]
 pub(crate) struct RebaseArgs {
-    /// Format of the image, which must be stated
+    /// Format of the image; without it QED and QCOW2 are recognised by their first bytes
     #[arg(short, long, value_name = "FMT")]
     format: Option<OsString>,
     /// The new backing file; empty for none
@@ -90,7 +88,6 @@ pub(crate) fn run(args: RebaseArgs, context: &Context) -> anyhow::Result<Exit> {
         None => bail!("Invalid format name: '{}'", shown(format)),
     });
     let new_format = new_format.transpose()?;
-    stated_format(&name, args.format.as_deref())?;
     let image = open_image(&name, args.format.as_deref(), OpenHow { cache, ..OpenHow::WRITE })?;
     refuse_qcow2(image.format(), "rebasing")?;
     if args.compress {

@@ -12,7 +12,7 @@ use crate::app::Context;
 use crate::args::{Format, Refused, option_size, refuse_qcow2};
 use crate::chain::ChainArgs;
 use crate::failure::{Exit, shown, unsupported, usage};
-use crate::open::{OpenHow, open_image, stated_format, virtual_size};
+use crate::open::{OpenHow, open_image, virtual_size};
 
 /// Change the size of the virtual disk.
 ///
@@ -20,7 +20,7 @@ use crate::open::{OpenHow, open_image, stated_format, virtual_size};
 #[derive(Debug, Args)]
 #[command(after_long_help = NOTES)]
 pub(crate) struct ResizeArgs {
-    /// Format of the image, which must be stated
+    /// Format of the image; without it QED and QCOW2 are recognised by their first bytes
     #[arg(short, long, value_name = "FMT")]
     format: Option<OsString>,
     /// Allow the disk to get smaller; what lies past its new end is lost
@@ -75,7 +75,6 @@ pub(crate) fn run(args: ResizeArgs, context: &Context) -> anyhow::Result<Exit> {
         }
     }
     let change = Change::parse(&shown(size))?;
-    stated_format(name, args.format.as_deref())?;
     let image = open_image(name, args.format.as_deref(), OpenHow::WRITE)?;
     refuse_qcow2(image.format(), "resizing")?;
     let old = virtual_size(&image)?;

@@ -38,7 +38,7 @@ pub(crate) struct ServeArgs {
     /// Name of an export, once for each image
     #[arg(long, value_name = "NAME")]
     name: Vec<OsString>,
-    /// Format of the images; must be stated unless they are served read-only
+    /// Format of the images; without it QED and QCOW2 are recognised by their first bytes
     #[arg(short, long, value_name = "FMT")]
     format: Option<OsString>,
     #[command(flatten)]

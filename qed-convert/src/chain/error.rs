@@ -121,10 +121,12 @@ pub enum ChainError {
         /// What stands before the first colon.
         protocol: String,
     },
-    /// Nobody said which format a backing file has.
+    /// Nobody says which format a backing file has, and its first bytes are not trusted.
     #[error(
-        "the format of backing file '{}' of '{}' is not stated: \
-         state it (--backing-format), or take its first bytes for it (--trust-magic)",
+        "nothing states the format of backing file '{}' of '{}', and only a file in the folder of \
+         the image that names it, or below, is taken for what its first bytes say: state the format \
+         (--backing-format), allow the folder of the file (--backing-dir), or trust the first bytes \
+         of every file (--trust-magic)",
         backing.display(),
         image.display()
     )]
@@ -147,21 +149,6 @@ pub enum ChainError {
         backing: PathBuf,
         /// The format as the image has it, bytes that are not text escaped.
         format: String,
-    },
-    /// An image whose format is a guess names a backing file: a guest may have written it.
-    #[error(
-        "'{}' was taken for {format} by its first bytes, so its backing file '{}' is not opened: \
-         state the format of the image (-f), or that of the backing file (--backing-format)",
-        image.display(),
-        backing.display()
-    )]
-    Recognised {
-        /// The image with the name.
-        image: PathBuf,
-        /// What it looks like.
-        format: ImageFormat,
-        /// The backing file.
-        backing: PathBuf,
     },
     /// A file is in the chain twice.
     #[error("backing file '{}' creates an infinite loop", path.display())]

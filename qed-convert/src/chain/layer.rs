@@ -41,8 +41,8 @@ pub enum LayerHeader {
 pub enum FormatSource {
     /// Somebody said so: the caller, or the image above. The magic may still speak against it.
     Stated(ImageFormat),
-    /// It is what the first and last bytes look like, if that is a format that is read here; the image may then name no backing file, unless the
-    /// caller states the format of that.
+    /// It is what the first and last bytes look like, if that is a format that is read here. That is
+    /// for images that a person named; below them see [`TrustMagic`](crate::TrustMagic).
     Magic,
 }
 

@@ -20,7 +20,11 @@ pub(super) fn backing_path(image: &Path, name: BackingName<'_>) -> Result<PathBu
             let folder = image.parent().unwrap_or(Path::new(""));
             Ok(folder.join(OsStr::from_bytes(bytes)))
         }
-        Some((b"file", path)) if !path.starts_with(b"//") => Ok(OsStr::from_bytes(path).into()),
+        // What is left may look like a protocol again: `./a:b` does not.
+        Some((b"file", path)) if !path.starts_with(b"//") => {
+            let here = if protocol(path).is_some() { "./" } else { "" };
+            Ok([OsStr::new(here), OsStr::from_bytes(path)].join(OsStr::new("")).into())
+        }
         Some((protocol, _)) => Err(ChainError::Protocol {
             image: image.to_path_buf(),
             protocol: protocol.escape_ascii().to_string(),
@@ -33,15 +37,18 @@ pub(super) fn backing_path(image: &Path, name: BackingName<'_>) -> Result<PathBu
 /// It guards against names that the author of an image chose, not against somebody who changes the
 /// folder at this moment.
 pub(super) fn confined(path: &Path, folder: &Path) -> Result<PathBuf, ChainError> {
-    let resolve = |path: &Path| {
-        let failed = |source| ChainError::Resolve { path: path.to_path_buf(), source };
-        std::fs::canonicalize(path).map_err(failed)
-    };
     let (found, folder) = (resolve(path)?, resolve(folder)?);
     if !found.starts_with(&folder) {
         return Err(ChainError::OutsideFolder { path: path.to_path_buf(), folder });
     }
     Ok(found)
+}
+
+/// The path with all links resolved; an empty one is the folder in which the program runs.
+pub(super) fn resolve(path: &Path) -> Result<PathBuf, ChainError> {
+    let failed = |source| ChainError::Resolve { path: path.to_path_buf(), source };
+    let here = path.as_os_str().is_empty();
+    std::fs::canonicalize(if here { Path::new(".") } else { path }).map_err(failed)
 }
 
 /// What stands before and after the first colon, unless a slash comes before it.
@@ -75,7 +82,7 @@ mod tests {
         check("d/a.qed", "../b.raw", Ok("d/../b.raw"));
         check("/d/a.qed", "/b.raw", Ok("/b.raw"));
         check("d/a.qed", "./b:c", Ok("d/./b:c"));
-        check("d/a.qed", "file:b:c", Ok("b:c"));
+        check("d/a.qed", "file:b:c", Ok("./b:c"));
         check("d/a.qed", "json:{}", Err("json"));
         check("d/a.qed", "nbd://host/x", Err("nbd"));
         check("d/a.qed", "file://host/x", Err("file"));

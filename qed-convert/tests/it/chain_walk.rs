@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use qed_convert::{
     Chain, ChainError, ChainOptions, FormatSource, ImageFormat, Layer, MAX_CHAIN_DEPTH,
-    Qcow2SnapshotSelector,
+    Qcow2SnapshotSelector, TrustMagic,
 };
 use qed_core::{
     BackingFormat, CreateBacking, CreateOptions, Image, LockPolicy, OpenError, RecoveryPolicy,
@@ -100,7 +100,9 @@ fn a_format_that_nobody_states_is_not_guessed() {
     let error = refused(&lab, STATED_QED, &ChainOptions::default());
     assert!(matches!(error, ChainError::FormatUnstated { .. }), "{error}");
     let text = error.to_string();
-    assert!(text.contains("--backing-format") && text.contains("--trust-magic"), "{text}");
+    for way_out in ["--backing-format", "--backing-dir", "--trust-magic"] {
+        assert!(text.contains(way_out), "{text}");
+    }
 
     for format in [Raw, Qcow2] {
         let chain = walk(&lab, STATED_QED, &stating(&[format])).expect("a good chain");
@@ -141,9 +143,12 @@ fn a_stored_format_comes_before_the_callers_and_holds_for_one_name() {
             assert_eq!(chain.layers()[0].backing_format(), Some(format.as_bytes()));
         }
     }
-    // An image that was only recognised is not believed.
-    let error = refused(&lab, FormatSource::Magic, &ChainOptions::default());
-    assert!(matches!(error, ChainError::Recognised { .. }), "{error}");
+    // What an image stores counts as well if it was only recognised, but the caller's word more.
+    store_format(&lab, BASE, "qcow2");
+    for (options, expected) in [(ChainOptions::default(), Qcow2), (stating(&[Raw]), Raw)] {
+        let chain = walk(&lab, FormatSource::Magic, &options).expect("a good chain");
+        assert_eq!(chain.layers()[1].format(), expected);
+    }
 
     store_format(&lab, !BASE, "raw");
     let error = refused(&lab, STATED_QED, &ChainOptions::default());
@@ -156,36 +161,97 @@ fn a_stored_format_comes_before_the_callers_and_holds_for_one_name() {
     assert!(matches!(error, ChainError::StoredFormat { .. }), "{error}");
 }
 
+/// Trust in what lies near the image that names it.
+fn near(folders: &[PathBuf]) -> ChainOptions {
+    let trust_magic = TrustMagic::Near(folders.to_vec());
+    ChainOptions { trust_magic, ..ChainOptions::default() }
+}
+
+fn always() -> ChainOptions {
+    ChainOptions { trust_magic: TrustMagic::Always, ..ChainOptions::default() }
+}
+
 #[test]
 fn a_raw_backing_file_is_raw_whatever_the_guest_wrote_into_it() {
     let lab = Lab::new();
     lab.run("create -q -u -f qcow2 -F raw -b /etc/passwd base 1M");
     qed_over(&lab, "top", "base", BackingFormat::Raw);
-    let trusting = ChainOptions { trust_magic: true, ..ChainOptions::default() };
-    for options in [ChainOptions::default(), trusting] {
+    for options in [ChainOptions::default(), near(&[]), always()] {
         let chain = walk(&lab, STATED_QED, &options).expect("a good chain");
         assert_eq!(chain.layers().len(), 2);
         assert_eq!(chain.layers()[1].format(), Raw);
     }
 }
 
+// spec-test: QED-BACK-05
 #[test]
-fn an_image_that_was_recognised_names_no_further_file() {
+fn magic_is_trusted_near_the_image_or_in_folders_that_the_caller_names() {
     let lab = Lab::new();
-    lab.run("create -q -u -f qcow2 -F raw -b source.raw base 1M");
-    qed_over(&lab, "top", "base", BackingFormat::Unstated);
-    let trusting = ChainOptions { trust_magic: true, ..ChainOptions::default() };
-    let error = refused(&lab, STATED_QED, &trusting);
-    assert!(matches!(error, ChainError::Recognised { format: Qcow2, .. }), "{error}");
-    // The caller's word for the level is as good as ever.
-    let stated = ChainOptions { trust_magic: true, ..stating(&[Qcow2, Raw]) };
-    assert_eq!(walk(&lab, STATED_QED, &stated).expect("a good chain").layers().len(), 3);
-    // So it is for a top that was recognised.
-    let error = refused(&lab, FormatSource::Magic, &ChainOptions::default());
-    assert!(matches!(error, ChainError::Recognised { format: Qed, .. }), "{error}");
-    lab.run("create -q -f qcow2 base 1M");
-    let chain = walk(&lab, STATED_QED, &trusting).expect("a good chain");
-    assert!(chain.layers()[1].is_recognised());
+    for folder in ["images", "images/below", "other"] {
+        fs::create_dir(lab.path(folder)).expect("a folder");
+    }
+    lab.run("create -q -f qcow2 images/base 1M");
+    for copy in ["images/below/base", "other/base"] {
+        fs::copy(lab.path("images/base"), lab.path(copy)).expect("room in /tmp");
+    }
+    symlink("../other/base", lab.path("images/out")).expect("a link");
+    symlink("../other", lab.path("images/way-out")).expect("a link");
+    symlink("../images/base", lab.path("other/back")).expect("a link");
+    let other = lab.path("other/base").display().to_string();
+    let cases = [
+        ("base", true),
+        ("below/base", true),
+        ("below/../base", true),
+        ("../images/base", true),
+        ("../other/back", true),
+        ("../other/base", false),
+        ("out", false),
+        ("way-out/base", false),
+        (other.as_str(), false),
+    ];
+    for (name, is_near) in cases {
+        qed_over(&lab, "images/top", name, BackingFormat::Unstated);
+        let walk = |options| Chain::walk(&lab.path("images/top"), STATED_QED, &options);
+        match walk(near(&[])) {
+            Ok(chain) => assert!(is_near && chain.layers()[1].format() == Qcow2, "{name}"),
+            Err(ChainError::FormatUnstated { .. }) => assert!(!is_near, "{name}"),
+            Err(error) => panic!("{name}: {error}"),
+        }
+        assert!(walk(near(&[lab.path("other")])).is_ok(), "{name}");
+        assert!(walk(near(&[lab.path("images/way-out")])).is_ok(), "{name}");
+        assert_eq!(walk(near(&[lab.path("images/below")])).is_ok(), is_near, "{name}");
+        assert!(walk(always()).is_ok(), "{name}");
+    }
+    qed_over(&lab, "images/top", "gone", BackingFormat::Unstated);
+    let error = Chain::walk(&lab.path("images/top"), STATED_QED, &near(&[]));
+    assert!(matches!(error, Err(ChainError::Open { .. })), "{error:?}");
+}
+
+#[test]
+fn trust_in_magic_reaches_every_level() {
+    let lab = Lab::new();
+    qed_over(&lab, "top", "middle", BackingFormat::Unstated);
+    qed_over(&lab, "middle", "base", BackingFormat::Unstated);
+    // A file without magic is raw, and names nothing.
+    fs::copy(lab.path("source.raw"), lab.path("base")).expect("room in /tmp");
+    for options in [near(&[]), always()] {
+        for top in [STATED_QED, FormatSource::Magic] {
+            let chain = walk(&lab, top, &options).expect("a good chain");
+            let formats: Vec<_> = chain.layers().iter().map(Layer::format).collect();
+            assert_eq!(formats, [Qed, Qed, Raw]);
+            assert!(chain.layers()[1].is_recognised());
+        }
+    }
+    let error = refused(&lab, STATED_QED, &stating(&[Qed]));
+    assert!(matches!(error, ChainError::FormatUnstated { .. }), "{error}");
+    // A format that is stated is followed anywhere, and below it the rule is the same again.
+    fs::create_dir(lab.path("far")).expect("a folder");
+    qed_over(&lab, "far/middle", "base", BackingFormat::Unstated);
+    fs::copy(lab.path("source.raw"), lab.path("far/base")).expect("room in /tmp");
+    qed_over(&lab, "top", "far/middle", BackingFormat::Unstated);
+    let options = ChainOptions { backing_formats: vec![Qed], ..near(&[]) };
+    let chain = walk(&lab, STATED_QED, &options).expect("a good chain");
+    assert_eq!(chain.layers()[2].path(), lab.path("far/base"));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use qed_convert::{Chain, ChainError, ChainOptions, FormatSource, ImageFormat, Layer};
+use qed_convert::{Chain, ChainError, ChainOptions, FormatSource, ImageFormat, Layer, TrustMagic};
 use qed_core::BackingFile;
 
 use crate::branches::Branches;
@@ -86,20 +86,14 @@ fn expected(
             return Err("Protocol");
         }
         let stated = files.files[number].stated(stated);
-        let format = format(last, stated, layers.len() - 1, options)?;
-        let is_confined = options.confine_to.is_some();
-        let place = match name {
-            Name::Relative(to) | Name::Winding(to) | Name::Absolute(to) | Name::FilePrefix(to) => {
-                Place::File(usize::from(to) % FILES.len())
-            }
-            Name::Link => Place::File(files.link),
-            Name::Outside | Name::LinkOutside if is_confined => return Err("OutsideFolder"),
-            Name::Outside | Name::LinkOutside => Place::Outside,
-            Name::Missing if is_confined => return Err("Resolve"),
-            Name::Missing | Name::Folder => return Err("Open"),
-            Name::Protocol => return Err("Protocol"),
+        let format = stated_format(last, stated, layers.len() - 1, options)?;
+        let place = place(files, name, options.confine_to.is_some())?;
+        let format = match format {
+            Some(format) => FormatSource::Stated(format),
+            None if is_trusted(number, place, &options.trust_magic) => FormatSource::Magic,
+            None => return Err("FormatUnstated"),
         };
-        let next = open(files, place, format)?;
+        let next = open(files, place.ok_or("Open")?, format)?;
         if layers.iter().any(|layer| layer.file == next.file) {
             return Err("Loop");
         }
@@ -107,24 +101,51 @@ fn expected(
     }
 }
 
-/// How the format of what `above` names is known.
-fn format(
+/// Who states the format of what `above` names.
+fn stated_format(
     above: Link,
-    stated: Option<&'static str>,
+    stored: Option<&'static str>,
     level: usize,
     options: &ChainOptions,
-) -> Result<FormatSource, &'static str> {
-    let caller = options.backing_formats.get(level).map(|format| FormatSource::Stated(*format));
-    if above.is_recognised {
-        return caller.ok_or("Recognised");
-    }
-    match stated {
-        Some("raw") => Ok(FormatSource::Stated(ImageFormat::Raw)),
-        Some("qed") => Ok(FormatSource::Stated(ImageFormat::Qed)),
-        Some("qcow2") => Ok(FormatSource::Stated(ImageFormat::Qcow2)),
+) -> Result<Option<ImageFormat>, &'static str> {
+    let caller = options.backing_formats.get(level).copied();
+    match stored {
+        _ if above.is_recognised && caller.is_some() => Ok(caller),
+        Some("raw") => Ok(Some(ImageFormat::Raw)),
+        Some("qed") => Ok(Some(ImageFormat::Qed)),
+        Some("qcow2") => Ok(Some(ImageFormat::Qcow2)),
         Some(_) => Err("FormatUnknown"),
-        None if caller.is_none() && options.trust_magic => Ok(FormatSource::Magic),
-        None => caller.ok_or("FormatUnstated"),
+        None => Ok(caller),
+    }
+}
+
+/// Where a name leads; none if no file is there.
+fn place(files: &ChainFiles, name: Name, confined: bool) -> Result<Option<Place>, &'static str> {
+    Ok(match name {
+        Name::Relative(to) | Name::Winding(to) | Name::Absolute(to) | Name::FilePrefix(to) => {
+            Some(Place::File(usize::from(to) % FILES.len()))
+        }
+        Name::Link => Some(Place::File(files.link)),
+        Name::Outside | Name::LinkOutside if confined => return Err("OutsideFolder"),
+        Name::Outside | Name::LinkOutside => Some(Place::Outside),
+        Name::Missing if confined => return Err("Resolve"),
+        Name::Missing | Name::Folder => None,
+        Name::Protocol => return Err("Protocol"),
+    })
+}
+
+/// Whether the first bytes of what file `number` names may say its format.
+fn is_trusted(number: usize, place: Option<Place>, trust: &TrustMagic) -> bool {
+    let is_below = |number: usize| FILES[number].contains('/');
+    match (trust, place) {
+        (TrustMagic::Always, _) => true,
+        (TrustMagic::Never, _) | (_, Some(Place::Outside)) => false,
+        // That there is nothing to look into is found first.
+        (TrustMagic::Near(_), None) => true,
+        // The one folder that is allowed is that of all files.
+        (TrustMagic::Near(folders), Some(Place::File(to))) => {
+            !folders.is_empty() || !is_below(number) || is_below(to)
+        }
     }
 }
 
@@ -188,7 +209,6 @@ fn reason_of(error: &ChainError) -> &'static str {
         ChainError::Protocol { .. } => "Protocol",
         ChainError::FormatUnstated { .. } => "FormatUnstated",
         ChainError::FormatUnknown { .. } => "FormatUnknown",
-        ChainError::Recognised { .. } => "Recognised",
         ChainError::Loop { .. } => "Loop",
         ChainError::Resolve { .. } => "Resolve",
         ChainError::OutsideFolder { .. } => "OutsideFolder",

@@ -22,13 +22,13 @@ pub(super) const CASES: &[Case] = &[
         &[
             ("info -f qed IMAGE", 0, "/etc/shadow"),
             ("check -f qed IMAGE", 0, "No errors"),
-            (CONVERT, 1, "is not stated"),
+            (CONVERT, 1, "nothing states the format"),
         ],
     ),
     Case::qed(
         "backing-name-that-climbs",
         |folder| named(folder, b"../../../../etc/shadow", BACKING),
-        &[("info -f qed IMAGE", 0, "../etc/shadow"), (CONVERT, 1, "is not stated")],
+        &[("info -f qed IMAGE", 0, "../etc/shadow"), (CONVERT, 1, "nothing states the format")],
     ),
     Case::qed(
         "backing-name-that-is-not-there",

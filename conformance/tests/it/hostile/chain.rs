@@ -84,7 +84,7 @@ pub(super) const CASES: &[Case] = &[
         &[
             ("convert --backing-format qed -f qed -O raw IMAGE out", 1, "not in qed format"),
             ("convert --backing-format qcow2 -f qed -O raw IMAGE out", 1, "not in qcow2 format"),
-            ("convert -f qed -O raw IMAGE out", 1, "is not stated"),
+            ("convert -f qed -O raw IMAGE out", 0, ""),
         ],
     ),
     Case::qed(
@@ -113,7 +113,15 @@ pub(super) const CASES: &[Case] = &[
             over(folder, "below", "/etc/shadow");
             vec![over(folder, "image", "below")]
         },
-        &[("convert --trust-magic -f qed -O raw IMAGE out", 1, "by its first bytes")],
+        &[
+            ("convert -f qed -O raw IMAGE out", 1, "nothing states the format"),
+            ("map -f qed IMAGE", 1, "'/etc/shadow'"),
+            (
+                "convert --backing-format qed -f qed -O raw IMAGE out",
+                1,
+                "nothing states the format",
+            ),
+        ],
     ),
 ];
 

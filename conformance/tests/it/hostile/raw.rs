@@ -4,9 +4,20 @@ use std::path::PathBuf;
 
 use qed_fuzz::qemu_img;
 
-use super::Case;
-use super::image::{Sound, file_of, header};
+use super::image::{Sound, file_of, header, put};
+use super::{Answer, Case};
 use crate::support::Folder;
+
+/// The disk names a file elsewhere, and does not say its format.
+const NOT_FOLLOWED: &[Answer] = &[
+    ("info -f raw IMAGE", 0, "file format: raw"),
+    ("info IMAGE", 0, "backing file: /etc/shadow"),
+    ("map IMAGE", 1, "nothing states the format"),
+    ("info --backing-chain IMAGE", 1, "nothing states the format"),
+    ("convert -O raw IMAGE out", 1, "nothing states the format"),
+    ("resize IMAGE 2M", 1, ""),
+    ("commit IMAGE", 1, ""),
+];
 
 pub(super) const CASES: &[Case] = &[
     Case::raw(
@@ -18,30 +29,32 @@ pub(super) const CASES: &[Case] = &[
             disk.extend(b"/etc/shadow");
             vec![file_of(folder, "image", &disk, 1 << 20)]
         },
-        &[
-            ("info -f raw IMAGE", 0, "file format: raw"),
-            ("info IMAGE", 0, "backing file: /etc/shadow"),
-            ("map IMAGE", 0, "is not mapped"),
-            ("map --backing-chain IMAGE", 1, "by its first bytes"),
-            ("convert -O raw IMAGE out", 1, "by its first bytes"),
-            ("resize IMAGE 2M", 1, "must be stated"),
-        ],
+        NOT_FOLLOWED,
     ),
     Case::raw(
         "raw-disk-with-a-qcow2-header",
         |folder| {
-            let image = folder.file("image");
-            let create = ["create", "-q", "-u", "-f", "qcow2", "-F", "raw", "-b", "/etc/shadow"];
-            let words = create.map(PathBuf::from).into_iter().chain([image.clone(), "1M".into()]);
-            qemu_img(words).success();
+            let image = qcow2_over(folder, "/etc/shadow");
+            // The extension that states the format becomes one that nobody knows.
+            let bytes = std::fs::read(&image).unwrap();
+            let at = bytes.windows(4).position(|found| found == [0xe2, 0x79, 0x2a, 0xca]).unwrap();
+            put(&image, at as u64, &[0x12, 0x34, 0x56, 0x78]);
+            vec![image]
+        },
+        NOT_FOLLOWED,
+    ),
+    Case::raw(
+        "raw-disk-with-a-header-that-states-a-format",
+        |folder| {
+            file_of(folder, "secret", b"secret", 512);
+            let image = qcow2_over(folder, "secret");
+            std::fs::copy(&image, folder.file("expected")).unwrap();
             vec![image]
         },
         &[
             ("info -f raw IMAGE", 0, "file format: raw"),
-            ("info IMAGE", 0, "backing file: /etc/shadow"),
-            ("map IMAGE", 0, "is not mapped"),
-            ("map --backing-chain IMAGE", 1, "by its first bytes"),
-            ("convert -O raw IMAGE out", 1, "by its first bytes"),
+            ("compare -f raw -F raw IMAGE expected", 0, "identical"),
+            ("map IMAGE", 0, "secret"),
         ],
     ),
     Case::raw(
@@ -49,8 +62,7 @@ pub(super) const CASES: &[Case] = &[
         |folder| vec![Sound::new(folder, "image").path],
         &[
             ("compare -f raw -F raw IMAGE IMAGE", 0, "identical"),
-            ("resize IMAGE 16M", 1, "must be stated"),
-            ("rebase -u -b other -F raw IMAGE", 1, "must be stated"),
+            ("info IMAGE", 0, "file format: qed"),
         ],
     ),
     Case::raw(
@@ -64,3 +76,12 @@ pub(super) const CASES: &[Case] = &[
         &[("info -f raw IMAGE", 0, "0 B"), ("convert -f raw -O raw IMAGE out", 0, "")],
     ),
 ];
+
+/// A QCOW2 image, which states that its backing file is raw.
+fn qcow2_over(folder: &Folder, backing: &str) -> PathBuf {
+    let image = folder.file("image");
+    let create = ["create", "-q", "-u", "-f", "qcow2", "-F", "raw", "-b", backing];
+    let words = create.map(PathBuf::from).into_iter().chain([image.clone(), "1M".into()]);
+    qemu_img(words).success();
+    image
+}

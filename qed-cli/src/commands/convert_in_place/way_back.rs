@@ -22,7 +22,7 @@ use super::{
 use crate::app::Context;
 use crate::args::Format;
 use crate::failure::{Exit, shown, usage};
-use crate::open::{OpenHow, open_file, stated_format};
+use crate::open::{OpenHow, format_to_change, open_file};
 use crate::work::Work;
 
 /// Bytes per cluster of what was a raw file: what QEMU takes for a new image.
@@ -85,7 +85,7 @@ pub(super) fn from_raw(
     form: Form,
     context: &Context,
 ) -> anyhow::Result<Exit> {
-    stated_format(name, args.format.as_deref())?;
+    format_to_change(name, args.format.as_deref())?;
     if args.chain.is_given() {
         return Err(usage("a raw file has no backing file"));
     }
@@ -100,10 +100,9 @@ pub(super) fn from_raw(
     })
 }
 
-/// The format is stated, since a guest may write the first bytes of a raw file.
 fn is_qed(args: &ConvertInPlaceArgs, name: &OsStr, to: Format) -> anyhow::Result<()> {
     refuse_qcow2_options(args)?;
-    let format = stated_format(name, args.format.as_deref())?;
+    let format = format_to_change(name, args.format.as_deref())?;
     if format == to {
         bail!("'{}' is a {format} image already", shown(name));
     }

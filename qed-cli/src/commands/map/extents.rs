@@ -6,8 +6,8 @@ use std::sync::Arc;
 use qed_convert::Layer;
 use qed_core::{BackingFile, Extents, GuestExtent, GuestExtentKind};
 
-use crate::chain::{ChainArgs, Disk};
-use crate::open::{OpenHow, open_alone, virtual_size};
+use crate::chain::Disk;
+use crate::open::virtual_size;
 
 /// The virtual disk that is mapped.
 #[derive(Debug)]
@@ -17,28 +17,13 @@ pub(super) struct Mapping {
     pub(super) layers: Vec<Layer>,
     /// Bytes of the virtual disk of each.
     lens: Vec<u64>,
-    /// A backing file that is left out.
-    pub(super) hidden_backing: Option<String>,
 }
 
 impl Mapping {
-    /// The mapping of `image`, with its backing files if that is asked or something is said about
-    /// them.
-    pub(super) fn of(
-        chain: &ChainArgs,
-        backing_chain: bool,
-        image: Layer,
-        how: OpenHow,
-    ) -> anyhow::Result<Self> {
-        let mut hidden_backing = None;
-        let Disk { disk, layers } = if backing_chain || chain.is_given() {
-            chain.open_over(image, how, None)?
-        } else {
-            hidden_backing = image.backing_name().map(|name| name.to_string());
-            Disk { disk: open_alone(&image)?, layers: vec![image] }
-        };
+    /// The mapping of a disk through its whole chain.
+    pub(super) fn of(Disk { disk, layers }: Disk) -> anyhow::Result<Self> {
         let lens = layers.iter().map(virtual_size).collect::<anyhow::Result<_>>()?;
-        Ok(Self { disk, layers, lens, hidden_backing })
+        Ok(Self { disk, layers, lens })
     }
 }
 

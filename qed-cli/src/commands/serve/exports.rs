@@ -11,7 +11,7 @@ use qed_export::{BlockDevice, QedDisk, RawDisk, ReadOnlyDisk, WriteThrough};
 use super::ServeArgs;
 use crate::args::{CacheMode, Format, refuse_qcow2};
 use crate::failure::usage;
-use crate::open::{OpenHow, could_not_open, open_image, stated_format, storage_of};
+use crate::open::{OpenHow, could_not_open, open_image, storage_of};
 
 /// Opens all images; those that are open are closed again if one fails.
 pub(super) fn open_exports(args: &ServeArgs, cache: CacheMode) -> anyhow::Result<Exports> {
@@ -44,8 +44,8 @@ fn open(args: &ServeArgs, name: &OsStr, cache: CacheMode) -> anyhow::Result<Box<
     if args.force_share {
         bail!("-U can only be used with --read-only");
     }
-    refuse_qcow2(stated_format(name, format)?, "writing to")?;
     let image = open_image(name, format, OpenHow { cache, ..OpenHow::WRITE })?;
+    refuse_qcow2(image.format(), "writing to")?;
     let disk: Box<dyn BlockDevice> = match image.format() {
         Format::Qed => {
             let writable = args.chain.writable(&image, OpenHow::read(false));

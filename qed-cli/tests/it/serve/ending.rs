@@ -69,11 +69,14 @@ fn a_client_that_is_in_the_handshake_does_not_hold_it_up() {
 #[test]
 fn what_cannot_be_served_is_said() {
     let lab = Lab::new();
-    lab.shell("qemu-img create -q -f qed a.qed 64M; qemu-img create -q -f qcow2 a.qcow2 64M");
+    lab.shell(
+        "qemu-img create -q -f qed a.qed 64M; qemu-img create -q -f qcow2 a.qcow2 64M
+         truncate -s 1M a.raw",
+    );
     let table = [
         ("serve", "Expecting at least one image"),
         ("serve -f qed a.qed", "Expecting --socket, --listen"),
-        ("serve --socket s a.qed", "must be stated"),
+        ("serve --socket s a.raw", "state that it is raw (-f raw)"),
         ("serve --socket s -f qcow2 a.qcow2", "qcow2"),
         ("serve --socket s -f qed nope.qed", "No such file"),
         ("serve --socket s -f qed -U a.qed", "--read-only"),
