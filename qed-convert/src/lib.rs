@@ -13,6 +13,7 @@ mod jobs;
 mod measure;
 mod progress;
 mod qcow2;
+mod qcow2_backing;
 mod rebase;
 mod target;
 mod zero;
@@ -37,6 +38,7 @@ pub use qcow2::{
     Qcow2OpenError, Qcow2Options, Qcow2Part, Qcow2ReadError, Qcow2SnapshotInfo,
     Qcow2SnapshotSelector, Qcow2StreamFault,
 };
+pub use qcow2_backing::{Qcow2Backing, SetQcow2BackingError, set_qcow2_backing};
 pub use rebase::{RebaseError, RebaseOptions, rebase};
 pub use target::{
     NewBacking, Preallocation, Qcow2Compression, Qcow2CreateOptions, Qcow2OptionError,

@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use anyhow::{Context as _, bail};
 use clap::Args;
-use qed_convert::{Layer, RebaseOptions, rebase};
+use qed_convert::{Layer, Qcow2Backing, RebaseOptions, rebase, set_qcow2_backing};
 use qed_core::{BackingFormat, CreateBacking, GivenBacking, Image};
 
 use crate::app::Context;
@@ -19,7 +19,7 @@ use crate::work::Work;
 /// Change the backing file of an image.
 ///
 /// The content of the virtual disk stays: clusters that the new backing file would show
-/// differently are copied into the image first. With -u only the name is changed.
+/// differently are copied into the image first. With -u only the name is changed, of QCOW2 images too.
 #[derive(Debug, Args)]
 #[command(after_long_help = NOTES)]
 pub(crate) struct RebaseArgs {
@@ -69,6 +69,7 @@ chain below the new backing file it is the second level on.
 Examples:
   qed rebase -f qed --backing-format raw -b new.raw -F raw overlay.qed
   qed rebase -f qed -u -b moved.raw -F raw overlay.qed
+  qed rebase -f qcow2 -u -b disk.qed -F qed overlay.qcow2
   qed rebase -f qed --backing-format qed -b \"\" overlay.qed
 
 Exit codes:
@@ -89,6 +90,9 @@ pub(crate) fn run(args: RebaseArgs, context: &Context) -> anyhow::Result<Exit> {
     });
     let new_format = new_format.transpose()?;
     let image = open_image(&name, args.format.as_deref(), OpenHow { cache, ..OpenHow::WRITE })?;
+    if image.format() == Format::Qcow2 && args.backing_unsafe {
+        return rename_in_qcow2(&args, &image, &name, new_format);
+    }
     refuse_qcow2(image.format(), "rebasing")?;
     if args.compress {
         bail!("Compression not supported for this file format");
@@ -110,6 +114,32 @@ pub(crate) fn run(args: RebaseArgs, context: &Context) -> anyhow::Result<Exit> {
     Ok(Exit::SUCCESS)
 }
 
+/// `-u` on a QCOW2 image: its header names another backing file.
+fn rename_in_qcow2(
+    args: &RebaseArgs,
+    image: &Layer,
+    name: &OsStr,
+    format: Option<Format>,
+) -> anyhow::Result<Exit> {
+    let backing = match args.backing.as_deref().filter(|backing| !backing.is_empty()) {
+        Some(backing) => {
+            let format = format.with_context(|| needs_format(backing))?.name().as_bytes();
+            Some(Qcow2Backing { name: backing.as_bytes(), format })
+        }
+        None => None,
+    };
+    let shown_backing = shown(args.backing.as_deref().unwrap_or_default());
+    set_qcow2_backing(&**image.storage(), backing).with_context(|| {
+        format!("Could not change the backing file of '{}' to '{shown_backing}'", shown(name))
+    })?;
+    Ok(Exit::SUCCESS)
+}
+
+fn needs_format(backing: &OsStr) -> String {
+    let backing = shown(backing);
+    format!("Could not change the backing file to '{backing}': backing format must be specified")
+}
+
 fn cache_mode(name: Option<&OsStr>, fault: &str) -> anyhow::Result<CacheMode> {
     match CacheMode::by_name(name) {
         Some(cache) => Ok(cache),
@@ -121,10 +151,7 @@ fn new_backing(name: &OsStr, format: Option<Format>) -> anyhow::Result<CreateBac
     let format = match format {
         Some(Format::Raw) => BackingFormat::Raw,
         Some(other) => BackingFormat::Named(other.name().to_owned()),
-        None => bail!(
-            "Could not change the backing file to '{}': backing format must be specified",
-            shown(name)
-        ),
+        None => bail!(needs_format(name)),
     };
     Ok(CreateBacking { name: name.as_bytes().to_vec(), format })
 }

@@ -99,7 +99,7 @@ fn later_options_are_refused_by_name() {
         (&["commit", "-r", "1M", "-f", "qed", "a.qed"], "the option '--rate'"),
         (&["bench", "-n", "a.qed"], "aio=native"),
         (&["resize", "-f", "qcow2", "a.qcow2", "2M"], "resizing a qcow2 image in place"),
-        (&["rebase", "-u", "-f", "qcow2", "-b", "", "a.qcow2"], "rebasing a qcow2 image in place"),
+        (&["rebase", "-f", "qcow2", "-b", "", "a.qcow2"], "rebasing a qcow2 image in place"),
         (&["snapshot", "-c", "s", "a.qcow2"], "creating a snapshot of a qcow2 image"),
         (&["snapshot", "-a", "s", "a.qcow2"], "applying a snapshot of a qcow2 image"),
         (&["snapshot", "-d", "s", "a.qed"], "deleting a snapshot of a qed image"),

@@ -19,3 +19,4 @@ mod qcow2_hostile;
 mod qcow2_hostile_cases;
 mod qcow2_lab;
 mod qcow2_matrix;
+mod qcow2_rename;
