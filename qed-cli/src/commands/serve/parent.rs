@@ -42,17 +42,33 @@ impl Parent {
 /// ended. A process is born into the session of the one that starts it: where the two have different
 /// ones, and this process did not begin its own, there was another.
 fn is_first(parent: Pid) -> bool {
-    match (session(getpid()), session(parent)) {
-        (Some(own), Some(its)) => own == its || own == getpid().as_raw_pid(),
+    let numbers = [getpid(), parent].map(Pid::as_raw_pid);
+    match (Stat::read("self"), Stat::read(&numbers[1].to_string())) {
+        // Else it is about other processes: of another namespace, or of none that may be asked.
+        (Some(own), Some(its)) if [own.process, own.parent] == numbers => {
+            own.session == its.session || own.session == own.process
+        }
         _ => true,
     }
 }
 
-/// The session of a process; 0 if that began outside of what this one sees. None if it has ended, or
-/// cannot be asked.
-fn session(process: Pid) -> Option<i32> {
-    let stat = fs::read(format!("/proc/{}/stat", process.as_raw_pid())).ok()?;
-    // Behind the name, which may hold anything: state, parent, group, session.
-    let behind = stat.rsplit(|byte| *byte == b')').next()?;
-    str::from_utf8(behind).ok()?.split_ascii_whitespace().nth(3)?.parse().ok()
+/// Some of what `/proc` says of a process.
+struct Stat {
+    process: i32,
+    parent: i32,
+    session: i32,
+}
+
+impl Stat {
+    fn read(process: &str) -> Option<Self> {
+        let text = fs::read(format!("/proc/{process}/stat")).ok()?;
+        // The number, then the name, which may hold anything, then state, parent, group and session.
+        let (before, rest) = text.split_at(text.iter().position(|byte| *byte == b'(')?);
+        let behind = rest.rsplit(|byte| *byte == b')').next()?;
+        let mut numbers = str::from_utf8(behind).ok()?.split_ascii_whitespace().skip(1);
+        let mut number = || numbers.next()?.parse().ok();
+        let process = str::from_utf8(before).ok()?.trim_end().parse().ok()?;
+        let (parent, _group, session) = (number()?, number()?, number()?);
+        Some(Self { process, parent, session })
+    }
 }
