@@ -92,7 +92,9 @@ impl NewFile {
 
 impl Drop for NewFile {
     fn drop(&mut self) {
-        if !self.kept && self.storage.was_created() {
+        // Under the lock, so that nobody else makes the file meanwhile; what has its name now may be
+        // another's.
+        if !self.kept && self.storage.was_created() && self.storage.is_at(&self.path) {
             // An error is being reported already; a file that stays is named by it.
             drop(std::fs::remove_file(&self.path));
         }

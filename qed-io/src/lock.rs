@@ -12,7 +12,7 @@ use std::io;
 
 use thiserror::Error;
 
-pub(crate) use byte_locks::ByteLocks;
+pub(crate) use byte_locks::{ByteLocks, Claim};
 
 /// One way to use an image, in QEMU's numbering.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

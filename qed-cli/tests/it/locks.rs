@@ -39,3 +39,24 @@ fn an_image_in_use_is_refused_and_unlocked_reading_is_not() {
     drop(guest);
     lab.qed("resize -f qed a.qed +1M".split(' ')).succeeded();
 }
+
+#[test]
+fn of_two_conversions_to_one_new_name_one_wins() {
+    let lab = Lab::new();
+    lab.shell("yes first | head -c 4M > a; yes second | head -c 4M > b");
+    for round in 0..20 {
+        let output = format!("{round}.qed");
+        let convert = |input: &str| {
+            lab.command(["convert", "-f", "raw", "-O", "qed", input, &output]).spawn()
+        };
+        let started = [convert("a"), convert("b")].map(|child| child.expect("the program starts"));
+        let won = started.map(|mut child| child.wait().expect("a child").success());
+        let holds = ["a", "b"].map(|input| {
+            let same = lab.qed(["compare", "-q", "-f", "raw", "-F", "qed", input, &output]);
+            same.code == Some(0)
+        });
+        // Both may win, one after the other; whoever is told so has its image there.
+        assert!(holds == won || won == [true; 2] && holds != [false; 2], "{won:?} {holds:?}");
+        assert_ne!(won, [false; 2], "round {round}");
+    }
+}

@@ -3,7 +3,7 @@
 //! Owns the options and the checks that come before a `FileStorage` exists; does no I/O on the
 //! contents but cutting a locked target to nothing.
 
-use std::fs::{File, FileType, OpenOptions};
+use std::fs::{File, FileType, Metadata, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
@@ -18,7 +18,7 @@ use super::direct::{Alignment, DirectIo};
 use super::flushes::Flushes;
 use super::space::Space;
 use super::{FileIdentity, FileStorage};
-use crate::lock::{ByteLocks, ImageLock, LockError};
+use crate::lock::{ByteLocks, Claim, ImageLock, LockError};
 use crate::storage::Storage;
 
 /// What a direct transfer is aligned to where the kernel does not say: a page, which is a multiple
@@ -26,6 +26,8 @@ use crate::storage::Storage;
 const SAFE_ALIGNMENT: u32 = 4096;
 /// The largest alignment that is believed; no device asks for more than a few pages.
 const MAX_ALIGNMENT: u32 = 1024 * 1024;
+/// How often a file to be made may vanish before it is locked.
+const MAX_ATTEMPTS: u32 = 100;
 
 /// Whether a storage may be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -161,22 +163,52 @@ impl FileStorage {
     /// [`FileStorage::open`]. A file that this call made and cannot use is removed again.
     pub fn create(path: impl AsRef<Path>, options: NewFileOptions) -> Result<Self, OpenError> {
         let path = path.as_ref();
-        let (file, was_created) = create_or_find(path, options.existing)?;
-        let result = Self::opened(file, options.direct).and_then(|mut storage| {
-            storage.was_created = was_created;
-            storage.lock(options.lock)?;
-            if storage.kind == FileKind::Regular {
-                storage.set_len(0).map_err(OpenError::Io)?;
+        for _ in 0..MAX_ATTEMPTS {
+            let (file, was_created) = create_or_find(path, options.existing)?;
+            // Whoever holds the claim, or a lock on the new file, has found it meanwhile, and it is
+            // theirs.
+            let claim = match options.lock {
+                ImageLock::NONE => None,
+                _ => Some(Claim::take(&file)?),
+            };
+            let made = match Self::locked(file, was_created, options) {
+                // Another took the name away between the finding and the locking.
+                Ok(storage) if !storage.is_at(path) => continue,
+                locked => locked.and_then(Self::emptied),
+            };
+            let taken = matches!(made, Err(OpenError::Lock(LockError::Held { .. })));
+            if made.is_err() && was_created && !taken {
+                // The first error is the one to report.
+                let _ = std::fs::remove_file(path);
             }
-            Ok(storage)
-        });
-        // Whoever holds a lock on the new file has found it meanwhile, and it is theirs.
-        let taken = matches!(result, Err(OpenError::Lock(LockError::Held { .. })));
-        if result.is_err() && was_created && !taken {
-            // The first error is the one to report.
-            let _ = std::fs::remove_file(path);
+            drop(claim);
+            return made;
         }
-        result
+        Err(OpenError::Io(io::Error::new(
+            io::ErrorKind::Interrupted,
+            "the file is made and removed by others all the time",
+        )))
+    }
+
+    /// Takes over and locks a file that was found or created.
+    fn locked(file: File, was_created: bool, options: NewFileOptions) -> Result<Self, OpenError> {
+        let mut storage = Self::opened(file, options.direct)?;
+        storage.was_created = was_created;
+        storage.lock(options.lock)?;
+        Ok(storage)
+    }
+
+    fn emptied(self) -> Result<Self, OpenError> {
+        if self.kind == FileKind::Regular {
+            self.set_len(0).map_err(OpenError::Io)?;
+        }
+        Ok(self)
+    }
+
+    /// Whether `path` leads to this very file.
+    #[must_use]
+    pub fn is_at(&self, path: impl AsRef<Path>) -> bool {
+        std::fs::metadata(path).is_ok_and(|found| identity_of(&found, self.kind) == self.identity)
     }
 
     /// Takes over an open file or descriptor; access and direct I/O are what it was opened with.
@@ -198,13 +230,10 @@ impl FileStorage {
         } else {
             None
         };
-        let (identity, unit) = match kind {
-            FileKind::Regular => {
-                (FileIdentity { device: metadata.dev(), inode: metadata.ino() }, 1)
-            }
-            FileKind::BlockDevice => {
-                (FileIdentity { device: metadata.rdev(), inode: 0 }, logical_block(fd.as_fd())?)
-            }
+        let identity = identity_of(&metadata, kind);
+        let unit = match kind {
+            FileKind::Regular => 1,
+            FileKind::BlockDevice => logical_block(fd.as_fd())?,
         };
         Ok(Self {
             fd,
@@ -257,6 +286,13 @@ fn create_or_find(path: &Path, existing: Existing) -> Result<(File, bool), OpenE
     }
     let file = how_to_open().write(true).create(true).truncate(false).open(path);
     Ok((file.map_err(OpenError::Io)?, false))
+}
+
+fn identity_of(metadata: &Metadata, kind: FileKind) -> FileIdentity {
+    match kind {
+        FileKind::Regular => FileIdentity { device: metadata.dev(), inode: metadata.ino() },
+        FileKind::BlockDevice => FileIdentity { device: metadata.rdev(), inode: 0 },
+    }
 }
 
 fn kind_of(found: FileType) -> Result<FileKind, OpenError> {

@@ -3,7 +3,7 @@
 //! Owns the lock system calls and the record of what is held; knows paths and I/O of no file.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
@@ -15,6 +15,36 @@ use super::{Clash, ImageLock, LockError, Permission, PermissionSet};
 const USED: libc::off_t = 100;
 /// First of the bytes that say "this permission is not shared".
 const NOT_SHARED: libc::off_t = 200;
+
+/// The byte that says "this file is being made"; QEMU uses none up here.
+const CLAIM: libc::off_t = 300;
+
+/// The right to make a file, for the moment in which it is found, locked and emptied: of any number
+/// who claim it at one time exactly one gets it, where of those who take image locks at one time
+/// each may see another and nobody get one.
+#[derive(Debug)]
+pub(crate) struct Claim(OwnedFd);
+
+impl Claim {
+    pub(crate) fn take(file: impl AsFd) -> Result<Self, LockError> {
+        let fd = file.as_fd().try_clone_to_owned().map_err(LockError::Io)?;
+        set(&fd, CLAIM, libc::F_WRLCK).map_err(|errno| match errno {
+            Errno::EAGAIN | Errno::EACCES => {
+                LockError::Held { permission: Permission::Write, clash: Clash::NotShared }
+            }
+            other => failed(other),
+        })?;
+        Ok(Self(fd))
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        // The file itself lives on in another descriptor, and the lock with it. One that stays keeps
+        // others from making the file until it is closed.
+        let _ = set(&self.0, CLAIM, libc::F_UNLCK);
+    }
+}
 
 /// What one open file description holds.
 #[derive(Debug)]

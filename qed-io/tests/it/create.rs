@@ -53,6 +53,73 @@ fn a_file_in_use_is_not_truncated() {
 }
 
 #[test]
+fn of_those_who_make_a_file_at_one_time_one_gets_it() {
+    let folder = on_disk();
+    let start = std::sync::Barrier::new(4);
+    for round in 0..300 {
+        let path = folder.path().join(round.to_string());
+        let got = std::thread::scope(|scope| {
+            let takers = [(); 4].map(|()| {
+                scope.spawn(|| {
+                    start.wait();
+                    let made = FileStorage::create(&path, OVER);
+                    // Nobody gives up a lock before all have tried.
+                    start.wait();
+                    made.map(drop)
+                })
+            });
+            takers.map(|taker| taker.join().unwrap().is_ok())
+        });
+        assert_eq!(got.into_iter().filter(|got| *got).count(), 1, "round {round}");
+    }
+}
+
+/// Between finding the file and locking it, another has taken the one byte that stands for making it.
+#[test]
+fn a_file_that_another_is_making_is_left_to_it() {
+    use nix::fcntl::{FcntlArg, fcntl};
+    use nix::libc;
+
+    let folder = on_disk();
+    let path = folder.path().join("image");
+    let maker = std::fs::File::create(&path).unwrap();
+    let claim = |kind: i32| {
+        let (kind, whence) = (i16::try_from(kind).unwrap(), i16::try_from(libc::SEEK_SET).unwrap());
+        let (start, len) = (300, 1);
+        let byte =
+            libc::flock { l_type: kind, l_whence: whence, l_start: start, l_len: len, l_pid: 0 };
+        fcntl(&maker, FcntlArg::F_OFD_SETLK(&byte)).unwrap();
+    };
+    claim(libc::F_WRLCK);
+    let refused = FileStorage::create(&path, OVER);
+    assert!(matches!(refused, Err(OpenError::Lock(LockError::Held { .. }))), "{refused:?}");
+    claim(libc::F_UNLCK);
+    // Whoever made the file lets others make it again once it is locked.
+    let first = FileStorage::create(&path, OVER).unwrap();
+    claim(libc::F_WRLCK);
+    drop(first);
+    assert!(path.exists());
+}
+
+#[test]
+fn what_was_made_has_its_name_though_others_remove_theirs() {
+    let folder = on_disk();
+    let path = folder.path().join("image");
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                for _ in 0..2000 {
+                    let Ok(storage) = FileStorage::create(&path, OVER) else { continue };
+                    assert!(storage.is_at(&path));
+                    std::fs::remove_file(&path).unwrap();
+                    drop(storage);
+                }
+            });
+        }
+    });
+}
+
+#[test]
 fn a_link_is_followed_to_a_file_that_does_not_exist_yet() {
     let folder = on_disk();
     let [link, target] = ["link", "target"].map(|name| folder.path().join(name));
