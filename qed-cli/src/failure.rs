@@ -67,7 +67,8 @@ pub(crate) fn error_text(error: &anyhow::Error) -> String {
     lines.join("\n")
 }
 
-fn part_text(error: &(dyn Error + 'static)) -> String {
+/// The text of one error of a chain.
+pub(crate) fn part_text(error: &(dyn Error + 'static)) -> String {
     error.downcast_ref::<io::Error>().map_or_else(|| error.to_string(), io_error_text)
 }
 

@@ -4,6 +4,7 @@ use std::error::Error;
 use std::sync::{Mutex, PoisonError};
 
 use crate::app::Context;
+use crate::failure::part_text;
 use crate::output::Progress;
 
 /// The program's side of one operation.
@@ -57,16 +58,44 @@ impl qed_convert::Progress for Work<'_> {
         }
     }
 
-    fn unreadable(&self, offset: u64, len: u64, error: &(dyn Error + 'static)) {
+    fn unreadable(&self, offset: u64, _len: u64, error: &(dyn Error + 'static)) {
         if !self.quiet {
-            self.context.console.error(&format!(
-                "warning: error while reading {len} bytes at offset {offset}: {error}"
-            ));
+            self.context.console.error(&gap_text(offset, error));
         }
     }
 
     fn is_cancelled(&self) -> bool {
         let broken = self.broken.lock().unwrap_or_else(PoisonError::into_inner).is_some();
         broken || self.context.interrupts.check().is_err()
+    }
+}
+
+/// What is said of a sector that could not be read, in `qemu-img`'s words: the cause alone, as the
+/// place is known.
+fn gap_text(offset: u64, error: &(dyn Error + 'static)) -> String {
+    let mut cause = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    format!("warning: error while reading offset {offset}: {}", part_text(cause))
+}
+
+#[cfg(test)]
+mod tests {
+    use qed_core::{BackingError, ImageError, IoAction};
+    use qed_spec::HostOffset;
+
+    use super::*;
+
+    #[test]
+    fn a_gap_is_told_with_its_cause() {
+        let io = std::io::Error::from_raw_os_error(5);
+        let at = HostOffset::new(4096);
+        let source = Box::new(ImageError::Io { action: IoAction::ReadData, at, source: io });
+        let error = BackingError { offset: 65536, source };
+        assert_eq!(
+            gap_text(66048, &error),
+            "warning: error while reading offset 66048: Input/output error"
+        );
     }
 }
