@@ -4,9 +4,11 @@
 //! Owns the order of work; knows source mappings through [`BackingFile`] and targets through
 //! [`Sink`], and no format.
 
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use qed_core::BackingFile;
 
@@ -16,6 +18,7 @@ use crate::target::{Sink, Target};
 
 mod error;
 mod plan;
+mod throttle;
 mod turnstile;
 mod worker;
 
@@ -25,8 +28,12 @@ pub use turnstile::Order;
 pub(crate) use turnstile::Turn;
 
 use plan::{Job, Plan};
+use throttle::Throttle;
 use turnstile::Turnstile;
 use worker::Worker;
+
+/// How often a wait for the rate asks whether to go on.
+const CANCEL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// How a conversion runs, whatever the target.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,19 +49,22 @@ pub struct ConvertOptions {
     /// Sectors that cannot be read become zeros instead of ending the conversion; where mappings
     /// cannot be read, every sector is tried.
     pub salvage: bool,
+    /// Bytes of data that are written a second, at most; none for as many as there can be.
+    pub rate: Option<NonZeroU64>,
     /// Whether the target is flushed. Without, a crash of the machine may leave anything, also a
     /// header whose image is not there; a failure of the program alone still leaves no image.
     pub durable: bool,
 }
 
 impl Default for ConvertOptions {
-    /// As many threads as cores, guest order, holes from 4 KiB, no salvage, durable.
+    /// As many threads as cores, guest order, holes from 4 KiB, no salvage, any rate, durable.
     fn default() -> Self {
         Self {
             threads: jobs::default_threads(),
             order: Order::Guest,
             sparse_len: 4096,
             salvage: false,
+            rate: None,
             durable: true,
         }
     }
@@ -134,6 +144,7 @@ pub(crate) struct Run<'a> {
     progress: &'a dyn Progress,
     turnstile: Turnstile,
     plan: Mutex<Plan<'a>>,
+    throttle: Option<Throttle>,
     data_len: AtomicU64,
     unreadable_len: AtomicU64,
 }
@@ -154,6 +165,7 @@ impl<'a> Run<'a> {
             progress,
             turnstile: Turnstile::new(order),
             plan: Mutex::new(plan),
+            throttle: options.rate.map(Throttle::new),
             data_len: AtomicU64::new(0),
             unreadable_len: AtomicU64::new(0),
         }
@@ -184,5 +196,19 @@ impl<'a> Run<'a> {
         // never goes back.
         self.progress.advanced(turn.settled(), self.source.len());
         Ok(Some((job, turn)))
+    }
+
+    /// Waits until `len` bytes of data may be written.
+    fn wait_for_rate(&self, len: u64) -> Result<(), ConvertError> {
+        let Some(throttle) = &self.throttle else { return Ok(()) };
+        let start = Instant::now();
+        let wait = throttle.enter(len, start);
+        while let Some(left) = wait.checked_sub(start.elapsed()).filter(|left| !left.is_zero()) {
+            if self.turnstile.is_stopped() || self.progress.is_cancelled() {
+                return Err(ConvertError::Cancelled);
+            }
+            thread::sleep(left.min(CANCEL_INTERVAL));
+        }
+        Ok(())
     }
 }

@@ -63,6 +63,9 @@ pub(crate) struct ConvertArgs {
     /// Write zeros for what cannot be read
     #[arg(long)]
     salvage: bool,
+    /// Bytes of data to write a second at most; 0 for no limit
+    #[arg(short, long, value_name = "RATE")]
+    rate: Option<OsString>,
     /// Cache mode of the inputs
     #[arg(short = 'T', long, value_name = "CACHE")]
     source_cache: Option<OsString>,
@@ -93,8 +96,6 @@ pub(crate) struct ConvertArgs {
 /// Options that are known in order to be refused.
 #[derive(Debug, Args)]
 struct LaterOptions {
-    #[arg(short, long, value_name = "RATE", hide = true)]
-    rate: Option<OsString>,
     #[arg(long, hide = true)]
     bitmaps: bool,
     #[arg(long, hide = true)]
@@ -134,7 +135,6 @@ pub(crate) fn run(args: ConvertArgs, context: &Context) -> anyhow::Result<Exit> 
 impl LaterOptions {
     fn check(&self) -> anyhow::Result<()> {
         let given = [
-            (self.rate.is_some(), "--rate"),
             (self.bitmaps, "--bitmaps"),
             (self.source_image_opts, "--source-image-opts"),
             (self.target_image_opts, "--target-image-opts"),

@@ -60,6 +60,11 @@ impl Turnstile {
         self.moved.notify_all();
     }
 
+    /// Whether the work was stopped.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.state().stopped
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -62,6 +62,7 @@ impl<'r, 'a> Worker<'r, 'a> {
         }
         let data_len: usize = self.data.iter().map(ExactSizeIterator::len).sum();
         self.run.data_len.fetch_add(data_len as u64, Ordering::Relaxed);
+        self.run.wait_for_rate(data_len as u64)?;
         let chunk =
             Chunk { at: range.start, bytes: &self.buf[..len], data: &self.data, kept: &self.kept };
         self.run.sink.write(&chunk, turn)

@@ -266,3 +266,16 @@ fn open_qcow2_of(options: &Qcow2CreateOptions) -> Vec<u8> {
     qed_convert::create_qcow2(storage.clone(), options).expect("a working storage");
     read_all(&open_qcow2(storage, None))
 }
+
+#[test]
+fn a_rate_is_kept_and_a_wait_for_it_can_be_cancelled() {
+    let source = ModelDisk::of_data(vec![7; 4 << 20]);
+    let limited = |rate| ConvertOptions { rate: std::num::NonZeroU64::new(rate), ..options(2) };
+    let start = std::time::Instant::now();
+    convert(&source, Target::Raw(memory()), &limited(16 << 20), &NoProgress).unwrap();
+    // All but the last of eight jobs is paid for.
+    assert!(start.elapsed() >= std::time::Duration::from_millis(218));
+    let stopping = Patience(AtomicU64::new(6));
+    let result = convert(&source, Target::Raw(memory()), &limited(1), &stopping);
+    assert!(matches!(result, Err(ConvertError::Cancelled)), "{result:?}");
+}

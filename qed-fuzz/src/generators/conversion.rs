@@ -82,6 +82,7 @@ pub(crate) fn options(from: &mut Unstructured<'_>) -> Result<ConvertOptions> {
         sparse_len: *from.choose(&[0, 1, 512, 4096, 65536, u64::MAX])?,
         salvage: from.arbitrary()?,
         durable: from.arbitrary()?,
+        ..ConvertOptions::default()
     })
 }
 

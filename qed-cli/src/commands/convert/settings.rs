@@ -1,7 +1,7 @@
 //! What the options of `convert` say, checked before any file is opened.
 
 use std::ffi::{OsStr, OsString};
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::os::unix::ffi::OsStrExt;
 
 use anyhow::bail;
@@ -106,8 +106,14 @@ fn convert_options(args: &ConvertArgs) -> anyhow::Result<ConvertOptions> {
             bail!("Cannot enable copy offloading when -S is used");
         }
     }
+    if args.compress && args.copy_range_offloading {
+        bail!("Cannot enable copy offloading when -c is used");
+    }
     if let Some(parallel) = &args.parallel {
         options.threads = threads(parallel)?;
+    }
+    if let Some(rate) = &args.rate {
+        options.rate = NonZeroU64::new(number_in(rate, "rate limit", 0..=i64::MAX as u64)?);
     }
     if args.oob_writes {
         options.order = Order::Any;
