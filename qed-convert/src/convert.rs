@@ -18,6 +18,7 @@ use crate::target::{Sink, Target};
 
 mod error;
 mod plan;
+mod sharing;
 mod throttle;
 mod turnstile;
 mod worker;
@@ -49,6 +50,10 @@ pub struct ConvertOptions {
     /// Sectors that cannot be read become zeros instead of ending the conversion; where mappings
     /// cannot be read, every sector is tried.
     pub salvage: bool,
+    /// Whether data in a file of the target's file system is shared with it instead of copied, where
+    /// the file system can. Zeros are not looked for in what is shared. Has no effect with
+    /// `salvage`, without holes, and where the target is compressed or preallocated.
+    pub share: bool,
     /// Bytes of data that are written a second, at most; none for as many as there can be.
     pub rate: Option<NonZeroU64>,
     /// Whether the target is flushed. Without, a crash of the machine may leave anything, also a
@@ -57,13 +62,14 @@ pub struct ConvertOptions {
 }
 
 impl Default for ConvertOptions {
-    /// As many threads as cores, guest order, holes from 4 KiB, no salvage, any rate, durable.
+    /// As many threads as cores, guest order, holes from 4 KiB, no salvage, shared data, any rate, durable.
     fn default() -> Self {
         Self {
             threads: jobs::default_threads(),
             order: Order::Guest,
             sparse_len: 4096,
             salvage: false,
+            share: true,
             rate: None,
             durable: true,
         }
@@ -75,7 +81,7 @@ impl Default for ConvertOptions {
 pub struct Summary {
     /// Bytes of the virtual disk.
     pub virtual_size: u64,
-    /// Bytes that were not zero, or written as if they were not, before compression.
+    /// Bytes that were not zero, or written or shared as if they were not, before compression.
     pub data_len: u64,
     /// Bytes that could not be read and became zeros.
     pub unreadable_len: u64,
@@ -157,7 +163,7 @@ impl<'a> Run<'a> {
         order: Order,
         progress: &'a dyn Progress,
     ) -> Self {
-        let plan = Plan::new(source, sink.shape(), options);
+        let plan = Plan::new(source, sink, options);
         Self {
             source,
             sink,

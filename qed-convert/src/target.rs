@@ -137,6 +137,15 @@ pub(crate) struct Chunk<'a> {
     pub(crate) kept: &'a [Range<usize>],
 }
 
+/// Guest bytes, whole clusters of the target, that lie in a file of the source.
+#[derive(Debug, Clone)]
+pub(crate) struct SharedRun<'a> {
+    pub(crate) guest: Range<u64>,
+    pub(crate) source: &'a dyn Storage,
+    /// First byte in `source`.
+    pub(crate) from: u64,
+}
+
 /// A target that takes chunks from any number of threads.
 pub(crate) trait Sink: Sync {
     fn shape(&self) -> Shape;
@@ -144,6 +153,23 @@ pub(crate) trait Sink: Sync {
     /// Stores a chunk. Space is given out after `turn.wait()`; the turn is dropped before data is
     /// written.
     fn write(&self, chunk: &Chunk<'_>, turn: Turn<'_>) -> Result<(), ConvertError>;
+
+    /// In which units bytes of a file of the source can be shared with the target's; none where they
+    /// are written.
+    fn sharing_unit(&self, source: &dyn Storage) -> Option<u64> {
+        let _ = source;
+        None
+    }
+
+    /// Stores a run by sharing. Gives the turn back if it has to be written after all.
+    fn share<'t>(
+        &self,
+        run: &SharedRun<'_>,
+        turn: Turn<'t>,
+    ) -> Result<Option<Turn<'t>>, ConvertError> {
+        let _ = run;
+        Ok(Some(turn))
+    }
 
     /// Makes guest bytes below `zeros_below` read as zeros.
     fn zero(&self, range: Range<u64>, turn: Turn<'_>) -> Result<(), ConvertError>;

@@ -10,6 +10,7 @@ mod open;
 mod range_locks;
 #[cfg(feature = "io_uring")]
 mod ring;
+mod sharing;
 mod space;
 mod transfer;
 
@@ -264,6 +265,25 @@ impl Storage for FileStorage {
             FileKind::Regular => Ok(transfer::allocated(self.fd.as_fd())?),
             FileKind::BlockDevice => self.len(),
         }
+    }
+
+    fn sharing_unit(&self, source: &dyn Storage) -> Option<u64> {
+        let (source, to) = (Self::of(source)?, self.for_writing().ok()?);
+        if [source.kind, self.kind] != [FileKind::Regular; 2] {
+            return None;
+        }
+        let neighbours = source.identity.device == self.identity.device
+            || sharing::may_be_neighbours(source.fd.as_fd(), to);
+        if neighbours { sharing::unit(to) } else { None }
+    }
+
+    fn share(&self, source: &dyn Storage, range: Range<u64>, at: u64) -> bool {
+        let Some((source, to)) = Self::of(source).zip(self.for_writing().ok()) else {
+            return false;
+        };
+        let Some(end) = at.checked_add(range.end.saturating_sub(range.start)) else { return false };
+        let _held = self.direct.as_ref().map(|direct| direct.hold(&(at..end)));
+        sharing::share(source.fd.as_fd(), range, to, at).is_ok()
     }
 
     fn growth(&self) -> Growth {

@@ -111,6 +111,24 @@ pub trait Storage: Any + Debug + Send + Sync {
         self.len()
     }
 
+    /// In which units bytes of `source` can become bytes of this storage without being copied: both
+    /// take the same space then, until one of them is written. None where they cannot. Asks the
+    /// system and changes nothing.
+    fn sharing_unit(&self, source: &dyn Storage) -> Option<u64> {
+        let _ = source;
+        None
+    }
+
+    /// Makes the bytes from `at` those of `range` in `source`, sharing their space; both begin and
+    /// end with whole units of [`Storage::sharing_unit`]. Durable after the next flush.
+    ///
+    /// Returns whether that was done; if not, the bytes from `at` may hold anything and have to be
+    /// written.
+    fn share(&self, source: &dyn Storage, range: Range<u64>, at: u64) -> bool {
+        let _ = (source, range, at);
+        false
+    }
+
     /// What new space reads as when the storage grows.
     fn growth(&self) -> Growth;
 

@@ -81,9 +81,12 @@ pub(crate) struct ConvertArgs {
     /// Print nothing but errors
     #[arg(short, long)]
     quiet: bool,
-    /// Accepted for scripts: copying inside the file system is up to the program
-    #[arg(short = 'C', long, hide = true)]
+    /// Share data with the inputs where the file system can: the default; not with -S or -c
+    #[arg(short = 'C', long)]
     copy_range_offloading: bool,
+    /// Copy data though the file system could share it
+    #[arg(long, conflicts_with = "copy_range_offloading")]
+    no_reflink: bool,
     #[command(flatten)]
     later: LaterOptions,
     /// The inputs, then the output

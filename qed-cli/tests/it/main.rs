@@ -12,6 +12,7 @@ mod in_place;
 mod lab;
 mod locks;
 mod names;
+mod reflink;
 mod serve;
 mod signals;
 mod snapshots;

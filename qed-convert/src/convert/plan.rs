@@ -7,8 +7,9 @@ use std::ops::Range;
 
 use qed_core::{BackingFile, Extents};
 
+use crate::convert::sharing::Sharing;
 use crate::convert::{ConvertError, ConvertOptions};
-use crate::target::Shape;
+use crate::target::{Shape, Sink};
 
 /// Bytes of the virtual disk that one job covers, unless clusters or tables say otherwise: small
 /// enough to stay in a core's cache from the read through zero detection to the write.
@@ -41,13 +42,22 @@ pub(crate) enum Job {
     Copy(Vec<Segment>),
     /// Zeros that the target has to be told of; inside one table of the target.
     Zero(Range<u64>),
+    /// Bytes of a file of the source that the target can share; inside one table of the target.
+    Share {
+        /// Guest bytes, whole clusters of the target.
+        range: Range<u64>,
+        /// Image of the chain whose file it is.
+        depth: u32,
+        /// First byte in the file.
+        from: u64,
+    },
 }
 
 impl Job {
     /// The guest bytes from the first to the last segment.
     pub(crate) fn range(&self) -> Range<u64> {
         match self {
-            Self::Zero(range) => range.clone(),
+            Self::Zero(range) | Self::Share { range, .. } => range.clone(),
             Self::Copy(segments) => {
                 let start = segments.first().map_or(0, |segment| segment.range.start);
                 let end = segments.last().map_or(start, |segment| segment.range.end);
@@ -60,6 +70,8 @@ impl Job {
 /// Hands out the jobs of one conversion in ascending order.
 pub(crate) struct Plan<'a> {
     extents: Extents<'a>,
+    /// None to copy everything.
+    sharing: Option<Sharing<'a>>,
     shape: Shape,
     /// Zeros are written like data.
     dense: bool,
@@ -74,10 +86,18 @@ pub(crate) struct Plan<'a> {
 }
 
 impl<'a> Plan<'a> {
-    pub(crate) fn new(source: &'a dyn BackingFile, shape: Shape, options: &ConvertOptions) -> Self {
+    pub(crate) fn new(
+        source: &'a dyn BackingFile,
+        sink: &'a dyn Sink,
+        options: &ConvertOptions,
+    ) -> Self {
+        let shape = sink.shape();
+        // What is shared is not read: neither a gap nor a zero would be found.
+        let shares = options.share && !options.salvage && options.sparse_len != 0;
         let job_len = JOB_LEN.max(shape.cluster_len).min(MAX_JOB_LEN).min(shape.table_reach);
         Self {
             extents: Extents::of(source),
+            sharing: shares.then(|| Sharing::new(source, sink, shape)),
             shape,
             dense: options.sparse_len == 0,
             salvage: options.salvage,
@@ -113,8 +133,13 @@ impl<'a> Plan<'a> {
             self.at = if extent.fate == Fate::Zero { self.plan_zeros(whole) } else { whole };
             return Ok(());
         }
-        let end = self.at.saturating_add(self.block_len).min(self.end);
-        let segments = self.segments(end)?;
+        if let Some(job) = self.shared_part(self.at)?.filter(|job| job.range().start == self.at) {
+            self.at = job.range().end;
+            self.ready.push_back(job);
+            return Ok(());
+        }
+        let block_end = (self.at - self.at % self.block_len).saturating_add(self.block_len);
+        let (segments, end) = self.segments(block_end.min(self.end))?;
         self.cut_jobs(segments);
         self.at = end;
         Ok(())
@@ -131,13 +156,16 @@ impl<'a> Plan<'a> {
         end
     }
 
-    /// The segments of `self.at..end`, neighbours of one fate joined; a cluster is kept whole or
-    /// not at all.
-    fn segments(&mut self, end: u64) -> Result<Vec<Segment>, ConvertError> {
+    /// The segments from `self.at` to `end`, or to where something to share begins, and where that
+    /// is; neighbours of one fate are joined, and a cluster is kept whole or not at all.
+    fn segments(&mut self, mut end: u64) -> Result<(Vec<Segment>, u64), ConvertError> {
         let mut segments: Vec<Segment> = Vec::new();
         let mut at = self.at;
         while at < end {
             let extent = self.extent_at(at)?;
+            if let Some(job) = self.shared_part(at)? {
+                end = end.min(job.range().start);
+            }
             let range = at..extent.range.end.min(end);
             at = range.end;
             push(&mut segments, Segment { range, fate: extent.fate });
@@ -145,7 +173,18 @@ impl<'a> Plan<'a> {
         if segments.iter().any(|segment| segment.fate == Fate::Keep) {
             segments = self.keep_whole_clusters(segments);
         }
-        Ok(segments)
+        Ok((segments, end))
+    }
+
+    /// The first part of the extent at `at` that the target can share.
+    fn shared_part(&mut self, at: u64) -> Result<Option<Job>, ConvertError> {
+        if self.sharing.is_none() || self.extent_at(at)?.fate != Fate::Read {
+            return Ok(None);
+        }
+        let (extent, sharing) =
+            (self.extents.at(at).map_err(ConvertError::read)?, &mut self.sharing);
+        let part = sharing.as_mut().and_then(|sharing| sharing.part(at, &extent));
+        Ok(part.map(|(range, from)| Job::Share { range, depth: extent.depth, from }))
     }
 
     fn keep_whole_clusters(&self, segments: Vec<Segment>) -> Vec<Segment> {

@@ -86,6 +86,13 @@ impl Turn<'_> {
         if state.stopped { Err(ConvertError::Cancelled) } else { Ok(()) }
     }
 
+    /// Two turns for one: of the guest bytes before `at`, and of those from there on.
+    pub(crate) fn split(self, at: u64) -> (Self, Self) {
+        self.turnstile.state().waiting.insert(at);
+        let later = Self { turnstile: self.turnstile, at };
+        (self, later)
+    }
+
     /// The guest offset below which no job has a turn any more.
     pub(crate) fn settled(&self) -> u64 {
         let state = self.turnstile.state();

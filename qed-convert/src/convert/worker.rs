@@ -6,9 +6,11 @@ use std::sync::atomic::Ordering;
 
 use crate::convert::plan::{Fate, Job, Segment};
 use crate::convert::{ConvertError, Run, Turn};
-use crate::target::Chunk;
+use crate::target::{Chunk, SharedRun};
 use crate::zero;
 
+/// What is copied at a time of a run that could not be shared.
+const PIECE: u64 = 2 << 20;
 /// Smallest unit that `salvage` gives up, and that holes are made of.
 const SECTOR: u64 = 512;
 
@@ -40,7 +42,41 @@ impl<'r, 'a> Worker<'r, 'a> {
         match job {
             Job::Zero(range) => self.run.sink.zero(range.clone(), turn),
             Job::Copy(segments) => self.copy(segments, job.range(), turn),
+            Job::Share { range, depth, from } => self.share(range.clone(), *depth, *from, turn),
         }
+    }
+
+    /// Shares a run with the target, or copies it where that fails.
+    fn share(
+        &mut self,
+        guest: Range<u64>,
+        depth: u32,
+        from: u64,
+        mut turn: Turn<'_>,
+    ) -> Result<(), ConvertError> {
+        if let Some(source) = self.run.source.data_storage(guest.start, depth) {
+            let run = SharedRun { guest: guest.clone(), source, from };
+            let Some(unused) = self.run.sink.share(&run, turn)? else {
+                self.run.data_len.fetch_add(guest.end - guest.start, Ordering::Relaxed);
+                return Ok(());
+            };
+            turn = unused;
+        }
+        let mut at = guest.start;
+        while guest.end - at > PIECE {
+            let (now, later) = turn.split(at + PIECE);
+            self.copy_run(at..at + PIECE, now)?;
+            (at, turn) = (at + PIECE, later);
+        }
+        self.copy_run(at..guest.end, turn)
+    }
+
+    /// Copies a run with its zeros: what could not be shared may have left other bytes there.
+    fn copy_run(&mut self, range: Range<u64>, turn: Turn<'_>) -> Result<(), ConvertError> {
+        let block = self.block.take();
+        let copied = self.copy(&[Segment { range: range.clone(), fate: Fate::Read }], range, turn);
+        self.block = block;
+        copied
     }
 
     fn copy(

@@ -5,6 +5,7 @@
 //! Does no I/O.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use crate::convert::ConvertError;
 use crate::target::{Chunk, Content};
@@ -138,6 +139,18 @@ impl ClusterMap {
         let host = self.allocate(1)?;
         *self.entry(cluster)? = host | owned;
         Ok(host)
+    }
+
+    /// As [`ClusterMap::place_data`] for clusters of one table; the first host offset if they lie
+    /// together, as they do unless some had one before.
+    pub(crate) fn place_run(&mut self, clusters: Range<u64>) -> Result<Option<u64>, ConvertError> {
+        let (mut first, mut together) = (None, true);
+        for (cluster, number) in clusters.zip(0..) {
+            let host = self.place_data(cluster)?;
+            let first = *first.get_or_insert(host);
+            together &= host.checked_sub(first) == Some(number * self.shape.cluster_len);
+        }
+        Ok(first.filter(|_| together))
     }
 
     /// Makes a cluster read as zeros unless it has data or reads so anyway.

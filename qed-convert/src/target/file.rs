@@ -6,6 +6,7 @@ use std::sync::Arc;
 use qed_io::{Growth, Storage};
 
 use crate::convert::{ConvertError, WriteAction};
+use crate::target::SharedRun;
 
 pub(crate) struct TargetFile {
     pub(crate) storage: Arc<dyn Storage>,
@@ -34,6 +35,17 @@ impl TargetFile {
         at: u64,
     ) -> Result<(), ConvertError> {
         self.storage.write_at(bytes, at).map_err(ConvertError::write(action, at))
+    }
+
+    /// As [`Storage::sharing_unit`].
+    pub(crate) fn sharing_unit(&self, source: &dyn Storage) -> Option<u64> {
+        self.storage.sharing_unit(source)
+    }
+
+    /// As [`Storage::share`].
+    pub(crate) fn share(&self, run: &SharedRun<'_>, at: u64) -> bool {
+        let len = run.guest.end - run.guest.start;
+        self.storage.share(run.source, run.from..run.from + len, at)
     }
 
     pub(crate) fn write_zeroes(&self, range: Range<u64>) -> Result<(), ConvertError> {

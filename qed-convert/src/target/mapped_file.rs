@@ -5,10 +5,12 @@
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use qed_io::Storage;
+
 use crate::convert::{ConvertError, Turn, WriteAction};
 use crate::target::cluster_map::{ClusterMap, EntryFormat, MapShape, Table};
 use crate::target::file::TargetFile;
-use crate::target::{Chunk, Shape};
+use crate::target::{Chunk, Shape, SharedRun};
 
 pub(crate) struct MappedFile {
     file: TargetFile,
@@ -80,6 +82,31 @@ impl MappedFile {
             self.write_data(&chunk.bytes[run.clone()], hosts[slot] + at % cluster_len)?;
         }
         Ok(())
+    }
+
+    /// As [`Sink::sharing_unit`](crate::target::Sink::sharing_unit): clusters lie at multiples of their
+    /// length.
+    pub(crate) fn sharing_unit(&self, source: &dyn Storage) -> Option<u64> {
+        let unit = self.file.sharing_unit(source)?;
+        self.shape.cluster_len.is_multiple_of(unit).then_some(unit)
+    }
+
+    /// As [`Sink::share`](crate::target::Sink::share).
+    pub(crate) fn share<'t>(
+        &self,
+        run: &SharedRun<'_>,
+        turn: Turn<'t>,
+    ) -> Result<Option<Turn<'t>>, ConvertError> {
+        let cluster_len = self.shape.cluster_len;
+        turn.wait()?;
+        let clusters = run.guest.start / cluster_len..run.guest.end / cluster_len;
+        let host = self.map().place_run(clusters)?;
+        // The turn is kept meanwhile: what is written instead needs the tables as they are.
+        if !host.is_some_and(|host| self.file.share(run, host)) {
+            return Ok(Some(turn));
+        }
+        self.in_turn(turn, |_| Ok(()))?;
+        Ok(None)
     }
 
     pub(crate) fn write_data(&self, bytes: &[u8], host: u64) -> Result<(), ConvertError> {

@@ -10,7 +10,7 @@ use crate::convert::{ConvertError, Turn};
 use crate::target::cluster_map::{ClusterMap, EntryFormat, MapShape};
 use crate::target::file::TargetFile;
 use crate::target::mapped_file::MappedFile;
-use crate::target::{Chunk, Content, Shape, Sink};
+use crate::target::{Chunk, Content, Shape, SharedRun, Sink};
 
 mod compress;
 pub(crate) mod header;
@@ -161,6 +161,20 @@ impl Sink for Qcow2Sink {
             Some(packer) => self.write_compressed(packer, chunk, turn),
             None => self.file.write(chunk, turn),
         }
+    }
+
+    fn sharing_unit(&self, source: &dyn Storage) -> Option<u64> {
+        // Space that was asked for is the image's own.
+        let own = matches!(self.options.preallocation, Preallocation::Falloc | Preallocation::Full);
+        if own || self.packer.is_some() { None } else { self.file.sharing_unit(source) }
+    }
+
+    fn share<'t>(
+        &self,
+        run: &SharedRun<'_>,
+        turn: Turn<'t>,
+    ) -> Result<Option<Turn<'t>>, ConvertError> {
+        self.file.share(run, turn)
     }
 
     fn zero(&self, range: Range<u64>, turn: Turn<'_>) -> Result<(), ConvertError> {

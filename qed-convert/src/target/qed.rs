@@ -3,13 +3,14 @@
 use std::ops::Range;
 
 use qed_core::{BackingFormat, CreateBacking, CreateOptions, Layout, NewHeaderArea};
+use qed_io::Storage;
 use qed_spec::{Geometry, L2Entry};
 
 use crate::convert::{ConvertError, Turn};
 use crate::target::cluster_map::{EntryFormat, MapShape};
 use crate::target::file::TargetFile;
 use crate::target::mapped_file::MappedFile;
-use crate::target::{Chunk, NewBacking, Shape, Sink};
+use crate::target::{Chunk, NewBacking, Shape, SharedRun, Sink};
 
 pub(crate) struct QedSink {
     file: MappedFile,
@@ -76,6 +77,18 @@ impl Sink for QedSink {
 
     fn write(&self, chunk: &Chunk<'_>, turn: Turn<'_>) -> Result<(), ConvertError> {
         self.file.write(chunk, turn)
+    }
+
+    fn sharing_unit(&self, source: &dyn Storage) -> Option<u64> {
+        self.file.sharing_unit(source)
+    }
+
+    fn share<'t>(
+        &self,
+        run: &SharedRun<'_>,
+        turn: Turn<'t>,
+    ) -> Result<Option<Turn<'t>>, ConvertError> {
+        self.file.share(run, turn)
     }
 
     fn zero(&self, range: Range<u64>, turn: Turn<'_>) -> Result<(), ConvertError> {

@@ -2,9 +2,11 @@
 
 use std::ops::Range;
 
+use qed_io::Storage;
+
 use crate::convert::{ConvertError, Turn, WriteAction};
 use crate::target::file::TargetFile;
-use crate::target::{Chunk, Shape, Sink, TargetContent};
+use crate::target::{Chunk, Shape, SharedRun, Sink, TargetContent};
 
 /// Guest bytes of zeros that one job writes.
 const ZERO_STEP: u64 = 1 << 30;
@@ -64,6 +66,18 @@ impl Sink for RawSink {
             Some(bytes) => self.file.write(WriteAction::Data, bytes, range.start),
             None => self.write_zeroes(range),
         })
+    }
+
+    fn sharing_unit(&self, source: &dyn Storage) -> Option<u64> {
+        self.file.sharing_unit(source)
+    }
+
+    fn share<'t>(
+        &self,
+        run: &SharedRun<'_>,
+        turn: Turn<'t>,
+    ) -> Result<Option<Turn<'t>>, ConvertError> {
+        Ok((!self.file.share(run, run.guest.start)).then_some(turn))
     }
 
     fn zero(&self, range: Range<u64>, turn: Turn<'_>) -> Result<(), ConvertError> {

@@ -20,3 +20,4 @@ mod qcow2_hostile_cases;
 mod qcow2_lab;
 mod qcow2_matrix;
 mod qcow2_rename;
+mod sharing;

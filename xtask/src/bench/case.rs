@@ -110,6 +110,8 @@ pub(super) enum Disk {
 /// Without durability on either side, so that the disk is not what is timed.
 const RAW: &[&str] = &["convert", "-t", "unsafe", "-f", "raw", "-O", "qed", "IN", "OUT"];
 const QCOW2: &[&str] = &["convert", "-t", "unsafe", "-f", "qcow2", "-O", "qed", "IN", "OUT"];
+const OFFLOAD: &[&str] =
+    &["convert", "-C", "-t", "unsafe", "-f", "qcow2", "-O", "qed", "IN", "OUT"];
 const CHECK: &[&str] = &["check", "-f", "qed", "IN"];
 const INFO: &[&str] = &["info", "-f", "qed", "IN"];
 const CREATE: &[&str] = &["create", "-q", "-f", "qed", "OUT", "4G"];
@@ -120,6 +122,13 @@ pub(super) static CASES: &[Case] = &[
     convert("convert_qcow2_4g", "QCOW2 to QED, cached", 0.9, QCOW2, Input::Qcow2),
     convert("convert_qcow2_zlib_4g", "zlib clusters to QED", 0.5, QCOW2, Input::Qcow2Zlib),
     convert("convert_qcow2_zstd_4g", "zstd clusters to QED", 0.7, QCOW2, Input::Qcow2Zstd),
+    convert(
+        "convert_qcow2_4g_offload",
+        "QCOW2 to QED, -C: shared on XFS",
+        1.0,
+        OFFLOAD,
+        Input::Qcow2,
+    ),
     Case {
         name: "convert_in_place_4g",
         what: "QCOW2 to QED in place, three flushes, beside a copy without any",

@@ -99,7 +99,12 @@ fn cache_mode(name: Option<&OsStr>, fault: &str) -> anyhow::Result<CacheMode> {
 }
 
 fn convert_options(args: &ConvertArgs) -> anyhow::Result<ConvertOptions> {
-    let mut options = ConvertOptions { salvage: args.salvage, ..ConvertOptions::default() };
+    let mut options = ConvertOptions {
+        salvage: args.salvage,
+        // Whoever says which zeros become holes wants them looked for.
+        share: !args.no_reflink && args.sparse_size.is_none(),
+        ..ConvertOptions::default()
+    };
     if let Some(sparse_size) = &args.sparse_size {
         options.sparse_len = sparse_len(sparse_size)?;
         if args.copy_range_offloading {
