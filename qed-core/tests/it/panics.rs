@@ -2,8 +2,8 @@
 //! so nothing is acknowledged from then on.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
 use qed_core::{
@@ -77,6 +77,33 @@ fn after_a_flush_that_panicked_nothing_is_acknowledged() {
                 let read = ReadContext::new(&gate, LockPolicy::None);
                 ReadOnlyImage::open(storage, &read).unwrap();
             }
+        }
+    }
+}
+
+// spec-test: QED-RW-07
+#[test]
+fn whoever_waited_for_a_flush_that_panicked_is_told() {
+    for layout in [Layout::Classic, COMPAT, JOURNAL] {
+        for round in 0..50 {
+            let storage = new_storage_of(layout, small_geometry(), DISK, false);
+            let faulty = Arc::new(Faulty::new(storage));
+            let image = open(faulty.clone(), &RefuseBacking);
+            image.write_at(&[1; 512], at(0)).unwrap();
+            panic_at(&faulty, round % 3);
+            let together = Barrier::new(2);
+            let flush = || {
+                together.wait();
+                catch_unwind(AssertUnwindSafe(|| image.flush())).map_err(drop)
+            };
+            let results = std::thread::scope(|scope| {
+                [scope.spawn(flush), scope.spawn(flush)].map(|thread| thread.join().unwrap())
+            });
+            let case = format!("{layout:?}, round {round}: {results:?}");
+            let panicked = results.iter().filter(|result| result.is_err()).count();
+            let told = results.iter().flatten();
+            let is_told = |result: &Result<(), _>| matches!(result, Err(ImageError::WritesStopped));
+            assert!(panicked == 1 && told.into_iter().all(is_told), "{case}");
         }
     }
 }
