@@ -11,15 +11,32 @@ use crate::device::BlockDevice;
 /// The longest export name, and the longest of any other string that a client sends.
 pub const MAX_NAME_BYTES: usize = 4096;
 
-/// How long nothing is logged of a disk that fails after something was.
+/// How long nothing is logged of what clients can bring about after something was.
 const QUIET: Duration = Duration::from_secs(10);
+
+/// When something was last logged that clients can bring about as often as they like.
+#[derive(Debug, Default)]
+pub(super) struct Quiet(Mutex<Option<Instant>>);
+
+impl Quiet {
+    /// Whether it may be logged now; remembers that it is.
+    pub(super) fn may_log(&self) -> bool {
+        let mut logged = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let is_due = logged.is_none_or(|last| now.duration_since(last) >= QUIET);
+        if is_due {
+            *logged = Some(now);
+        }
+        is_due
+    }
+}
 
 /// A disk under a name.
 #[derive(Debug)]
 pub struct Export {
     name: Vec<u8>,
     pub(super) device: Box<dyn BlockDevice>,
-    logged: Mutex<Option<Instant>>,
+    logged: Quiet,
 }
 
 /// Why a set of exports cannot be served.
@@ -44,7 +61,7 @@ impl Export {
     /// A disk under a name; the empty name is what a client asks for that names none.
     #[must_use]
     pub fn new(name: impl Into<Vec<u8>>, device: Box<dyn BlockDevice>) -> Self {
-        Self { name: name.into(), device, logged: Mutex::default() }
+        Self { name: name.into(), device, logged: Quiet::default() }
     }
 
     /// What clients call it.
@@ -56,13 +73,7 @@ impl Export {
     /// Whether an error of the disk is to be logged now: a client can ask for the same one as often
     /// as it likes.
     pub(super) fn may_log(&self) -> bool {
-        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
-        let is_due = logged.is_none_or(|last| now.duration_since(last) >= QUIET);
-        if is_due {
-            *logged = Some(now);
-        }
-        is_due
+        self.logged.may_log()
     }
 
     /// What a client is told that it may send.

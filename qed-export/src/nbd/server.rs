@@ -1,6 +1,5 @@
 //! The server: listens, gives each client its threads, keeps the disks in order, and ends well.
 
-use std::cell::Cell;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -13,7 +12,7 @@ use thiserror::Error;
 use super::connection::{Shared, serve};
 use super::contained::{Panicked, contained};
 use super::counters::Counters;
-use super::exports::Exports;
+use super::exports::{Exports, Quiet};
 use super::listen::{Listener, Purpose};
 use super::metrics;
 use super::perform::chain;
@@ -159,7 +158,7 @@ impl Server {
             let keeper = Builder::new().name("nbd-maintain".to_owned());
             keeper.spawn_scoped(scope, || maintenance.run(shared.exports))?;
             let (limits, stop) = (&self.limits, &self.stop);
-            let door = Door { shared: &shared, limits, stop, is_full: Cell::new(false) };
+            let door = Door { shared: &shared, limits, stop, is_full: Quiet::default() };
             let served = contained(|| door.open(scope, &mut self.poll, &mut listeners))
                 .unwrap_or_else(|panicked| Err(io::Error::other(panicked)));
             // Nobody else can come while the others finish.
@@ -192,8 +191,8 @@ struct Door<'s> {
     shared: &'s Shared<'s>,
     limits: &'s Limits,
     stop: &'s StopHandle,
-    /// The last client was not let in. It is said of the first: a log is not for clients to fill.
-    is_full: Cell<bool>,
+    /// A client was not let in.
+    is_full: Quiet,
 }
 
 impl<'s> Door<'s> {
@@ -243,7 +242,7 @@ impl<'s> Door<'s> {
                 Err(error) if is_of_one_client(&error) => {}
                 Err(error) => {
                     // Out of descriptors or memory: those who are connected may give some back.
-                    if !self.is_full.replace(true) {
+                    if self.is_full.may_log() {
                         tracing::warn!(%error, "accepting a client");
                     }
                     std::thread::sleep(BREATH);
@@ -264,12 +263,11 @@ impl<'s> Door<'s> {
         };
         let Some(registered) = shared.registry.register(&socket, self.limits.connections) else {
             shared.counters.turned_away();
-            if !self.is_full.replace(true) {
+            if self.is_full.may_log() {
                 tracing::warn!(most = self.limits.connections, "too many connections");
             }
             return;
         };
-        self.is_full.set(false);
         let stop = self.limits.once.then_some(self.stop);
         let client = move || {
             match purpose {
