@@ -30,7 +30,7 @@ impl Case {
         bytes[..8].copy_from_slice(&[*b"QFI\xfb", self.version.to_be_bytes()].concat());
         for (kind, payload) in &self.extensions {
             bytes.extend(kind.to_be_bytes());
-            bytes.extend((payload.len() as u32).to_be_bytes());
+            bytes.extend(u32_of(payload.len()).to_be_bytes());
             bytes.extend(payload);
             bytes.resize(bytes.len().next_multiple_of(8), 0);
         }
@@ -38,7 +38,7 @@ impl Case {
         if !self.name.is_empty() {
             let at = bytes.len() as u64;
             bytes[8..16].copy_from_slice(&at.to_be_bytes());
-            bytes[16..20].copy_from_slice(&(self.name.len() as u32).to_be_bytes());
+            bytes[16..20].copy_from_slice(&u32_of(self.name.len()).to_be_bytes());
             bytes.extend(&self.name);
         }
         bytes[20..24].copy_from_slice(&self.cluster_bits.to_be_bytes());
@@ -83,8 +83,12 @@ pub(crate) fn extensions_of(file: &[u8], wanted: impl Fn(u32) -> bool) -> Vec<(u
     found
 }
 
+fn u32_of(len: usize) -> u32 {
+    u32::try_from(len).unwrap()
+}
+
 fn bytes(seed: u8, len: usize) -> Vec<u8> {
-    (0..len).map(|at| b'a' + (at as u8 ^ seed) % 23).collect()
+    (0_u8..251).cycle().take(len).map(|at| b'a' + (at ^ seed) % 23).collect()
 }
 
 /// As QEMU has them, eight bits named.
