@@ -1,7 +1,7 @@
 //! Backing chains: what the command line says about the levels, and opening an image with all
 //! below it.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -12,6 +12,7 @@ use qed_core::{BackingFile, Image, LockPolicy};
 use qed_io::Access;
 
 use crate::args::parse_driver;
+use crate::image_name::ImageName;
 use crate::names::beside;
 use crate::open::{OpenHow, chain_error, could_not_open, open_image, writable_qed};
 
@@ -62,14 +63,9 @@ impl ChainArgs {
     }
 
     /// Opens an image and its chain for reading.
-    pub(crate) fn open(
-        &self,
-        name: &OsStr,
-        format: Option<&OsStr>,
-        how: OpenHow,
-    ) -> anyhow::Result<Disk> {
-        let image = open_image(name, format, how)?;
-        self.open_over(image, how, None).with_context(|| could_not_open(name))
+    pub(crate) fn open(&self, name: &ImageName, how: OpenHow) -> anyhow::Result<Disk> {
+        let image = open_image(name, how)?;
+        self.open_over(image, how, None).with_context(|| could_not_open(name.given()))
     }
 
     /// As [`ChainArgs::open`] for an open file, perhaps for one of its internal snapshots.

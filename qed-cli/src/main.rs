@@ -10,6 +10,7 @@ mod commands;
 mod console;
 mod disks;
 mod failure;
+mod image_name;
 mod interrupts;
 mod names;
 mod new_file;

@@ -8,7 +8,7 @@ use std::error::Error;
 use std::ffi::OsStr;
 use std::fmt;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, anyhow, bail};
@@ -16,9 +16,9 @@ use qed_convert::{ChainError, FormatSource, Layer, LayerHeader, Qcow2Image, Qcow
 use qed_core::{BackingGate, GivenBacking, Image, LockPolicy, RecoveryPolicy, WriteContext};
 use qed_io::{Access, FileOptions, FileStorage, ImageLock, LockError, OpenError, Storage};
 
-use crate::args::{CacheMode, Format, parse_driver};
+use crate::args::{CacheMode, Format};
 use crate::failure::{io_error_text, shown};
-use crate::names::path_of;
+use crate::image_name::ImageName;
 
 /// How an image file is opened.
 #[derive(Debug, Clone, Copy)]
@@ -67,27 +67,17 @@ impl Error for ForeignImage {}
 
 /// Opens and locks an image file and reads its header; a format that is not stated is recognised
 /// by its magic, and refused if it is none of ours.
-pub(crate) fn open_image(
-    name: &OsStr,
-    format: Option<&OsStr>,
-    how: OpenHow,
-) -> anyhow::Result<Layer> {
-    try_open_image(name, format, how).with_context(|| could_not_open(name))
+pub(crate) fn open_image(name: &ImageName, how: OpenHow) -> anyhow::Result<Layer> {
+    try_open_image(name, how).with_context(|| could_not_open(name.given()))
 }
 
 /// As [`open_image`], with errors that leave it to the caller to say what was opened.
-pub(crate) fn try_open_image(
-    name: &OsStr,
-    format: Option<&OsStr>,
-    how: OpenHow,
-) -> anyhow::Result<Layer> {
-    let format = match format {
-        Some(format) => FormatSource::Stated(parse_driver(format)?),
-        None => FormatSource::Magic,
-    };
-    let (path, storage) = open_file(name, how)?;
+pub(crate) fn try_open_image(name: &ImageName, how: OpenHow) -> anyhow::Result<Layer> {
+    let format = name.format().map_or(FormatSource::Magic, FormatSource::Stated);
+    let storage = open_file(name, how)?;
+    let path = name.path();
     let image =
-        Layer::from_storage(&path, storage, format).map_err(|error| chain_error(&path, error))?;
+        Layer::from_storage(path, storage, format).map_err(|error| chain_error(path, error))?;
     if how.access == Access::ReadWrite && image.is_recognised() && image.format() == Format::Raw {
         bail!("{WITHOUT_MAGIC} (-f raw)");
     }
@@ -104,32 +94,35 @@ pub(crate) fn could_not_open(name: &OsStr) -> String {
 }
 
 /// The format of an image that is to be changed; raw is stated, not guessed.
-pub(crate) fn format_to_change(name: &OsStr, format: Option<&OsStr>) -> anyhow::Result<Format> {
-    match format {
-        Some(format) => parse_driver(format).with_context(|| could_not_open(name)),
-        None => match open_image(name, None, OpenHow::read(false))?.format() {
-            Format::Raw => bail!("{}: {WITHOUT_MAGIC} (-f raw)", could_not_open(name)),
+pub(crate) fn format_to_change(name: &ImageName) -> anyhow::Result<Format> {
+    match name.format() {
+        Some(format) => Ok(format),
+        None => match open_image(name, OpenHow::read(false))?.format() {
+            Format::Raw => bail!("{}: {WITHOUT_MAGIC} (-f raw)", could_not_open(name.given())),
             format => Ok(format),
         },
     }
 }
 
 /// Opens and locks a file without looking into it.
-pub(crate) fn open_file(name: &OsStr, how: OpenHow) -> anyhow::Result<(PathBuf, Arc<FileStorage>)> {
-    let path = path_of(name)?;
+pub(crate) fn open_file(name: &ImageName, how: OpenHow) -> anyhow::Result<Arc<FileStorage>> {
+    let path = name.path();
     if path.as_os_str().is_empty() {
         bail!("The 'file' block driver requires a file name");
     }
-    let storage = FileStorage::open(&path, how.file_options())
-        .map_err(|error| file_error(&path, "open", error))?;
+    if how.access == Access::ReadWrite && name.is_read_only() {
+        bail!("Block node is read-only");
+    }
+    let storage = FileStorage::open(path, how.file_options())
+        .map_err(|error| file_error(path, "open", error))?;
     if !how.unlocked {
         let lock = match how.access {
             Access::ReadOnly => ImageLock::READ,
             Access::ReadWrite => ImageLock::WRITE,
         };
-        storage.lock(lock).map_err(|error| lock_error(&path, error))?;
+        storage.lock(lock).map_err(|error| lock_error(path, error))?;
     }
-    Ok((path, Arc::new(storage)))
+    Ok(Arc::new(storage))
 }
 
 /// Why the image at `top`, or one below it, was not opened; in `qemu-img`'s words where it has some.

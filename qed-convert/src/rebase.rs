@@ -180,7 +180,9 @@ impl Run<'_> {
 
     fn copy(&self, bytes: &[u8], at: GuestOffset) -> Result<(), RebaseError> {
         let len = bytes.len() as u64;
-        if is_zero(bytes) {
+        let old_len = self.old.map_or(0, BackingFile::len);
+        // As QEMU does it: zeros that the old backing file has are data, those past its end are not.
+        if at.get() >= old_len && is_zero(bytes) {
             // The new backing file may be longer than the old one.
             self.image.write_zeroes_over_any_backing(at, len)?;
         } else {

@@ -59,6 +59,11 @@ impl OptionList {
         })
     }
 
+    /// The options as they were given; none for a name without a value.
+    pub(crate) fn entries(self) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
+        self.entries
+    }
+
     /// Holds the options against the table of a format.
     pub(crate) fn values(self, specs: &'static [OptionSpec]) -> anyhow::Result<OptionValues> {
         let mut values = OptionValues { specs, given: vec![None; specs.len()] };

@@ -11,8 +11,6 @@ use crate::failure::unsupported;
 pub(crate) struct Refused {
     #[arg(long, hide = true, value_name = "OBJDEF")]
     object: Vec<OsString>,
-    #[arg(long, hide = true)]
-    image_opts: bool,
 }
 
 impl Refused {
@@ -20,9 +18,6 @@ impl Refused {
     pub(crate) fn check(&self) -> anyhow::Result<()> {
         if !self.object.is_empty() {
             return Err(unsupported("the option '--object'"));
-        }
-        if self.image_opts {
-            return Err(unsupported("the option '--image-opts'"));
         }
         Ok(())
     }

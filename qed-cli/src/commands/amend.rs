@@ -13,6 +13,7 @@ use crate::args::{
     CacheMode, Format, OptionList, OptionValues, Refused, parse_target, refuse_qcow2,
 };
 use crate::failure::{Exit, shown, unsupported, usage};
+use crate::image_name::NameArgs;
 use crate::new_image::{
     AMEND_OPTIONS, JournalOption, LayoutOptions, print_amend_options, random_identity,
 };
@@ -47,6 +48,8 @@ pub(crate) struct AmendArgs {
     /// The image
     #[arg(value_name = "FILENAME")]
     operands: Vec<OsString>,
+    #[command(flatten)]
+    named: NameArgs,
     #[command(flatten)]
     refused: Refused,
 }
@@ -84,7 +87,8 @@ pub(crate) fn run(args: AmendArgs, context: &Context) -> anyhow::Result<Exit> {
     let Some(cache) = CacheMode::by_name(args.cache.as_deref()) else {
         bail!("Invalid cache option: {}", shown(args.cache.as_deref().unwrap_or_default()));
     };
-    let image = open_image(name, args.format.as_deref(), OpenHow { cache, ..OpenHow::WRITE })?;
+    let named = args.named.image(name, args.format.as_deref())?;
+    let image = open_image(&named, OpenHow { cache, ..OpenHow::WRITE })?;
     refuse_other_formats(image.format())?;
     let options = list.values(AMEND_OPTIONS)?;
     let storage = storage_of(&image);

@@ -14,6 +14,7 @@ use crate::app::Context;
 use crate::args::{CacheMode, Format, Refused, number_in, one_name, refuse_qcow2};
 use crate::chain::ChainArgs;
 use crate::failure::{Exit, shown};
+use crate::image_name::NameArgs;
 use crate::open::{OpenHow, could_not_open, open_image};
 use device::{Device, Target};
 use order::Order;
@@ -76,6 +77,8 @@ pub(crate) struct BenchArgs {
     /// The image
     #[arg(value_name = "FILENAME")]
     operands: Vec<OsString>,
+    #[command(flatten)]
+    named: NameArgs,
     #[command(flatten)]
     refused: Refused,
 }
@@ -160,10 +163,10 @@ fn how(args: &BenchArgs) -> anyhow::Result<How> {
 }
 
 fn open(args: &BenchArgs, name: &OsStr, cache: CacheMode) -> anyhow::Result<Device> {
-    let format = args.format.as_deref();
+    let named = args.named.image(name, args.format.as_deref())?;
     if !args.write {
         let how = OpenHow { cache, ..OpenHow::read(args.force_share) };
-        let opened = args.chain.open(name, format, how)?;
+        let opened = args.chain.open(&named, how)?;
         let file = opened.layers.first().map(|top| Arc::clone(top.storage()));
         let file = file.with_context(|| could_not_open(name))?;
         return Ok(Device { target: Target::Disk(opened.disk), file });
@@ -172,7 +175,7 @@ fn open(args: &BenchArgs, name: &OsStr, cache: CacheMode) -> anyhow::Result<Devi
         let why = "force-share=on can only be used with read-only images";
         bail!("{}: {why}", could_not_open(name));
     }
-    let image = open_image(name, format, OpenHow { cache, ..OpenHow::WRITE })?;
+    let image = open_image(&named, OpenHow { cache, ..OpenHow::WRITE })?;
     refuse_qcow2(image.format(), "writing to")?;
     let target = match image.format() {
         Format::Qed => {

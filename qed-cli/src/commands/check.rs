@@ -13,6 +13,7 @@ use qed_core::{JournalReplay, replay_journal, show_replayed};
 use crate::app::Context;
 use crate::args::{CacheMode, Format, OutputFormat, Refused, one_name};
 use crate::failure::{Exit, error_text, shown, usage};
+use crate::image_name::{ImageName, NameArgs};
 use crate::open::{ForeignImage, OpenHow, could_not_open, open_image, storage_of};
 
 /// Check whether a QED image is consistent, and repair it.
@@ -40,6 +41,8 @@ pub(crate) struct CheckArgs {
     /// The image
     #[arg(value_name = "FILENAME")]
     operands: Vec<OsString>,
+    #[command(flatten)]
+    named: NameArgs,
     #[command(flatten)]
     refused: Refused,
 }
@@ -78,7 +81,8 @@ pub(crate) fn run(args: CheckArgs, context: &Context) -> anyhow::Result<Exit> {
         bail!("Invalid source cache option: {}", shown(args.cache.unwrap_or_default()));
     };
     let name = one_name(args.operands)?;
-    let opened = open(&name, args.format.as_deref(), repair, args.force_share, cache);
+    let named = args.named.image(&name, args.format.as_deref())?;
+    let opened = open(&named, repair, args.force_share, cache);
     let image = match opened {
         Ok(image) if image.format() == Format::Qed => image,
         Ok(image) => {
@@ -128,20 +132,19 @@ fn parse_repair(value: &OsStr) -> anyhow::Result<Repair> {
 }
 
 fn open(
-    name: &OsStr,
-    format: Option<&OsStr>,
+    name: &ImageName,
     repair: Option<Repair>,
     unlocked: bool,
     cache: CacheMode,
 ) -> anyhow::Result<Layer> {
     if repair.is_none() {
-        return open_image(name, format, OpenHow { cache, ..OpenHow::read(unlocked) });
+        return open_image(name, OpenHow { cache, ..OpenHow::read(unlocked) });
     }
     if unlocked {
         let why = "force-share=on can only be used with read-only images";
-        bail!("{}: {why}", could_not_open(name));
+        bail!("{}: {why}", could_not_open(name.given()));
     }
-    open_image(name, format, OpenHow { cache, ..OpenHow::WRITE })
+    open_image(name, OpenHow { cache, ..OpenHow::WRITE })
 }
 
 /// What the journal of an image held that was not in the tables.

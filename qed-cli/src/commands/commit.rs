@@ -12,6 +12,7 @@ use crate::app::Context;
 use crate::args::{CacheMode, Format, Refused, one_name, refuse_qcow2};
 use crate::chain::{ChainArgs, Disk};
 use crate::failure::{Exit, shown, unsupported};
+use crate::image_name::{ImageName, NameArgs};
 use crate::names::beside;
 use crate::open::{OpenHow, WITHOUT_MAGIC, could_not_open, open_image, storage_of};
 use crate::work::Work;
@@ -49,6 +50,8 @@ pub(crate) struct CommitArgs {
     #[arg(value_name = "FILENAME")]
     operands: Vec<OsString>,
     #[command(flatten)]
+    named: NameArgs,
+    #[command(flatten)]
     refused: Refused,
 }
 
@@ -71,7 +74,7 @@ pub(crate) fn run(args: CommitArgs, context: &Context) -> anyhow::Result<Exit> {
         bail!("Invalid cache option: {}", shown(args.cache.as_deref().unwrap_or_default()));
     };
     let how = OpenHow { cache, ..OpenHow::read(false) };
-    let image = open_image(&name, args.format.as_deref(), how)?;
+    let image = open_image(&args.named.image(&name, args.format.as_deref())?, how)?;
     refuse_qcow2(image.format(), "committing")?;
     // The base is about to be locked for writing, so locks below come one by one.
     let disk = args.chain.open_over(image, OpenHow { unlocked: true, ..how }, None);
@@ -114,7 +117,7 @@ fn commit_to(
     refuse_qcow2(layer.format(), "committing to")?;
     let format = OsString::from(layer.format().name());
     let how = OpenHow { cache, ..OpenHow::WRITE };
-    let base = open_image(layer.path().as_os_str(), Some(&format), how)?;
+    let base = open_image(&ImageName::plain(layer.path().as_os_str(), Some(&format))?, how)?;
     for between in &disk.layers[1..depth] {
         between.storage().lock(ImageLock::READ)?;
     }

@@ -10,6 +10,7 @@ use crate::app::Context;
 use crate::args::{CacheMode, Refused};
 use crate::chain::{ChainArgs, Disk};
 use crate::failure::{Exit, Interrupted, UsageError, error_text, shown, usage};
+use crate::image_name::NameArgs;
 use crate::open::OpenHow;
 use crate::work::Work;
 
@@ -45,6 +46,8 @@ pub(crate) struct CompareArgs {
     /// The two images
     #[arg(value_name = "FILENAME")]
     operands: Vec<OsString>,
+    #[command(flatten)]
+    named: NameArgs,
     #[command(flatten)]
     refused: Refused,
 }
@@ -86,8 +89,8 @@ fn compare_images(args: &CompareArgs, context: &Context) -> anyhow::Result<Exit>
         return Err(usage("Expecting two image file names"));
     };
     let how = OpenHow { cache, ..OpenHow::read(args.force_share) };
-    let first = args.chain.open(first, args.a_format.as_deref(), how)?;
-    let second = args.chain.open(second, args.b_format.as_deref(), how)?;
+    let first = args.chain.open(&args.named.image(first, args.a_format.as_deref())?, how)?;
+    let second = args.chain.open(&args.named.image(second, args.b_format.as_deref())?, how)?;
     let options = CompareOptions { strict: args.strict, ..CompareOptions::default() };
     let work = Work::start(context, args.progress, args.quiet)?;
     let found = compare(&*first.disk, &*second.disk, &options, &work);

@@ -13,6 +13,7 @@ use crate::app::Context;
 use crate::args::Refused;
 use crate::chain::ChainArgs;
 use crate::failure::Exit;
+use crate::image_name::NameArgs;
 use settings::Settings;
 
 /// Copy one or more images to a new one, perhaps of another format.
@@ -92,6 +93,11 @@ pub(crate) struct ConvertArgs {
     /// The inputs, then the output
     #[arg(value_name = "FILENAME")]
     operands: Vec<OsString>,
+    /// With -n: the output is named by options
+    #[arg(long)]
+    target_image_opts: bool,
+    #[command(flatten)]
+    named: NameArgs,
     #[command(flatten)]
     refused: Refused,
 }
@@ -103,10 +109,6 @@ struct LaterOptions {
     bitmaps: bool,
     #[arg(long, hide = true)]
     skip_broken_bitmaps: bool,
-    #[arg(long, hide = true)]
-    source_image_opts: bool,
-    #[arg(long, hide = true)]
-    target_image_opts: bool,
 }
 
 const NOTES: &str = "\
@@ -137,19 +139,12 @@ pub(crate) fn run(args: ConvertArgs, context: &Context) -> anyhow::Result<Exit> 
 
 impl LaterOptions {
     fn check(&self) -> anyhow::Result<()> {
-        let given = [
-            (self.bitmaps, "--bitmaps"),
-            (self.source_image_opts, "--source-image-opts"),
-            (self.target_image_opts, "--target-image-opts"),
-        ];
         if self.skip_broken_bitmaps && !self.bitmaps {
             bail!("Use of --skip-broken-bitmaps requires --bitmaps");
         }
-        match given.iter().find(|(given, _)| *given) {
-            Some((_, name)) => {
-                Err(crate::failure::unsupported(format_args!("the option '{name}'")))
-            }
-            None => Ok(()),
+        match self.bitmaps {
+            true => Err(crate::failure::unsupported("the option '--bitmaps'")),
+            false => Ok(()),
         }
     }
 }

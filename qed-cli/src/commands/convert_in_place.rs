@@ -19,6 +19,7 @@ use crate::app::Context;
 use crate::args::{Format, OutputFormat, Refused, one_name, parse_driver};
 use crate::chain::ChainArgs;
 use crate::failure::{Exit, shown, usage};
+use crate::image_name::NameArgs;
 use crate::new_image::random_identity;
 use crate::open::{OpenHow, open_file, open_image};
 use crate::work::Work;
@@ -66,6 +67,8 @@ pub(crate) struct ConvertInPlaceArgs {
     /// The image
     #[arg(value_name = "FILENAME")]
     operands: Vec<OsString>,
+    #[command(flatten)]
+    named: NameArgs,
     #[command(flatten)]
     refused: Refused,
 }
@@ -118,7 +121,8 @@ fn to_qed(
     context: &Context,
 ) -> anyhow::Result<Exit> {
     let how = if args.dry_run { OpenHow::read(false) } else { OpenHow::WRITE };
-    let image = open_image(name, args.format.as_deref(), how).map_err(hint_at_overlays)?;
+    let named = args.named.image(name, args.format.as_deref())?;
+    let image = open_image(&named, how).map_err(hint_at_overlays)?;
     match image.format() {
         Format::Qcow2 => {}
         Format::Qed => bail!("'{}' is a QED image already", shown(name)),
@@ -165,8 +169,8 @@ fn go_back(
     form: print::Form,
     context: &Context,
 ) -> anyhow::Result<Exit> {
-    let (_, file) = open_file(name, OpenHow::WRITE).map_err(hint_at_overlays)?;
-    let storage: Arc<dyn Storage> = file;
+    let named = args.named.image(name, args.format.as_deref())?;
+    let storage: Arc<dyn Storage> = open_file(&named, OpenHow::WRITE).map_err(hint_at_overlays)?;
     let start = Instant::now();
     context.interrupts.defer();
     if args.undo {

@@ -12,6 +12,7 @@ use qed_io::Storage;
 use crate::app::Context;
 use crate::args::{CacheMode, Format, OptionList, Refused, number_in, parse_driver, parse_target};
 use crate::failure::{Exit, error_text, shown, usage};
+use crate::image_name::ImageName;
 use crate::names::{beside, path_of};
 use crate::new_file::NewFile;
 use crate::new_image::{NewImage, print_options};
@@ -167,7 +168,8 @@ impl Backing {
 fn open_backing(file: &[u8], format: Option<&OsStr>, image: &OsStr) -> anyhow::Result<u64> {
     let image = path_of(image)?;
     let path = beside(&image, file);
-    let backing = try_open_image(&path, format, OpenHow::read(false));
+    let backing = ImageName::plain(&path, format)
+        .and_then(|backing| try_open_image(&backing, OpenHow::read(false)));
     let backing = backing.map_err(|error| match error.downcast_ref() {
         Some(ForeignImage { format }) => format_missing(format),
         None => anyhow!("{}\nCould not open backing image.", error_text(&error)),

@@ -12,6 +12,7 @@ use crate::args::{CacheMode, OptionList, Refused, by_name, number_in};
 use crate::chain::ChainArgs;
 use crate::disks::Window;
 use crate::failure::{Exit, error_text, shown};
+use crate::image_name::NameArgs;
 use crate::new_image::NewImage;
 use crate::open::OpenHow;
 use crate::output_image::{Copy, copy_to_new};
@@ -35,6 +36,8 @@ pub(crate) struct DdArgs {
     /// if=INPUT of=OUTPUT [bs=BLOCK_SIZE] [count=BLOCKS] [skip=BLOCKS]
     #[arg(value_name = "KEY=VALUE")]
     operands: Vec<OsString>,
+    #[command(flatten)]
+    named: NameArgs,
     #[command(flatten)]
     refused: Refused,
 }
@@ -68,7 +71,8 @@ pub(crate) fn run(args: DdArgs, context: &Context) -> anyhow::Result<Exit> {
     };
     let format = args.output_format.as_deref().unwrap_or(OsStr::new("raw"));
     let Some(format) = by_name(format) else { bail!("Unknown file format") };
-    let source = args.chain.open(input, args.format.as_deref(), OpenHow::read(args.force_share))?;
+    let named = args.named.image(input, args.format.as_deref())?;
+    let source = args.chain.open(&named, OpenHow::read(args.force_share))?;
     let block_len = blocks.block_len.unwrap_or(512);
     let len = blocks.count.map_or(u64::MAX, |count| count.saturating_mul(block_len));
     let start = blocks.skip.saturating_mul(block_len);

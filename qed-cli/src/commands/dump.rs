@@ -23,6 +23,7 @@ use qed_io::Storage;
 use crate::app::Context;
 use crate::args::{Format, OutputFormat, Refused, one_name, parse_driver};
 use crate::failure::{Exit, shown};
+use crate::image_name::NameArgs;
 use crate::open::{OpenHow, could_not_open, open_file};
 use areas::Area;
 use fields::Field;
@@ -48,6 +49,8 @@ pub(crate) struct DumpArgs {
     /// The image
     #[arg(value_name = "FILENAME")]
     operands: Vec<OsString>,
+    #[command(flatten)]
+    named: NameArgs,
     #[command(flatten)]
     refused: Refused,
 }
@@ -82,13 +85,14 @@ pub(crate) fn run(args: DumpArgs, context: &Context) -> anyhow::Result<Exit> {
         bail!("Only qed images can be dumped, not {}", shown(format));
     }
     // Not as an image: one with a damaged header is shown as far as it goes.
-    let opened = open_file(&name, OpenHow::read(args.force_share));
-    let (path, storage) = opened.with_context(|| could_not_open(&name))?;
+    let image = args.named.image(&name, args.format.as_deref())?;
+    let opened = open_file(&image, OpenHow::read(args.force_share));
+    let (path, storage) = (image.path(), opened.with_context(|| could_not_open(&name))?);
     let layout = Layout::of(&*storage).with_context(|| could_not_open(&name))?;
     let mut out = context.console.lock();
     match output {
-        OutputFormat::Human => dump(&path, &*storage, &layout, &mut text::TextForm::new(&mut out))?,
-        OutputFormat::Json => dump(&path, &*storage, &layout, &mut json::JsonForm::new(&mut out))?,
+        OutputFormat::Human => dump(path, &*storage, &layout, &mut text::TextForm::new(&mut out))?,
+        OutputFormat::Json => dump(path, &*storage, &layout, &mut json::JsonForm::new(&mut out))?,
     }
     match layout.fault {
         Some(fault) => Err(anyhow::Error::new(fault).context(could_not_open(&name))),

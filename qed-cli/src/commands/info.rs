@@ -5,7 +5,7 @@ mod json;
 mod report;
 
 use std::collections::HashSet;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 
 use anyhow::bail;
 use clap::Args;
@@ -14,6 +14,7 @@ use crate::app::Context;
 use crate::args::{OutputFormat, Refused, one_name};
 use crate::chain::ChainArgs;
 use crate::failure::{Exit, shown};
+use crate::image_name::{ImageName, NameArgs};
 use crate::open::{OpenHow, open_image};
 use report::ImageReport;
 
@@ -41,6 +42,8 @@ pub(crate) struct InfoArgs {
     #[arg(value_name = "FILENAME")]
     operands: Vec<OsString>,
     #[command(flatten)]
+    named: NameArgs,
+    #[command(flatten)]
     refused: Refused,
 }
 
@@ -57,9 +60,10 @@ pub(crate) fn run(args: InfoArgs, context: &Context) -> anyhow::Result<Exit> {
     args.refused.check()?;
     let output = OutputFormat::parse(args.output.as_deref())?;
     let name = one_name(args.operands)?;
+    let name = args.named.image(&name, args.format.as_deref())?;
     let levels =
         Levels { unlocked: args.force_share, chain: args.chain, whole_chain: args.backing_chain };
-    let reports = levels.collect(&name, args.format.as_deref())?;
+    let reports = levels.collect(&name)?;
     match output {
         OutputFormat::Human => context.console.print(human::text(&reports))?,
         OutputFormat::Json => {
@@ -79,10 +83,10 @@ struct Levels {
 
 impl Levels {
     /// The reports, the image that was asked about first.
-    fn collect(&self, name: &OsStr, format: Option<&OsStr>) -> anyhow::Result<Vec<ImageReport>> {
+    fn collect(&self, name: &ImageName) -> anyhow::Result<Vec<ImageReport>> {
         let how = OpenHow::read(self.unlocked);
         let (mut reports, mut seen) = (Vec::new(), HashSet::new());
-        let mut next = Some(open_image(name, format, how)?);
+        let mut next = Some(open_image(name, how)?);
         while let Some(image) = next.take() {
             if !seen.insert(image.identity()) {
                 bail!("Backing file '{}' creates an infinite loop.", shown(image.path()));

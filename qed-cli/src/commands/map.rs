@@ -14,6 +14,7 @@ use crate::app::Context;
 use crate::args::{Format, OutputFormat, Refused, number_in, one_name};
 use crate::chain::ChainArgs;
 use crate::failure::{Exit, printed};
+use crate::image_name::NameArgs;
 use crate::open::OpenHow;
 use extents::{Mapped, Mapping, for_each_extent};
 
@@ -47,6 +48,8 @@ pub(crate) struct MapArgs {
     #[arg(value_name = "FILENAME")]
     operands: Vec<OsString>,
     #[command(flatten)]
+    named: NameArgs,
+    #[command(flatten)]
     refused: Refused,
 }
 
@@ -67,9 +70,9 @@ pub(crate) fn run(args: MapArgs, context: &Context) -> anyhow::Result<Exit> {
     };
     let start = offset(&args.start_offset, "start offset")?.unwrap_or(0);
     let len = offset(&args.max_length, "max length")?.unwrap_or(u64::MAX);
-    let name = one_name(args.operands)?;
+    let name = args.named.image(&one_name(args.operands)?, args.format.as_deref())?;
     let how = OpenHow::read(args.force_share);
-    let mapping = Mapping::of(args.chain.open(&name, args.format.as_deref(), how)?)?;
+    let mapping = Mapping::of(args.chain.open(&name, how)?)?;
     let range = start..start.saturating_add(len).min(mapping.disk.len());
     match output {
         OutputFormat::Human => human(&mapping, range, context)?,

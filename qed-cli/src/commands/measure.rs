@@ -13,6 +13,7 @@ use crate::app::Context;
 use crate::args::{Format, OptionList, OutputFormat, Refused, number_in, parse_target};
 use crate::chain::ChainArgs;
 use crate::failure::Exit;
+use crate::image_name::NameArgs;
 use crate::new_image::{NewImage, print_options};
 use crate::open::{OpenHow, could_not_open, open_image, open_qcow2_alone};
 use crate::output::JsonWriter;
@@ -50,6 +51,8 @@ pub(crate) struct MeasureArgs {
     /// The existing image
     #[arg(value_name = "FILENAME")]
     operands: Vec<OsString>,
+    #[command(flatten)]
+    named: NameArgs,
     #[command(flatten)]
     refused: Refused,
 }
@@ -131,7 +134,7 @@ fn measure_image(
     target: &MeasureTarget,
 ) -> anyhow::Result<(Measure, Option<u64>)> {
     let how = OpenHow::read(args.force_share);
-    let image = open_image(name, args.format.as_deref(), how)?;
+    let image = open_image(&args.named.image(name, args.format.as_deref())?, how)?;
     let disk = args
         .chain
         .open_over(image, how, snapshot)

@@ -12,6 +12,7 @@ use crate::app::Context;
 use crate::args::{CacheMode, Format, Refused, by_name, one_name, refuse_qcow2};
 use crate::chain::{ChainArgs, Disk};
 use crate::failure::{Exit, error_text, shown, usage};
+use crate::image_name::{ImageName, NameArgs};
 use crate::names::beside;
 use crate::open::{OpenHow, could_not_open, open_image, try_open_image, writable_qed};
 use crate::work::Work;
@@ -59,6 +60,8 @@ pub(crate) struct RebaseArgs {
     #[arg(value_name = "FILENAME")]
     operands: Vec<OsString>,
     #[command(flatten)]
+    named: NameArgs,
+    #[command(flatten)]
     refused: Refused,
 }
 
@@ -89,7 +92,8 @@ pub(crate) fn run(args: RebaseArgs, context: &Context) -> anyhow::Result<Exit> {
         None => bail!("Invalid format name: '{}'", shown(format)),
     });
     let new_format = new_format.transpose()?;
-    let image = open_image(&name, args.format.as_deref(), OpenHow { cache, ..OpenHow::WRITE })?;
+    let named = args.named.image(&name, args.format.as_deref())?;
+    let image = open_image(&named, OpenHow { cache, ..OpenHow::WRITE })?;
     if image.format() == Format::Qcow2 && args.backing_unsafe {
         return rename_in_qcow2(&args, &image, &name, new_format);
     }
@@ -183,7 +187,8 @@ fn open_new(
     how: OpenHow,
 ) -> anyhow::Result<Disk> {
     let path = beside(image.path(), backing.as_bytes());
-    let opened = try_open_image(&path, args.new_format.as_deref(), how)
+    let opened = ImageName::plain(&path, args.new_format.as_deref())
+        .and_then(|new| try_open_image(&new, how))
         .and_then(|new| args.chain.below(1).open_over(new, how, None));
     let disk = opened.map_err(|error| {
         anyhow::anyhow!(

@@ -12,6 +12,7 @@ use crate::app::Context;
 use crate::args::{Format, Refused, option_size, refuse_qcow2};
 use crate::chain::ChainArgs;
 use crate::failure::{Exit, shown, unsupported, usage};
+use crate::image_name::NameArgs;
 use crate::open::{OpenHow, open_image, virtual_size};
 
 /// Change the size of the virtual disk.
@@ -42,6 +43,8 @@ pub(crate) struct ResizeArgs {
     size: Option<OsString>,
     #[arg(hide = true)]
     extra: Vec<OsString>,
+    #[command(flatten)]
+    named: NameArgs,
     #[command(flatten)]
     refused: Refused,
 }
@@ -75,7 +78,8 @@ pub(crate) fn run(args: ResizeArgs, context: &Context) -> anyhow::Result<Exit> {
         }
     }
     let change = Change::parse(&shown(size))?;
-    let image = open_image(name, args.format.as_deref(), OpenHow::WRITE)?;
+    let name = args.named.image(name, args.format.as_deref())?;
+    let image = open_image(&name, OpenHow::WRITE)?;
     refuse_qcow2(image.format(), "resizing")?;
     let old = virtual_size(&image)?;
     let new = change.apply(old)?;

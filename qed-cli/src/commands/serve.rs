@@ -18,6 +18,7 @@ use crate::app::Context;
 use crate::args::{CacheMode, Refused, number_in};
 use crate::chain::ChainArgs;
 use crate::failure::{Exit, usage};
+use crate::image_name::NameArgs;
 use address::{listen, listen_for_counters, uris};
 use exports::open_exports;
 use parent::Parent;
@@ -86,6 +87,8 @@ pub(crate) struct ServeArgs {
     /// The images
     #[arg(value_name = "FILENAME")]
     operands: Vec<OsString>,
+    #[command(flatten)]
+    named: NameArgs,
     #[command(flatten)]
     refused: Refused,
 }

@@ -9,6 +9,7 @@ use clap::Args;
 use crate::app::Context;
 use crate::args::{Format, OutputFormat, Refused, one_name};
 use crate::failure::{Exit, shown, unsupported, usage};
+use crate::image_name::NameArgs;
 use crate::open::{OpenHow, could_not_open, open_image, open_qcow2_alone};
 use crate::output::{JsonWriter, snapshot_list, snapshots_json};
 
@@ -46,6 +47,8 @@ pub(crate) struct SnapshotArgs {
     #[arg(value_name = "FILENAME")]
     operands: Vec<OsString>,
     #[command(flatten)]
+    named: NameArgs,
+    #[command(flatten)]
     refused: Refused,
 }
 
@@ -65,7 +68,8 @@ pub(crate) fn run(args: SnapshotArgs, context: &Context) -> anyhow::Result<Exit>
     let output = OutputFormat::parse(args.output.as_deref())?;
     let change = args.change()?;
     let name = one_name(args.operands)?;
-    let image = open_image(&name, args.format.as_deref(), OpenHow::read(args.force_share))?;
+    let named = args.named.image(&name, args.format.as_deref())?;
+    let image = open_image(&named, OpenHow::read(args.force_share))?;
     if let Some((verb, participle, snapshot)) = change {
         if image.format() == Format::Raw {
             bail!("Could not {verb} snapshot '{}': Operation not supported", shown(snapshot));

@@ -48,6 +48,9 @@ impl Settings {
             print_options(&context.console, parse_target(format)?)?;
             return Ok(None);
         }
+        if args.target_image_opts && !args.no_create {
+            bail!("--target-image-opts requires use of -n flag");
+        }
         if args.target_is_zero && !args.no_create {
             bail!("--target-is-zero requires use of -n flag");
         }

@@ -40,7 +40,7 @@ fn open_one(
         return standard_input(format).context("Could not read standard input");
     }
     let how = OpenHow { cache: settings.source_cache, ..OpenHow::read(args.force_share) };
-    let image = open_image(input, format, how)?;
+    let image = open_image(&args.named.image(input, format)?, how)?;
     let disk = args.chain.open_over(image, how, settings.snapshot.as_ref());
     Ok(disk.with_context(|| could_not_open(input))?.disk)
 }

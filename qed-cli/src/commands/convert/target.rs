@@ -14,6 +14,7 @@ use crate::args::{Format, refuse_qcow2};
 use crate::chain::ChainArgs;
 use crate::console;
 use crate::failure::{Interrupted, error_text, shown};
+use crate::image_name::ImageName;
 use crate::names::{beside, path_of};
 use crate::open::{OpenHow, could_not_open, open_image, storage_of, try_open_image, virtual_size};
 use crate::output_image::{Copy, copy_to_new};
@@ -59,7 +60,8 @@ pub(super) fn write(
 fn new_backing(backing: &Backing, output: &OsStr) -> anyhow::Result<NewBacking> {
     let path = beside(&path_of(output)?, &backing.name);
     let format = backing.format.name();
-    let opened = try_open_image(&path, Some(OsStr::new(format)), OpenHow::read(false));
+    let opened = ImageName::plain(&path, Some(OsStr::new(format)))
+        .and_then(|image| try_open_image(&image, OpenHow::read(false)));
     let len = opened.and_then(|image| virtual_size(&image)).map_err(|error| {
         let why = error_text(&error);
         anyhow!("{}: Could not open backing file: {why}", could_not_open(output))
@@ -92,10 +94,14 @@ fn write_existing(
     output: &OsStr,
     context: &Context,
 ) -> anyhow::Result<()> {
-    let format = settings.image.format;
-    refuse_qcow2(format, "writing to")?;
     let how = OpenHow { cache: settings.target_cache, ..OpenHow::WRITE };
-    let existing = open_image(output, Some(OsStr::new(format.name())), how)?;
+    let format = match args.target_image_opts {
+        true => args.target_format.as_deref(),
+        false => Some(OsStr::new(settings.image.format.name())),
+    };
+    let existing = open_image(&ImageName::of(output, format, args.target_image_opts)?, how)?;
+    let format = existing.format();
+    refuse_qcow2(format, "writing to")?;
     let content = match &settings.backing {
         Some(_) if args.target_is_zero => {
             bail!("Cannot use --target-is-zero when the destination image has a backing file")

@@ -85,7 +85,7 @@ pub(super) fn from_raw(
     form: Form,
     context: &Context,
 ) -> anyhow::Result<Exit> {
-    format_to_change(name, args.format.as_deref())?;
+    format_to_change(&args.named.image(name, args.format.as_deref())?)?;
     if args.chain.is_given() {
         return Err(usage("a raw file has no backing file"));
     }
@@ -102,7 +102,7 @@ pub(super) fn from_raw(
 
 fn is_qed(args: &ConvertInPlaceArgs, name: &OsStr, to: Format) -> anyhow::Result<()> {
     refuse_qcow2_options(args)?;
-    let format = format_to_change(name, args.format.as_deref())?;
+    let format = format_to_change(&args.named.image(name, args.format.as_deref())?)?;
     if format == to {
         bail!("'{}' is a {format} image already", shown(name));
     }
@@ -115,7 +115,9 @@ fn is_qed(args: &ConvertInPlaceArgs, name: &OsStr, to: Format) -> anyhow::Result
 /// Opens the file itself: between two formats it may open in neither.
 fn open(args: &ConvertInPlaceArgs, name: &OsStr) -> anyhow::Result<Opened> {
     let how = if args.dry_run { OpenHow::read(false) } else { OpenHow::WRITE };
-    let (path, file) = open_file(name, how).map_err(hint_at_overlays)?;
+    let named = args.named.image(name, args.format.as_deref())?;
+    let file = open_file(&named, how).map_err(hint_at_overlays)?;
+    let path = named.path().to_path_buf();
     refuse_other_names(name, &path)?;
     Ok(Opened { path, storage: file })
 }

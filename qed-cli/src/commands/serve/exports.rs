@@ -36,15 +36,15 @@ fn name<'n>(image: &'n OsStr, given: Option<&'n OsString>, is_alone: bool) -> &'
 }
 
 fn open(args: &ServeArgs, name: &OsStr, cache: CacheMode) -> anyhow::Result<Box<dyn BlockDevice>> {
-    let format = args.format.as_deref();
+    let named = args.named.image(name, args.format.as_deref())?;
     if args.read_only {
         let how = OpenHow { cache, ..OpenHow::read(args.force_share) };
-        return Ok(Box::new(ReadOnlyDisk::new(args.chain.open(name, format, how)?.disk)));
+        return Ok(Box::new(ReadOnlyDisk::new(args.chain.open(&named, how)?.disk)));
     }
     if args.force_share {
         bail!("-U can only be used with --read-only");
     }
-    let image = open_image(name, format, OpenHow { cache, ..OpenHow::WRITE })?;
+    let image = open_image(&named, OpenHow { cache, ..OpenHow::WRITE })?;
     refuse_qcow2(image.format(), "writing to")?;
     let disk: Box<dyn BlockDevice> = match image.format() {
         Format::Qed => {
