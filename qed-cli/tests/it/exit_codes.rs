@@ -92,10 +92,8 @@ fn later_options_are_refused_by_name() {
     let cases: &[(&[&str], &str)] = &[
         (&["create", "-f", "qed", "-o", "encryption=on", "x", "1M"], "the option 'encryption'"),
         (&["create", "-f", "qed", "-o", "preallocation=full", "x", "1M"], "preallocation=full"),
-        (&["info", "--image-opts", "a.qed"], "the option '--image-opts'"),
         (&["info", "--object", "secret,id=s", "a.qed"], "the option '--object'"),
         (&["convert", "--bitmaps", "a.qed", "x"], "the option '--bitmaps'"),
-        (&["convert", "-r", "1M", "a.qed", "x"], "the option '--rate'"),
         (&["commit", "-r", "1M", "-f", "qed", "a.qed"], "the option '--rate'"),
         (&["bench", "-n", "a.qed"], "aio=native"),
         (&["resize", "-f", "qcow2", "a.qcow2", "2M"], "resizing a qcow2 image in place"),
