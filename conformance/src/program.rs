@@ -88,7 +88,14 @@ impl Program {
         if !answers.is_open() {
             return Ok(());
         }
-        match parse::info(&ran.stdout) {
+        let told = parse::info(&ran.stdout);
+        if let Ok(info) = &told
+            && let Some(said) = info.refusal()
+        {
+            answers.open = Answer::Said(Opened::Refused { clauses: None, said });
+            return Ok(());
+        }
+        match told {
             Ok(info) => {
                 answers.size = Answer::Said(info.virtual_size);
                 answers.cluster_size = Answer::Said(info.cluster_size);

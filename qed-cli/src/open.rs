@@ -73,15 +73,28 @@ pub(crate) fn open_image(name: &ImageName, how: OpenHow) -> anyhow::Result<Layer
 
 /// As [`open_image`], with errors that leave it to the caller to say what was opened.
 pub(crate) fn try_open_image(name: &ImageName, how: OpenHow) -> anyhow::Result<Layer> {
+    open_with(Layer::from_storage, name, how)
+}
+
+fn open_with(
+    read: fn(&Path, Arc<FileStorage>, FormatSource) -> Result<Layer, ChainError>,
+    name: &ImageName,
+    how: OpenHow,
+) -> anyhow::Result<Layer> {
     let format = name.format().map_or(FormatSource::Magic, FormatSource::Stated);
     let storage = open_file(name, how)?;
     let path = name.path();
-    let image =
-        Layer::from_storage(path, storage, format).map_err(|error| chain_error(path, error))?;
+    let image = read(path, storage, format).map_err(|error| chain_error(path, error))?;
     if how.access == Access::ReadWrite && image.is_recognised() && image.format() == Format::Raw {
         bail!("{WITHOUT_MAGIC} (-f raw)");
     }
     Ok(image)
+}
+
+/// As [`open_image`] for reading, also for an image that needs what is not supported: it can be
+/// shown, and does not open as a disk.
+pub(crate) fn describe_image(name: &ImageName, how: OpenHow) -> anyhow::Result<Layer> {
+    open_with(Layer::described, name, how).with_context(|| could_not_open(name.given()))
 }
 
 /// Why a raw file is not written; what states the format follows.

@@ -203,7 +203,8 @@ impl Layer {
                 FormatSource::Magic
             }
         };
-        Self::open_resolved(&path, &resolved, format, options.file, options.lock).map(Some)
+        let (file, lock) = (options.file, options.lock);
+        Self::open_resolved(&path, &resolved, format, file, lock, self.unsupported()).map(Some)
     }
 }
 

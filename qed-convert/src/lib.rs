@@ -34,9 +34,10 @@ pub use in_place::{
 pub use measure::{Measure, MeasureError, MeasureTarget, measure, measure_size, qcow2_bitmaps_len};
 pub use progress::{NoProgress, Progress};
 pub use qcow2::{
-    Qcow2Bitmap, Qcow2Corruption, Qcow2EntryFault, Qcow2FormatError, Qcow2Header, Qcow2Image,
-    Qcow2OpenError, Qcow2Options, Qcow2Part, Qcow2ReadError, Qcow2SnapshotInfo,
-    Qcow2SnapshotSelector, Qcow2StreamFault,
+    LuksHeader, LuksSlot, Qcow2Bitmap, Qcow2Corruption, Qcow2DataFile, Qcow2Encryption,
+    Qcow2EntryFault, Qcow2FormatError, Qcow2Header, Qcow2Image, Qcow2OpenError, Qcow2Options,
+    Qcow2Part, Qcow2ReadError, Qcow2SnapshotInfo, Qcow2SnapshotSelector, Qcow2StreamFault,
+    UnknownFeature,
 };
 pub use qcow2_backing::{Qcow2Backing, SetQcow2BackingError, set_qcow2_backing};
 pub use rebase::{RebaseError, RebaseOptions, rebase};

@@ -12,6 +12,7 @@ mod extensions;
 mod feature_fields;
 mod geometry;
 mod header;
+mod luks;
 mod mapping;
 mod open;
 mod parse;
@@ -26,7 +27,10 @@ pub use error::{
     Qcow2Corruption, Qcow2EntryFault, Qcow2FormatError, Qcow2OpenError, Qcow2Part, Qcow2ReadError,
     Qcow2StreamFault,
 };
-pub use header::Qcow2Header;
+pub use feature_fields::UnknownFeature;
+pub(crate) use header::Unsupported;
+pub use header::{Qcow2DataFile, Qcow2Encryption, Qcow2Header};
+pub use luks::{LuksHeader, LuksSlot};
 pub use open::Qcow2Options;
 pub(crate) use references::References;
 pub use snapshot::{Qcow2SnapshotInfo, Qcow2SnapshotSelector};

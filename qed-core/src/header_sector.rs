@@ -44,17 +44,20 @@ pub(crate) struct HeaderSector {
 impl HeaderSector {
     /// Reads and validates the header of a file of `file_len` bytes.
     pub(crate) fn read(storage: &dyn Storage, file_len: u64) -> Result<Self, OpenError> {
-        let mut bytes = [0; SECTOR_LEN_BYTES];
-        let there = usize::try_from(file_len).unwrap_or(usize::MAX).min(SECTOR_LEN_BYTES);
-        storage
-            .read_at(&mut bytes[..there], 0)
-            .map_err(ImageError::io(IoAction::ReadHeader, HostOffset::new(0)))?;
+        let (bytes, there) = read_sector(storage, file_len)?;
         let parse = |supported| Header::parse(&bytes[..there], file_len, supported);
         // Whether there is a journal to a set bit, is asked of the superblock. Until then the
         // errors come in the order that they have for who knows no journal.
         let header = parse(SUPPORTED).or_else(|_| parse(Features::CLASSIC))?;
         check_size(header.image_size())?;
         Ok(Self { bytes, header, in_doubt: false })
+    }
+
+    /// The header of a file of `file_len` bytes, whatever features it needs.
+    pub(crate) fn describe(storage: &dyn Storage, file_len: u64) -> Result<Header, OpenError> {
+        let (bytes, there) = read_sector(storage, file_len)?;
+        let all = Features::from_bits_retain(u64::MAX);
+        Ok(Header::parse(&bytes[..there], file_len, all)?)
     }
 
     pub(crate) fn header(&self) -> &Header {
@@ -121,4 +124,16 @@ impl HeaderSector {
         BackingName::new(&name)?;
         Ok(Some(name))
     }
+}
+/// The bytes of sector 0, and how many of them the file has.
+fn read_sector(
+    storage: &dyn Storage,
+    file_len: u64,
+) -> Result<([u8; SECTOR_LEN_BYTES], usize), OpenError> {
+    let mut bytes = [0; SECTOR_LEN_BYTES];
+    let there = usize::try_from(file_len).unwrap_or(usize::MAX).min(SECTOR_LEN_BYTES);
+    storage
+        .read_at(&mut bytes[..there], 0)
+        .map_err(ImageError::io(IoAction::ReadHeader, HostOffset::new(0)))?;
+    Ok((bytes, there))
 }

@@ -82,7 +82,7 @@ pub use extents::Extents;
 pub use image::Image;
 pub use journal::{JournalReplay, ShownReplay, replay_journal, show_replayed};
 pub use map::{Extent, ExtentKind};
-pub use mode::read_header;
+pub use mode::{describe_header, read_header};
 pub use options::{
     DEFAULT_CACHE_LIMIT_BYTES, LockPolicy, ReadContext, RecoveryHook, RecoveryPolicy, WriteContext,
 };

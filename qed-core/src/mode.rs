@@ -5,7 +5,7 @@ use qed_spec::{ConsistencyMode, Features, Header, HeaderError, SectionType};
 
 use crate::compat::Compat;
 use crate::error::OpenError;
-use crate::header_sector::HeaderSector;
+use crate::header_sector::{HeaderSector, SUPPORTED};
 use crate::journal::FoundJournal;
 use crate::read_only::storage_len;
 use crate::superblock::SuperblockBytes;
@@ -34,6 +34,21 @@ pub fn read_header(storage: &dyn Storage) -> Result<Header, OpenError> {
         Mode::read(storage, sector.header(), file_len)?;
     }
     Ok(*sector.header())
+}
+
+/// Reads and checks a header that may need what is not supported, to be shown and nothing else, and
+/// the features that are not.
+///
+/// # Errors
+/// Another rule that the header breaks.
+pub fn describe_header(storage: &dyn Storage) -> Result<(Header, Features), OpenError> {
+    let file_len = storage_len(storage)?;
+    let header = HeaderSector::describe(storage, file_len)?;
+    let mut supported = SUPPORTED;
+    if is_active(&header) && Mode::read(storage, &header, file_len).is_err() {
+        supported.remove(Features::JOURNAL_ACTIVE);
+    }
+    Ok((header, header.features().difference(supported)))
 }
 
 /// Whether the journal of an image holds commits that are not in the tables.

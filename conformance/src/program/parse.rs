@@ -11,6 +11,29 @@ pub(super) struct Info {
     pub(super) virtual_size: u64,
     pub(super) cluster_size: u64,
     pub(super) backing_filename: Option<String>,
+    #[serde(default)]
+    format_specific: Specific,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Specific {
+    #[serde(default)]
+    data: SpecificData,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct SpecificData {
+    #[serde(default)]
+    unsupported_features: Vec<serde_json::Value>,
+}
+
+impl Info {
+    /// Why the image is only shown and does not open, if it does not.
+    pub(super) fn refusal(&self) -> Option<String> {
+        let features = &self.format_specific.data.unsupported_features;
+        (!features.is_empty()).then(|| format!("unsupported features {features:?}"))
+    }
 }
 
 /// `check --output=json`; counts of zero may be left out.

@@ -1,5 +1,6 @@
 //! `info`: what an image says about itself.
 
+mod encryption;
 mod human;
 mod json;
 mod report;
@@ -7,7 +8,7 @@ mod report;
 use std::collections::HashSet;
 use std::ffi::OsString;
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use clap::Args;
 
 use crate::app::Context;
@@ -15,12 +16,13 @@ use crate::args::{OutputFormat, Refused, one_name};
 use crate::chain::ChainArgs;
 use crate::failure::{Exit, shown};
 use crate::image_name::{ImageName, NameArgs};
-use crate::open::{OpenHow, open_image};
+use crate::open::{ForeignImage, OpenHow, could_not_open, describe_image, open_file};
 use report::ImageReport;
 
 /// Show what an image says about itself.
 ///
-/// Opens the image alone; its backing file only with --backing-chain.
+/// Opens the image alone; its backing file only with --backing-chain, and a data file never. An image
+/// that cannot be opened, being encrypted or of another format, is told of as far as it is known.
 #[derive(Debug, Args)]
 #[command(after_long_help = NOTES)]
 pub(crate) struct InfoArgs {
@@ -86,7 +88,10 @@ impl Levels {
     fn collect(&self, name: &ImageName) -> anyhow::Result<Vec<ImageReport>> {
         let how = OpenHow::read(self.unlocked);
         let (mut reports, mut seen) = (Vec::new(), HashSet::new());
-        let mut next = Some(open_image(name, how)?);
+        let mut next = match describe_image(name, how) {
+            Ok(image) => Some(image),
+            Err(error) => return Ok(vec![foreign(name, how, error)?]),
+        };
         while let Some(image) = next.take() {
             if !seen.insert(image.identity()) {
                 bail!("Backing file '{}' creates an infinite loop.", shown(image.path()));
@@ -98,4 +103,14 @@ impl Levels {
         }
         Ok(reports)
     }
+}
+
+/// What is told of an image in a format that is not supported; any other error stays one.
+fn foreign(name: &ImageName, how: OpenHow, error: anyhow::Error) -> anyhow::Result<ImageReport> {
+    let Some(&ForeignImage { format }) = error.downcast_ref() else {
+        return Err(error);
+    };
+    let storage = open_file(name, how)?;
+    let report = ImageReport::of_file(name.path(), &storage, format);
+    report.with_context(|| could_not_open(name.given()))
 }

@@ -9,6 +9,7 @@ mod features;
 mod foreign;
 mod help;
 mod in_place;
+mod info;
 mod lab;
 mod locks;
 mod names;

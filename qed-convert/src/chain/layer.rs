@@ -7,13 +7,15 @@ use qed_core::{
     BackingFile, LockPolicy, OpenError, RawFile, ReadContext, ReadOnlyImage, read_stored_format,
 };
 use qed_io::{FileIdentity, FileOptions, FileStorage, ImageLock, Storage};
-use qed_spec::{BackingName, Features, Header, SuperblockError};
+use qed_spec::{BackingName, Features, Header, HeaderError, SuperblockError};
 
 use super::error::ChainError;
 use super::format::ImageFormat;
 use super::gate::OpenedBacking;
 use super::recognise::{Recognised, has_magic_of};
-use crate::qcow2::{Qcow2Header, Qcow2Image, Qcow2Options, Qcow2SnapshotSelector};
+use crate::qcow2::{
+    Qcow2Header, Qcow2Image, Qcow2Options, Qcow2SnapshotSelector, UnknownFeature, Unsupported,
+};
 
 /// An image file that is open and perhaps locked, and whose header has been read.
 #[derive(Debug, Clone)]
@@ -23,6 +25,8 @@ pub struct Layer {
     header: LayerHeader,
     is_recognised: bool,
     backing: Option<NamedBacking>,
+    unknown: Vec<UnknownFeature>,
+    unsupported: Unsupported,
 }
 
 /// The header of an image, by its format.
@@ -64,7 +68,7 @@ impl Layer {
         options: FileOptions,
         lock: LockPolicy,
     ) -> Result<Self, ChainError> {
-        Self::open_resolved(path, path, format, options, lock)
+        Self::open_resolved(path, path, format, options, lock, Unsupported::Refused)
     }
 
     /// As [`Layer::open`] for the file that `path` was resolved to.
@@ -74,6 +78,7 @@ impl Layer {
         format: FormatSource,
         options: FileOptions,
         lock: LockPolicy,
+        unsupported: Unsupported,
     ) -> Result<Self, ChainError> {
         let storage = FileStorage::open(resolved, options)
             .map_err(|source| ChainError::Open { path: path.to_path_buf(), source })?;
@@ -82,7 +87,7 @@ impl Layer {
                 .lock(ImageLock::READ)
                 .map_err(|source| ChainError::Lock { path: path.to_path_buf(), source })?;
         }
-        Self::from_storage(path, Arc::new(storage), format)
+        Self::read(path, Arc::new(storage), format, unsupported)
     }
 
     /// The image in a file that is open, known as `path`; takes no lock.
@@ -93,6 +98,28 @@ impl Layer {
         path: &Path,
         storage: Arc<FileStorage>,
         format: FormatSource,
+    ) -> Result<Self, ChainError> {
+        Self::read(path, storage, format, Unsupported::Refused)
+    }
+
+    /// As [`Layer::from_storage`], also for an image that needs what is not supported. It is to be
+    /// shown, as the images below it are: as a disk it does not open.
+    ///
+    /// # Errors
+    /// What else is wrong with the format or the header.
+    pub fn described(
+        path: &Path,
+        storage: Arc<FileStorage>,
+        format: FormatSource,
+    ) -> Result<Self, ChainError> {
+        Self::read(path, storage, format, Unsupported::Shown)
+    }
+
+    fn read(
+        path: &Path,
+        storage: Arc<FileStorage>,
+        format: FormatSource,
+        unsupported: Unsupported,
     ) -> Result<Self, ChainError> {
         let reading = || ChainError::reading(path.to_path_buf());
         let (format, is_recognised) = match format {
@@ -109,8 +136,9 @@ impl Layer {
                 (format, false)
             }
         };
-        let (header, backing) = read_header(path, &storage, format)?;
-        Ok(Self { path: path.to_path_buf(), storage, header, is_recognised, backing })
+        let Headed { header, backing, unknown } = read_header(path, &storage, format, unsupported)?;
+        let path = path.to_path_buf();
+        Ok(Self { path, storage, header, is_recognised, backing, unknown, unsupported })
     }
 
     /// The path it was opened by: for a backing file the name above it, seen from where the
@@ -140,6 +168,17 @@ impl Layer {
     #[must_use]
     pub fn header(&self) -> &LayerHeader {
         &self.header
+    }
+
+    /// What is done with an image below this one that needs what is not supported.
+    pub(super) fn unsupported(&self) -> Unsupported {
+        self.unsupported
+    }
+
+    /// Incompatible features that are not supported; a layer with any was made to be shown.
+    #[must_use]
+    pub fn unknown_features(&self) -> &[UnknownFeature] {
+        &self.unknown
     }
 
     /// The file.
@@ -214,25 +253,37 @@ impl Layer {
     }
 }
 
+/// What the header of an image says.
+struct Headed {
+    header: LayerHeader,
+    backing: Option<NamedBacking>,
+    unknown: Vec<UnknownFeature>,
+}
+
 fn read_header(
     path: &Path,
     storage: &FileStorage,
     format: ImageFormat,
-) -> Result<(LayerHeader, Option<NamedBacking>), ChainError> {
+    unsupported: Unsupported,
+) -> Result<Headed, ChainError> {
     match format {
-        ImageFormat::Raw => Ok((LayerHeader::Raw, None)),
+        ImageFormat::Raw => {
+            Ok(Headed { header: LayerHeader::Raw, backing: None, unknown: Vec::new() })
+        }
         ImageFormat::Qed => {
-            let (header, backing) = read_qed_header(path, storage)?;
-            Ok((LayerHeader::Qed(header), backing))
+            let (header, unknown) = read_qed_header(path, storage, unsupported)?;
+            let backing = read_qed_backing(path, storage, &header)?;
+            Ok(Headed { header: LayerHeader::Qed(header), backing, unknown })
         }
         ImageFormat::Qcow2 => {
             let failed = |source| ChainError::Qcow2 { path: path.to_path_buf(), source };
-            let header = Qcow2Header::read(storage).map_err(failed)?;
+            let header = Qcow2Header::read_as(storage, unsupported).map_err(failed)?;
             let backing = header.backing_name().map(|name| NamedBacking {
                 name: name.as_bytes().to_vec(),
                 format: Ok(header.backing_format().map(<[u8]>::to_vec)),
             });
-            Ok((LayerHeader::Qcow2(Box::new(header)), backing))
+            let unknown = header.unknown_features();
+            Ok(Headed { header: LayerHeader::Qcow2(Box::new(header)), backing, unknown })
         }
     }
 }
@@ -240,14 +291,33 @@ fn read_header(
 fn read_qed_header(
     path: &Path,
     storage: &FileStorage,
-) -> Result<(Header, Option<NamedBacking>), ChainError> {
-    let io = |source| ChainError::reading(path.to_path_buf())(source);
-    let header = qed_core::read_header(storage).map_err(|source| match source {
+    unsupported: Unsupported,
+) -> Result<(Header, Vec<UnknownFeature>), ChainError> {
+    let header = match (qed_core::read_header(storage), unsupported) {
+        (Err(OpenError::Header(HeaderError::UnsupportedFeature { .. })), Unsupported::Shown) => {
+            qed_core::describe_header(storage)
+        }
+        (header, _) => header.map(|header| (header, Features::empty())),
+    };
+    let (header, unknown) = header.map_err(|source| match source {
         OpenError::Header(source) => ChainError::QedHeader { path: path.to_path_buf(), source },
         source => ChainError::Qed { path: path.to_path_buf(), source },
     })?;
+    let feature = |bit: Features| bit.first_unsupported(Features::empty());
+    let unknown = (0..u64::BITS)
+        .filter_map(|bit| feature(unknown.intersection(Features::from_bits_retain(1 << bit))))
+        .map(|(bit, name)| UnknownFeature { bit, name: name.map(str::to_owned) });
+    Ok((header, unknown.collect()))
+}
+
+fn read_qed_backing(
+    path: &Path,
+    storage: &FileStorage,
+    header: &Header,
+) -> Result<Option<NamedBacking>, ChainError> {
+    let io = |source| ChainError::reading(path.to_path_buf())(source);
     let Some((offset, len)) = header.backing_name_place() else {
-        return Ok((header, None));
+        return Ok(None);
     };
     // The header was checked: at most 4095 bytes, inside the header area.
     let mut name = vec![0; len as usize];
@@ -257,9 +327,9 @@ fn read_qed_header(
     let format = if header.features().contains(Features::BACKING_FORMAT_NO_PROBE) {
         Ok(Some(ImageFormat::Raw.name().as_bytes().to_vec()))
     } else {
-        read_stored_format(storage, &header, checked)
+        read_stored_format(storage, header, checked)
             .map_err(io)?
             .map(|it| it.map(String::into_bytes))
     };
-    Ok((header, Some(NamedBacking { name, format })))
+    Ok(Some(NamedBacking { name, format }))
 }

@@ -9,6 +9,8 @@ use super::raw::{RawBitmapsExtension, RawFeatureName};
 const END: u32 = 0;
 const BACKING_FORMAT: u32 = 0xe279_2aca;
 const FEATURE_NAMES: u32 = 0x6803_f857;
+const DATA_FILE: u32 = 0x4441_5441;
+const ENCRYPTION: u32 = 0x0537_be77;
 const BITMAPS: u32 = 0x2385_2875;
 
 /// Longest backing format name in bytes, as QEMU reads it.
@@ -21,6 +23,10 @@ pub(super) struct Extensions {
     /// Never empty.
     pub(super) backing_format: Option<Vec<u8>>,
     pub(super) bitmaps: Option<RawBitmapsExtension>,
+    /// Name of the file that holds the guest data, which is never opened.
+    pub(super) data_file: Option<Vec<u8>>,
+    /// Where the LUKS header lies.
+    pub(super) luks_place: Option<Vec<u8>>,
     /// Kinds that mean nothing here, of extensions that are no hints.
     pub(super) unknown: Vec<u32>,
     /// Byte of the file after the last extension and the word that ends them.
@@ -66,6 +72,13 @@ impl Extensions {
             BITMAPS => {
                 let bitmaps = RawBitmapsExtension::read_from_bytes(payload);
                 self.bitmaps = Some(bitmaps.map_err(|_| bad_length)?);
+            }
+            // To be shown; what they describe is not read.
+            DATA_FILE | ENCRYPTION => {
+                let place =
+                    if kind == DATA_FILE { &mut self.data_file } else { &mut self.luks_place };
+                *place = Some(payload.to_vec());
+                self.unknown.push(kind);
             }
             other => self.unknown.push(other),
         }

@@ -19,6 +19,16 @@ const EXTENDED_L2: u64 = 1 << 4;
 const KNOWN_INCOMPATIBLE: u64 = DIRTY | CORRUPT | EXTERNAL_DATA | COMPRESSION_TYPE | EXTENDED_L2;
 const LAZY_REFCOUNTS: u64 = 1;
 const BITMAPS_VALID: u64 = 1;
+const RAW_EXTERNAL_DATA: u64 = 1 << 1;
+
+/// An incompatible feature that is not known here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnknownFeature {
+    /// Number of the bit.
+    pub bit: u32,
+    /// Its name, where the format or the image has one.
+    pub name: Option<String>,
+}
 
 /// The fields of version 3, with the values that version 2 stands for.
 #[derive(Debug, Clone)]
@@ -60,15 +70,30 @@ impl FeatureFields {
         Ok(len)
     }
 
+    /// The incompatible features that nothing is known of here.
+    pub(super) fn unknown(&self, extensions: Option<&Extensions>) -> Vec<UnknownFeature> {
+        let unknown = self.incompatible & !KNOWN_INCOMPATIBLE;
+        let bits = (0..u64::BITS).filter(|bit| unknown >> bit & 1 == 1);
+        let name = |bit| extensions.and_then(|known| known.incompatible_name(bit));
+        bits.map(|bit| UnknownFeature { bit, name: name(bit).map(String::from) }).collect()
+    }
+
+    /// Whether guest data is in another file.
+    pub(super) fn has_data_file(&self) -> bool {
+        self.incompatible & EXTERNAL_DATA != 0
+    }
+
+    /// Whether the other file is the virtual disk, as a raw image is.
+    pub(super) fn data_file_is_raw(&self) -> bool {
+        self.autoclear & RAW_EXTERNAL_DATA != 0
+    }
+
     pub(super) fn reject_unsupported(
         &self,
         raw: &RawHeader,
         extensions: Option<&Extensions>,
     ) -> Result<(), Qcow2FormatError> {
-        let unknown = self.incompatible & !KNOWN_INCOMPATIBLE;
-        if unknown != 0 {
-            let bit = unknown.trailing_zeros();
-            let name = extensions.and_then(|known| known.incompatible_name(bit)).map(String::from);
+        if let Some(UnknownFeature { bit, name }) = self.unknown(extensions).into_iter().next() {
             return Err(Qcow2FormatError::UnsupportedFeature { bit, name });
         }
         if self.incompatible & EXTERNAL_DATA != 0 {

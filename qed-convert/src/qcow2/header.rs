@@ -7,7 +7,7 @@ use zerocopy::FromBytes;
 
 use super::error::{Qcow2FormatError, Qcow2Part};
 use super::extensions::Extensions;
-use super::feature_fields::FeatureFields;
+use super::feature_fields::{FeatureFields, UnknownFeature};
 use super::geometry::{CLUSTER_BITS, Geometry, L2Layout};
 use super::raw::{RawBitmapsExtension, RawHeader};
 use crate::target::Qcow2Compression;
@@ -17,6 +17,8 @@ pub(super) const PREFIX_LEN: u64 = size_of::<RawHeader>() as u64;
 
 const MAGIC: [u8; 4] = *b"QFI\xfb";
 const MAX_BACKING_NAME_LEN: u32 = 1023;
+/// The highest method of encryption that has a meaning.
+const METHOD_LUKS: u32 = 2;
 /// Limits of QEMU, in bytes.
 const MAX_L1_LEN: u64 = 32 << 20;
 const MAX_REFCOUNT_TABLE_LEN: u64 = 8 << 20;
@@ -37,6 +39,44 @@ pub struct Qcow2Header {
     name_place: Option<(u64, u64)>,
     backing_name: Option<Vec<u8>>,
     extensions: Extensions,
+    crypt_method: u32,
+}
+
+/// How the guest data of an image is encrypted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Qcow2Encryption {
+    /// By QEMU's own old method.
+    Aes,
+    /// With a LUKS header.
+    Luks,
+}
+
+impl Qcow2Encryption {
+    /// QEMU's name for the method.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Aes => "aes",
+            Self::Luks => "luks",
+        }
+    }
+}
+
+/// The data file of an image, as its header has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Qcow2DataFile<'a> {
+    /// Its name, if the header has one.
+    pub name: Option<&'a [u8]>,
+    /// Whether it is the virtual disk, as a raw image is.
+    pub is_raw: bool,
+}
+
+/// What is done with a header that needs something that is not supported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unsupported {
+    Refused,
+    /// The header is for showing only.
+    Shown,
 }
 
 /// An L1 table of the image or of a snapshot, as its owner states it.
@@ -68,6 +108,14 @@ impl Qcow2Header {
     /// The first rule that it breaks, or the feature that is not supported. A dirty or corrupt
     /// image is not an error: it can be read.
     pub fn parse(cluster0: &[u8], file_len: u64) -> Result<Self, Qcow2FormatError> {
+        Self::parse_as(cluster0, file_len, Unsupported::Refused)
+    }
+
+    pub(super) fn parse_as(
+        cluster0: &[u8],
+        file_len: u64,
+        unsupported: Unsupported,
+    ) -> Result<Self, Qcow2FormatError> {
         let (raw, after) = raw_header(cluster0)?;
         let features = FeatureFields::parse(raw, after)?;
         let cluster_size = cluster_size(cluster0)?;
@@ -75,7 +123,10 @@ impl Qcow2Header {
         let (name_place, area_end) = backing_name_place(raw, header_len, cluster_size)?;
         let area = bytes_between(cluster0, header_len, area_end);
         let extensions = Extensions::parse(area, header_len);
-        features.reject_unsupported(raw, extensions.as_ref().ok())?;
+        let crypt_method = raw.crypt_method.get();
+        if unsupported == Unsupported::Refused || crypt_method > METHOD_LUKS {
+            features.reject_unsupported(raw, extensions.as_ref().ok())?;
+        }
         let extensions = extensions?;
         let header = Self {
             version: raw.version.get(),
@@ -96,6 +147,7 @@ impl Qcow2Header {
             backing_name: backing_name(cluster0, name_place)?,
             extensions,
             features,
+            crypt_method,
         };
         header.check_tables(raw, file_len)?;
         Ok(header)
@@ -177,6 +229,36 @@ impl Qcow2Header {
     #[must_use]
     pub fn snapshot_count(&self) -> u32 {
         self.snapshots.count
+    }
+
+    /// How the guest data is encrypted; only a header that was read to be shown can say so.
+    #[must_use]
+    pub fn encryption(&self) -> Option<Qcow2Encryption> {
+        match self.crypt_method {
+            0 => None,
+            METHOD_LUKS => Some(Qcow2Encryption::Luks),
+            _ => Some(Qcow2Encryption::Aes),
+        }
+    }
+
+    /// The extension that says where the LUKS header lies.
+    pub(super) fn luks_place(&self) -> Option<&[u8]> {
+        self.extensions.luks_place.as_deref()
+    }
+
+    /// The file that holds the guest data; only a header that was read to be shown can name one.
+    #[must_use]
+    pub fn data_file(&self) -> Option<Qcow2DataFile<'_>> {
+        let name = self.extensions.data_file.as_deref();
+        let is_raw = self.features.data_file_is_raw();
+        self.features.has_data_file().then_some(Qcow2DataFile { name, is_raw })
+    }
+
+    /// Incompatible features that are not known here; only a header that was read to be shown can
+    /// have any.
+    #[must_use]
+    pub fn unknown_features(&self) -> Vec<UnknownFeature> {
+        self.features.unknown(Some(&self.extensions))
     }
 
     /// Offset and length of the backing file name in the file, in bytes.

@@ -14,7 +14,7 @@ use super::cluster_cache::ClusterCache;
 use super::decompress::Decompressors;
 use super::entry::EntryRules;
 use super::error::{Qcow2OpenError, Qcow2Part};
-use super::header::{PREFIX_LEN, Qcow2Header, cluster_size};
+use super::header::{PREFIX_LEN, Qcow2Header, Unsupported, cluster_size};
 use super::mapping::Mapping;
 use super::snapshot::{Qcow2SnapshotInfo, Qcow2SnapshotSelector, read_snapshots, select};
 
@@ -45,6 +45,14 @@ impl Qcow2Header {
     /// # Errors
     /// The storage's error, or why the image is refused.
     pub fn read(storage: &dyn Storage) -> Result<Self, Qcow2OpenError> {
+        Self::read_as(storage, Unsupported::Refused)
+    }
+
+    /// As [`Qcow2Header::read`]; what is not supported is refused or kept, to be shown.
+    pub(crate) fn read_as(
+        storage: &dyn Storage,
+        unsupported: Unsupported,
+    ) -> Result<Self, Qcow2OpenError> {
         let io = |source| {
             let (what, at) = (Qcow2Part::Header, HostOffset::new(0));
             Qcow2OpenError::Io { what, at, source }
@@ -55,7 +63,17 @@ impl Qcow2Header {
             storage.read_at(&mut bytes, 0).map(|()| bytes).map_err(io)
         };
         let cluster_size = cluster_size(&read(PREFIX_LEN)?)?;
-        Ok(Self::parse(&read(cluster_size)?, file_len)?)
+        Ok(Self::parse_as(&read(cluster_size)?, file_len, unsupported)?)
+    }
+}
+
+impl Qcow2Header {
+    /// As [`Qcow2Image::read_bitmaps`] for the image in `storage`, which is not opened.
+    ///
+    /// # Errors
+    /// The storage's error, or a directory that breaks a rule.
+    pub fn read_bitmaps(&self, storage: &dyn Storage) -> Result<Vec<Qcow2Bitmap>, Qcow2OpenError> {
+        read_bitmaps(storage, self, file_len(storage)?)
     }
 }
 
@@ -105,7 +123,7 @@ impl Qcow2Image {
     /// # Errors
     /// The storage's error, or a directory that breaks a rule.
     pub fn read_bitmaps(&self) -> Result<Vec<Qcow2Bitmap>, Qcow2OpenError> {
-        read_bitmaps(&*self.storage, &self.header, file_len(&*self.storage)?)
+        self.header.read_bitmaps(&*self.storage)
     }
 
     /// Reads the snapshot list of the image in `storage`, whose header is `header`, without opening

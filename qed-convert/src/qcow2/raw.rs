@@ -107,6 +107,48 @@ pub(super) struct RawSnapshotHead {
     pub(super) extra_data_size: U32,
 }
 
+/// The extension that says where the LUKS header lies.
+#[derive(Debug, FromBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub(super) struct RawLuksPlace {
+    /// Bytes from the start of the file.
+    pub(super) offset: U64,
+    /// Bytes.
+    pub(super) len: U64,
+}
+
+/// The header of LUKS, version 1; texts are padded with NUL.
+#[derive(Debug, FromBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub(super) struct RawLuksHeader {
+    pub(super) magic: [u8; 6],
+    pub(super) version: U16,
+    pub(super) cipher_name: [u8; 32],
+    pub(super) cipher_mode: [u8; 32],
+    pub(super) hash: [u8; 32],
+    /// Sectors of 512 bytes.
+    pub(super) payload_sector: U32,
+    pub(super) key_bytes: U32,
+    pub(super) digest: [u8; 20],
+    pub(super) digest_salt: [u8; 32],
+    pub(super) digest_iterations: U32,
+    pub(super) uuid: [u8; 40],
+    pub(super) slots: [RawLuksSlot; 8],
+}
+
+/// A slot for a key of LUKS.
+#[derive(Debug, FromBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub(super) struct RawLuksSlot {
+    pub(super) active: U32,
+    pub(super) iterations: U32,
+    pub(super) salt: [u8; 32],
+    /// Sectors of 512 bytes.
+    pub(super) key_sector: U32,
+    pub(super) stripes: U32,
+}
+
+const _: () = assert!(size_of::<RawLuksHeader>() == 592);
 const _: () = assert!(size_of::<RawHeader>() == 72);
 const _: () = assert!(offset_of!(RawHeader, l1_table_offset) == 40);
 const _: () = assert!(size_of::<RawHeader>() + size_of::<RawHeaderV3>() == 104);

@@ -21,7 +21,7 @@ pub(super) const CASES: &[Case] = &[
         "header-unknown-feature",
         unknown_features,
         &[
-            ("info -f qed IMAGE", 1, "feature bit"),
+            ("info -f qed IMAGE", 0, "unsupported feature: bit"),
             ("check -f qed IMAGE", 1, "feature bit"),
             ("map -f qed IMAGE", 1, "feature bit"),
             ("convert -f qed -O raw IMAGE out", 1, "feature bit"),

@@ -91,12 +91,12 @@ pub(super) const CASES: &[Case] = &[
     Case::qcow2(
         "qcow2-unknown-incompatible-feature",
         |folder| each64(folder, INCOMPATIBLE, &[1 << 5, 1 << 40, 1 << 63]),
-        &[(INFO, 1, "feature"), (CONVERT, 1, "feature")],
+        &[(INFO, 0, "unsupported feature: bit"), (CONVERT, 1, "feature")],
     ),
     Case::qcow2(
         "qcow2-external-data-file",
         |folder| patched(folder, |image| put64(image, INCOMPATIBLE, 1 << 2)),
-        &[(CONVERT, 1, "data file")],
+        &[(INFO, 0, "data file raw: false"), (CONVERT, 1, "data file")],
     ),
     Case::qcow2(
         "qcow2-encrypted",

@@ -2,9 +2,10 @@
 
 use std::os::unix::ffi::OsStrExt;
 
-use qed_convert::Qcow2Compression;
+use qed_convert::{Qcow2Compression, UnknownFeature};
 use qed_core::Consistency;
 
+use super::encryption;
 use super::report::{ImageReport, Qcow2Report, QedReport, Specific};
 use crate::failure::printed;
 use crate::output::{human_size, snapshot_list};
@@ -18,16 +19,20 @@ pub(super) fn text(reports: &[ImageReport]) -> Vec<u8> {
 fn image_text(report: &ImageReport) -> Vec<u8> {
     let mut text = Text::default();
     text.line(&[b"image: ", report.name.as_bytes()]);
-    text.line(&[b"file format: ", report.format.name().as_bytes()]);
-    let size = report.virtual_size;
-    text.line(&[format!("virtual size: {} ({size} bytes)", human_size(size)).as_bytes()]);
+    text.line(&[b"file format: ", report.format.as_bytes()]);
+    if let Some(size) = report.virtual_size {
+        text.line(&[format!("virtual size: {} ({size} bytes)", human_size(size)).as_bytes()]);
+    }
     let disk_size = human_size(report.disk_size);
     text.line(&[format!("disk size: {disk_size}").as_bytes()]);
-    if report.dirty {
-        text.line(&[b"cleanly shut down: no"]);
+    if report.encrypted {
+        text.line(&[b"encrypted: yes"]);
     }
     if let Some(cluster_size) = report.cluster_size {
         text.line(&[format!("cluster_size: {cluster_size}").as_bytes()]);
+    }
+    if report.dirty {
+        text.line(&[b"cleanly shut down: no"]);
     }
     if let Some(backing) = &report.backing {
         let (name, path) = (backing.name.as_bytes(), backing.path.as_bytes());
@@ -46,6 +51,10 @@ fn image_text(report: &ImageReport) -> Vec<u8> {
     }
     if let Specific::Qed(qed) = &report.specific {
         text.qed(qed);
+    }
+    for UnknownFeature { bit, name } in &report.unknown {
+        let name = name.as_ref().map(|name| format!(" ({name})")).unwrap_or_default();
+        text.line(&[format!("    unsupported feature: bit {bit}{name}").as_bytes()]);
     }
     text.line(&[b"Child node '/file':"]);
     text.line(&[b"    filename: ", report.name.as_bytes()]);
@@ -120,7 +129,20 @@ impl Text {
         }
         self.0.extend_from_slice(lines.as_bytes());
         self.bitmaps(report);
-        lines = format!("    refcount bits: {}\n", header.refcount_bits());
+        self.line(&[format!("    refcount bits: {}", header.refcount_bits()).as_bytes()]);
+        let data_file = header.data_file();
+        if let Some(name) = data_file.and_then(|file| file.name) {
+            self.line(&[b"    data file: ", name]);
+        }
+        if let Some(encryption) = header.encryption() {
+            for line in encryption::lines(encryption, report.luks.as_ref()) {
+                self.line(&[b"    ", line.as_bytes()]);
+            }
+        }
+        lines = String::new();
+        if let Some(file) = data_file {
+            lines += &format!("    data file raw: {}\n", file.is_raw);
+        }
         if is_v3 {
             lines += &format!("    corrupt: {}\n", header.is_corrupt());
             lines += &format!("    extended l2: {}\n", header.has_extended_l2());

@@ -4,10 +4,11 @@
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 
-use qed_convert::{Qcow2Compression, Qcow2SnapshotInfo};
+use qed_convert::{Qcow2Compression, Qcow2SnapshotInfo, UnknownFeature};
 use qed_core::Consistency;
 use qed_spec::Features;
 
+use super::encryption;
 use super::report::{BackingReport, ImageReport, Qcow2Report, QedReport, Specific};
 use crate::output::{JsonWriter, snapshots_json};
 
@@ -39,20 +40,27 @@ fn image<W: Write>(json: &mut JsonWriter<W>, report: &ImageReport) -> io::Result
     if let Some(BackingReport { format: Some(format), .. }) = &report.backing {
         json.string_member("backing-filename-format", format.as_bytes())?;
     }
-    json.plain_member("virtual-size", report.virtual_size)?;
+    if let Some(virtual_size) = report.virtual_size {
+        json.plain_member("virtual-size", virtual_size)?;
+    }
     json.string_member("filename", report.name.as_bytes())?;
     if let Some(cluster_size) = report.cluster_size {
         json.plain_member("cluster-size", cluster_size)?;
     }
-    json.string_member("format", report.format.name())?;
+    json.string_member("format", report.format)?;
     json.plain_member("actual-size", report.disk_size)?;
     match &report.specific {
-        Specific::Raw => {}
-        Specific::Qed(qed_report) => qed(json, qed_report, report.backing.as_ref())?,
-        Specific::Qcow2(report) => qcow2(json, report)?,
+        Specific::Nothing => {}
+        Specific::Qed(qed_report) => qed(json, qed_report, report)?,
+        Specific::Qcow2(qcow2_report) => qcow2(json, qcow2_report, &report.unknown)?,
     }
     if let Some(backing) = &report.backing {
         json.string_member("full-backing-filename", backing.path.as_bytes())?;
+    }
+    if report.encrypted {
+        json.plain_member("encrypted", true)?;
+    }
+    if let Some(backing) = &report.backing {
         json.string_member("backing-filename", backing.name.as_bytes())?;
     }
     json.plain_member("dirty-flag", report.dirty)?;
@@ -99,7 +107,7 @@ fn end_specific<W: Write>(json: &mut JsonWriter<W>) -> io::Result<()> {
 fn qed<W: Write>(
     json: &mut JsonWriter<W>,
     report: &QedReport,
-    backing: Option<&BackingReport>,
+    ImageReport { backing, unknown, .. }: &ImageReport,
 ) -> io::Result<()> {
     let header = &report.header;
     let fields = header.fields();
@@ -115,13 +123,14 @@ fn qed<W: Write>(
         json.plain_member("can-be-undone", true)?;
         json.plain_member("opens-in-qemu", !is_held)?;
     }
-    if let Some(name) = backing.map(|backing| &backing.name)
+    if let Some(name) = backing.as_ref().map(|backing| &backing.name)
         && name.to_str().is_none()
     {
         // The other members cannot show such a name without loss.
         let hex: String = name.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
         json.string_member("backing-filename-hex", hex)?;
     }
+    unsupported(json, unknown)?;
     end_specific(json)
 }
 
@@ -152,7 +161,29 @@ fn consistency<W: Write>(json: &mut JsonWriter<W>, report: &QedReport) -> io::Re
     }
 }
 
-fn qcow2<W: Write>(json: &mut JsonWriter<W>, report: &Qcow2Report) -> io::Result<()> {
+/// The features that keep an image from being opened.
+fn unsupported<W: Write>(json: &mut JsonWriter<W>, features: &[UnknownFeature]) -> io::Result<()> {
+    if features.is_empty() {
+        return Ok(());
+    }
+    json.key("unsupported-features")?;
+    json.begin_array()?;
+    for feature in features {
+        json.begin_object()?;
+        json.plain_member("bit", feature.bit)?;
+        if let Some(name) = &feature.name {
+            json.string_member("name", name)?;
+        }
+        json.end_object()?;
+    }
+    json.end_array()
+}
+
+fn qcow2<W: Write>(
+    json: &mut JsonWriter<W>,
+    report: &Qcow2Report,
+    unknown: &[UnknownFeature],
+) -> io::Result<()> {
     let header = &report.header;
     let is_v3 = header.version() >= 3;
     begin_specific(json, "qcow2")?;
@@ -167,10 +198,21 @@ fn qcow2<W: Write>(json: &mut JsonWriter<W>, report: &Qcow2Report) -> io::Result
     }
     bitmaps(json, report)?;
     json.plain_member("refcount-bits", header.refcount_bits())?;
+    let data_file = header.data_file();
+    if let Some(name) = data_file.and_then(|file| file.name) {
+        json.string_member("data-file", name)?;
+    }
+    if let Some(encryption) = header.encryption() {
+        encryption::write(json, encryption, report.luks.as_ref())?;
+    }
+    if let Some(file) = data_file {
+        json.plain_member("data-file-raw", file.is_raw)?;
+    }
     if is_v3 {
         json.plain_member("corrupt", header.is_corrupt())?;
         json.plain_member("extended-l2", header.has_extended_l2())?;
     }
+    unsupported(json, unknown)?;
     end_specific(json)
 }
 

@@ -3,17 +3,19 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
-use std::sync::Arc;
+use std::path::Path;
 
 use anyhow::Context;
-use qed_convert::{Layer, LayerHeader, Qcow2Bitmap, Qcow2Header, Qcow2SnapshotInfo};
+use qed_convert::{
+    Layer, LayerHeader, LuksHeader, Qcow2Bitmap, Qcow2Header, Qcow2Image, Qcow2SnapshotInfo,
+    UnknownFeature,
+};
 use qed_core::{Consistency, JournalReplay, OpenError, show_replayed};
-use qed_io::Storage;
+use qed_io::{FileStorage, Storage};
 use qed_spec::{AutoclearFeatures, Features, Header};
 
-use crate::args::Format;
 use crate::names::beside;
-use crate::open::{could_not_open, open_qcow2_alone, storage_of, virtual_size};
+use crate::open::{could_not_open, storage_of, virtual_size};
 
 /// Bits that are set while an image is open for writing.
 const NOT_CLOSED: Features = Features::NEED_CHECK.union(Features::JOURNAL_ACTIVE);
@@ -23,14 +25,19 @@ const NOT_CLOSED: Features = Features::NEED_CHECK.union(Features::JOURNAL_ACTIVE
 pub(super) struct ImageReport {
     /// The name it was opened by.
     pub(super) name: OsString,
-    pub(super) format: Format,
-    pub(super) virtual_size: u64,
+    /// QEMU's name for it.
+    pub(super) format: &'static str,
+    /// None for a format that is only known by name.
+    pub(super) virtual_size: Option<u64>,
     pub(super) file_len: u64,
     /// Bytes the file takes on its file system.
     pub(super) disk_size: u64,
     pub(super) cluster_size: Option<u64>,
     pub(super) dirty: bool,
+    pub(super) encrypted: bool,
     pub(super) backing: Option<BackingReport>,
+    /// Features that keep the image from being opened.
+    pub(super) unknown: Vec<UnknownFeature>,
     pub(super) specific: Specific,
 }
 
@@ -48,7 +55,7 @@ pub(super) struct BackingReport {
 /// What only one format has.
 #[derive(Debug)]
 pub(super) enum Specific {
-    Raw,
+    Nothing,
     Qed(Box<QedReport>),
     Qcow2(Box<Qcow2Report>),
 }
@@ -67,6 +74,8 @@ pub(super) struct Qcow2Report {
     pub(super) header: Qcow2Header,
     pub(super) snapshots: Vec<Qcow2SnapshotInfo>,
     pub(super) bitmaps: Vec<Qcow2Bitmap>,
+    /// None also where it cannot be read.
+    pub(super) luks: Option<LuksHeader>,
 }
 
 impl ImageReport {
@@ -75,32 +84,50 @@ impl ImageReport {
         Self::read(image).with_context(|| could_not_open(image.path().as_os_str()))
     }
 
-    fn read(image: &Layer) -> anyhow::Result<Self> {
+    /// What can be told of a file in a `format` that is only known by name.
+    pub(super) fn of_file(
+        path: &Path,
+        storage: &FileStorage,
+        format: &'static str,
+    ) -> anyhow::Result<Self> {
         // QEMU counts a file in whole sectors.
-        let len = image.storage().len()?;
-        let raw = Self {
-            name: image.path().as_os_str().to_owned(),
-            format: image.format(),
-            virtual_size: virtual_size(image)?,
+        let len = storage.len()?;
+        Ok(Self {
+            name: path.as_os_str().to_owned(),
+            format,
+            virtual_size: None,
             file_len: len.checked_next_multiple_of(512).unwrap_or(len),
-            disk_size: std::fs::metadata(image.path())?.blocks() * 512,
+            disk_size: std::fs::metadata(path)?.blocks() * 512,
             cluster_size: None,
             dirty: false,
+            encrypted: false,
+            backing: None,
+            unknown: Vec::new(),
+            specific: Specific::Nothing,
+        })
+    }
+
+    fn read(image: &Layer) -> anyhow::Result<Self> {
+        let format = image.format().name();
+        let raw = Self {
+            virtual_size: Some(virtual_size(image)?),
             backing: BackingReport::of(image),
-            specific: Specific::Raw,
+            unknown: image.unknown_features().to_vec(),
+            ..Self::of_file(image.path(), image.storage(), format)?
         };
         Ok(match image.header() {
             LayerHeader::Raw => raw,
             LayerHeader::Qed(header) => Self {
                 cluster_size: Some(header.geometry().cluster_size_bytes()),
                 dirty: header.features().intersects(NOT_CLOSED),
-                specific: Specific::Qed(Box::new(QedReport::of(*header, &storage_of(image)))),
+                specific: Specific::Qed(Box::new(QedReport::of(*header, image))),
                 ..raw
             },
             LayerHeader::Qcow2(header) => Self {
                 cluster_size: Some(header.cluster_size()),
                 dirty: header.is_dirty(),
-                specific: Specific::Qcow2(Box::new(Qcow2Report::of(image)?)),
+                encrypted: header.encryption().is_some(),
+                specific: Specific::Qcow2(Box::new(Qcow2Report::of(header, image)?)),
                 ..raw
             },
         })
@@ -108,7 +135,12 @@ impl ImageReport {
 }
 
 impl QedReport {
-    fn of(header: Header, storage: &Arc<dyn Storage>) -> Self {
+    fn of(header: Header, image: &Layer) -> Self {
+        if !image.unknown_features().is_empty() {
+            let consistency = Err("it needs features that are not supported".to_owned());
+            return Self { header, consistency, waiting: None };
+        }
+        let storage = &storage_of(image);
         let waiting = show_replayed(storage).map(|shown| shown.map(|shown| shown.waiting));
         Self {
             header,
@@ -137,13 +169,16 @@ fn in_full(error: OpenError) -> String {
 }
 
 impl Qcow2Report {
-    fn of(image: &Layer) -> anyhow::Result<Self> {
-        let image = open_qcow2_alone(image)?;
-        Ok(Self {
-            bitmaps: image.read_bitmaps()?,
-            snapshots: image.snapshots().to_vec(),
-            header: image.header().clone(),
-        })
+    /// Opens nothing but tables of the image file itself; those of an image with features that are
+    /// not known could be anything.
+    fn of(header: &Qcow2Header, image: &Layer) -> anyhow::Result<Self> {
+        let (mut snapshots, mut bitmaps) = (Vec::new(), Vec::new());
+        if image.unknown_features().is_empty() {
+            snapshots = Qcow2Image::read_snapshots(&**image.storage(), header)?;
+            bitmaps = header.read_bitmaps(&**image.storage())?;
+        }
+        let luks = header.read_luks(&**image.storage());
+        Ok(Self { header: header.clone(), snapshots, bitmaps, luks })
     }
 }
 
