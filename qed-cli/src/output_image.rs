@@ -3,20 +3,26 @@
 use std::ffi::OsStr;
 use std::sync::Arc;
 
-use qed_convert::{ConvertOptions, NewBacking, Summary, Target, convert};
+use anyhow::bail;
+use qed_convert::{ConvertOptions, Layer, NewBacking, Summary, Target, convert};
 use qed_core::{BackingFile, BackingFormat, CreateBacking, CreateOptions, header_area};
 use qed_io::Storage;
 
 use crate::app::Context;
 use crate::args::{CacheMode, Format};
+use crate::failure::shown;
+use crate::names::path_of;
 use crate::new_file::NewFile;
 use crate::new_image::NewImage;
+use crate::open::is_same_file;
 use crate::work::Work;
 
 /// What the new image is to look like.
 #[derive(Debug)]
 pub(crate) struct Copy<'a> {
     pub(crate) image: &'a NewImage,
+    /// The files that are read: none of them may be the new one, which is emptied.
+    pub(crate) inputs: &'a [Layer],
     pub(crate) cache: CacheMode,
     pub(crate) backing: Option<NewBacking>,
     pub(crate) compress: bool,
@@ -34,6 +40,11 @@ pub(crate) fn copy_to_new(
 ) -> anyhow::Result<Summary> {
     // Options that cannot be written are found before an existing file is emptied.
     copy.check(source.len())?;
+    // Locks keep that from happening only where they are taken.
+    let path = path_of(output)?;
+    if copy.inputs.iter().any(|input| is_same_file(input, &path)) {
+        bail!("'{}' is read by this call: it cannot be replaced", shown(&path));
+    }
     let file = NewFile::create(output, copy.cache)?;
     if copy.image.format == Format::Qed {
         file.refuse_device(Format::Qed)?;

@@ -80,9 +80,10 @@ pub(crate) fn run(args: DdArgs, context: &Context) -> anyhow::Result<Exit> {
         let input = shown(input);
         context.console.error(&format!("{input}: cannot skip to specified offset"));
     }
-    let window = Window::new(source.disk, start, len);
+    let window = Window::new(source.disk.clone(), start, len);
     let image = NewImage::new(format, OptionList::default())?;
-    let copy = Copy { image: &image, cache: CacheMode::Cached, backing: None, compress: false };
+    let (inputs, cache) = (&source.layers[..], CacheMode::Cached);
+    let copy = Copy { image: &image, inputs, cache, backing: None, compress: false };
     let work = Work::start_writing(context, false, false)?;
     copy_to_new(&window, output, &copy, &ConvertOptions::default(), work, context).map_err(
         |error| {

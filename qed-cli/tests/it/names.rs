@@ -194,3 +194,23 @@ fn the_format_of_a_backing_file_is_kept_in_the_image() {
         assert_eq!(format("copy.qed"), "backing file format: qed", "{options}");
     }
 }
+
+#[test]
+fn no_file_is_replaced_by_a_copy_of_itself() {
+    let lab = Lab::new();
+    lab.shell("head -c 1M /dev/urandom > base; cp base kept; ln -s base link; ln base twin");
+    lab.qed(["create", "-q", "-f", "qed", "-F", "raw", "-b", "base", "over"]).succeeded();
+    let calls: [&[&str]; 5] = [
+        &["convert", "-U", "-f", "raw", "-O", "qed", "base", "base"],
+        &["convert", "-U", "-f", "raw", "-O", "raw", "base", "link"],
+        &["convert", "-U", "-f", "raw", "-O", "raw", "base", "twin"],
+        &["convert", "-U", "-f", "qed", "-O", "raw", "over", "base"],
+        &["dd", "-U", "-f", "raw", "if=base", "of=base"],
+    ];
+    for call in calls {
+        let ran = lab.qed(call.iter());
+        assert_eq!(ran.code, Some(1), "{call:?}");
+        assert!(ran.stderr.contains("is read by this call"), "{call:?}: {}", ran.stderr);
+        lab.shell("cmp base kept");
+    }
+}

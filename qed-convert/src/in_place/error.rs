@@ -142,6 +142,12 @@ pub enum Refusal {
     /// A program marked it.
     #[error("the image is marked corrupt: repair it first (qemu-img check -r all)")]
     MarkedCorrupt,
+    /// Where it ends, after an interrupted conversion, cannot be told.
+    #[error(
+        "the image was not closed cleanly, has snapshots, and an interrupted conversion left \
+         something in it: repair it first (qemu-img check -r all)"
+    )]
+    DirtySnapshots,
     /// Snapshots would be lost.
     #[error(
         "the image has {count} internal snapshots: delete them (qemu-img snapshot -d), or let them go with --drop-snapshots"

@@ -70,3 +70,32 @@ io x write -P 3 1M 300k",
         assert!(fs::read(lab.path("x")).expect("the file") == before, "{what}: it was changed");
     }
 }
+
+#[test]
+fn what_a_snapshot_may_own_behind_an_interrupted_conversion_is_not_cut() {
+    let lab = Lab::new();
+    lab.run(
+        "create -q -f qcow2 x 4M
+io x write -P 3 1M 300k
+snapshot -q -c s x",
+    );
+    let storage = FileStorage::open(lab.path("x"), FileOptions::READ_WRITE).expect("a file");
+    let storage: Arc<dyn Storage> = Arc::new(storage);
+    let options = ToQedOptions { drop_snapshots: true, identity: IDENTITY };
+    let conversion = ToQed::plan(Arc::clone(&storage), &options).expect("a sound image");
+    conversion.convert(None).expect("room in /tmp");
+    // The first sector that it had, as a crash before the commit leaves it, and QEMU's dirty bit.
+    let mut record = [0; UNDO_RECORD_LEN_BYTES];
+    storage.read_at(&mut record, UndoRecord::OFFSET.get()).expect("inside the file");
+    let mut sector = UndoRecord::parse(&record).expect("the conversion wrote it").old_sector;
+    storage.write_at(&sector, 0).expect("room in /tmp");
+    ToQed::plan(Arc::clone(&storage), &options).expect("it is QCOW2 again");
+    sector[79] |= 1;
+    storage.write_at(&sector, 0).expect("room in /tmp");
+    let before = fs::read(lab.path("x")).expect("the file");
+    for error in [ToQed::plan(Arc::clone(&storage), &options).err(), undo(&storage).err()] {
+        let refused = matches!(error, Some(InPlaceError::Refused(Refusal::DirtySnapshots)));
+        assert!(refused, "{error:?}");
+    }
+    assert!(fs::read(lab.path("x")).expect("the file") == before, "it was changed");
+}

@@ -11,6 +11,7 @@ use qed_io::{FileStorage, Storage};
 use super::ConvertArgs;
 use super::settings::Settings;
 use crate::args::{Format, by_name};
+use crate::chain::Disk;
 use crate::disks::Joined;
 use crate::open::{OpenHow, could_not_open, open_image};
 
@@ -19,30 +20,30 @@ pub(super) fn open(
     args: &ConvertArgs,
     settings: &Settings,
     inputs: &[OsString],
-) -> anyhow::Result<Arc<dyn BackingFile>> {
-    let mut disks = Vec::new();
+) -> anyhow::Result<Disk> {
+    let (mut disks, mut layers) = (Vec::new(), Vec::new());
     for input in inputs {
-        disks.push(open_one(args, settings, input)?);
+        let opened = open_one(args, settings, input)?;
+        disks.push(opened.disk);
+        layers.extend(opened.layers);
     }
-    Ok(match disks.len() {
+    let disk = match disks.len() {
         1 => disks.remove(0),
         _ => Arc::new(Joined::new(disks)),
-    })
+    };
+    Ok(Disk { disk, layers })
 }
 
-fn open_one(
-    args: &ConvertArgs,
-    settings: &Settings,
-    input: &OsStr,
-) -> anyhow::Result<Arc<dyn BackingFile>> {
+fn open_one(args: &ConvertArgs, settings: &Settings, input: &OsStr) -> anyhow::Result<Disk> {
     let format = args.source_format.as_deref();
     if input == "-" {
-        return standard_input(format).context("Could not read standard input");
+        let disk = standard_input(format).context("Could not read standard input")?;
+        return Ok(Disk { disk, layers: Vec::new() });
     }
     let how = OpenHow { cache: settings.source_cache, ..OpenHow::read(args.force_share) };
     let image = open_image(&args.named.image(input, format)?, how)?;
     let disk = args.chain.open_over(image, how, settings.snapshot.as_ref());
-    Ok(disk.with_context(|| could_not_open(input))?.disk)
+    disk.with_context(|| could_not_open(input))
 }
 
 /// Raw data on standard input: a file is read in place, a pipe through a temporary file.

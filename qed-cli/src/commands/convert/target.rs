@@ -1,7 +1,6 @@
 //! The output of `convert`: a new image, one that exists, or standard output.
 
 use std::ffi::OsStr;
-use std::sync::Arc;
 
 use anyhow::{anyhow, bail};
 use qed_convert::{NewBacking, Target, TargetContent, convert};
@@ -11,7 +10,7 @@ use super::ConvertArgs;
 use super::settings::{Backing, Settings};
 use crate::app::Context;
 use crate::args::{Format, refuse_qcow2};
-use crate::chain::ChainArgs;
+use crate::chain::{ChainArgs, Disk};
 use crate::console;
 use crate::failure::{Interrupted, error_text, shown};
 use crate::image_name::ImageName;
@@ -24,10 +23,11 @@ use crate::work::Work;
 pub(super) fn write(
     args: &ConvertArgs,
     settings: &Settings,
-    source: &Arc<dyn BackingFile>,
+    source: &Disk,
     output: &OsStr,
     context: &Context,
 ) -> anyhow::Result<()> {
+    let Disk { disk: source, layers } = source;
     let source = &**source;
     if output == "-" {
         return write_stream(args, settings, source, context);
@@ -41,6 +41,7 @@ pub(super) fn write(
     };
     let copy = Copy {
         image: &settings.image,
+        inputs: layers,
         cache: settings.target_cache,
         backing,
         compress: args.compress,
