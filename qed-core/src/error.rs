@@ -112,6 +112,26 @@ pub enum CorruptTable {
         /// Its value.
         value: u64,
     },
+    /// Two L1 slots name L2 tables that share bytes.
+    #[error("{first} and {second} name overlapping L2 tables, the second at {value:#x}")]
+    L1Overlap {
+        /// The slot with the lower number.
+        first: L1Index,
+        /// The other one.
+        second: L1Index,
+        /// The value of the other one.
+        value: u64,
+    },
+    /// An L2 slot that names a data cluster which another slot names, too.
+    #[error("{l1} {l2} is {value:#x}: another entry names that data cluster, too")]
+    L2Shared {
+        /// Slot of the L1 table.
+        l1: L1Index,
+        /// Slot of the L2 table.
+        l2: L2Index,
+        /// Its value.
+        value: u64,
+    },
     /// An L1 slot past the end of the disk that is not 0, where the clusters that it leads to are in
     /// the way.
     #[error(

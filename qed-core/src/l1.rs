@@ -82,7 +82,7 @@ impl L1Table {
 
     /// Checks every slot and that no two tables share a cluster; gives the first bytes of all
     /// tables in ascending order.
-    // spec: QED-TBL-02
+    // spec: QED-TBL-02, QED-TBL-11
     pub(crate) fn all_tables(&self, file_len: u64) -> Result<Vec<u64>, CorruptTable> {
         let mut tables = Vec::new();
         for l1 in 0..self.len() {
@@ -95,7 +95,8 @@ impl L1Table {
         let table_size = self.rules.geometry.table_size_bytes();
         for pair in tables.windows(2) {
             if pair[1].0 - pair[0].0 < table_size {
-                return Err(CorruptTable::L1Entry { l1: pair[1].1, value: pair[1].0 });
+                let (first, second) = (pair[0].1.min(pair[1].1), pair[0].1.max(pair[1].1));
+                return Err(CorruptTable::L1Overlap { first, second, value: self.value(second) });
             }
         }
         Ok(tables.into_iter().map(|(offset, _)| offset).collect())

@@ -114,6 +114,14 @@ impl L2Cache {
         Ok(())
     }
 
+    /// Looks at every slice that is cached.
+    pub(crate) fn for_each(&self, mut look: impl FnMut(&Slice)) {
+        for shard in &self.shards {
+            let shard = shard.read().unwrap_or_else(PoisonError::into_inner);
+            shard.slices.values().for_each(|cached| look(&cached.value));
+        }
+    }
+
     /// Publishes `entries` from slot `index` of a slice; false if the slice is not cached.
     pub(crate) fn publish(
         &self,

@@ -34,6 +34,7 @@ mod backing;
 mod compat;
 mod consistency;
 mod create;
+mod cross_links;
 mod drain;
 mod end_in_use;
 mod error;

@@ -12,6 +12,7 @@ use qed_spec::{
     L2Entry, L2Index, Lookup,
 };
 
+use crate::cross_links::CrossLinks;
 use crate::error::{CorruptTable, ImageError, IoAction};
 use crate::l1::{L1Table, TableRules};
 use crate::l2_cache::L2Cache;
@@ -52,6 +53,8 @@ pub(crate) struct Tables {
     /// First bytes of the L2 tables found at open, ascending; no data cluster lies in one.
     /// Empty for a read-only image, which cannot harm its tables.
     tables_at_open: RwLock<Vec<u64>>,
+    /// Of a writable image: what is named twice. A reader cannot harm what it reads.
+    cross_links: Option<CrossLinks>,
     /// Where only marked tables were checked after a crash: what the others may name.
     foreign: Option<Foreign>,
     /// Every L1 slot was checked at open, so what stands there now is ours or good.
@@ -112,6 +115,8 @@ impl Tables {
         let l1 = L1Table::read(&*storage, header)?;
         let vetted = matches!(vetting, Vetting::All { .. });
         let tables_at_open = if vetted { l1.all_tables(file_len)? } else { Vec::new() };
+        let clusters = header.geometry().clusters_for(file_len).get();
+        let cross_links = vetted.then(|| CrossLinks::new(clusters, cache_limit_bytes));
         let (foreign, journal, dangling_reads_unallocated) = match vetting {
             Vetting::All { foreign, journal } => (foreign, journal, false),
             Vetting::AsMet { dangling_reads_unallocated } => {
@@ -127,6 +132,7 @@ impl Tables {
             journal,
             end_at_open: file_len,
             tables_at_open: RwLock::new(tables_at_open),
+            cross_links,
             foreign,
             vetted,
             dangling_reads_unallocated,
@@ -220,6 +226,9 @@ impl Tables {
         let mut tables = self.tables_at_open.write().unwrap_or_else(PoisonError::into_inner);
         let kept = tables.partition_point(|table| *table < end);
         tables.truncate(kept);
+        if let Some(links) = &self.cross_links {
+            links.forget_from(end >> self.geometry.cluster_bits());
+        }
     }
 
     /// The L1 slot that maps `at`.
@@ -293,8 +302,38 @@ impl Tables {
         let first_slot = lookup.l2.get() - place.slot;
         let home = self.geometry.host_offset(table).checked_add(first_slot * 8);
         let home = home.expect("a legal table lies inside the file");
-        self.cache.load(place.slice, |written| self.read_slice(lookup.l1, home, written))?;
+        let known = self.cross_links.as_ref().map(CrossLinks::generation);
+        self.cache.load(place.slice, |written| {
+            let slice = self.read_slice(lookup.l1, home, written);
+            slice.inspect(|slice| self.find_cross_links(place.slice, slice))
+        })?;
+        // What another thread found meanwhile it looked for in the cache, where the slice was not.
+        if known != self.cross_links.as_ref().map(CrossLinks::generation) {
+            self.cache.look(place.slice, |slice| self.spoil_crossed(slice));
+        }
         Ok(true)
+    }
+
+    /// Makes the entries of a slice that was read bad which name what another entry names, and those
+    /// of slices in the cache that it names, too.
+    // spec: QED-TBL-11
+    fn find_cross_links(&self, number: u64, slice: &Slice) {
+        let Some(links) = &self.cross_links else { return };
+        if links.claim(number, slice.clusters(self.geometry)) {
+            self.is_corrupt.store(true, Ordering::Relaxed);
+            self.cache.for_each(|cached| self.spoil_crossed(cached));
+        }
+        if links.generation() > 0 {
+            self.spoil_crossed(slice);
+        }
+    }
+
+    fn spoil_crossed(&self, slice: &Slice) {
+        slice.spoil(self.geometry, |cluster| self.is_crossed(cluster));
+    }
+
+    fn is_crossed(&self, cluster: u64) -> bool {
+        self.cross_links.as_ref().is_some_and(|links| links.has(cluster))
     }
 
     fn read_slice(
@@ -380,7 +419,14 @@ impl Tables {
             Slot::Bad(value) => {
                 let lookup = self.lookup(place);
                 let l2 = L2Index::new(lookup.l2.get() - place.slot + slot);
-                Err(self.corrupt(CorruptTable::L2Entry { l1: lookup.l1, l2, value }))
+                let l1 = lookup.l1;
+                let cluster = self.geometry.host_cluster(HostOffset::new(value));
+                Err(self.corrupt(match cluster {
+                    Some(cluster) if self.is_crossed(cluster.get()) => {
+                        CorruptTable::L2Shared { l1, l2, value }
+                    }
+                    _ => CorruptTable::L2Entry { l1, l2, value },
+                }))
             }
         }
     }

@@ -14,7 +14,7 @@ pub(crate) const SLICE_LEN_BYTES: usize = ENTRIES * 8;
 /// Slots of a slice, one bit each.
 pub(crate) type SlotSet = [u64; ENTRIES / 64];
 
-/// Which slots of a slice broke a rule when they were read.
+/// Which slots of a slice broke a rule when they were read, or were found to break one since.
 pub(crate) type BadSlots = SlotSet;
 
 /// A slice, its place on disk and its state.
@@ -23,8 +23,8 @@ pub(crate) type BadSlots = SlotSet;
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Slice {
-    /// Some slot was bad when the slice was read.
-    had_bad: bool,
+    /// Some slot is bad, or was.
+    had_bad: AtomicBool,
     /// Looked at since the last eviction.
     used: AtomicBool,
     /// Where the slice lies in the image file.
@@ -47,14 +47,14 @@ pub(crate) struct Slice {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Slot {
     Entry(L2Entry),
-    /// The slot broke a rule when it was read; its value.
+    /// The slot broke a rule when it was read, or names what another one names; its value.
     Bad(u64),
 }
 
 impl Slice {
     fn from_values(values: &[u64; ENTRIES], bad: BadSlots, home: HostOffset) -> Self {
         Self {
-            had_bad: bad != BadSlots::default(),
+            had_bad: AtomicBool::new(bad != BadSlots::default()),
             used: AtomicBool::new(true),
             home,
             dirty: AtomicBool::new(false),
@@ -97,7 +97,9 @@ impl Slice {
     pub(crate) fn slot(&self, index: u64, geometry: Geometry) -> Slot {
         let i = slot_index(index);
         let value = self.entries[i].load(Ordering::Acquire);
-        if self.had_bad && self.bad[i / 64].load(Ordering::Acquire) & (1 << (i % 64)) != 0 {
+        if self.had_bad.load(Ordering::Relaxed)
+            && self.bad[i / 64].load(Ordering::Acquire) & (1 << (i % 64)) != 0
+        {
             return Slot::Bad(value);
         }
         L2Entry::decode(value, geometry).map_or(Slot::Bad(value), Slot::Entry)
@@ -110,8 +112,29 @@ impl Slice {
         let i = slot_index(index);
         self.entries[i].store(entry.encode(geometry), Ordering::Release);
         self.changed[i / 64].fetch_or(1 << (i % 64), Ordering::Relaxed);
-        if self.had_bad {
+        if self.had_bad.load(Ordering::Relaxed) {
             self.bad[i / 64].fetch_and(!(1 << (i % 64)), Ordering::AcqRel);
+        }
+    }
+
+    /// The numbers of the data clusters that good slots name, in the order of the slots.
+    pub(crate) fn clusters(&self, geometry: Geometry) -> impl Iterator<Item = u64> {
+        (0..SLICE_ENTRIES).filter_map(move |index| match self.slot(index, geometry) {
+            Slot::Entry(L2Entry::Data(cluster)) => Some(cluster.get()),
+            _ => None,
+        })
+    }
+
+    /// Makes the slots bad that name a data cluster with such a number.
+    pub(crate) fn spoil(&self, geometry: Geometry, is_bad: impl Fn(u64) -> bool) {
+        for index in 0..SLICE_ENTRIES {
+            if let Slot::Entry(L2Entry::Data(cluster)) = self.slot(index, geometry)
+                && is_bad(cluster.get())
+            {
+                let i = slot_index(index);
+                self.bad[i / 64].fetch_or(1 << (i % 64), Ordering::Release);
+                self.had_bad.store(true, Ordering::Release);
+            }
         }
     }
 

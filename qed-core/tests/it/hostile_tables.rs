@@ -95,9 +95,19 @@ fn a_bad_l1_slot_refuses_writing_and_is_met_when_reading() {
         put(&storage, L1 + 8, value);
         let before = storage.to_vec();
         let error = Image::open(storage.clone(), &context(&RefuseBacking)).unwrap_err();
-        let is_l1 =
-            matches!(error, OpenError::Image(ImageError::Corrupt(CorruptTable::L1Entry { .. })));
-        assert!(is_l1, "{value:#x}: {error}");
+        let OpenError::Image(ImageError::Corrupt(corrupt)) = error else {
+            panic!("{value:#x}: {error}");
+        };
+        let is_named = match corrupt {
+            CorruptTable::L1Entry { l1, .. } => l1.get() == 1,
+            CorruptTable::L1Overlap { first, second, value: found } => {
+                (first.get(), second.get(), found) == (0, 1, value)
+            }
+            _ => false,
+        };
+        assert!(is_named, "{value:#x}: {corrupt}");
+        let overlaps = [L2, L2 + CLUSTER].contains(&value);
+        assert!(!overlaps || corrupt.to_string().contains("L1[0] and L1[1]"), "{corrupt}");
         let read = ReadContext::new(&RefuseBacking, LockPolicy::None);
         let image = ReadOnlyImage::open(storage.clone(), &read).unwrap();
         let mut sector = [0; 512];
@@ -181,5 +191,109 @@ fn whatever_the_tables_say_no_guest_write_reaches_metadata() {
         for metadata in [0..L2 as usize + 2 * 4096, tables..tables + 2 * 4096] {
             assert!(after[metadata.clone()] == before[metadata], "before any flush");
         }
+    }
+}
+
+/// What writing, zeroing and reading at `at` say.
+fn errors_at(image: &Image, at: u64) -> [CorruptTable; 3] {
+    let at = GuestOffset::new(at);
+    let errors = [
+        image.write_at(&[9; 512], at).unwrap_err(),
+        image.write_zeroes(at, CLUSTER).unwrap_err(),
+        image.read_at(&mut [0; 512], at).unwrap_err(),
+    ];
+    errors.map(|error| match error {
+        ImageError::Corrupt(corrupt) => corrupt,
+        error => panic!("{error}"),
+    })
+}
+
+fn assert_shared(image: &Image, at: u64, (l1, l2): (u64, u64), value: u64) {
+    for error in errors_at(image, at) {
+        let CorruptTable::L2Shared { l1: slot, l2: entry, value: found } = error else {
+            panic!("{error}");
+        };
+        assert_eq!((slot.get(), entry.get(), found), (l1, l2, value));
+    }
+}
+
+// spec-test: QED-TBL-11
+#[test]
+fn two_entries_of_a_slice_that_name_one_cluster_are_errors_both() {
+    let storage = storage();
+    let data = u64::from_le_bytes(storage.to_vec()[L2 as usize..][..8].try_into().unwrap());
+    put(&storage, L2 + 8 * 300, data);
+    let before = storage.to_vec();
+    let image = open(storage.clone(), &RefuseBacking);
+    assert_shared(&image, 0, (0, 0), data);
+    assert_shared(&image, 300 * CLUSTER, (0, 300), data);
+    let mut sector = [0; 512];
+    image.read_at(&mut sector, GuestOffset::new(1024 * CLUSTER)).unwrap();
+    assert_eq!(sector, [2; 512]);
+    image.write_at(&[9; 512], GuestOffset::new(CLUSTER)).unwrap();
+    image.close().unwrap();
+    let after = storage.to_vec();
+    assert!(after[data as usize..][..4096] == before[data as usize..][..4096]);
+    // A reader harms nobody.
+    let read = ReadContext::new(&RefuseBacking, LockPolicy::None);
+    let image = ReadOnlyImage::open(storage, &read).unwrap();
+    image.read_at(&mut sector, GuestOffset::new(300 * CLUSTER)).unwrap();
+    assert_eq!(sector, [1; 512]);
+}
+
+// spec-test: QED-TBL-11
+#[test]
+fn an_entry_is_an_error_from_when_another_slice_is_read_that_names_its_cluster() {
+    let storage = storage();
+    let data = u64::from_le_bytes(storage.to_vec()[L2 as usize..][..8].try_into().unwrap());
+    put(&storage, second_table(&storage) + 8 * 600, data);
+    let image = open(storage.clone(), &RefuseBacking);
+    image.write_at(&[3; 512], GuestOffset::new(0)).unwrap();
+    // Another slice of the second table says nothing of it.
+    image.write_at(&[3; 512], GuestOffset::new(1024 * CLUSTER)).unwrap();
+    assert_shared(&image, (1024 + 600) * CLUSTER, (1, 600), data);
+    assert_shared(&image, 0, (0, 0), data);
+    image.write_at(&[3; 512], GuestOffset::new(5 * CLUSTER)).unwrap();
+    image.close().unwrap();
+    assert_eq!(storage.to_vec()[data as usize..][..512], [3; 512]);
+}
+
+// spec-test: QED-TBL-11
+#[test]
+fn what_is_named_twice_stays_an_error_when_its_slice_is_read_again() {
+    // Each table has two slices, and the smallest cache 128.
+    const TABLES: u64 = 200;
+    let coverage = small_geometry().l2_coverage_bytes();
+    let storage = new_storage(small_geometry(), TABLES * coverage, false);
+    let image = open(storage.clone(), &RefuseBacking);
+    for table in 0..TABLES {
+        image.write_at(&[7; 512], GuestOffset::new(table * coverage)).unwrap();
+        image.write_at(&[8; 512], GuestOffset::new(table * coverage + (2 << 20))).unwrap();
+    }
+    image.close().unwrap();
+    let bytes = storage.to_vec();
+    let word = |at: u64| u64::from_le_bytes(bytes[at as usize..][..8].try_into().unwrap());
+    let (first, last) = (word(L1), word(L1 + 8 * (TABLES - 1)));
+    put(&storage, last + 8, word(first));
+    let mut small = context(&RefuseBacking);
+    small.cache_limit_bytes = 0;
+    let image = Image::open(storage, &small).unwrap();
+    let read_all = |tables: std::ops::Range<u64>| {
+        for table in tables {
+            for within in [0, 2 << 20] {
+                let at = GuestOffset::new(table * coverage + within);
+                image.read_at(&mut [0; 512], at).unwrap();
+            }
+        }
+    };
+    // So is one that this session wrote to.
+    image.write_at(&[3; 512], GuestOffset::new(CLUSTER)).unwrap();
+    read_all(0..TABLES - 1);
+    image.read_at(&mut [0; 512], GuestOffset::new(0)).unwrap();
+    read_all(1..TABLES - 1);
+    assert_shared(&image, (TABLES - 1) * coverage + CLUSTER, (TABLES - 1, 1), word(first));
+    for _ in 0..2 {
+        read_all(1..TABLES - 1);
+        assert_shared(&image, 0, (0, 0), word(first));
     }
 }

@@ -139,7 +139,7 @@ impl<'a> Before<'a> {
 
     fn is_shared(&self, number: u64) -> bool {
         let run = self.guest.run_at(number * self.reference.cluster);
-        matches!(run.source, Source::Data(host) if self.shared.contains(&host))
+        matches!(run.source, Source::Data(host) | Source::Shared(host) if self.shared.contains(&host))
     }
 
     fn assert_reads(&self, image: &dyn BackingFile, at: u64, expected: &[u8]) {

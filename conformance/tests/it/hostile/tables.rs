@@ -45,12 +45,12 @@ pub(super) const CASES: &[Case] = &[
     Case::qed(
         "l1-entries-of-one-table",
         |folder| sound(folder).with_l1(|image| image.first),
-        &[("check -f qed IMAGE", 2, "earlier L1 entry"), ("resize -f qed IMAGE 16M", 1, "L1")],
+        &[("check -f qed IMAGE", 2, "earlier L1 entry"), BOTH_NAMED],
     ),
     Case::qed(
         "l1-tables-overlap",
         |folder| sound(folder).with_l1(|image| image.first + CLUSTER),
-        &[("check -f qed IMAGE", 2, "overlaps the table"), ("resize -f qed IMAGE 16M", 1, "L1")],
+        &[("check -f qed IMAGE", 2, "overlaps the table"), BOTH_NAMED],
     ),
     Case::qed(
         "l2-entry-into-the-header",
@@ -100,6 +100,19 @@ pub(super) const CASES: &[Case] = &[
     Case::qed(
         "l2-entries-of-one-cluster",
         |folder| sound(folder).with_l2(Sound::first_cluster),
+        &[
+            ("check -f qed IMAGE", 2, "an earlier L2 entry"),
+            ("bench -w -f qed -s 512 -c 1 IMAGE", 1, "another entry names"),
+            ("bench -w -f qed -s 512 -c 1 -o 4096 IMAGE", 1, "another entry names"),
+        ],
+    ),
+    Case::qed(
+        "l2-entries-of-one-cluster-in-two-tables",
+        |folder| {
+            let image = sound(folder);
+            set_number(&image.path, image.second + 8, image.first_cluster());
+            vec![image.path]
+        },
         &[("check -f qed IMAGE", 2, "an earlier L2 entry")],
     ),
     Case::qed(
@@ -161,6 +174,7 @@ pub(super) const CASES: &[Case] = &[
 
 const NAMED_BY_CHECK: &[Answer] =
     &[("check -f qed IMAGE", 2, "header area"), ("resize -f qed IMAGE 16M", 1, "L1")];
+const BOTH_NAMED: Answer = ("resize -f qed IMAGE 16M", 1, "L1[0] and L1[1] name overlapping");
 const NOT_READ: Answer = ("convert -f qed -O raw IMAGE out", 1, "L2");
 
 /// An image with a header area of two clusters, its L1 table behind that and one L2 table, with one
