@@ -5,13 +5,14 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::Args;
 use qed_convert::{Chain, ChainError, ChainOptions, Layer, Qcow2SnapshotSelector, TrustMagic};
 use qed_core::{BackingFile, Image, LockPolicy};
 use qed_io::Access;
 
 use crate::args::parse_driver;
+use crate::failure::shown;
 use crate::image_name::ImageName;
 use crate::names::beside;
 use crate::open::{OpenHow, chain_error, could_not_open, open_image, writable_qed};
@@ -60,6 +61,21 @@ impl ChainArgs {
     pub(crate) fn below(&self, depth: usize) -> Self {
         let backing_format = self.backing_format.iter().skip(depth).cloned().collect();
         Self { backing_format, ..self.clone() }
+    }
+
+    /// Refuses to write to `base` where an image names it whose own format nobody stated: its header
+    /// may be a guest's, who would choose what is written to.
+    pub(crate) fn refuse_far(&self, image: &Layer, base: &Layer) -> anyhow::Result<()> {
+        let trust = self.options(OpenHow::read(false))?.trust_magic;
+        if !image.is_recognised() || trust.reaches(image.path(), base.path())? {
+            return Ok(());
+        }
+        bail!(
+            "'{}' is not written to: the format of '{}', which names it from another folder, was \
+             not stated (-f, --backing-dir or --trust-magic)",
+            shown(base.path()),
+            shown(image.path())
+        )
     }
 
     /// Opens an image and its chain for reading.

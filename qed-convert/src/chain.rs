@@ -241,26 +241,38 @@ fn trusted(
     resolved: PathBuf,
     trust: &TrustMagic,
 ) -> Result<PathBuf, ChainError> {
-    let folders = match trust {
-        TrustMagic::Always => return Ok(resolved),
-        TrustMagic::Near(folders) => {
-            let own = image.path().parent().unwrap_or(Path::new(""));
-            std::iter::once(own).chain(folders.iter().map(PathBuf::as_path)).collect()
-        }
-        TrustMagic::Never => Vec::new(),
-    };
-    if !folders.is_empty() {
+    if matches!(trust, TrustMagic::Always) {
+        return Ok(resolved);
+    }
+    trust.reached(image.path(), &resolved)?.ok_or_else(|| {
+        let (image, backing) = (image.path().to_path_buf(), path.to_path_buf());
+        ChainError::FormatUnstated { image, backing }
+    })
+}
+
+impl TrustMagic {
+    /// Whether `file` is one whose first bytes are believed if the image at `image` names it.
+    ///
+    /// # Errors
+    /// The file or a folder cannot be looked up.
+    pub fn reaches(&self, image: &Path, file: &Path) -> Result<bool, ChainError> {
+        Ok(matches!(self, Self::Always) || self.reached(image, file)?.is_some())
+    }
+
+    /// The file behind all links, if it lies in one of the folders.
+    fn reached(&self, image: &Path, file: &Path) -> Result<Option<PathBuf>, ChainError> {
+        let Self::Near(folders) = self else { return Ok(None) };
         let opening = |error: std::io::Error| ChainError::Open {
-            path: path.to_path_buf(),
+            path: file.to_path_buf(),
             source: qed_io::OpenError::Io(error),
         };
-        let found = std::fs::canonicalize(resolved).map_err(opening)?;
-        for folder in folders {
+        let found = std::fs::canonicalize(file).map_err(opening)?;
+        let own = image.parent().unwrap_or(Path::new(""));
+        for folder in std::iter::once(own).chain(folders.iter().map(PathBuf::as_path)) {
             if found.starts_with(name::resolve(folder)?) {
-                return Ok(found);
+                return Ok(Some(found));
             }
         }
+        Ok(None)
     }
-    let (image, backing) = (image.path().to_path_buf(), path.to_path_buf());
-    Err(ChainError::FormatUnstated { image, backing })
 }

@@ -115,6 +115,7 @@ fn commit_to(
         bail!("{}: {WITHOUT_MAGIC} (--backing-format raw)", could_not_open(layer.path().as_ref()));
     }
     refuse_qcow2(layer.format(), "committing to")?;
+    args.chain.refuse_far(&disk.layers[0], layer)?;
     let format = OsString::from(layer.format().name());
     let how = OpenHow { cache, ..OpenHow::WRITE };
     let base = open_image(&ImageName::plain(layer.path().as_os_str(), Some(&format))?, how)?;
