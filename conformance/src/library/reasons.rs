@@ -36,6 +36,7 @@ fn clauses(error: &OpenError) -> &'static [&'static str] {
         OpenError::Journal(JournalError::NotEmpty { .. }) => &["QED-JRN-16"],
         OpenError::JournalRecovery(RecoveryError::Corrupt { fault, .. }) => of_log(fault),
         OpenError::JournalCutsTables => &["QED-JRN-14"],
+        OpenError::Image(ImageError::Corrupt(CorruptTable::L1Overlap { .. })) => &["QED-TBL-11"],
         // One error stands for all that an entry of the L1 table may be.
         OpenError::Image(ImageError::Corrupt(CorruptTable::L1Entry { .. })) => {
             &["QED-TBL-02", "QED-TBL-03", "QED-TBL-07", "QED-TBL-08", "QED-TBL-10", "QED-HDR-08"]

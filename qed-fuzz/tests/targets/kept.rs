@@ -78,7 +78,7 @@ const BRANCHES: [(&str, &str); 13] = [
     (
         "chain",
         "chain-ok chain-err-open chain-err-not-in-format chain-err-protocol
-         chain-err-format-unstated chain-err-format-unknown chain-err-recognised chain-err-loop
+         chain-err-format-unstated chain-err-format-unknown chain-err-loop
          chain-err-resolve chain-err-outside-folder",
     ),
     (
