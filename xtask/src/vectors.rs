@@ -6,10 +6,7 @@
 
 mod bits;
 mod crc;
-mod entries;
 mod journal;
-mod layout;
-mod shape;
 mod superblock;
 mod text;
 mod vector;
@@ -28,8 +25,7 @@ use vector::Family;
 const FOLDER: &str = "conformance/vectors/made";
 
 /// The makers of the families.
-const MAKERS: [fn() -> Vec<Family>; 4] =
-    [bits::families, entries::families, superblock::families, journal::families];
+const MAKERS: [fn() -> Vec<Family>; 3] = [bits::families, superblock::families, journal::families];
 
 /// Writes the families; with `--check`, fails instead if they had to be written.
 pub(crate) fn run(words: &[String]) -> Result<()> {
