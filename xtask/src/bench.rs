@@ -113,7 +113,7 @@ fn measure_one(case: &'static Case, qed: &Path, dir: &Path) -> Result<Row> {
             Ok(Row::new(case, Summary::of(&rounds, case.goal)?, Some(memory)))
         }
         Kind::DirtyOpen(open) => {
-            let rounds = dirty_open::time(open, dir, ROUNDS)?;
+            let rounds = dirty_open::time(open, qed, dir, ROUNDS)?;
             Ok(Row::new(case, Summary::of(&rounds, case.goal)?, None))
         }
         Kind::InPlace(input) => {

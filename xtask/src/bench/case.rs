@@ -62,6 +62,8 @@ pub(super) struct DirtyOpen {
     pub(super) writes: u64,
     pub(super) tables: u64,
     pub(super) flush_every: u64,
+    /// The reference is the open and a check: all tables are in doubt.
+    pub(super) beside_check: bool,
 }
 
 /// Requests of `bench`, of each program to an image of its own.
@@ -161,6 +163,10 @@ pub(super) static CASES: &[Case] = &[
     killed("open_dirty_journal_1e6", Layout::Journal, 1_000_000),
     killed("open_dirty_journal_1e7", Layout::Journal, 10_000_000),
     killed("open_dirty_journal_3e7", Layout::Journal, 30_000_000),
+    killed_classic("open_dirty_classic_1e5", 100_000),
+    killed_classic("open_dirty_classic_1e6", 1_000_000),
+    killed_classic("open_dirty_classic_1e7", 10_000_000),
+    killed_classic("open_dirty_classic_3e7", 30_000_000),
     Case {
         name: "open_all_marked_1e7",
         what: "after a kill, every table marked",
@@ -170,6 +176,7 @@ pub(super) static CASES: &[Case] = &[
             writes: 306,
             tables: 306,
             flush_every: 16,
+            beside_check: false,
         }),
     },
     Case {
@@ -181,6 +188,7 @@ pub(super) static CASES: &[Case] = &[
             writes: 250,
             tables: 8,
             flush_every: 1,
+            beside_check: false,
         }),
     },
     Case {
@@ -192,6 +200,7 @@ pub(super) static CASES: &[Case] = &[
             writes: 20_000,
             tables: 8,
             flush_every: 20_000,
+            beside_check: false,
         }),
     },
     requests("bench_allocating_4k_d1", QemuImg("qed"), Disk::Fresh, Goal::None, &ALLOCATING_1),
@@ -353,7 +362,13 @@ const fn served(
 
 const fn killed(name: &'static str, layout: Layout, clusters: u64) -> Case {
     let input = Input::Open { layout, clusters, spare_each: false };
-    let open = DirtyOpen { input, writes: 1000, tables: 8, flush_every: 16 };
+    let beside_check = matches!(layout, Layout::Classic);
+    let open = DirtyOpen { input, writes: 1000, tables: 8, flush_every: 16, beside_check };
     let what = "open and close after a kill, 1000 writes in 8 tables, beside a clean open";
     Case { name, what, goal: Goal::TimeAtMostPlus5Ms(1.2), kind: Kind::DirtyOpen(open) }
+}
+
+const fn killed_classic(name: &'static str, clusters: u64) -> Case {
+    let what = "open and close after a kill, all tables in doubt, beside a check and a clean open";
+    Case { what, goal: Goal::TimeAtMost(1.2), ..killed(name, Layout::Classic, clusters) }
 }

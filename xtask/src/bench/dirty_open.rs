@@ -1,4 +1,5 @@
-//! Times the opening of an image whose writer was killed, then that of the same image, closed.
+//! Times the opening of an image whose writer was killed, then that of the same image, closed; where
+//! all tables have to be read, together with a check of it.
 //!
 //! Each round a writer allocates clusters, flushes as it was told, and is killed; the programs are
 //! those of the fuzz crate.
@@ -15,7 +16,7 @@ use super::stats::Round;
 use crate::{process, repo};
 
 /// Times `rounds` rounds after one that is not counted.
-pub(super) fn time(case: &DirtyOpen, dir: &Path, rounds: usize) -> Result<Vec<Round>> {
+pub(super) fn time(case: &DirtyOpen, qed: &Path, dir: &Path, rounds: usize) -> Result<Vec<Round>> {
     let [writer, opener] = programs()?;
     let image = case.input.path(dir);
     let copy = dir.join("open-dirty.qed");
@@ -30,9 +31,14 @@ pub(super) fn time(case: &DirtyOpen, dir: &Path, rounds: usize) -> Result<Vec<Ro
             write_and_kill(case, &writer, &copy, round as u64 * case.writes.div_ceil(case.tables))?;
         }
         process::run(&mut Command::new("sync"))?;
-        let ours = open(&opener, &copy)?;
-        let reference = open(&opener, &copy)?;
-        let again = open(&opener, &copy)?;
+        let ours = timed(Command::new(&opener).arg(&copy))?;
+        let clean = || -> Result<Duration> {
+            let open = timed(Command::new(&opener).arg(&copy))?;
+            let check =
+                if case.beside_check { timed(check(qed).arg(&copy))? } else { Duration::ZERO };
+            Ok(open + check)
+        };
+        let (reference, again) = (clean()?, clean()?);
         if round > 0 {
             measured.push(Round { ours, reference, again });
         }
@@ -75,14 +81,19 @@ fn write_and_kill(case: &DirtyOpen, writer: &Path, image: &Path, skip: u64) -> R
     Ok(())
 }
 
-fn open(opener: &Path, image: &Path) -> Result<Duration> {
-    let mut command = Command::new(opener);
-    command.arg(image);
+fn check(qed: &Path) -> Command {
+    let mut command = Command::new(qed);
+    command.args(["check", "-q", "-f", "qed"]);
+    command
+}
+
+fn timed(command: &mut Command) -> Result<Duration> {
     let start = Instant::now();
-    let status = command.status().with_context(|| process::line(&command))?;
+    let status = command.status().with_context(|| process::line(command))?;
     let time = start.elapsed();
-    if !status.success() {
-        bail!("{} ended with {status}", process::line(&command));
+    // 3 says that the check found leaks, which a crash leaves.
+    if !matches!(status.code(), Some(0 | 3)) {
+        bail!("{} ended with {status}", process::line(command));
     }
     Ok(time)
 }

@@ -42,6 +42,7 @@ pub(super) enum Input {
 /// What the header area of a made image holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Layout {
+    Classic,
     Compat,
     Journal,
 }
@@ -114,6 +115,7 @@ impl Input {
 impl Layout {
     fn name(self) -> &'static str {
         match self {
+            Self::Classic => "classic",
             Self::Compat => "compat",
             Self::Journal => "journal",
         }
