@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+use std::sync::{Mutex, OnceLock, PoisonError, RwLock};
 
 const PAGE_WORDS: usize = 512;
 /// Clusters of a page, which has 4 KiB.
@@ -13,6 +13,12 @@ const PAGE_CLUSTERS: u64 = 64 * PAGE_WORDS as u64;
 
 /// Clusters that there are bits for at least.
 const MIN_CLUSTERS: u64 = 1 << 20;
+
+/// Clusters that there are bits for, for each slice that is remembered: a file with longer tables and
+/// less in them, as only a hostile one has, costs no more memory.
+const CLUSTERS_PER_SLICE: u64 = 64;
+/// Slices that are remembered at least.
+const MIN_SLICES: u64 = 1 << 16;
 
 type Page = [AtomicU64; PAGE_WORDS];
 
@@ -24,6 +30,8 @@ pub(crate) struct CrossLinks {
     /// Slices whose entries were claimed. What is in one that is read again are the same entries, or
     /// those of this session, which name new clusters.
     slices: Mutex<HashSet<u64>>,
+    /// Of those no more; what comes after them is not claimed.
+    max_slices: usize,
     /// Clusters that are named twice.
     crossed: RwLock<BTreeSet<u64>>,
     /// How often a cluster was added to them.
@@ -35,9 +43,11 @@ impl CrossLinks {
     /// more: of clusters behind those only a slice that names one twice is found.
     pub(crate) fn new(clusters: u64, limit_bytes: u64) -> Self {
         let pages = clusters.min(limit_bytes.max(MIN_CLUSTERS)).div_ceil(PAGE_CLUSTERS);
+        let max_slices = (pages * PAGE_CLUSTERS / CLUSTERS_PER_SLICE).max(MIN_SLICES);
         Self {
             pages: (0..pages).map(|_| OnceLock::new()).collect(),
             slices: Mutex::default(),
+            max_slices: usize::try_from(max_slices).unwrap_or(usize::MAX),
             crossed: RwLock::default(),
             generation: AtomicU64::new(0),
         }
@@ -46,7 +56,7 @@ impl CrossLinks {
     /// Claims what a slice names, unless that was done before; whether anything in there was claimed
     /// already and so is crossed from now on.
     pub(crate) fn claim(&self, slice: u64, clusters: impl Iterator<Item = u64>) -> bool {
-        if !self.slices().insert(slice) {
+        if !self.remember(slice) {
             return false;
         }
         let mut found = Vec::new();
@@ -108,14 +118,26 @@ impl CrossLinks {
         found.extend(bits.map(|bit| word * 64 + bit));
     }
 
-    fn slices(&self) -> MutexGuard<'_, HashSet<u64>> {
-        self.slices.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Whether a slice is read for the first time and there is room to remember that.
+    fn remember(&self, slice: u64) -> bool {
+        let mut slices = self.slices.lock().unwrap_or_else(PoisonError::into_inner);
+        slices.len() < self.max_slices && slices.insert(slice)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_of_endless_tables_costs_bounded_memory() {
+        let links = CrossLinks::new(1 << 40, 0);
+        for slice in 0..2 * MIN_SLICES {
+            assert!(!links.claim(slice, std::iter::empty()));
+        }
+        assert_eq!(links.slices.lock().unwrap().len() as u64, MIN_SLICES);
+        assert!(!links.claim(3 * MIN_SLICES, [7, 7].into_iter()), "it is not looked at");
+    }
 
     #[test]
     fn a_cluster_is_crossed_when_a_second_entry_names_it() {
