@@ -1,7 +1,8 @@
 //! Gives tables and clusters that are named twice a copy of their own.
 //!
-//! The first in guest order keeps the original; a table keeps what an L2 entry takes for data. Entries past the end of the virtual disk are
-//! cleared on the way: whether a table reaches past it is known only once no two slots share it.
+//! The first in guest order keeps the original; a table keeps what an L2 entry takes for data.
+//! Entries past the end of the virtual disk are cleared on the way: whether a table reaches past it
+//! is known only once no two slots share it.
 
 use qed_io::{Growth, RunKind, Storage};
 use qed_spec::{HostOffset, L1Index, TableEntry};
