@@ -33,8 +33,8 @@ pub use report::{
 };
 pub use run::{RunError, run};
 pub use vector::{
-    AnchorExpect, BackingFile, BackingFormats, BackingName, Bytes, CheckOutcome, Content,
-    ContentBytes, Contents, Contradiction, Expect, Header, HeaderFields, IMAGE_NAME, LoadError,
-    MapKind, MapRun, Mapping, Opening, Places, QemuDiffers, Rejected, Run, StoredFormat,
-    SuperblockCurrent, SuperblockExpect, Vector, VectorError, VectorProblem, lay, load,
+    AnchorExpect, BackingFormats, BackingName, Bytes, CheckOutcome, Content, ContentBytes,
+    Contents, Contradiction, Expect, Header, HeaderFields, IMAGE_NAME, LoadError, MapKind, MapRun,
+    Mapping, Opening, Places, QemuDiffers, Rejected, Run, StoredFormat, SuperblockCurrent,
+    SuperblockExpect, Vector, VectorError, VectorProblem, VirtualDisk, lay, load,
 };

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use qed_check::{CheckOptions, Report, check};
 use qed_convert::{Chain, ChainError, ChainOptions, FormatSource, ImageFormat};
 use qed_core::{
-    BackingFile, GivenBacking, GuestExtentKind, Image, LockPolicy, OpenError, ReadContext,
-    ReadOnlyImage, RecoveryPolicy, WriteContext, read_header, show_replayed,
+    GivenBacking, GuestExtentKind, Image, LockPolicy, OpenError, ReadContext, ReadOnlyImage,
+    RecoveryPolicy, VirtualDisk, WriteContext, read_header, show_replayed,
 };
 use qed_io::{FileOptions, FileStorage, Storage};
 
@@ -163,7 +163,7 @@ fn content(case: &Case<'_>) -> Vec<Option<Vec<u8>>> {
     case.places().iter().map(|place| read(place.at, place.bytes.len())).collect()
 }
 
-fn open_chain(case: &Case<'_>) -> Result<Arc<dyn BackingFile>, ChainError> {
+fn open_chain(case: &Case<'_>) -> Result<Arc<dyn VirtualDisk>, ChainError> {
     let stated = case.vector.backing_format.0.iter();
     let options = ChainOptions {
         backing_formats: stated.filter_map(|it| ImageFormat::from_name(it.as_bytes())).collect(),

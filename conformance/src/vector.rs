@@ -42,7 +42,7 @@ pub struct Vector {
     pub runs: Vec<Run>,
     /// Files beside the image.
     #[serde(default)]
-    pub files: Vec<BackingFile>,
+    pub files: Vec<VirtualDisk>,
     /// The formats of the backing files as whoever opens the image states them, the first below
     /// the image first.
     #[serde(default)]
@@ -92,7 +92,7 @@ pub struct HeaderFields {
 /// A file beside the image.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct BackingFile {
+pub struct VirtualDisk {
     /// Its name in the folder of the image.
     pub name: String,
     /// Bytes.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use clap::Args;
 use qed_convert::{Chain, ChainError, ChainOptions, Layer, Qcow2SnapshotSelector, TrustMagic};
-use qed_core::{BackingFile, Image, LockPolicy};
+use qed_core::{Image, LockPolicy, VirtualDisk};
 use qed_io::Access;
 
 use crate::args::parse_driver;
@@ -35,7 +35,7 @@ pub(crate) struct ChainArgs {
 /// An image open for reading, through its whole chain.
 #[derive(Debug)]
 pub(crate) struct Disk {
-    pub(crate) disk: Arc<dyn BackingFile>,
+    pub(crate) disk: Arc<dyn VirtualDisk>,
     /// The images of the chain, the one that was named first.
     pub(crate) layers: Vec<Layer>,
 }
@@ -100,7 +100,7 @@ impl ChainArgs {
     }
 
     /// Opens what is below an image; none if it names nothing.
-    pub(crate) fn below_image(&self, image: Layer) -> anyhow::Result<Option<Arc<dyn BackingFile>>> {
+    pub(crate) fn below_image(&self, image: Layer) -> anyhow::Result<Option<Arc<dyn VirtualDisk>>> {
         let top = image.path().to_path_buf();
         let gate = self.walk(image, OpenHow::read(false))?.gate();
         Ok(gate.map_err(|error| chain_error(&top, error))?.backing().cloned())

@@ -2,22 +2,22 @@
 
 use std::sync::Arc;
 
-use qed_core::{BackingError, BackingFile, GuestExtent, GuestExtentKind};
+use qed_core::{BackingError, GuestExtent, GuestExtentKind, VirtualDisk};
 use qed_io::Storage;
 
 /// Disks one after the other, as one.
 #[derive(Debug)]
 pub(crate) struct Joined {
-    parts: Vec<Arc<dyn BackingFile>>,
+    parts: Vec<Arc<dyn VirtualDisk>>,
 }
 
 impl Joined {
-    pub(crate) fn new(parts: Vec<Arc<dyn BackingFile>>) -> Self {
+    pub(crate) fn new(parts: Vec<Arc<dyn VirtualDisk>>) -> Self {
         Self { parts }
     }
 
     /// The part that holds `offset`, and the offset in it.
-    fn part_at(&self, mut offset: u64) -> Option<(&dyn BackingFile, u64)> {
+    fn part_at(&self, mut offset: u64) -> Option<(&dyn VirtualDisk, u64)> {
         for part in &self.parts {
             if offset < part.len() {
                 return Some((&**part, offset));
@@ -28,7 +28,7 @@ impl Joined {
     }
 }
 
-impl BackingFile for Joined {
+impl VirtualDisk for Joined {
     fn len(&self) -> u64 {
         self.parts.iter().fold(0, |sum, part| sum.saturating_add(part.len()))
     }
@@ -64,7 +64,7 @@ impl BackingFile for Joined {
 /// A stretch of a disk, filled up with zeros to whole sectors.
 #[derive(Debug)]
 pub(crate) struct Window {
-    disk: Arc<dyn BackingFile>,
+    disk: Arc<dyn VirtualDisk>,
     start: u64,
     /// Bytes of the disk that show.
     len: u64,
@@ -72,13 +72,13 @@ pub(crate) struct Window {
 
 impl Window {
     /// Bytes `start..start + len` of `disk`, as far as it reaches.
-    pub(crate) fn new(disk: Arc<dyn BackingFile>, start: u64, len: u64) -> Self {
+    pub(crate) fn new(disk: Arc<dyn VirtualDisk>, start: u64, len: u64) -> Self {
         let len = len.min(disk.len().saturating_sub(start));
         Self { disk, start, len }
     }
 }
 
-impl BackingFile for Window {
+impl VirtualDisk for Window {
     fn len(&self) -> u64 {
         self.len.next_multiple_of(512)
     }
@@ -111,17 +111,17 @@ mod tests {
 
     use super::*;
 
-    fn disk(byte: u8, len: usize) -> Arc<dyn BackingFile> {
+    fn disk(byte: u8, len: usize) -> Arc<dyn VirtualDisk> {
         Arc::new(RawFile::open(Arc::new(MemoryStorage::new(vec![byte; len]))).unwrap())
     }
 
-    fn bytes(disk: &dyn BackingFile) -> Vec<u8> {
+    fn bytes(disk: &dyn VirtualDisk) -> Vec<u8> {
         let mut all = vec![9; usize::try_from(disk.len()).unwrap()];
         disk.read_at(&mut all, 0).unwrap();
         all
     }
 
-    fn extent_lens(disk: &dyn BackingFile) -> Vec<u64> {
+    fn extent_lens(disk: &dyn VirtualDisk) -> Vec<u64> {
         let (mut at, mut lens) = (0, Vec::new());
         while at < disk.len() {
             let extent = disk.extent_at(at, disk.len() - at).unwrap();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::bail;
 use qed_convert::{ConvertOptions, Layer, NewBacking, Summary, Target, convert};
-use qed_core::{BackingFile, BackingFormat, CreateBacking, CreateOptions, header_area};
+use qed_core::{BackingFormat, CreateBacking, CreateOptions, VirtualDisk, header_area};
 use qed_io::Storage;
 
 use crate::app::Context;
@@ -31,7 +31,7 @@ pub(crate) struct Copy<'a> {
 /// Copies `source` into a new file; a file that was made for nothing is gone. What is durable when
 /// this returns, the options and the cache mode say.
 pub(crate) fn copy_to_new(
-    source: &dyn BackingFile,
+    source: &dyn VirtualDisk,
     output: &OsStr,
     copy: &Copy<'_>,
     options: &ConvertOptions,

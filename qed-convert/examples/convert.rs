@@ -10,7 +10,7 @@ use qed_convert::{
     ConvertOptions, NoProgress, Qcow2CreateOptions, Qcow2Image, Qcow2Options, Target, convert,
 };
 use qed_core::{
-    BackingFile, Layout, LockPolicy, RawFile, ReadContext, ReadOnlyImage, RefuseBacking,
+    Layout, LockPolicy, RawFile, ReadContext, ReadOnlyImage, RefuseBacking, VirtualDisk,
 };
 use qed_io::{Existing, FileOptions, FileStorage, ImageLock, NewFileOptions};
 use qed_spec::Geometry;
@@ -32,7 +32,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn open(path: &Path) -> Result<Arc<dyn BackingFile>, Box<dyn Error>> {
+fn open(path: &Path) -> Result<Arc<dyn VirtualDisk>, Box<dyn Error>> {
     let storage = Arc::new(FileStorage::open(path, FileOptions::READ_ONLY)?);
     Ok(match path.extension().and_then(|extension| extension.to_str()) {
         Some("qed") => {

@@ -21,7 +21,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use qed_core::{BackingFile, DEFAULT_CACHE_LIMIT_BYTES, LockPolicy};
+use qed_core::{DEFAULT_CACHE_LIMIT_BYTES, LockPolicy, VirtualDisk};
 use qed_io::FileOptions;
 
 use crate::qcow2::Qcow2SnapshotSelector;
@@ -144,7 +144,7 @@ impl Chain {
     pub fn open(
         &self,
         snapshot: Option<&Qcow2SnapshotSelector>,
-    ) -> Result<Arc<dyn BackingFile>, ChainError> {
+    ) -> Result<Arc<dyn VirtualDisk>, ChainError> {
         let (top, _) = self.layers.split_first().expect("a chain has a top");
         top.open_over(self.open_backing()?, snapshot, self.cache_share())
     }
@@ -158,7 +158,7 @@ impl Chain {
         Ok(OpenedBacking::new(self.layers[0].backing_name(), self.open_backing()?))
     }
 
-    fn open_backing(&self) -> Result<Option<Arc<dyn BackingFile>>, ChainError> {
+    fn open_backing(&self) -> Result<Option<Arc<dyn VirtualDisk>>, ChainError> {
         let mut below = None;
         for layer in self.layers[1..].iter().rev() {
             below = Some(layer.open_over(below, None, self.cache_share())?);

@@ -5,7 +5,7 @@
 use std::io;
 use std::sync::Arc;
 
-use qed_core::{BackingFile, Image, ResizeError, Shrink};
+use qed_core::{Image, ResizeError, Shrink, VirtualDisk};
 use qed_io::Storage;
 use thiserror::Error;
 
@@ -61,7 +61,7 @@ pub enum CommitError {
 /// A base that cannot grow, and everything that ends a conversion. The base then holds a mixture of
 /// old and new, and reads as the overlay only through it.
 pub fn commit(
-    overlay: &dyn BackingFile,
+    overlay: &dyn VirtualDisk,
     depth: u32,
     base: CommitBase<'_>,
     options: &ConvertOptions,

@@ -1,6 +1,6 @@
 //! Comparing two virtual disks: the lowest sector that differs, on several threads, data only.
 //!
-//! Knows disks through [`BackingFile`] and no format.
+//! Knows disks through [`VirtualDisk`] and no format.
 
 use std::error::Error;
 use std::fmt;
@@ -8,7 +8,7 @@ use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
-use qed_core::{BackingError, BackingFile, Extents, GuestExtentKind};
+use qed_core::{BackingError, Extents, GuestExtentKind, VirtualDisk};
 use thiserror::Error;
 
 use crate::jobs;
@@ -106,8 +106,8 @@ pub enum CompareError {
 /// # Errors
 /// A disk that cannot be read, whether or not a lower sector differs, or a cancellation.
 pub fn compare(
-    first: &dyn BackingFile,
-    second: &dyn BackingFile,
+    first: &dyn VirtualDisk,
+    second: &dyn VirtualDisk,
     options: &CompareOptions,
     progress: &dyn Progress,
 ) -> Result<Comparison, CompareError> {
@@ -134,7 +134,7 @@ pub fn compare(
 
 /// What the threads of one comparison share.
 struct Run<'a> {
-    disks: [&'a dyn BackingFile; 2],
+    disks: [&'a dyn VirtualDisk; 2],
     strict: bool,
     progress: &'a dyn Progress,
     walk: Mutex<Walk<'a>>,

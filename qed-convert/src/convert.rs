@@ -1,7 +1,7 @@
 //! Streaming conversion: reads, zero detection, compression and writes side by side on a bounded
 //! number of threads.
 //!
-//! Owns the order of work; knows source mappings through [`BackingFile`] and targets through
+//! Owns the order of work; knows source mappings through [`VirtualDisk`] and targets through
 //! [`Sink`], and no format.
 
 use std::num::{NonZeroU64, NonZeroUsize};
@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use qed_core::BackingFile;
+use qed_core::VirtualDisk;
 
 use crate::jobs;
 use crate::progress::Progress;
@@ -124,7 +124,7 @@ pub struct Summary {
 /// [`ConvertError`] says which side failed and where; the target is then incomplete. With
 /// `salvage`, bytes that cannot be read are no error.
 pub fn convert(
-    source: &dyn BackingFile,
+    source: &dyn VirtualDisk,
     target: Target<'_>,
     options: &ConvertOptions,
     progress: &dyn Progress,
@@ -144,7 +144,7 @@ pub fn convert(
 
 /// What the threads of one conversion share.
 pub(crate) struct Run<'a> {
-    source: &'a dyn BackingFile,
+    source: &'a dyn VirtualDisk,
     sink: &'a dyn Sink,
     options: &'a ConvertOptions,
     progress: &'a dyn Progress,
@@ -157,7 +157,7 @@ pub(crate) struct Run<'a> {
 
 impl<'a> Run<'a> {
     fn new(
-        source: &'a dyn BackingFile,
+        source: &'a dyn VirtualDisk,
         sink: &'a dyn Sink,
         options: &'a ConvertOptions,
         order: Order,

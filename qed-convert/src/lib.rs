@@ -1,6 +1,6 @@
 //! Streaming conversion between raw, QED and QCOW2 disk images, comparison and measuring.
 //!
-//! [`convert`] copies any [`qed_core::BackingFile`] to a [`Target`], sparse on both sides and on
+//! [`convert`] copies any [`qed_core::VirtualDisk`] to a [`Target`], sparse on both sides and on
 //! several threads.
 #![forbid(unsafe_code)]
 

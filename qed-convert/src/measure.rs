@@ -2,7 +2,7 @@
 //!
 //! Reads mappings only, so zeros inside data count as data.
 
-use qed_core::{BackingFile, CreateError, CreateOptions, Extents, Layout};
+use qed_core::{CreateError, CreateOptions, Extents, Layout, VirtualDisk};
 use qed_spec::Geometry;
 use thiserror::Error;
 
@@ -54,7 +54,7 @@ pub enum MeasureError {
 ///
 /// # Errors
 /// Options that make no image of this size, or a mapping that cannot be read.
-pub fn measure(source: &dyn BackingFile, target: &MeasureTarget) -> Result<Measure, MeasureError> {
+pub fn measure(source: &dyn VirtualDisk, target: &MeasureTarget) -> Result<Measure, MeasureError> {
     let all = measure_size(source.len(), target)?.fully_allocated;
     let required = match target {
         MeasureTarget::Raw => all,
@@ -132,7 +132,7 @@ struct Used {
 
 impl Used {
     fn count(
-        source: &dyn BackingFile,
+        source: &dyn VirtualDisk,
         cluster_len: u64,
         table_reach: u64,
     ) -> Result<Self, MeasureError> {

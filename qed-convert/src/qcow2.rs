@@ -37,7 +37,7 @@ pub use snapshot::{Qcow2SnapshotInfo, Qcow2SnapshotSelector};
 
 use std::sync::Arc;
 
-use qed_core::{BackingError, BackingFile, GuestExtent, GuestExtentKind, read_below};
+use qed_core::{BackingError, GuestExtent, GuestExtentKind, VirtualDisk, read_backing};
 use qed_io::Storage;
 use qed_spec::{GuestOffset, HostOffset};
 
@@ -55,7 +55,7 @@ pub struct Qcow2Image {
     /// Bytes of the virtual disk, of the snapshot if one is open.
     image_size: u64,
     mapping: Mapping,
-    backing: Option<Arc<dyn BackingFile>>,
+    backing: Option<Arc<dyn VirtualDisk>>,
     decompressors: Decompressors,
     clusters: ClusterCache,
 }
@@ -81,7 +81,7 @@ impl Qcow2Image {
 
     /// The backing file that the gate opened.
     #[must_use]
-    pub fn backing(&self) -> Option<&Arc<dyn BackingFile>> {
+    pub fn backing(&self) -> Option<&Arc<dyn VirtualDisk>> {
         self.backing.as_ref()
     }
 
@@ -124,7 +124,7 @@ impl Qcow2Image {
                 buf.fill(0);
                 Ok(())
             }
-            Unit::Unallocated => Ok(read_below(self.backing.as_deref(), buf, at.get())?),
+            Unit::Unallocated => Ok(read_backing(self.backing.as_deref(), buf, at.get())?),
             Unit::Compressed(range) => self.read_compressed(buf, at, range),
         }
     }
@@ -219,7 +219,7 @@ impl Qcow2Image {
     }
 
     fn extent_below(&self, at: GuestOffset, len: u64) -> Result<GuestExtent, Qcow2ReadError> {
-        let covers = |backing: &&Arc<dyn BackingFile>| at.get() < backing.len();
+        let covers = |backing: &&Arc<dyn VirtualDisk>| at.get() < backing.len();
         let Some(backing) = self.backing.as_ref().filter(covers) else {
             return Ok(GuestExtent { len, depth: 0, kind: GuestExtentKind::Unallocated });
         };
@@ -228,7 +228,7 @@ impl Qcow2Image {
     }
 }
 
-impl BackingFile for Qcow2Image {
+impl VirtualDisk for Qcow2Image {
     fn len(&self) -> u64 {
         self.image_size
     }

@@ -7,7 +7,7 @@ use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
-use qed_core::{BackingError, BackingFile, ExtentKind, Extents, Image, ImageError, read_below};
+use qed_core::{BackingError, ExtentKind, Extents, Image, ImageError, VirtualDisk, read_backing};
 use qed_spec::GuestOffset;
 use thiserror::Error;
 
@@ -66,7 +66,7 @@ pub enum RebaseError {
 /// need not be, which does no harm.
 pub fn rebase(
     image: &Image,
-    new_backing: Option<&dyn BackingFile>,
+    new_backing: Option<&dyn VirtualDisk>,
     options: &RebaseOptions,
     progress: &dyn Progress,
 ) -> Result<u64, RebaseError> {
@@ -100,8 +100,8 @@ pub fn rebase(
 
 struct Run<'a> {
     image: &'a Image,
-    old: Option<&'a dyn BackingFile>,
-    new: Option<&'a dyn BackingFile>,
+    old: Option<&'a dyn VirtualDisk>,
+    new: Option<&'a dyn VirtualDisk>,
     progress: &'a dyn Progress,
     job_len: u64,
     size: u64,
@@ -164,8 +164,8 @@ impl Run<'_> {
             let [old, new] = buffers;
             old.resize(len, 0);
             new.resize(len, 0);
-            read_below(self.old, old, at).map_err(RebaseError::Old)?;
-            read_below(self.new, new, at).map_err(RebaseError::New)?;
+            read_backing(self.old, old, at).map_err(RebaseError::Old)?;
+            read_backing(self.new, new, at).map_err(RebaseError::New)?;
             let part_len = usize::try_from(part_len).expect("at most 2 MiB");
             let parts = old.chunks(part_len).zip(new.chunks(part_len));
             for ((old, new), part_at) in parts.zip((at..).step_by(part_len)) {
@@ -180,7 +180,7 @@ impl Run<'_> {
 
     fn copy(&self, bytes: &[u8], at: GuestOffset) -> Result<(), RebaseError> {
         let len = bytes.len() as u64;
-        let old_len = self.old.map_or(0, BackingFile::len);
+        let old_len = self.old.map_or(0, VirtualDisk::len);
         // As QEMU does it: zeros that the old backing file has are data, those past its end are not.
         if at.get() >= old_len && is_zero(bytes) {
             // The new backing file may be longer than the old one.

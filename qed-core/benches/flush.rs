@@ -13,8 +13,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use qed_core::{
-    BackingFile, BackingFormat, CreateBacking, CreateOptions, DEFAULT_RING_LEN_BYTES, GivenBacking,
-    Identity, Image, Layout, LockPolicy, RawFile, RecoveryPolicy, WriteContext, create,
+    BackingFormat, CreateBacking, CreateOptions, DEFAULT_RING_LEN_BYTES, GivenBacking, Identity,
+    Image, Layout, LockPolicy, RawFile, RecoveryPolicy, VirtualDisk, WriteContext, create,
 };
 use qed_io::{Access, Existing, FileOptions, FileStorage, ImageLock, NewFileOptions};
 use qed_spec::{Epoch, GuestOffset, ImageUuid};
@@ -130,7 +130,7 @@ fn new_image(case: &Case, path: &Path) -> Image {
 }
 
 /// A raw backing file as long as the disk, all hole.
-fn holes(path: &Path) -> Arc<dyn BackingFile> {
+fn holes(path: &Path) -> Arc<dyn VirtualDisk> {
     File::create(path).unwrap().set_len(CLUSTERS * CLUSTER).unwrap();
     let options = FileOptions { access: Access::ReadOnly, direct: false };
     let raw = FileStorage::open(path, options).unwrap();

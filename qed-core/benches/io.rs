@@ -16,8 +16,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use qed_core::{
-    BackingFile, BackingFormat, CreateBacking, CreateOptions, DEFAULT_RING_LEN_BYTES, GivenBacking,
-    Identity, Image, Layout, LockPolicy, RawFile, RecoveryPolicy, WriteContext, create,
+    BackingFormat, CreateBacking, CreateOptions, DEFAULT_RING_LEN_BYTES, GivenBacking, Identity,
+    Image, Layout, LockPolicy, RawFile, RecoveryPolicy, VirtualDisk, WriteContext, create,
 };
 use qed_io::{Access, Existing, FileOptions, FileStorage, ImageLock, NewFileOptions};
 use qed_spec::{Epoch, GuestOffset, ImageUuid};
@@ -239,7 +239,7 @@ impl Work {
     }
 }
 
-fn open_raw(path: &Path) -> Arc<dyn BackingFile> {
+fn open_raw(path: &Path) -> Arc<dyn VirtualDisk> {
     let options = FileOptions { access: Access::ReadOnly, direct: false };
     let file = FileStorage::open(path, options).unwrap();
     Arc::new(RawFile::open(Arc::new(file)).unwrap())

@@ -11,7 +11,7 @@ use qed_spec::{
 };
 use thiserror::Error;
 
-use crate::backing::{BackingError, GateError};
+use crate::data::disk::{BackingError, GateError};
 
 /// Why reading, writing, mapping or flushing an open image failed.
 #[derive(Debug, Error)]

@@ -1,5 +1,14 @@
 //! A writable image: opening it, what it holds beyond the read-only view, and closing it.
 
+pub(crate) mod amend;
+pub(crate) mod consistency;
+pub(crate) mod extents;
+mod io;
+pub(crate) mod read_only;
+pub(crate) mod request;
+pub(crate) mod resize;
+mod set_backing;
+
 use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,18 +17,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use qed_io::{ImageLock, Storage};
 use qed_spec::{AutoclearFeatures, Features, HostOffset};
 
-use crate::alloc::Allocator;
+use crate::durability::lock::{Turn, TurnGuard};
+use crate::durability::log::{JournalKeeper, replay_journal};
 use crate::error::{ImageError, IoAction, OpenError};
-use crate::header_sector::HeaderSector;
-use crate::in_flight::InFlight;
-use crate::journal::{JournalKeeper, replay_journal};
-use crate::map::{Foreign, Vetting};
-use crate::mode::{Mode, is_active};
+use crate::head::mode::{Mode, is_active};
+use crate::head::sector::HeaderSector;
+use crate::image::read_only::{ReadOnlyImage, storage_len};
+use crate::image::request::Request;
+use crate::map::tables::{Foreign, Vetting};
 use crate::options::{LockPolicy, ReadContext, RecoveryPolicy, WriteContext};
-use crate::read_only::{ReadOnlyImage, storage_len};
-use crate::request::Request;
-use crate::runs::Runs;
-use crate::turn::{Turn, TurnGuard};
+use crate::space::alloc::Allocator;
+use crate::space::claims::InFlight;
+use crate::space::streams::Runs;
 
 /// A QED image open for reading and writing, by any number of threads.
 ///

@@ -28,67 +28,40 @@
 //! ```
 #![forbid(unsafe_code)]
 
-mod alloc;
-mod amend;
-mod backing;
-mod compat;
-mod consistency;
-mod create;
-mod cross_links;
-mod drain;
-mod end_in_use;
+mod data;
+mod durability;
 mod error;
-mod extents;
-mod fill;
-mod flush;
-mod header_sector;
+mod head;
 mod image;
-mod in_flight;
-mod journal;
-mod l1;
-mod l2_cache;
 mod map;
-mod marks;
-mod mode;
 mod options;
-mod pieces;
-mod raw_file;
-mod read_only;
-mod request;
-mod resize;
-mod runs;
-mod set_backing;
-mod slice;
-mod stored_format;
-mod superblock;
+mod space;
 mod sync;
-mod turn;
-mod write;
 
-pub use amend::amend;
-pub use backing::{
-    BackingError, BackingFile, BackingFormat, BackingGate, BackingRequest, GateError, GivenBacking,
-    GuestExtent, GuestExtentKind, RefuseBacking, read_below,
+pub use data::disk::{
+    BackingError, BackingFormat, BackingGate, BackingRequest, GateError, GivenBacking, GuestExtent,
+    GuestExtentKind, RefuseBacking, VirtualDisk, read_backing,
 };
-pub use consistency::Consistency;
-pub use create::{
-    CreateBacking, CreateOptions, DEFAULT_RING_LEN_BYTES, Identity, Layout, NewHeaderArea, create,
-    header_area,
-};
+pub use data::raw::RawFile;
+pub use durability::log::{JournalReplay, ShownReplay, replay_journal, show_replayed};
 pub use error::{
     AmendError, CorruptTable, CreateError, ImageError, IoAction, OpenError, ResizeError,
     SetBackingError,
 };
-pub use extents::Extents;
+pub use head::create::{
+    CreateBacking, CreateOptions, DEFAULT_RING_LEN_BYTES, Identity, Layout, NewHeaderArea, create,
+    header_area,
+};
+pub use head::mode::{describe_header, read_header};
+pub use head::stored_format::{StoredFormat, read_stored_format};
 pub use image::Image;
-pub use journal::{JournalReplay, ShownReplay, replay_journal, show_replayed};
-pub use map::{Extent, ExtentKind};
-pub use mode::{describe_header, read_header};
+pub use image::amend::amend;
+pub use image::consistency::Consistency;
+pub use image::extents::Extents;
+pub use image::read_only::ReadOnlyImage;
+pub use image::request::{Allocation, Prepared, Request};
+pub use image::resize::Shrink;
+pub use map::tables::{Extent, ExtentKind};
 pub use options::{
     DEFAULT_CACHE_LIMIT_BYTES, LockPolicy, ReadContext, RecoveryHook, RecoveryPolicy, WriteContext,
 };
-pub use raw_file::RawFile;
-pub use read_only::ReadOnlyImage;
-pub use request::{Allocation, Prepared, Request};
-pub use resize::Shrink;
-pub use stored_format::{StoredFormat, read_stored_format};

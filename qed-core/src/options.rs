@@ -7,9 +7,9 @@ use std::sync::Arc;
 use qed_io::Storage;
 use qed_spec::{BackingName, Features, Header, HostOffset};
 
-use crate::backing::{BackingFile, BackingFormat, BackingGate, BackingRequest};
+use crate::data::disk::{BackingFormat, BackingGate, BackingRequest, VirtualDisk};
 use crate::error::{ImageError, IoAction, OpenError};
-use crate::stored_format::read_stored_format;
+use crate::head::stored_format::read_stored_format;
 
 /// Bytes of L2 tables kept in memory unless the caller states another limit: 32 MiB map 256 GiB of
 /// virtual disk at 64 KiB clusters.
@@ -93,7 +93,7 @@ pub(crate) fn open_backing(
     storage: &dyn Storage,
     header: &Header,
     name: Option<&[u8]>,
-) -> Result<Option<Arc<dyn BackingFile>>, OpenError> {
+) -> Result<Option<Arc<dyn VirtualDisk>>, OpenError> {
     let Some(name) = name else {
         return Ok(None);
     };

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 
-use qed_core::{BackingFile, Image, ImageError};
+use qed_core::{Image, ImageError, VirtualDisk};
 use qed_io::{AlignedBuf, Direction, FileStorage, Ring, Transfer, Transferred};
 use qed_spec::GuestOffset;
 
@@ -97,7 +97,7 @@ impl<'i> Engine<'i> {
     /// # Errors
     /// As [`FileStorage::ring`].
     pub fn for_reading(
-        disk: &'i dyn BackingFile,
+        disk: &'i dyn VirtualDisk,
         file: &'i FileStorage,
         depth: u32,
     ) -> io::Result<Self> {

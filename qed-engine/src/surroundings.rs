@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use qed_core::{Allocation, Image, ImageError, read_below};
+use qed_core::{Allocation, Image, ImageError, read_backing};
 use qed_io::{AlignedBuf, FileStorage};
 use qed_spec::{GuestOffset, HostOffset};
 
@@ -97,7 +97,7 @@ impl<'i> Surrounded<'i> {
         if result.is_err() {
             let at = self.missing.iter().find(|range| !range.is_empty()).map_or(0, |it| it.start);
             let part = within(&(at..at + len), self.start);
-            read_below(self.image.backing().map(|backing| &**backing), &mut bytes[part], at)?;
+            read_backing(self.image.backing().map(|backing| &**backing), &mut bytes[part], at)?;
         }
         self.bytes = Some(bytes);
         self.read(len);

@@ -3,8 +3,8 @@
 use std::io;
 
 use qed_core::{
-    Allocation, BackingFile, ExtentKind, GuestExtentKind, Image, ImageError, IoAction, Prepared,
-    Request,
+    Allocation, ExtentKind, GuestExtentKind, Image, ImageError, IoAction, Prepared, Request,
+    VirtualDisk,
 };
 use qed_io::FileStorage;
 use qed_spec::{GuestOffset, HostOffset};
@@ -17,7 +17,7 @@ pub(crate) enum Target<'i> {
     /// Reads and writes; its data lies in the engine's file.
     Image(&'i Image),
     /// Reads of a disk that nobody changes.
-    Disk(&'i dyn BackingFile),
+    Disk(&'i dyn VirtualDisk),
     /// The bytes of the engine's file itself.
     File,
 }
@@ -54,7 +54,7 @@ pub(crate) enum Kept<'i> {
     Nothing,
     /// The place is one of a disk that tells of it as a whole: of a backing file, or one that is
     /// only read. If it cannot be read there, the disk is asked.
-    Below(&'i dyn BackingFile, #[expect(dead_code, reason = "as below")] Option<Request<'i>>),
+    Below(&'i dyn VirtualDisk, #[expect(dead_code, reason = "as below")] Option<Request<'i>>),
     Request(#[expect(dead_code, reason = "held until the transfer has ended")] Request<'i>),
     Allocation(Allocation<'i>),
 }
@@ -165,13 +165,13 @@ impl<'i> Target<'i> {
 }
 
 /// The backing file of an image, if it reaches beyond `at`.
-pub(crate) fn below(image: &Image, at: GuestOffset) -> Option<&dyn BackingFile> {
+pub(crate) fn below(image: &Image, at: GuestOffset) -> Option<&dyn VirtualDisk> {
     image.backing().map(|backing| &**backing).filter(|backing| at.get() < backing.len())
 }
 
 /// Reads or plans to read the first bytes of `buf`, which lies inside the disk.
 fn plan_below<'i>(
-    disk: &'i dyn BackingFile,
+    disk: &'i dyn VirtualDisk,
     buf: &mut [u8],
     at: GuestOffset,
     request: Option<Request<'i>>,
@@ -190,7 +190,7 @@ fn plan_below<'i>(
 /// The longest run from `at` that lies together, and its place if that is in a file; of at most
 /// `len` bytes, all of them inside the disk.
 pub(crate) fn stored(
-    disk: &dyn BackingFile,
+    disk: &dyn VirtualDisk,
     at: GuestOffset,
     len: u64,
 ) -> Result<(u64, Option<Place<'_>>), ImageError> {

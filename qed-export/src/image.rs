@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use qed_core::{
-    BackingError, BackingFile, ExtentKind, Extents, GuestExtent, GuestExtentKind, Image, ImageError,
+    BackingError, ExtentKind, Extents, GuestExtent, GuestExtentKind, Image, ImageError, VirtualDisk,
 };
 use qed_spec::GuestOffset;
 
@@ -148,12 +148,12 @@ impl BlockDevice for QedDisk {
 
 /// Any virtual disk that can be read, whatever its format.
 #[derive(Debug)]
-pub struct ReadOnlyDisk(Arc<dyn BackingFile>);
+pub struct ReadOnlyDisk(Arc<dyn VirtualDisk>);
 
 impl ReadOnlyDisk {
     /// The disk, through its whole chain.
     #[must_use]
-    pub fn new(disk: Arc<dyn BackingFile>) -> Self {
+    pub fn new(disk: Arc<dyn VirtualDisk>) -> Self {
         Self(disk)
     }
 }
@@ -213,13 +213,13 @@ impl BlockDevice for ReadOnlyDisk {
     }
 }
 
-fn extent_of(disk: &dyn BackingFile, at: u64, max_len: u64) -> Result<Extent, DeviceError> {
+fn extent_of(disk: &dyn VirtualDisk, at: u64, max_len: u64) -> Result<Extent, DeviceError> {
     check_range(disk.len(), at, 1)?;
     Ok(extent_from(disk.extent_at(at, max_len.min(disk.len() - at))?))
 }
 
 fn each_extent_of(
-    disk: &dyn BackingFile,
+    disk: &dyn VirtualDisk,
     range: Range<u64>,
     visit: &mut dyn FnMut(Extent) -> ControlFlow<()>,
 ) -> Result<(), DeviceError> {

@@ -10,8 +10,8 @@ use qed_convert::{
     TrustMagic, compare,
 };
 use qed_core::{
-    BackingFile, BackingFormat, CreateBacking, CreateOptions, Image, Layout, LockPolicy, RawFile,
-    RecoveryPolicy, WriteContext, create,
+    BackingFormat, CreateBacking, CreateOptions, Image, Layout, LockPolicy, RawFile,
+    RecoveryPolicy, VirtualDisk, WriteContext, create,
 };
 use qed_fuzz::{Operation, apply, content};
 use qed_io::{Existing, FileOptions, FileStorage, ImageLock, NewFileOptions, Storage};
@@ -122,12 +122,12 @@ pub(crate) fn create_raw(path: &Path, size: u64) {
 }
 
 /// The virtual disk of an image and all below it.
-pub(crate) fn open(path: &Path) -> Arc<dyn BackingFile> {
+pub(crate) fn open(path: &Path) -> Arc<dyn VirtualDisk> {
     chain(path).open(None).unwrap()
 }
 
 /// The virtual disk of a raw file.
-pub(crate) fn open_raw(path: &Path) -> Arc<dyn BackingFile> {
+pub(crate) fn open_raw(path: &Path) -> Arc<dyn VirtualDisk> {
     Arc::new(
         RawFile::open(Arc::new(FileStorage::open(path, FileOptions::READ_ONLY).unwrap())).unwrap(),
     )
@@ -141,7 +141,7 @@ pub(crate) fn checked(path: &Path) -> Report {
 
 /// The two disks are of one size and read alike.
 #[track_caller]
-pub(crate) fn assert_equal(found: &dyn BackingFile, expected: &dyn BackingFile) {
+pub(crate) fn assert_equal(found: &dyn VirtualDisk, expected: &dyn VirtualDisk) {
     assert_eq!(found.len(), expected.len(), "size of the disk");
     let comparison = compare(found, expected, &CompareOptions::default(), &NoProgress).unwrap();
     assert_eq!(comparison, Comparison::Identical);

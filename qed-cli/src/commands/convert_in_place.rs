@@ -12,7 +12,7 @@ use std::time::Instant;
 use anyhow::{Context as _, bail};
 use clap::Args;
 use qed_convert::{ToQed, ToQedOptions, finalize, undo};
-use qed_core::BackingFile;
+use qed_core::VirtualDisk;
 use qed_io::Storage;
 
 use crate::app::Context;
@@ -158,7 +158,7 @@ fn to_qed(
 fn backing_of(
     args: &ConvertInPlaceArgs,
     image: qed_convert::Layer,
-) -> anyhow::Result<Arc<dyn BackingFile>> {
+) -> anyhow::Result<Arc<dyn VirtualDisk>> {
     let opened = args.chain.below_image(image)?;
     opened.context("the image names no backing file")
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use qed_core::{BackingFile, BackingGate, BackingRequest, GateError};
+use qed_core::{BackingGate, BackingRequest, GateError, VirtualDisk};
 use qed_spec::BackingName;
 
 use super::error::BackingNameChanged;
@@ -12,17 +12,17 @@ use super::error::BackingNameChanged;
 pub struct OpenedBacking {
     /// As the image had it when the chain was walked.
     name: Option<Vec<u8>>,
-    below: Option<Arc<dyn BackingFile>>,
+    below: Option<Arc<dyn VirtualDisk>>,
 }
 
 impl OpenedBacking {
-    pub(super) fn new(name: Option<BackingName<'_>>, below: Option<Arc<dyn BackingFile>>) -> Self {
+    pub(super) fn new(name: Option<BackingName<'_>>, below: Option<Arc<dyn VirtualDisk>>) -> Self {
         Self { name: name.map(|name| name.as_bytes().to_vec()), below }
     }
 
     /// What the gate hands out; none if the image has no backing file.
     #[must_use]
-    pub fn backing(&self) -> Option<&Arc<dyn BackingFile>> {
+    pub fn backing(&self) -> Option<&Arc<dyn VirtualDisk>> {
         self.below.as_ref()
     }
 }
@@ -31,7 +31,7 @@ impl BackingGate for OpenedBacking {
     fn open_backing(
         &self,
         request: BackingRequest<'_>,
-    ) -> Result<Option<Arc<dyn BackingFile>>, GateError> {
+    ) -> Result<Option<Arc<dyn VirtualDisk>>, GateError> {
         if self.name.as_deref() != Some(request.name.as_bytes()) {
             return Err(GateError::Other(Box::new(BackingNameChanged)));
         }

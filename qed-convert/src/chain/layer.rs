@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use qed_core::{
-    BackingFile, LockPolicy, OpenError, RawFile, ReadContext, ReadOnlyImage, read_stored_format,
+    LockPolicy, OpenError, RawFile, ReadContext, ReadOnlyImage, VirtualDisk, read_stored_format,
 };
 use qed_io::{FileIdentity, FileOptions, FileStorage, ImageLock, Storage};
 use qed_spec::{BackingName, Features, Header, HeaderError, SuperblockError};
@@ -223,10 +223,10 @@ impl Layer {
     /// Opens the virtual disk over `below`, what the image's backing file shows.
     pub(super) fn open_over(
         &self,
-        below: Option<Arc<dyn BackingFile>>,
+        below: Option<Arc<dyn VirtualDisk>>,
         snapshot: Option<&Qcow2SnapshotSelector>,
         cache_limit_bytes: u64,
-    ) -> Result<Arc<dyn BackingFile>, ChainError> {
+    ) -> Result<Arc<dyn VirtualDisk>, ChainError> {
         let path = || self.path.clone();
         if snapshot.is_some() && self.format() != ImageFormat::Qcow2 {
             return Err(ChainError::NoSnapshots { path: path(), format: self.format() });

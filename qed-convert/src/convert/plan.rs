@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
-use qed_core::{BackingFile, Extents};
+use qed_core::{Extents, VirtualDisk};
 
 use crate::convert::sharing::Sharing;
 use crate::convert::{ConvertError, ConvertOptions};
@@ -87,7 +87,7 @@ pub(crate) struct Plan<'a> {
 
 impl<'a> Plan<'a> {
     pub(crate) fn new(
-        source: &'a dyn BackingFile,
+        source: &'a dyn VirtualDisk,
         sink: &'a dyn Sink,
         options: &ConvertOptions,
     ) -> Self {

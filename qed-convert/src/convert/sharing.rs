@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use qed_core::{BackingFile, GuestExtent, GuestExtentKind};
+use qed_core::{GuestExtent, GuestExtentKind, VirtualDisk};
 use qed_io::Storage;
 
 use crate::target::{Shape, Sink};
@@ -14,7 +14,7 @@ use crate::target::{Shape, Sink};
 const MIN_LEN: u64 = 64 << 10;
 
 pub(crate) struct Sharing<'a> {
-    source: &'a dyn BackingFile,
+    source: &'a dyn VirtualDisk,
     sink: &'a dyn Sink,
     shape: Shape,
     /// What the sink said of each file.
@@ -22,7 +22,7 @@ pub(crate) struct Sharing<'a> {
 }
 
 impl<'a> Sharing<'a> {
-    pub(crate) fn new(source: &'a dyn BackingFile, sink: &'a dyn Sink, shape: Shape) -> Self {
+    pub(crate) fn new(source: &'a dyn VirtualDisk, sink: &'a dyn Sink, shape: Shape) -> Self {
         Self { source, sink, shape, units: Vec::new() }
     }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use qed_core::{BackingFile, GivenBacking, Identity, LockPolicy};
+use qed_core::{GivenBacking, Identity, LockPolicy, VirtualDisk};
 use qed_io::{Growth, Storage};
 use qed_spec::{
     AutoclearFeatures, CompatFeatures, Features, Geometry, Header, HeaderFields, HostOffset,
@@ -201,7 +201,7 @@ impl ToQed {
     /// # Errors
     /// What failed; the image is what it was, unless it is [`InPlaceError::InDoubt`].
     // spec: QED-CONV-06
-    pub fn convert(self, backing: Option<&Arc<dyn BackingFile>>) -> Result<(), InPlaceError> {
+    pub fn convert(self, backing: Option<&Arc<dyn VirtualDisk>>) -> Result<(), InPlaceError> {
         let storage = &*self.storage;
         if self.resumes {
             abandon::clean(storage, self.base, self.area.len())?;
@@ -215,7 +215,7 @@ impl ToQed {
     }
 
     /// Everything before the first sector.
-    fn prepare(&self, backing: Option<&Arc<dyn BackingFile>>) -> Result<(), InPlaceError> {
+    fn prepare(&self, backing: Option<&Arc<dyn VirtualDisk>>) -> Result<(), InPlaceError> {
         let storage = &*self.storage;
         // Step "record": before anything is appended, so that what is there can be told apart.
         write(storage, Step::Record, self.area.bytes(), RECORD_AREA_START)?;

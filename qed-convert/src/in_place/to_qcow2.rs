@@ -15,8 +15,8 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 use qed_core::{
-    BackingFile, BackingFormat, BackingGate, BackingRequest, GateError, Image, LockPolicy,
-    ReadContext, ReadOnlyImage, RecoveryPolicy, WriteContext, read_header,
+    BackingFormat, BackingGate, BackingRequest, GateError, Image, LockPolicy, ReadContext,
+    ReadOnlyImage, RecoveryPolicy, VirtualDisk, WriteContext, read_header,
 };
 use qed_io::Storage;
 use qed_spec::{AutoclearFeatures, Header};
@@ -234,7 +234,7 @@ impl BackingGate for NoteFormat {
     fn open_backing(
         &self,
         request: BackingRequest<'_>,
-    ) -> Result<Option<Arc<dyn BackingFile>>, GateError> {
+    ) -> Result<Option<Arc<dyn VirtualDisk>>, GateError> {
         self.0.replace(Some(request.format));
         Ok(None)
     }

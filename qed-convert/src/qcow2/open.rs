@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use qed_core::{
-    BackingFile, BackingFormat, BackingGate, BackingRequest, DEFAULT_CACHE_LIMIT_BYTES, LockPolicy,
+    BackingFormat, BackingGate, BackingRequest, DEFAULT_CACHE_LIMIT_BYTES, LockPolicy, VirtualDisk,
 };
 use qed_io::{ImageLock, Storage};
 use qed_spec::HostOffset;
@@ -143,7 +143,7 @@ impl Qcow2Image {
 fn open_backing(
     gate: &dyn BackingGate,
     header: &Qcow2Header,
-) -> Result<Option<Arc<dyn BackingFile>>, Qcow2OpenError> {
+) -> Result<Option<Arc<dyn VirtualDisk>>, Qcow2OpenError> {
     let Some(name) = header.backing_name() else {
         return Ok(None);
     };

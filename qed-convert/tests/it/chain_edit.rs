@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use qed_convert::{CommitBase, NoProgress, Progress, RebaseError, RebaseOptions, commit, rebase};
 use qed_core::{
-    BackingFile, BackingFormat, CreateBacking, CreateOptions, GivenBacking, Image, Layout,
-    LockPolicy, RecoveryPolicy, RefuseBacking, WriteContext, create,
+    BackingFormat, CreateBacking, CreateOptions, GivenBacking, Image, Layout, LockPolicy,
+    RecoveryPolicy, RefuseBacking, VirtualDisk, WriteContext, create,
 };
 use qed_io::{MemoryStorage, Storage};
 use qed_spec::{Geometry, GuestOffset};
@@ -22,7 +22,7 @@ fn new_qed(storage: &dyn Storage, geometry: Geometry, size: u64, overlay: bool) 
     .expect("a working storage");
 }
 
-fn open(storage: Arc<dyn Storage>, backing: Option<Arc<dyn BackingFile>>) -> Image {
+fn open(storage: Arc<dyn Storage>, backing: Option<Arc<dyn VirtualDisk>>) -> Image {
     let gate = GivenBacking(backing);
     Image::open(storage, &WriteContext::new(&gate, LockPolicy::None, RecoveryPolicy::Refuse))
         .expect("a working storage")
@@ -52,7 +52,7 @@ fn a_committed_base_reads_as_its_overlay_did() {
         let size = (1 + random.below(3000)) * 512;
         let base = memory();
         let is_raw = random.below(2) == 0;
-        let base_file: Arc<dyn BackingFile> = if is_raw {
+        let base_file: Arc<dyn VirtualDisk> = if is_raw {
             base.write_at(&noise(&mut random, base_size), 0).unwrap();
             Arc::new(qed_core::RawFile::open(base.clone()).unwrap())
         } else {
@@ -103,8 +103,8 @@ fn a_rebased_overlay_reads_as_before_and_takes_no_more_than_it_must() {
             let more = noise(&mut random, 5120);
             new.push(more, qed_core::GuestExtentKind::Data { host_offset: 0 }, 0);
         }
-        let new: Option<Arc<dyn BackingFile>> =
-            (random.below(4) != 0).then(|| Arc::new(new) as Arc<dyn BackingFile>);
+        let new: Option<Arc<dyn VirtualDisk>> =
+            (random.below(4) != 0).then(|| Arc::new(new) as Arc<dyn VirtualDisk>);
         let storage = memory();
         new_qed(&*storage, geometry, size, true);
         let image = open(storage.clone(), Some(Arc::new(old)));

@@ -7,8 +7,8 @@ use qed_convert::{
     Qcow2Version, Target, TargetContent, convert,
 };
 use qed_core::{
-    BackingFile, BackingFormat, CreateBacking, CreateOptions, GivenBacking, Image, Layout,
-    LockPolicy, RecoveryPolicy, WriteContext, create,
+    BackingFormat, CreateBacking, CreateOptions, GivenBacking, Image, Layout, LockPolicy,
+    RecoveryPolicy, VirtualDisk, WriteContext, create,
 };
 use qed_io::{MemoryStorage, Storage};
 use qed_spec::{Geometry, GuestOffset};
@@ -52,8 +52,8 @@ impl Case {
         Some(NewBacking { name: b"base".to_vec(), format: Some("raw".into()), len: backing.len() })
     }
 
-    fn backing_file(&self) -> Option<Arc<dyn BackingFile>> {
-        self.backing.clone().map(|backing| backing as Arc<dyn BackingFile>)
+    fn backing_file(&self) -> Option<Arc<dyn VirtualDisk>> {
+        self.backing.clone().map(|backing| backing as Arc<dyn VirtualDisk>)
     }
 
     #[track_caller]

@@ -8,8 +8,8 @@ use qed_convert::{
     convert, measure,
 };
 use qed_core::{
-    BackingError, BackingFile, GuestExtent, Layout, LockPolicy, ReadContext, ReadOnlyImage,
-    RefuseBacking,
+    BackingError, GuestExtent, Layout, LockPolicy, ReadContext, ReadOnlyImage, RefuseBacking,
+    VirtualDisk,
 };
 use qed_io::{MemoryStorage, Storage};
 use qed_spec::Geometry;
@@ -18,10 +18,10 @@ use crate::qcow2_lab::{Lab, file};
 
 /// A disk that counts the bytes that are read from it.
 #[derive(Debug)]
-struct Counted(Arc<dyn BackingFile>, AtomicU64);
+struct Counted(Arc<dyn VirtualDisk>, AtomicU64);
 
 impl Counted {
-    fn new(disk: impl BackingFile + 'static) -> Self {
+    fn new(disk: impl VirtualDisk + 'static) -> Self {
         Self(Arc::new(disk), AtomicU64::new(0))
     }
 
@@ -30,7 +30,7 @@ impl Counted {
     }
 }
 
-impl BackingFile for Counted {
+impl VirtualDisk for Counted {
     fn len(&self) -> u64 {
         self.0.len()
     }

@@ -10,7 +10,7 @@ use qed_convert::{
     raw_to_qed,
 };
 use qed_core::{
-    BackingFile, LockPolicy, ReadContext, ReadOnlyImage, RecoveryPolicy, RefuseBacking,
+    LockPolicy, ReadContext, ReadOnlyImage, RecoveryPolicy, RefuseBacking, VirtualDisk,
 };
 use qed_io::{Fault, Faulty, MemoryStorage, Repeat, RequestKind, Storage};
 
@@ -143,8 +143,8 @@ fn from_raw_after(what: &str, plan: &Kept, file: Vec<u8>, wanted: Outcome) {
             let context = ReadContext::new(&RefuseBacking, LockPolicy::None);
             let image = ReadOnlyImage::open(storage, &context).expect(what);
             let mut found = vec![0; RAW_LEN];
-            assert_eq!(BackingFile::len(&image), RAW_LEN as u64, "{what}");
-            BackingFile::read_at(&image, &mut found, 0).expect(what);
+            assert_eq!(VirtualDisk::len(&image), RAW_LEN as u64, "{what}");
+            VirtualDisk::read_at(&image, &mut found, 0).expect(what);
             assert!(found == file[..RAW_LEN], "{what}: the disk differs");
             assert_eq!(plan.load().expect("memory"), None, "{what}");
         }

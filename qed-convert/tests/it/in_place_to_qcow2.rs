@@ -65,7 +65,7 @@ fn make(lab: &Lab, layout: Layout, shape: (u32, u32, u64), backing: Option<&[u8]
         fs::write(lab.path("base.raw"), bytes).expect("room in /tmp");
         expected.write_at(bytes, 0).expect("room in /tmp");
         let raw = RawFile::open(Arc::new(MemoryStorage::new(bytes.to_vec())));
-        Arc::new(raw.expect("memory")) as Arc<dyn qed_core::BackingFile>
+        Arc::new(raw.expect("memory")) as Arc<dyn qed_core::VirtualDisk>
     });
     let gate = GivenBacking(below);
     let context = WriteContext::new(&gate, LockPolicy::Take, RecoveryPolicy::Refuse);

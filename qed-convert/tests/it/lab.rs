@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use qed_convert::{ConvertOptions, Qcow2Image, Qcow2Options};
 use qed_core::{
-    BackingError, BackingFile, GivenBacking, GuestExtent, GuestExtentKind, LockPolicy, RawFile,
-    ReadContext, ReadOnlyImage, RefuseBacking,
+    BackingError, GivenBacking, GuestExtent, GuestExtentKind, LockPolicy, RawFile, ReadContext,
+    ReadOnlyImage, RefuseBacking, VirtualDisk,
 };
 use qed_io::{MemoryStorage, Storage};
 
@@ -116,7 +116,7 @@ fn islands(random: &mut Random, len: u64) -> Vec<u8> {
     bytes
 }
 
-impl BackingFile for ModelDisk {
+impl VirtualDisk for ModelDisk {
     fn len(&self) -> u64 {
         self.bytes.len() as u64
     }
@@ -154,7 +154,7 @@ pub(crate) fn options(threads: usize) -> ConvertOptions {
 
 pub(crate) fn open_qed(
     storage: Arc<dyn Storage>,
-    backing: Option<Arc<dyn BackingFile>>,
+    backing: Option<Arc<dyn VirtualDisk>>,
 ) -> ReadOnlyImage {
     let gate = GivenBacking(backing);
     ReadOnlyImage::open(storage, &ReadContext::new(&gate, LockPolicy::Take))
@@ -163,7 +163,7 @@ pub(crate) fn open_qed(
 
 pub(crate) fn open_qcow2(
     storage: Arc<dyn Storage>,
-    backing: Option<Arc<dyn BackingFile>>,
+    backing: Option<Arc<dyn VirtualDisk>>,
 ) -> Qcow2Image {
     let gate = GivenBacking(backing);
     Qcow2Image::open(storage, &Qcow2Options::new(&gate, LockPolicy::Take))
@@ -171,7 +171,7 @@ pub(crate) fn open_qcow2(
 }
 
 /// All bytes of a disk.
-pub(crate) fn read_all(disk: &dyn BackingFile) -> Vec<u8> {
+pub(crate) fn read_all(disk: &dyn VirtualDisk) -> Vec<u8> {
     let mut bytes = vec![0; usize::try_from(disk.len()).expect("fits in memory")];
     disk.read_at(&mut bytes, 0).expect("a working storage");
     bytes
@@ -186,7 +186,7 @@ pub(crate) fn assert_same(got: &[u8], want: &[u8], what: &str) {
 }
 
 /// Opens an image, without a backing file unless it is QCOW2, by the end of its name.
-pub(crate) fn open_by_name(lab: &Lab, name: &str) -> Arc<dyn BackingFile> {
+pub(crate) fn open_by_name(lab: &Lab, name: &str) -> Arc<dyn VirtualDisk> {
     let context = ReadContext::new(&RefuseBacking, LockPolicy::Take);
     match name.rsplit('.').next() {
         Some("qcow2") => Arc::new(lab.open(name)),

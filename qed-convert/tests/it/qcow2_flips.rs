@@ -4,7 +4,7 @@ use std::fs;
 use std::sync::Arc;
 
 use qed_convert::{Qcow2Image, Qcow2Options, Qcow2SnapshotSelector, ToQed, ToQedOptions, undo};
-use qed_core::{BackingFile, Identity, LockPolicy, ReadContext, ReadOnlyImage, RefuseBacking};
+use qed_core::{Identity, LockPolicy, ReadContext, ReadOnlyImage, RefuseBacking, VirtualDisk};
 use qed_io::{MemoryStorage, Storage};
 use qed_spec::{Epoch, GuestOffset, ImageUuid};
 
@@ -117,7 +117,7 @@ fn disk_of(bytes: Vec<u8>) -> Option<Vec<u8>> {
     let image = Qcow2Image::open(Arc::new(MemoryStorage::new(bytes)), &options).ok()?;
     let len = usize::try_from(image.image_size().min(256 << 10)).expect("small");
     let mut disk = vec![0; len];
-    BackingFile::read_at(&image, &mut disk, 0).ok().map(|()| disk)
+    VirtualDisk::read_at(&image, &mut disk, 0).ok().map(|()| disk)
 }
 
 /// Whether the image opens and all of it can be mapped, read and listed.
@@ -159,7 +159,7 @@ fn all_of(image: &Qcow2Image) -> bool {
     let mut bytes = vec![0; 4096];
     for at in (0..len).step_by(4096) {
         let part = usize::try_from((len - at).min(4096)).expect("small");
-        good &= BackingFile::read_at(image, &mut bytes[..part], at).is_ok();
+        good &= VirtualDisk::read_at(image, &mut bytes[..part], at).is_ok();
     }
     good
 }

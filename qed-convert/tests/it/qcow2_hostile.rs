@@ -6,7 +6,7 @@ use qed_convert::{
     Qcow2Corruption, Qcow2FormatError as Bad, Qcow2OpenError, Qcow2Part, Qcow2ReadError,
     Qcow2SnapshotSelector,
 };
-use qed_core::{BackingFile, GateError};
+use qed_core::{GateError, VirtualDisk};
 use qed_spec::GuestOffset;
 
 use crate::qcow2_crafted::*;

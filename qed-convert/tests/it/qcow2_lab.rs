@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use qed_convert::{Qcow2Image, Qcow2Options, Qcow2SnapshotSelector};
 use qed_core::{
-    BackingFile, BackingGate, BackingRequest, GateError, GuestExtentKind, LockPolicy, RawFile,
-    ReadContext, ReadOnlyImage, RefuseBacking,
+    BackingGate, BackingRequest, GateError, GuestExtentKind, LockPolicy, RawFile, ReadContext,
+    ReadOnlyImage, RefuseBacking, VirtualDisk,
 };
 use qed_io::{FileOptions, FileStorage, Storage};
 
@@ -107,7 +107,7 @@ impl Lab {
 }
 
 /// The map of our reader, joined in the same way.
-pub(crate) fn map_of(image: &dyn BackingFile) -> Vec<MapEntry> {
+pub(crate) fn map_of(image: &dyn VirtualDisk) -> Vec<MapEntry> {
     let mut at = 0;
     joined(std::iter::from_fn(|| {
         if at == image.len() {
@@ -123,7 +123,7 @@ pub(crate) fn map_of(image: &dyn BackingFile) -> Vec<MapEntry> {
 }
 
 /// All of the guest's bytes, read in requests of `request_len`.
-pub(crate) fn bytes_of(image: &dyn BackingFile, request_len: usize) -> Vec<u8> {
+pub(crate) fn bytes_of(image: &dyn VirtualDisk, request_len: usize) -> Vec<u8> {
     let mut bytes = vec![0xee; usize::try_from(image.len()).expect("small")];
     let mut at = 0;
     for chunk in bytes.chunks_mut(request_len) {
@@ -148,7 +148,7 @@ impl BackingGate for FolderGate<'_> {
     fn open_backing(
         &self,
         request: BackingRequest<'_>,
-    ) -> Result<Option<Arc<dyn BackingFile>>, GateError> {
+    ) -> Result<Option<Arc<dyn VirtualDisk>>, GateError> {
         let name = std::str::from_utf8(request.name.as_bytes()).expect("test names are text");
         let storage = file(&self.folder.join(name));
         Ok(Some(match name.rsplit('.').next() {

@@ -3,7 +3,7 @@
 use std::fs;
 
 use qed_convert::{Qcow2Compression, Qcow2SnapshotSelector};
-use qed_core::{BackingFile, GuestExtentKind};
+use qed_core::{GuestExtentKind, VirtualDisk};
 
 use crate::lab::{Random, assert_same};
 use crate::qcow2_lab::{Lab, MapEntry, bytes_of, index, map_of};
@@ -183,7 +183,7 @@ fn small_reads_in_any_order_agree_with_large_ones() {
         let at = index(&mut random, expected.len());
         let len = index(&mut random, 100_000).min(expected.len() - at);
         let mut bytes = vec![0xee; len];
-        BackingFile::read_at(&image, &mut bytes, at as u64).expect("a good image");
+        VirtualDisk::read_at(&image, &mut bytes, at as u64).expect("a good image");
         assert_same(&bytes, &expected[at..at + len], &format!("{len} bytes at {at}"));
     }
 }
@@ -201,7 +201,7 @@ fn many_threads_read_one_image() {
                 for at in (thread * 1000..expected.len()).step_by(50_000) {
                     let end = (at + 10_000).min(expected.len());
                     let mut bytes = vec![0; end - at];
-                    BackingFile::read_at(image, &mut bytes, at as u64).expect("a good image");
+                    VirtualDisk::read_at(image, &mut bytes, at as u64).expect("a good image");
                     assert_same(&bytes, &expected[at..end], &format!("at {at}"));
                 }
             });

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use qed_convert::{ConvertOptions, NoProgress, Order, Qcow2CreateOptions, Target, convert};
-use qed_core::{BackingFile, Layout, RawFile};
+use qed_core::{Layout, RawFile, VirtualDisk};
 use qed_io::{Growth, ImageLock, LockError, MemoryStorage, Storage, StorageRun};
 use qed_spec::Geometry;
 
@@ -99,7 +99,7 @@ fn image(format: &str, cluster_len: u32, storage: Arc<dyn Storage>) -> Target<'s
     }
 }
 
-fn open(format: &str, storage: Arc<Neighbour>) -> Arc<dyn BackingFile> {
+fn open(format: &str, storage: Arc<Neighbour>) -> Arc<dyn VirtualDisk> {
     match format {
         "raw" => Arc::new(RawFile::open(storage).expect("memory")),
         "qed" => Arc::new(open_qed(storage, None)),

@@ -7,8 +7,8 @@ use qed_spec::{Geometry, HostCluster, L2Entry};
 use shuttle::thread;
 
 use crate::in_many_orders;
-use crate::l2_cache::{DirtySlice, L2Cache};
-use crate::slice::Slice;
+use crate::map::cache::{DirtySlice, L2Cache};
+use crate::map::slice::Slice;
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
 
 /// One shard has both slices, and evicts nothing before it has eight.

@@ -7,14 +7,19 @@
 )]
 
 mod flushes;
-mod slice;
+#[path = "../../src/space/guards.rs"]
+mod guards;
 mod sync;
 
-#[path = "../../src/drain.rs"]
-mod drain;
-#[path = "../../src/l2_cache.rs"]
-#[expect(dead_code, reason = "compiled whole")]
-mod l2_cache;
+/// As qed-core has them, with a smaller slice.
+mod map {
+    #[path = "../../../src/map/cache.rs"]
+    #[expect(dead_code, reason = "compiled whole")]
+    pub(crate) mod cache;
+    #[path = "../../../src/map/index.rs"]
+    pub(crate) mod index;
+    pub(crate) mod slice;
+}
 
 use std::fmt::Debug;
 
@@ -22,8 +27,8 @@ use shuttle::sync::RwLock;
 use shuttle::sync::atomic::{AtomicU64, Ordering};
 use shuttle::{check_pct, check_random, thread};
 
-use drain::Drain;
-use l2_cache::front::{Front, Numbered};
+use guards::Drain;
+use map::index::{Index, Numbered};
 use sync::Arc;
 
 /// Orders that each test goes through in each of two ways of drawing them.
@@ -74,7 +79,7 @@ const OTHER: u64 = 64;
 /// One shard that holds one value at a time, a front over it, and what evicted values leave.
 #[derive(Debug)]
 struct Cache {
-    front: Front<AtomicU64>,
+    front: Index<AtomicU64>,
     shard: RwLock<Option<Arc<Numbered<AtomicU64>>>>,
     stored: [AtomicU64; 2],
 }
@@ -89,7 +94,7 @@ impl Cache {
             }
             let shard = self.shard.read().unwrap();
             if let Some(cached) = shard.as_ref().filter(|cached| cached.number == number) {
-                self.front.show(cached);
+                self.front.publish(cached);
                 return value(&cached.value);
             }
             drop(shard);
@@ -101,7 +106,7 @@ impl Cache {
     fn load(&self, number: u64) {
         let mut shard = self.shard.write().unwrap();
         if let Some(cached) = shard.take() {
-            self.front.hide(cached.number);
+            self.front.unpublish(cached.number);
             let last = cached.value.load(Ordering::SeqCst);
             self.stored(cached.number).store(last, Ordering::SeqCst);
         }
@@ -129,7 +134,7 @@ impl Cache {
 fn a_lookup_finds_what_was_published_before_it_began() {
     in_many_orders(|| {
         let cache = Arc::new(Cache {
-            front: Front::new(1),
+            front: Index::new(1),
             shard: RwLock::new(None),
             stored: [0, 0].map(AtomicU64::new),
         });

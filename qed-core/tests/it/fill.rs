@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use qed_core::{
-    BackingFile, GivenBacking, Image, LockPolicy, Prepared, ReadContext, ReadOnlyImage,
-    RefuseBacking,
+    GivenBacking, Image, LockPolicy, Prepared, ReadContext, ReadOnlyImage, RefuseBacking,
+    VirtualDisk,
 };
 use qed_io::{Operation, Recorder};
 use qed_spec::GuestOffset;
@@ -17,7 +17,7 @@ const DISK: u64 = 1 << 20;
 const AT: u64 = CLUSTER + 512;
 
 /// A backing image with data in cluster 3 and nothing elsewhere.
-fn base() -> Arc<dyn BackingFile> {
+fn base() -> Arc<dyn VirtualDisk> {
     let storage = new_storage(small_geometry(), DISK, false);
     let image = open(storage.clone(), &RefuseBacking);
     image.write_at(&[7; 4096], GuestOffset::new(3 * CLUSTER)).unwrap();
@@ -27,7 +27,7 @@ fn base() -> Arc<dyn BackingFile> {
 }
 
 /// Bytes written while `act` runs on a new image over `backing`, and the cluster that holds [`AT`].
-fn written(backing: Arc<dyn BackingFile>, act: impl Fn(&Image)) -> (usize, Vec<u8>) {
+fn written(backing: Arc<dyn VirtualDisk>, act: impl Fn(&Image)) -> (usize, Vec<u8>) {
     let gate = GivenBacking(Some(backing));
     let recorder = Arc::new(Recorder::new(new_storage(small_geometry(), DISK, true)));
     let image = open(recorder.clone(), &gate);
@@ -71,8 +71,8 @@ fn write_into_used_space(image: &Image) {
 // spec-test: QED-RW-05
 #[test]
 fn what_the_backing_file_knows_to_be_zeros_is_not_written_to_fresh_space() {
-    let data: Arc<dyn BackingFile> = Arc::new(Bytes(vec![7; DISK as usize]));
-    let ends_inside: Arc<dyn BackingFile> = Arc::new(Bytes(vec![7; CLUSTER as usize + 256]));
+    let data: Arc<dyn VirtualDisk> = Arc::new(Bytes(vec![7; DISK as usize]));
+    let ends_inside: Arc<dyn VirtualDisk> = Arc::new(Bytes(vec![7; CLUSTER as usize + 256]));
     let cases: [(_, fn(&Image), _, _, _); 7] = [
         (base(), write, 512, 0, 0),
         (base(), write_in_steps, 512, 0, 0),

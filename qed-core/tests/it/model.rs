@@ -4,14 +4,14 @@ mod threads;
 
 use std::sync::Arc;
 
-use qed_core::{BackingFile, GivenBacking, Layout, Shrink};
+use qed_core::{GivenBacking, Layout, Shrink, VirtualDisk};
 use qed_spec::{Geometry, GuestOffset};
 
 use crate::support::{Bytes, JOURNAL, Random, new_storage_of, open};
 
 const DISK: u64 = 3 << 20;
 
-fn backing(random: &mut Random, len: u64) -> Arc<dyn BackingFile> {
+fn backing(random: &mut Random, len: u64) -> Arc<dyn VirtualDisk> {
     Arc::new(Bytes((0..len).map(|_| random.next().to_le_bytes()[7] | 1).collect()))
 }
 

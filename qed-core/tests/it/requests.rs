@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::thread;
 
 use qed_core::{
-    BackingFile, ExtentKind, GivenBacking, GuestExtentKind, ImageError, Prepared, RefuseBacking,
-    Shrink, read_below,
+    ExtentKind, GivenBacking, GuestExtentKind, ImageError, Prepared, RefuseBacking, Shrink,
+    VirtualDisk, read_backing,
 };
 use qed_io::{Operation, Record, Recorder, Storage};
 use qed_spec::GuestOffset;
@@ -127,7 +127,7 @@ fn what_an_allocation_leaves_of_its_clusters_can_be_the_callers_to_write() {
     let [before, behind] = [CLUSTER..CLUSTER + 512, CLUSTER + 4608..3 * CLUSTER];
     assert_eq!(ranges, [before, behind]);
     let mut copied = [0; 512];
-    read_below(image.backing().map(|backing| &**backing), &mut copied, CLUSTER).unwrap();
+    read_backing(image.backing().map(|backing| &**backing), &mut copied, CLUSTER).unwrap();
     assert_eq!(copied, [7; 512]);
     let host = allocation.host().get();
     storage.write_at(&[9; 512], host - 512).unwrap();

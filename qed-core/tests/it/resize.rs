@@ -4,8 +4,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use qed_core::{
-    BackingError, BackingFile, CreateOptions, ExtentKind, GivenBacking, GuestExtent,
-    GuestExtentKind, Image, Layout, RefuseBacking, Shrink, create,
+    BackingError, CreateOptions, ExtentKind, GivenBacking, GuestExtent, GuestExtentKind, Image,
+    Layout, RefuseBacking, Shrink, VirtualDisk, create,
 };
 use qed_io::{Existing, FileStorage, ImageLock, MemoryStorage, NewFileOptions, Storage};
 use qed_spec::{Geometry, GuestOffset};
@@ -76,7 +76,7 @@ fn is_all(image: &Image, range: Range<u64>, kind: GuestExtentKind) -> bool {
 #[derive(Debug)]
 struct Sevens(u64);
 
-impl BackingFile for Sevens {
+impl VirtualDisk for Sevens {
     fn len(&self) -> u64 {
         self.0
     }

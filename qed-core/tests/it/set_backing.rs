@@ -3,9 +3,9 @@
 use std::sync::{Arc, Mutex};
 
 use qed_core::{
-    BackingFile, BackingFormat, BackingGate, BackingRequest, CreateBacking, CreateError,
-    CreateOptions, GateError, GivenBacking, Image, Layout, LockPolicy, ReadContext, ReadOnlyImage,
-    SetBackingError, create, replay_journal,
+    BackingFormat, BackingGate, BackingRequest, CreateBacking, CreateError, CreateOptions,
+    GateError, GivenBacking, Image, Layout, LockPolicy, ReadContext, ReadOnlyImage,
+    SetBackingError, VirtualDisk, create, replay_journal,
 };
 use qed_io::{MemoryStorage, Storage};
 use qed_spec::{Features, GuestOffset};
@@ -20,7 +20,7 @@ impl BackingGate for Asked {
     fn open_backing(
         &self,
         request: BackingRequest<'_>,
-    ) -> Result<Option<Arc<dyn BackingFile>>, GateError> {
+    ) -> Result<Option<Arc<dyn VirtualDisk>>, GateError> {
         *self.0.lock().unwrap() = Some(request.format);
         Ok(None)
     }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use qed_core::{
-    BackingError, BackingFile, BackingGate, CreateBacking, CreateOptions, GuestExtent,
-    GuestExtentKind, Identity, Image, Layout, LockPolicy, RecoveryPolicy, WriteContext, create,
+    BackingError, BackingGate, CreateBacking, CreateOptions, GuestExtent, GuestExtentKind,
+    Identity, Image, Layout, LockPolicy, RecoveryPolicy, VirtualDisk, WriteContext, create,
 };
 use qed_io::{MemoryStorage, Storage};
 use qed_spec::{Epoch, Geometry, ImageUuid};
@@ -29,7 +29,7 @@ impl Random {
 #[derive(Debug)]
 pub(crate) struct Bytes(pub(crate) Vec<u8>);
 
-impl BackingFile for Bytes {
+impl VirtualDisk for Bytes {
     fn len(&self) -> u64 {
         self.0.len() as u64
     }

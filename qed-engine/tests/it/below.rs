@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use qed_core::{BackingError, BackingFile, GivenBacking, GuestExtent, ImageError, RawFile};
+use qed_core::{BackingError, GivenBacking, GuestExtent, ImageError, RawFile, VirtualDisk};
 use qed_engine::Engine;
 use qed_io::Storage;
 
@@ -14,7 +14,7 @@ use crate::support::{CLUSTER, DISK, finish, make, raw_file, read, write};
 #[derive(Debug)]
 struct Counted(RawFile, AtomicU64);
 
-impl BackingFile for Counted {
+impl VirtualDisk for Counted {
     fn len(&self) -> u64 {
         self.0.len()
     }
@@ -93,7 +93,7 @@ fn a_backing_file_that_is_shorter_now_says_so() {
 #[derive(Debug)]
 struct Shrunk(RawFile);
 
-impl BackingFile for Shrunk {
+impl VirtualDisk for Shrunk {
     fn len(&self) -> u64 {
         self.0.len()
     }

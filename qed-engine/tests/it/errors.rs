@@ -4,8 +4,8 @@ use std::io::ErrorKind;
 use std::sync::Arc;
 
 use qed_core::{
-    BackingError, BackingFile, GivenBacking, GuestExtent, ImageError, LockPolicy, ReadContext,
-    ReadOnlyImage, RefuseBacking,
+    BackingError, GivenBacking, GuestExtent, ImageError, LockPolicy, ReadContext, ReadOnlyImage,
+    RefuseBacking, VirtualDisk,
 };
 use qed_engine::{Engine, Served};
 use qed_io::{FileOptions, FileStorage};
@@ -17,7 +17,7 @@ use crate::support::{Bytes, CLUSTER, DISK, make, read, write};
 #[derive(Debug)]
 struct HalfBroken(Bytes);
 
-impl BackingFile for HalfBroken {
+impl VirtualDisk for HalfBroken {
     fn len(&self) -> u64 {
         self.0.len()
     }
@@ -121,7 +121,7 @@ fn a_dropped_engine_leaves_clusters_whole_or_as_they_were() {
 #[derive(Debug)]
 struct Moved(Arc<FileStorage>);
 
-impl BackingFile for Moved {
+impl VirtualDisk for Moved {
     fn len(&self) -> u64 {
         8192
     }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use qed_core::{
-    BackingError, BackingFile, BackingFormat, CreateBacking, CreateOptions, GivenBacking,
-    GuestExtent, GuestExtentKind, Identity, Image, Layout, LockPolicy, RawFile, RecoveryPolicy,
+    BackingError, BackingFormat, CreateBacking, CreateOptions, GivenBacking, GuestExtent,
+    GuestExtentKind, Identity, Image, Layout, LockPolicy, RawFile, RecoveryPolicy, VirtualDisk,
     WriteContext, create,
 };
 use qed_engine::{Direction, Engine, EngineRequest};
@@ -19,7 +19,7 @@ pub(crate) const DISK: u64 = 4 << 20;
 #[derive(Debug)]
 pub(crate) struct Bytes(pub(crate) Vec<u8>);
 
-impl BackingFile for Bytes {
+impl VirtualDisk for Bytes {
     fn len(&self) -> u64 {
         self.0.len() as u64
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use qed_check::{CheckOptions, check};
 use qed_core::{
-    BackingFile, GivenBacking, GuestExtentKind, Image, LockPolicy, ReadContext, ReadOnlyImage,
+    GivenBacking, GuestExtentKind, Image, LockPolicy, ReadContext, ReadOnlyImage, VirtualDisk,
 };
 use qed_io::{Record, Recorder, Storage};
 use qed_spec::GuestOffset;

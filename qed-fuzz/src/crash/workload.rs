@@ -5,7 +5,7 @@ use std::fmt::{self, Display, Formatter};
 use std::sync::Arc;
 
 use qed_core::{
-    BackingError, BackingFile, GivenBacking, GuestExtent, GuestExtentKind, Identity, Layout,
+    BackingError, GivenBacking, GuestExtent, GuestExtentKind, Identity, Layout, VirtualDisk,
 };
 use qed_spec::{AutoclearFeatures, Epoch, Geometry, ImageUuid};
 
@@ -197,7 +197,7 @@ struct Under {
     sectors: u64,
 }
 
-impl BackingFile for Under {
+impl VirtualDisk for Under {
     fn len(&self) -> u64 {
         self.sectors * SECTOR
     }

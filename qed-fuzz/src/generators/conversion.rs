@@ -7,7 +7,7 @@ use arbitrary::{Result, Unstructured};
 use qed_convert::{
     ConvertOptions, NewBacking, Order, Qcow2Compression, Qcow2CreateOptions, Qcow2Version,
 };
-use qed_core::{BackingFile, Layout};
+use qed_core::{Layout, VirtualDisk};
 use qed_spec::Geometry;
 
 use crate::generators::disk::layout;
@@ -42,7 +42,7 @@ pub(crate) enum To {
 /// A target for a disk that lies over `under`.
 pub(crate) fn target(
     from: &mut Unstructured<'_>,
-    under: Option<&Arc<dyn BackingFile>>,
+    under: Option<&Arc<dyn VirtualDisk>>,
 ) -> Result<To> {
     let more = 512 * from.int_in_range(0..=40)?;
     Ok(match from.int_in_range(0..=7)? {
@@ -88,10 +88,10 @@ pub(crate) fn options(from: &mut Unstructured<'_>) -> Result<ConvertOptions> {
 
 fn new_backing(
     from: &mut Unstructured<'_>,
-    under: Option<&Arc<dyn BackingFile>>,
+    under: Option<&Arc<dyn VirtualDisk>>,
 ) -> Result<Option<NewBacking>> {
     let keeps: bool = from.arbitrary()?;
-    let new = |under: &Arc<dyn BackingFile>| NewBacking {
+    let new = |under: &Arc<dyn VirtualDisk>| NewBacking {
         name: b"backing".to_vec(),
         format: None,
         len: under.len(),

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use arbitrary::{Result, Unstructured};
 use qed_convert::{Qcow2Image, Qcow2Options};
 use qed_core::{
-    BackingFile, BackingFormat, CreateBacking, CreateOptions, GivenBacking, Identity, Layout,
-    LockPolicy, RawFile, ReadContext, ReadOnlyImage, create,
+    BackingFormat, CreateBacking, CreateOptions, GivenBacking, Identity, Layout, LockPolicy,
+    RawFile, ReadContext, ReadOnlyImage, VirtualDisk, create,
 };
 use qed_io::Storage;
 use qed_spec::{Epoch, Geometry, ImageUuid};
@@ -30,10 +30,10 @@ const MAX_OPERATIONS: usize = 8;
 /// A virtual disk open for reading, and what it reads as.
 #[derive(Debug)]
 pub(crate) struct Disk {
-    pub(crate) file: Arc<dyn BackingFile>,
+    pub(crate) file: Arc<dyn VirtualDisk>,
     pub(crate) model: Model,
     /// The disk right below, if there is one.
-    pub(crate) under: Option<Arc<dyn BackingFile>>,
+    pub(crate) under: Option<Arc<dyn VirtualDisk>>,
 }
 
 /// A chain of up to three disks, or none.

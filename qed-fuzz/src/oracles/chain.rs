@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use qed_convert::{Chain, ChainError, ChainOptions, FormatSource, ImageFormat, Layer, TrustMagic};
-use qed_core::BackingFile;
+use qed_core::VirtualDisk;
 
 use crate::branches::Branches;
 use crate::generators::chain_files::{CLUSTER, ChainFiles, FILES, Name};
@@ -164,7 +164,7 @@ fn open(files: &ChainFiles, file: Place, format: FormatSource) -> Result<Link, &
 }
 
 /// The disk has the clusters of the first layer that has them.
-fn assert_reads(files: &ChainFiles, layers: &[Link], disk: &dyn BackingFile) {
+fn assert_reads(files: &ChainFiles, layers: &[Link], disk: &dyn VirtualDisk) {
     let mut bytes = vec![0xee; usize_of(disk.len())];
     disk.read_at(&mut bytes, 0).expect("every layer can be read");
     for (cluster, found) in (0..).zip(bytes.chunks(usize_of(CLUSTER))) {

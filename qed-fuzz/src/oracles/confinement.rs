@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use qed_check::{CheckError, CheckOptions, Repair, check, repair};
-use qed_core::{BackingFile, BackingGate};
+use qed_core::{BackingGate, VirtualDisk};
 use qed_io::Storage;
 
 use crate::operation::{Operation, content};
@@ -142,7 +142,7 @@ impl<'a> Before<'a> {
         matches!(run.source, Source::Data(host) | Source::Shared(host) if self.shared.contains(&host))
     }
 
-    fn assert_reads(&self, image: &dyn BackingFile, at: u64, expected: &[u8]) {
+    fn assert_reads(&self, image: &dyn VirtualDisk, at: u64, expected: &[u8]) {
         let mut found = vec![0xee; expected.len()];
         let read = image.read_at(&mut found, at);
         assert!(read.is_ok(), "reading {at:#x}: {read:?}");

@@ -1,6 +1,6 @@
 //! A virtual disk reads as its model, and its extents say so.
 
-use qed_core::{BackingFile, GuestExtentKind};
+use qed_core::{GuestExtentKind, VirtualDisk};
 
 use crate::model::Model;
 use crate::size::usize_of;
@@ -11,7 +11,7 @@ use crate::size::usize_of;
 /// # Panics
 /// At the first byte that differs or extent that lies.
 #[track_caller]
-pub fn assert_reads_as(disk: &dyn BackingFile, model: &Model) {
+pub fn assert_reads_as(disk: &dyn VirtualDisk, model: &Model) {
     assert_eq!(disk.len(), model.size(), "size of the disk");
     let mut bytes = vec![0xee; model.bytes().len()];
     disk.read_at(&mut bytes, 0).expect("the disk can be read");

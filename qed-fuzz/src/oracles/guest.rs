@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 
-use qed_core::{BackingFile, GuestExtent, GuestExtentKind};
+use qed_core::{GuestExtent, GuestExtentKind, VirtualDisk};
 
 use crate::oracles::reference::Reference;
 use crate::size::usize_of;
@@ -194,7 +194,7 @@ impl<'a> Guest<'a> {
     ///
     /// # Panics
     /// If it does not.
-    pub(crate) fn assert_shown_by(&self, disk: &dyn BackingFile) {
+    pub(crate) fn assert_shown_by(&self, disk: &dyn VirtualDisk) {
         assert_eq!(disk.len(), self.len(), "bytes of the disk");
         self.assert_mapped_by(disk);
         let mut at = 0;
@@ -209,7 +209,7 @@ impl<'a> Guest<'a> {
         }
     }
 
-    fn assert_mapped_by(&self, disk: &dyn BackingFile) {
+    fn assert_mapped_by(&self, disk: &dyn VirtualDisk) {
         let mut at = 0;
         for _ in 0..MAX_EXTENTS {
             if at >= self.len() {
@@ -260,7 +260,7 @@ impl<'a> Guest<'a> {
     }
 
     /// A range reads as it must, or fails if part of it cannot be read.
-    pub(crate) fn assert_read_by(&self, disk: &dyn BackingFile, range: Range<u64>) {
+    pub(crate) fn assert_read_by(&self, disk: &dyn VirtualDisk, range: Range<u64>) {
         let mut found = vec![0xee; usize_of(range.end - range.start)];
         let read = disk.read_at(&mut found, range.start);
         match self.bytes(range.clone()) {

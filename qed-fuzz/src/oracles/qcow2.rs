@@ -5,7 +5,7 @@
 use std::ops::Range;
 
 use qed_convert::{Qcow2Corruption, Qcow2Image, Qcow2ReadError};
-use qed_core::{BackingFile, GuestExtentKind};
+use qed_core::{GuestExtentKind, VirtualDisk};
 use qed_spec::GuestOffset;
 
 use crate::branches::Branches;

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use qed_check::{CheckError, CheckOptions, FindingKind, Report, check};
-use qed_core::{BackingFile, GivenBacking, OpenError, RawFile, ReadOnlyImage};
+use qed_core::{GivenBacking, OpenError, RawFile, ReadOnlyImage, VirtualDisk};
 use qed_io::MemoryStorage;
 use qed_spec::{Features, GuestOffset};
 use tempfile::TempDir;
@@ -37,7 +37,7 @@ pub(crate) fn assert_agrees(storage: &Arc<SparseStorage>, branches: &mut Branche
     let backing = backing_bytes(BACKING_LEN);
     std::fs::write(folder.path().join("backing"), &backing).expect("room in memory");
     let raw = RawFile::open(Arc::new(MemoryStorage::new(backing))).expect("memory has a length");
-    let gate = GivenBacking(Some(Arc::new(raw) as Arc<dyn BackingFile>));
+    let gate = GivenBacking(Some(Arc::new(raw) as Arc<dyn VirtualDisk>));
     let checked = run(&folder, &["check", "-q", "-f", "qed", "image"]);
     branches.note("qemu", Exit::of(&checked));
     let report = match check(&**storage, &CheckOptions::default()) {

@@ -6,7 +6,7 @@ use qed_check::{
     CheckError, CheckOptions, Class, Finding, FindingKind, RecoverError, Repair, Report, check,
     recover, repair,
 };
-use qed_core::{BackingFile, BackingGate, OpenError};
+use qed_core::{BackingGate, OpenError, VirtualDisk};
 use qed_io::{Growth, Storage};
 
 use crate::branches::Branches;
@@ -220,7 +220,7 @@ fn assert_kept(storage: &Arc<SparseStorage>, reference: &Reference, gate: &dyn B
                     None => vec![0; usize_of(len)],
                 };
                 let mut found = vec![0xee; usize_of(len)];
-                let read = BackingFile::read_at(&image, &mut found, at);
+                let read = VirtualDisk::read_at(&image, &mut found, at);
                 assert!(read.is_ok(), "reading {at:#x} of a repaired image: {read:?}");
                 assert!(found == expected, "entry {value:#x}: other bytes at {at:#x}");
             }

@@ -1,13 +1,13 @@
 //! A disk under an image that does not forgive: whoever reads past its end is wrong, also where the
 //! libraries' own disks would answer with zeros.
 
-use qed_core::{BackingError, BackingFile, GuestExtent};
+use qed_core::{BackingError, GuestExtent, VirtualDisk};
 
-/// A disk, read as `BackingFile` says that it may be.
+/// A disk, read as `VirtualDisk` says that it may be.
 #[derive(Debug)]
 pub(crate) struct Strict<D>(pub(crate) D);
 
-impl<D: BackingFile> BackingFile for Strict<D> {
+impl<D: VirtualDisk> VirtualDisk for Strict<D> {
     fn len(&self) -> u64 {
         self.0.len()
     }

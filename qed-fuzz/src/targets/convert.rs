@@ -10,8 +10,8 @@ use qed_convert::{
     Qcow2Image, Qcow2Options, Target, TargetContent, compare, convert, measure,
 };
 use qed_core::{
-    BackingFile, GivenBacking, Image, Layout, LockPolicy, ReadContext, ReadOnlyImage,
-    RecoveryPolicy, WriteContext,
+    GivenBacking, Image, Layout, LockPolicy, ReadContext, ReadOnlyImage, RecoveryPolicy,
+    VirtualDisk, WriteContext,
 };
 use qed_io::Storage;
 use qed_spec::Geometry;
@@ -127,7 +127,7 @@ fn assert_qed(source: &Disk, storage: Arc<dyn Storage>, gate: &GivenBacking) {
     assert_same(source, &opened.expect("what was just written opens"));
 }
 
-fn assert_same(source: &Disk, target: &dyn BackingFile) {
+fn assert_same(source: &Disk, target: &dyn VirtualDisk) {
     assert_reads_as(target, &source.model);
     let compared = compare(&*source.file, target, &one_thread(), &NoProgress);
     assert_eq!(compared.expect("both can be read"), Comparison::Identical);

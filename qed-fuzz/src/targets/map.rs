@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use arbitrary::{Result, Unstructured};
-use qed_core::{BackingFile, GivenBacking, OpenError, RawFile};
+use qed_core::{GivenBacking, OpenError, RawFile, VirtualDisk};
 use qed_io::MemoryStorage;
 
 use crate::branches::Branches;
@@ -19,7 +19,7 @@ pub(super) fn run(from: &mut Unstructured<'_>, branches: &mut Branches) -> Resul
     let backing = backing_bytes(if from.arbitrary()? { backing_len } else { 0 });
     let storage = Arc::new(ImageCase::near_valid(from)?.storage);
     let raw = RawFile::open(Arc::new(MemoryStorage::new(backing.clone())));
-    let raw: Arc<dyn BackingFile> = Arc::new(Strict(raw.expect("memory has a length")));
+    let raw: Arc<dyn VirtualDisk> = Arc::new(Strict(raw.expect("memory has a length")));
     let gate = GivenBacking(Some(raw));
     let Some(reference) = reference_of(&storage, &gate) else { return Ok(()) };
     let before = storage.content();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arbitrary::{Result, Unstructured};
 use qed_convert::{Qcow2Image, Qcow2OpenError, Qcow2Options, Qcow2SnapshotSelector};
-use qed_core::{BackingFile, GivenBacking, LockPolicy, RawFile};
+use qed_core::{GivenBacking, LockPolicy, RawFile, VirtualDisk};
 use qed_io::MemoryStorage;
 
 use crate::branches::Branches;
@@ -25,7 +25,7 @@ fn run_sound(from: &mut Unstructured<'_>) -> Result<()> {
     let is_overlay: bool = from.arbitrary()?;
     let case = Qcow2Case::sound(from, is_overlay.then_some(&under))?;
     let raw = RawFile::open(Arc::new(MemoryStorage::new(backing))).expect("memory has a length");
-    let gate = GivenBacking(Some(Arc::new(raw) as Arc<dyn BackingFile>));
+    let gate = GivenBacking(Some(Arc::new(raw) as Arc<dyn VirtualDisk>));
     let storage = Arc::new(case.storage);
     let image = open(&storage, &gate, None).expect("a sound image opens");
     assert_reads_as(&image, &case.model);
@@ -68,7 +68,7 @@ fn open(
 }
 
 /// Goes over a disk of which nothing is known; it ends, and does not panic.
-fn walk(disk: &dyn BackingFile) {
+fn walk(disk: &dyn VirtualDisk) {
     let (mut at, mut buf) = (0, [0; 4096]);
     for _ in 0..256 {
         let Ok(extent) = disk.extent_at(at, disk.len() - at) else { return };

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use qed_check::{CheckOptions, check, recover};
 use qed_core::{
-    BackingFile, Consistency, Image, Layout, LockPolicy, ReadContext, ReadOnlyImage,
-    RecoveryPolicy, WriteContext,
+    Consistency, Image, Layout, LockPolicy, ReadContext, ReadOnlyImage, RecoveryPolicy,
+    VirtualDisk, WriteContext,
 };
 use qed_fuzz::{CrashDisk, DiskContent, Model, qemu_img};
 use qed_io::Storage;
@@ -95,7 +95,7 @@ fn write(scene: &Scene, storage: Arc<dyn Storage>) -> Result<Model, String> {
 
 fn reads_as(image: &ReadOnlyImage, model: &Model) -> Result<(), String> {
     let mut bytes = vec![0xee; model.bytes().len()];
-    BackingFile::read_at(image, &mut bytes, 0).map_err(told("reading"))?;
+    VirtualDisk::read_at(image, &mut bytes, 0).map_err(told("reading"))?;
     match bytes.iter().zip(model.bytes()).position(|(found, want)| found != want) {
         Some(at) => Err(format!("byte {at:#x} of the disk is lost")),
         None => Ok(()),

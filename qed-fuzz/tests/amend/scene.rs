@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use qed_check::recover;
 use qed_core::{
-    AmendError, BackingFile, BackingFormat, CreateBacking, CreateOptions, GivenBacking, Identity,
-    Image, Layout, LockPolicy, RawFile, RecoveryPolicy, WriteContext, amend, create,
+    AmendError, BackingFormat, CreateBacking, CreateOptions, GivenBacking, Identity, Image, Layout,
+    LockPolicy, RawFile, RecoveryPolicy, VirtualDisk, WriteContext, amend, create,
 };
 use qed_fuzz::{CrashDisk, DiskContent, ImagePlan, Model, apply_to_image, from_seed, operations};
 use qed_io::{MemoryStorage, Record, Recorder, Storage};
@@ -49,7 +49,7 @@ impl Scene {
         let name = || CreateBacking { name: b"base".to_vec(), format: BackingFormat::Raw };
         let options = CreateOptions { geometry, image_size, backing: backing.then(name), layout };
         create(&*disk, &options).unwrap();
-        let file = |bytes: &Vec<u8>| -> Arc<dyn BackingFile> {
+        let file = |bytes: &Vec<u8>| -> Arc<dyn VirtualDisk> {
             Arc::new(RawFile::open(Arc::new(MemoryStorage::new(bytes.clone()))).unwrap())
         };
         let gate = GivenBacking(below.as_ref().map(file));

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use qed_convert::{Qcow2Image, Qcow2Options, ToQed, ToQedOptions, undo};
 use qed_core::{
-    BackingFile, GivenBacking, Identity, Image, LockPolicy, RawFile, RecoveryPolicy, WriteContext,
+    GivenBacking, Identity, Image, LockPolicy, RawFile, RecoveryPolicy, VirtualDisk, WriteContext,
 };
 use qed_fuzz::{CrashDisk, DiskContent, crash_points};
 use qed_io::{MemoryStorage, Record, Recorder, Storage};
@@ -96,7 +96,7 @@ impl Scene {
 
     /// The disk below.
     pub(crate) fn gate(&self) -> GivenBacking {
-        let file = |bytes: &Vec<u8>| -> Arc<dyn BackingFile> {
+        let file = |bytes: &Vec<u8>| -> Arc<dyn VirtualDisk> {
             Arc::new(RawFile::open(Arc::new(MemoryStorage::new(bytes.clone()))).unwrap())
         };
         GivenBacking(self.below.as_ref().map(file))

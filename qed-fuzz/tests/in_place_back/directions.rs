@@ -9,8 +9,8 @@ use qed_convert::{
     FromRawOptions, PlanStore, ToQcow2Options, ToRawOptions, qed_to_qcow2, qed_to_raw, raw_to_qed,
 };
 use qed_core::{
-    BackingFile, BackingFormat, CreateBacking, CreateOptions, GivenBacking, Identity, Image,
-    Layout, LockPolicy, RawFile, RecoveryPolicy, WriteContext, create,
+    BackingFormat, CreateBacking, CreateOptions, GivenBacking, Identity, Image, Layout, LockPolicy,
+    RawFile, RecoveryPolicy, VirtualDisk, WriteContext, create,
 };
 use qed_fuzz::{CrashDisk, DiskContent};
 use qed_io::{MemoryStorage, Record, Recorder, Storage};
@@ -113,7 +113,7 @@ impl Case {
         let options = CreateOptions { geometry, image_size, backing: backing.then(named), layout };
         let storage = Arc::new(CrashDisk::new(DiskContent::default()));
         create(&*storage, &options).unwrap();
-        let file = |bytes: &Vec<u8>| -> Arc<dyn BackingFile> {
+        let file = |bytes: &Vec<u8>| -> Arc<dyn VirtualDisk> {
             Arc::new(RawFile::open(Arc::new(MemoryStorage::new(bytes.clone()))).unwrap())
         };
         let gate = GivenBacking(below.as_ref().map(file));

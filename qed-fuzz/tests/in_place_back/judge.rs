@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use qed_convert::{Qcow2Image, Qcow2Options};
-use qed_core::{BackingFile, LockPolicy, ReadContext, ReadOnlyImage};
+use qed_core::{LockPolicy, ReadContext, ReadOnlyImage, VirtualDisk};
 use qed_fuzz::{CrashDisk, DiskContent};
 use qed_io::{Operation, Record, Storage};
 
@@ -83,7 +83,7 @@ fn reads_as(case: &Case, state: &DiskContent, format: Format, is_over: bool) -> 
     }
 }
 
-fn all_of(disk: &dyn BackingFile) -> Result<Vec<u8>, String> {
+fn all_of(disk: &dyn VirtualDisk) -> Result<Vec<u8>, String> {
     let mut bytes = vec![0; usize::try_from(disk.len()).unwrap()];
     disk.read_at(&mut bytes, 0).map_err(|error| format!("{error:?}"))?;
     Ok(bytes)

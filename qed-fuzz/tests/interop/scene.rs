@@ -6,9 +6,9 @@ use std::sync::Arc;
 use arbitrary::Unstructured;
 use qed_check::recover;
 use qed_core::{
-    BackingFile, BackingFormat, CreateBacking, CreateOptions, GivenBacking, Image, Layout,
-    LockPolicy, RawFile, ReadContext, ReadOnlyImage, RecoveryPolicy, RefuseBacking, WriteContext,
-    amend, create,
+    BackingFormat, CreateBacking, CreateOptions, GivenBacking, Image, Layout, LockPolicy, RawFile,
+    ReadContext, ReadOnlyImage, RecoveryPolicy, RefuseBacking, VirtualDisk, WriteContext, amend,
+    create,
 };
 use qed_fuzz::{
     Answer, ImagePlan, Model, Operation, Under, apply_to_image, assert_clean, assert_reads_as,
@@ -150,7 +150,7 @@ fn backing(
     folder: &Path,
     under: Under,
     size: u64,
-) -> (Arc<dyn BackingFile>, Model) {
+) -> (Arc<dyn VirtualDisk>, Model) {
     let geometry = Geometry::new(4096, 2).unwrap();
     let plan = ImagePlan { geometry, image_size: size, backing_size: None };
     let list = operations(from, &plan, BACKING_OPERATIONS).unwrap();
@@ -174,7 +174,7 @@ fn backing(
         apply_to_image(file, &GivenBacking(None), &list, &mut model).unwrap();
     }
     let storage = Arc::new(FileStorage::open(&path, FileOptions::READ_ONLY).unwrap());
-    let file: Arc<dyn BackingFile> = if under == Under::Raw {
+    let file: Arc<dyn VirtualDisk> = if under == Under::Raw {
         Arc::new(RawFile::open(storage).unwrap())
     } else {
         let context = ReadContext::new(&RefuseBacking, LockPolicy::None);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::anyhow;
-use qed_core::{BackingFile, Image};
+use qed_core::{Image, VirtualDisk};
 use qed_engine::Engine;
 use qed_io::{FileStorage, Storage};
 use qed_spec::GuestOffset;
@@ -17,7 +17,7 @@ pub(super) struct Device {
 /// How the requests are understood.
 pub(super) enum Target {
     /// For reading.
-    Disk(Arc<dyn BackingFile>),
+    Disk(Arc<dyn VirtualDisk>),
     /// For writing.
     Qed(Box<Image>),
     /// For writing.

@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
-use qed_core::{BackingFile, RawFile};
+use qed_core::{RawFile, VirtualDisk};
 use qed_io::{FileStorage, Storage};
 
 use super::ConvertArgs;
@@ -47,7 +47,7 @@ fn open_one(args: &ConvertArgs, settings: &Settings, input: &OsStr) -> anyhow::R
 }
 
 /// Raw data on standard input: a file is read in place, a pipe through a temporary file.
-fn standard_input(format: Option<&OsStr>) -> anyhow::Result<Arc<dyn BackingFile>> {
+fn standard_input(format: Option<&OsStr>) -> anyhow::Result<Arc<dyn VirtualDisk>> {
     if format.is_some_and(|format| by_name(format) != Some(Format::Raw)) {
         bail!("only raw data can be read from it");
     }

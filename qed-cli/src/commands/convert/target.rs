@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 
 use anyhow::{anyhow, bail};
 use qed_convert::{NewBacking, Target, TargetContent, convert};
-use qed_core::BackingFile;
+use qed_core::VirtualDisk;
 
 use super::ConvertArgs;
 use super::settings::{Backing, Settings};
@@ -73,7 +73,7 @@ fn new_backing(backing: &Backing, output: &OsStr) -> anyhow::Result<NewBacking> 
 fn write_stream(
     args: &ConvertArgs,
     settings: &Settings,
-    source: &dyn BackingFile,
+    source: &dyn VirtualDisk,
     context: &Context,
 ) -> anyhow::Result<()> {
     if settings.image.format != Format::Raw {
@@ -91,7 +91,7 @@ fn write_stream(
 fn write_existing(
     args: &ConvertArgs,
     settings: &Settings,
-    source: &dyn BackingFile,
+    source: &dyn VirtualDisk,
     output: &OsStr,
     context: &Context,
 ) -> anyhow::Result<()> {

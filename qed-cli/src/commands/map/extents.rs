@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use qed_convert::Layer;
-use qed_core::{BackingFile, Extents, GuestExtent, GuestExtentKind};
+use qed_core::{Extents, GuestExtent, GuestExtentKind, VirtualDisk};
 
 use crate::chain::Disk;
 use crate::open::virtual_size;
@@ -12,7 +12,7 @@ use crate::open::virtual_size;
 /// The virtual disk that is mapped.
 #[derive(Debug)]
 pub(super) struct Mapping {
-    pub(super) disk: Arc<dyn BackingFile>,
+    pub(super) disk: Arc<dyn VirtualDisk>,
     /// The images that are mapped, the one that was named first.
     pub(super) layers: Vec<Layer>,
     /// Bytes of the virtual disk of each.

@@ -4,7 +4,7 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
-use qed_core::{BackingFile, GuestExtentKind, LockPolicy, ReadContext, ReadOnlyImage};
+use qed_core::{GuestExtentKind, LockPolicy, ReadContext, ReadOnlyImage, VirtualDisk};
 use qed_io::{Growth, ImageLock, LockError, Storage, StorageRun};
 
 use crate::in_place::step::SECTOR_LEN;

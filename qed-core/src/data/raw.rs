@@ -1,0 +1,62 @@
+//! A raw image: the file is the virtual disk. Serves as a backing file and as a source.
+
+use std::sync::Arc;
+
+use qed_io::{RunKind, Storage};
+
+use crate::data::disk::{BackingError, GuestExtent, GuestExtentKind, VirtualDisk};
+
+/// A raw disk image, read-only.
+///
+/// The virtual size is the file length when it was opened, rounded up to whole sectors of 512
+/// bytes; what lies past the end of the file reads as zeros.
+#[derive(Debug)]
+pub struct RawFile {
+    storage: Arc<dyn Storage>,
+    file_len: u64,
+}
+
+impl RawFile {
+    /// The virtual disk that `storage` is; takes no lock.
+    ///
+    /// # Errors
+    /// The storage's error when its length cannot be read.
+    pub fn open(storage: Arc<dyn Storage>) -> std::io::Result<Self> {
+        let file_len = storage.len()?;
+        Ok(Self { storage, file_len })
+    }
+}
+
+impl VirtualDisk for RawFile {
+    fn len(&self) -> u64 {
+        self.file_len.checked_next_multiple_of(512).unwrap_or(self.file_len)
+    }
+
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<(), BackingError> {
+        let stored = self.file_len.saturating_sub(offset).min(buf.len() as u64);
+        let stored = usize::try_from(stored).unwrap_or(buf.len());
+        let (stored, past_end) = buf.split_at_mut(stored);
+        past_end.fill(0);
+        self.storage
+            .read_at(stored, offset)
+            .map_err(|source| BackingError { offset, source: Box::new(source) })
+    }
+
+    fn extent_at(&self, offset: u64, max_len: u64) -> Result<GuestExtent, BackingError> {
+        let run = self
+            .storage
+            .run_at(offset)
+            .map_err(|source| BackingError { offset, source: Box::new(source) })?;
+        let left = self.len().saturating_sub(offset);
+        let (len, kind) = match run.kind {
+            _ if run.len == 0 => (left, GuestExtentKind::Zero),
+            RunKind::Data => (run.len, GuestExtentKind::Data { host_offset: offset }),
+            RunKind::Hole => (run.len, GuestExtentKind::Zero),
+        };
+        Ok(GuestExtent { len: len.min(left).min(max_len), depth: 0, kind })
+    }
+
+    fn data_storage(&self, _offset: u64, depth: u32) -> Option<&dyn Storage> {
+        (depth == 0).then_some(&*self.storage)
+    }
+}

@@ -1,0 +1,82 @@
+//! What a crash left in the journal of an image: read, judged, and written home.
+
+use std::sync::Arc;
+
+use qed_io::Storage;
+use qed_journal::Recovery;
+use qed_spec::{Header, HostOffset};
+
+use crate::durability::log::FoundJournal;
+use crate::durability::log::judge::Judge;
+use crate::error::{ImageError, IoAction, OpenError};
+use crate::head::mode::{Mode, is_active};
+use crate::head::sector::HeaderSector;
+use crate::image::read_only::storage_len;
+
+/// What a replay of the journal writes home.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct JournalReplay {
+    /// Commits that were not in the tables.
+    pub commits: u64,
+    /// Blocks of the journal that held them.
+    pub blocks: u64,
+}
+
+impl JournalReplay {
+    pub(super) fn of(recovery: &Recovery) -> Self {
+        Self { commits: recovery.commits(), blocks: recovery.blocks() }
+    }
+}
+
+/// Writes home what a crash left in the journal of the image in `storage`, and clears
+/// JOURNAL_ACTIVE; none, and nothing is written, where there is nothing to do.
+///
+/// The caller holds the image lock. Durable when it returns; a crash meanwhile leaves an image
+/// that can be replayed again. Opening an image for writing does this by itself.
+///
+/// # Errors
+/// A header or superblock that forbids writing, a journal with a record that must not be followed
+/// or without one that was durable (nothing is written then), or failed I/O.
+// spec: QED-JRN-22, QED-JRN-23, QED-JRN-24
+pub fn replay_journal(storage: &Arc<dyn Storage>) -> Result<Option<JournalReplay>, OpenError> {
+    let file_len = storage_len(&**storage)?;
+    let sector = HeaderSector::read(&**storage, file_len)?;
+    match Mode::read(&**storage, sector.header(), file_len)? {
+        Mode::Journal(found) if is_active(sector.header()) => {
+            replay(storage, sector, found).map(Some)
+        }
+        _ => Ok(None),
+    }
+}
+
+fn replay(
+    storage: &Arc<dyn Storage>,
+    sector: HeaderSector,
+    found: FoundJournal,
+) -> Result<JournalReplay, OpenError> {
+    let recovery = read(storage, sector.header(), &found)?;
+    let done = JournalReplay::of(&recovery);
+    let epoch = found.setup().epoch.after(found.setup().generation);
+    let replayed = recovery.replay()?;
+    found.with_owner(&**storage, sector, |owner| replayed.restart(owner, epoch)?.quiesce(owner))?;
+    storage.flush().map_err(ImageError::io(IoAction::Flush, HostOffset::new(0)))?;
+    Ok(done)
+}
+
+/// Reads and judges all that the journal holds.
+// spec: QED-JRN-08, QED-JRN-14
+pub(super) fn read(
+    storage: &Arc<dyn Storage>,
+    header: &Header,
+    found: &FoundJournal,
+) -> Result<Recovery, OpenError> {
+    let mut judge = Judge::new(storage.clone(), header)?;
+    let recovery = Recovery::read(storage.clone(), *found.setup(), |claim| {
+        judge.allows(claim).map_err(std::io::Error::other)
+    })?;
+    // Tables of before the log may be in the file, and some of the log; at its end all fit.
+    if recovery.physical_size().is_some_and(|size| !judge.all_fit(size)) {
+        return Err(OpenError::JournalCutsTables);
+    }
+    Ok(recovery)
+}

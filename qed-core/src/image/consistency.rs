@@ -1,0 +1,70 @@
+//! What an image says of how its tables survive a crash: for programs that show or amend it.
+
+use qed_io::Storage;
+use qed_spec::{ConsistencyMode, DirtyBitmap, ImageUuid, JournalRing};
+
+use crate::error::OpenError;
+use crate::head::mode::Mode;
+use crate::head::sector::HeaderSector;
+use crate::image::read_only::storage_len;
+
+/// How the tables of an image survive a crash, and what of it is on disk now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Consistency {
+    /// No superblock: a crash sets all tables in doubt.
+    Classic,
+    /// Tables are written in place; a crash sets the marked ones in doubt.
+    Compat {
+        /// The image.
+        uuid: ImageUuid,
+        /// Where the marks are; none if the last writer did not keep them.
+        bitmap: Option<DirtyBitmap>,
+        /// Tables with a mark; marks outlive a clean close and are cleared now and then.
+        marked_tables: u64,
+    },
+    /// Changes of tables go to the journal first; a crash sets none in doubt.
+    Journal {
+        /// The image.
+        uuid: ImageUuid,
+        /// Where the journal is.
+        ring: JournalRing,
+        /// The last writer kept the journal; else the next one begins it anew.
+        is_kept: bool,
+    },
+}
+
+impl Consistency {
+    /// Reads the superblock of the image in `storage`, and the marks if it has some.
+    ///
+    /// # Errors
+    /// The rule that the header breaks, a superblock that keeps the image from being written, or
+    /// failed I/O.
+    // spec: QED-MODE-01
+    pub fn read(storage: &dyn Storage) -> Result<Self, OpenError> {
+        let file_len = storage_len(storage)?;
+        let sector = HeaderSector::read(storage, file_len)?;
+        Ok(match Mode::read(storage, sector.header(), file_len)? {
+            Mode::Classic => Self::Classic,
+            Mode::Compat(compat) => Self::Compat {
+                uuid: compat.uuid(),
+                bitmap: compat.kept_bitmap(),
+                marked_tables: compat.marked_tables(storage)?,
+            },
+            Mode::Journal(found) => Self::Journal {
+                uuid: found.setup().uuid,
+                ring: found.setup().ring,
+                is_kept: found.is_kept(),
+            },
+        })
+    }
+
+    /// The mode as the superblock has it; none for a classic image.
+    #[must_use]
+    pub const fn mode(&self) -> Option<ConsistencyMode> {
+        match self {
+            Self::Classic => None,
+            Self::Compat { .. } => Some(ConsistencyMode::Compat),
+            Self::Journal { .. } => Some(ConsistencyMode::Journal),
+        }
+    }
+}
