@@ -13,6 +13,7 @@ mod cluster_set;
 mod error;
 mod explain;
 mod finding;
+mod kind;
 mod layout;
 mod marks;
 mod metadata;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use qed_core::{BackingError, GuestExtent, GuestExtentKind, VirtualDisk};
 use qed_io::Storage;
+use qed_spec::ErrorKind;
 
 /// Disks one after the other, as one.
 #[derive(Debug)]
@@ -37,7 +38,7 @@ impl VirtualDisk for Joined {
         let (mut rest, mut at) = (buf, offset);
         while !rest.is_empty() {
             let Some((part, within)) = self.part_at(at) else {
-                return Err(BackingError { offset: at, source: "past the last disk".into() });
+                return Err(BackingError::new(at, ErrorKind::InvalidInput, "past the last disk"));
             };
             let len = usize::try_from(part.len() - within).unwrap_or(usize::MAX).min(rest.len());
             let (now, later) = std::mem::take(&mut rest).split_at_mut(len);

@@ -91,8 +91,8 @@ mod tests {
     fn a_gap_is_told_with_its_cause() {
         let io = std::io::Error::from_raw_os_error(5);
         let at = HostOffset::new(4096);
-        let source = Box::new(ImageError::Io { action: IoAction::ReadData, at, source: io });
-        let error = BackingError { offset: 65536, source };
+        let source = ImageError::Io { action: IoAction::ReadData, at, source: io };
+        let error = BackingError::new(65536, source.kind(), source);
         assert_eq!(
             gap_text(66048, &error),
             "warning: error while reading offset 66048: Input/output error"

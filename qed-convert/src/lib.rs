@@ -10,6 +10,7 @@ mod compare;
 mod convert;
 mod in_place;
 mod jobs;
+mod kind;
 mod measure;
 mod progress;
 mod qcow2;

@@ -235,12 +235,12 @@ impl VirtualDisk for Qcow2Image {
 
     fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<(), BackingError> {
         let read = Self::read_at(self, buf, GuestOffset::new(offset));
-        read.map_err(|source| BackingError { offset, source: Box::new(source) })
+        read.map_err(|error| BackingError::new(offset, error.kind(), error))
     }
 
     fn extent_at(&self, offset: u64, max_len: u64) -> Result<GuestExtent, BackingError> {
         let extent = self.extent(GuestOffset::new(offset), max_len);
-        extent.map_err(|source| BackingError { offset, source: Box::new(source) })
+        extent.map_err(|error| BackingError::new(offset, error.kind(), error))
     }
 
     fn data_storage(&self, offset: u64, depth: u32) -> Option<&dyn Storage> {

@@ -1,5 +1,7 @@
 //! Why an operation on an image failed, one enum per kind of operation.
 
+mod kind;
+
 use std::error::Error;
 use std::io;
 

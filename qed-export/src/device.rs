@@ -5,6 +5,7 @@ use std::fmt::Debug;
 use std::ops::{ControlFlow, Range};
 use std::time::Instant;
 
+use qed_spec::ErrorKind;
 use thiserror::Error;
 
 /// A virtual disk, used by any number of threads at once.
@@ -183,12 +184,27 @@ pub enum DeviceError {
 }
 
 impl DeviceError {
-    /// The class of an error of the operating system.
-    pub(crate) fn of_io(error: std::io::Error) -> Self {
-        use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
-        match error.kind() {
-            StorageFull | QuotaExceeded | FileTooLarge => Self::NoSpace(error.into()),
+    /// The failure of what holds the disk.
+    pub(crate) fn of(kind: ErrorKind, error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        match kind {
+            ErrorKind::NoSpace => Self::NoSpace(error.into()),
             _ => Self::Failed(error.into()),
+        }
+    }
+
+    pub(crate) fn of_io(error: std::io::Error) -> Self {
+        Self::of((&error).into(), error)
+    }
+
+    /// Its class.
+    #[must_use]
+    pub const fn kind(&self) -> ErrorKind {
+        match self {
+            Self::ReadOnly => ErrorKind::ReadOnly,
+            Self::OutOfRange { .. } => ErrorKind::InvalidInput,
+            Self::NoSpace(_) => ErrorKind::NoSpace,
+            Self::NotFast => ErrorKind::Unsupported,
+            Self::Failed(_) => ErrorKind::Io,
         }
     }
 }

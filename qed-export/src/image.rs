@@ -242,15 +242,9 @@ fn extent_from(found: GuestExtent) -> Extent {
 
 impl From<ImageError> for DeviceError {
     fn from(error: ImageError) -> Self {
-        use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
-        match &error {
-            ImageError::OutOfRange { at, len, .. } => Self::OutOfRange { at: *at, len: *len },
-            ImageError::NoSpace { .. } => Self::NoSpace(error.into()),
-            ImageError::Io { source, .. } => match source.kind() {
-                StorageFull | QuotaExceeded | FileTooLarge => Self::NoSpace(error.into()),
-                _ => Self::Failed(error.into()),
-            },
-            _ => Self::Failed(error.into()),
+        match error {
+            ImageError::OutOfRange { at, len, .. } => Self::OutOfRange { at, len },
+            error => Self::of(error.kind(), error),
         }
     }
 }

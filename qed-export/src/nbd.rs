@@ -10,6 +10,7 @@ mod counters;
 mod crew;
 mod exports;
 mod incoming;
+mod kind;
 mod listen;
 mod metrics;
 mod negotiation;

@@ -62,6 +62,7 @@
 compile_error!("qed supports 64-bit little-endian Linux only");
 
 mod file;
+mod kind;
 mod lock;
 mod memory;
 mod storage;

@@ -61,6 +61,7 @@ mod error;
 mod format;
 mod home;
 mod journal;
+mod kind;
 mod overlay;
 mod owner;
 mod recovery;

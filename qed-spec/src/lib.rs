@@ -43,6 +43,9 @@
 #![forbid(unsafe_code)]
 #![warn(clippy::as_conversions, clippy::arithmetic_side_effects, clippy::indexing_slicing)]
 
+#[cfg(feature = "std")]
+extern crate std;
+
 mod addr;
 mod backing_name;
 mod conversion;
@@ -53,6 +56,7 @@ mod features;
 mod geometry;
 mod header;
 mod journal;
+mod kind;
 mod len;
 mod parse;
 mod raw;
@@ -77,6 +81,7 @@ pub use journal::raw::{
 };
 pub use journal::record::{JournalRecord, SlotRun};
 pub use journal::ring::JournalRing;
+pub use kind::ErrorKind;
 pub use raw::{
     ANCHOR_LEN_BYTES, HEADER_LEN_BYTES, RawAnchor, RawDirtyBitmap, RawHeader, RawSectionHead,
     RawSuperblock, SECTIONS_LEN_BYTES, SUPERBLOCK_LEN_BYTES, TableEntry,

@@ -10,6 +10,7 @@ use qed_core::{
     ReadOnlyImage, RefuseBacking, VirtualDisk,
 };
 use qed_io::{MemoryStorage, Storage};
+use qed_spec::ErrorKind;
 
 use crate::qcow2_lab::{Lab, file};
 
@@ -124,7 +125,7 @@ impl VirtualDisk for ModelDisk {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<(), BackingError> {
         let end = offset + buf.len() as u64;
         if let Some(bad) = self.unreadable.iter().find(|at| **at < end && offset < **at + 512) {
-            return Err(BackingError { offset: *bad, source: "bad sector".into() });
+            return Err(BackingError::new(*bad, ErrorKind::Io, "bad sector"));
         }
         let from = usize::try_from(offset).expect("fits in memory");
         buf.copy_from_slice(&self.bytes[from..from + buf.len()]);
@@ -133,7 +134,7 @@ impl VirtualDisk for ModelDisk {
 
     fn extent_at(&self, offset: u64, max_len: u64) -> Result<GuestExtent, BackingError> {
         if self.unmapped {
-            return Err(BackingError { offset, source: "bad table".into() });
+            return Err(BackingError::new(offset, ErrorKind::Corrupt, "bad table"));
         }
         let (end, kind, depth) =
             self.runs.iter().find(|(end, ..)| offset < *end).copied().expect("inside the disk");

@@ -8,7 +8,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use qed_io::Storage;
-use qed_spec::BackingName;
+use qed_spec::{BackingName, ErrorKind};
 use thiserror::Error;
 
 /// A read-only virtual disk under an overlay: QED, raw or any other format the caller brings.
@@ -129,9 +129,22 @@ impl GuestExtentKind {
 pub struct BackingError {
     /// Byte of the virtual disk.
     pub offset: u64,
+    pub(crate) kind: ErrorKind,
     /// The error of the storage or of the format.
     #[source]
     pub source: Box<dyn Error + Send + Sync>,
+}
+
+impl BackingError {
+    /// What of that class kept byte `offset` of the virtual disk from being read.
+    #[must_use]
+    pub fn new(
+        offset: u64,
+        kind: ErrorKind,
+        source: impl Into<Box<dyn Error + Send + Sync>>,
+    ) -> Self {
+        Self { offset, kind, source: source.into() }
+    }
 }
 
 /// The format of a backing file, always stated and never guessed.

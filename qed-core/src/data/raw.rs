@@ -39,14 +39,14 @@ impl VirtualDisk for RawFile {
         past_end.fill(0);
         self.storage
             .read_at(stored, offset)
-            .map_err(|source| BackingError { offset, source: Box::new(source) })
+            .map_err(|error| BackingError::new(offset, (&error).into(), error))
     }
 
     fn extent_at(&self, offset: u64, max_len: u64) -> Result<GuestExtent, BackingError> {
         let run = self
             .storage
             .run_at(offset)
-            .map_err(|source| BackingError { offset, source: Box::new(source) })?;
+            .map_err(|error| BackingError::new(offset, (&error).into(), error))?;
         let left = self.len().saturating_sub(offset);
         let (len, kind) = match run.kind {
             _ if run.len == 0 => (left, GuestExtentKind::Zero),

@@ -5,6 +5,8 @@
 
 mod holes;
 
+use qed_spec::ErrorKind;
+
 use crate::data::disk::{BackingError, GuestExtent, GuestExtentKind, VirtualDisk};
 use holes::Files;
 
@@ -66,7 +68,7 @@ impl<'a> Extents<'a> {
         let mut extent = self.disk.extent_at(at, max_len)?;
         extent.len = extent.len.min(max_len);
         if extent.len == 0 {
-            return Err(BackingError { offset: at, source: "the mapping ends here".into() });
+            return Err(BackingError::new(at, ErrorKind::Corrupt, "the mapping ends here"));
         }
         let is_short = extent.kind.is_stored() || extent.len < self.reach;
         self.reach = if is_short { REACH } else { self.reach.saturating_mul(2) };

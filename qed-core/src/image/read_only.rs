@@ -281,5 +281,5 @@ pub(crate) fn storage_len(storage: &dyn Storage) -> Result<u64, ImageError> {
 }
 
 fn at(offset: u64, error: ImageError) -> BackingError {
-    BackingError { offset, source: Box::new(error) }
+    BackingError::new(offset, error.kind(), error)
 }

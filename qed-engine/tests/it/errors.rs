@@ -24,7 +24,7 @@ impl VirtualDisk for HalfBroken {
 
     fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<(), BackingError> {
         if offset + buf.len() as u64 > DISK / 2 {
-            return Err(BackingError { offset, source: "no".into() });
+            return Err(BackingError::new(offset, qed_spec::ErrorKind::Io, "no"));
         }
         self.0.read_at(buf, offset)
     }

@@ -9,7 +9,7 @@ use crate::problem::Problem;
 /// A crate of the workspace and the ones of ours that it may use, in its tests too.
 const ARROWS: [(&str, &[&str]); 12] = [
     ("qed-spec", &[]),
-    ("qed-io", &[]),
+    ("qed-io", &["qed-spec"]),
     ("qed-journal", &["qed-io", "qed-spec"]),
     ("qed-core", &["qed-io", "qed-journal", "qed-spec"]),
     ("qed-engine", &["qed-core", "qed-io", "qed-spec"]),
