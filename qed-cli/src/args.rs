@@ -12,18 +12,18 @@ pub(crate) use cache_mode::CacheMode;
 pub(crate) use format::{Format, by_name, parse_driver, parse_target, refuse_qcow2};
 pub(crate) use getopt::{parse_error, with_conventions};
 pub(crate) use option_list::{OptionList, OptionSpec, OptionType, OptionValues};
-pub(crate) use output_format::OutputFormat;
+pub(crate) use output_format::{OutputFormat, ReportArgs};
 pub(crate) use refused::{Refused, refuse_later_subcommand};
 pub(crate) use size::{number_in, option_size, parse_size};
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 
 use crate::failure::usage;
 
 /// The one file name a subcommand takes.
-pub(crate) fn one_name(mut names: Vec<OsString>) -> anyhow::Result<OsString> {
-    match names.pop() {
-        Some(name) if names.is_empty() => Ok(name),
+pub(crate) fn one_name(names: &[OsString]) -> anyhow::Result<&OsStr> {
+    match names {
+        [name] => Ok(name),
         _ => Err(usage("Expecting one image file name")),
     }
 }

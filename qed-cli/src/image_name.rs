@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use clap::Args;
 
-use crate::args::{Format, parse_driver};
+use crate::args::{Format, Refused, one_name, parse_driver};
 use crate::names::path_of;
 use crate::open::could_not_open;
 use options::ImageOptions;
@@ -21,7 +21,7 @@ use options::ImageOptions;
 #[derive(Debug, Default, Args)]
 pub(crate) struct NameArgs {
     /// Images are named by options, as in driver=qed,file.filename=disk.qed
-    #[arg(long)]
+    #[arg(long, display_order = 900)]
     image_opts: bool,
 }
 
@@ -29,6 +29,33 @@ impl NameArgs {
     /// The image that is named `given`; `format` is that of `-f`.
     pub(crate) fn image(&self, given: &OsStr, format: Option<&OsStr>) -> anyhow::Result<ImageName> {
         ImageName::of(given, format, self.image_opts)
+    }
+}
+
+/// The one image that a command is about.
+#[derive(Debug, Args)]
+pub(crate) struct ImageArgs {
+    /// Format of the image; without it QED and QCOW2 are recognised by their first bytes
+    #[arg(short, long, value_name = "FMT")]
+    pub(crate) format: Option<OsString>,
+    /// The image
+    #[arg(value_name = "FILENAME")]
+    pub(crate) operands: Vec<OsString>,
+    #[command(flatten)]
+    named: NameArgs,
+    #[command(flatten)]
+    pub(crate) refused: Refused,
+}
+
+impl ImageArgs {
+    /// Its name as it was given.
+    pub(crate) fn given(&self) -> anyhow::Result<&OsStr> {
+        one_name(&self.operands)
+    }
+
+    /// Which image that is.
+    pub(crate) fn named(&self) -> anyhow::Result<ImageName> {
+        self.named.image(self.given()?, self.format.as_deref())
     }
 }
 

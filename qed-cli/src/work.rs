@@ -3,9 +3,22 @@
 use std::error::Error;
 use std::sync::{Mutex, PoisonError};
 
+use clap::Args;
+
 use crate::app::Context;
 use crate::failure::part_text;
 use crate::output::Progress;
+
+/// What a long operation says while it runs.
+#[derive(Debug, Default, Clone, Copy, Args)]
+pub(crate) struct WorkArgs {
+    /// Show progress
+    #[arg(short, long)]
+    pub(crate) progress: bool,
+    /// Print nothing but errors
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+}
 
 /// The program's side of one operation.
 pub(crate) struct Work<'a> {
@@ -18,19 +31,15 @@ pub(crate) struct Work<'a> {
 
 impl<'a> Work<'a> {
     /// Starts an operation that changes a file: from here on signals wait for its safe points.
-    /// `shown` is `-p`.
-    pub(crate) fn start_writing(
-        context: &'a Context,
-        shown: bool,
-        quiet: bool,
-    ) -> anyhow::Result<Self> {
+    pub(crate) fn start_writing(context: &'a Context, args: WorkArgs) -> anyhow::Result<Self> {
         context.interrupts.defer();
-        Self::start(context, shown, quiet)
+        Self::start(context, args)
     }
 
-    /// Starts an operation that a signal may end at once. `shown` is `-p`.
-    pub(crate) fn start(context: &'a Context, shown: bool, quiet: bool) -> anyhow::Result<Self> {
-        let progress = Progress::start(&context.console, &context.interrupts, shown && !quiet)?;
+    /// Starts an operation that a signal may end at once.
+    pub(crate) fn start(context: &'a Context, args: WorkArgs) -> anyhow::Result<Self> {
+        let WorkArgs { progress, quiet } = args;
+        let progress = Progress::start(&context.console, &context.interrupts, progress && !quiet)?;
         Ok(Self { context, progress, broken: Mutex::new(None), quiet })
     }
 

@@ -1,6 +1,8 @@
-//! `--output=human|json`.
+//! How an image is reported on: `--output=human|json`, and `-U`.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
+
+use clap::Args;
 
 use crate::failure::{shown, usage};
 
@@ -22,5 +24,23 @@ impl OutputFormat {
                 Err(usage(format!("--output expects 'human' or 'json' not '{value}'")))
             }
         }
+    }
+}
+
+/// How a command that only reads reports on an image.
+#[derive(Debug, Args)]
+pub(crate) struct ReportArgs {
+    /// Take no lock: the image may be in use
+    #[arg(short = 'U', long)]
+    pub(crate) force_share: bool,
+    /// human (the default) or json
+    #[arg(long, value_name = "OFMT")]
+    output: Option<OsString>,
+}
+
+impl ReportArgs {
+    /// What `--output` says.
+    pub(crate) fn format(&self) -> anyhow::Result<OutputFormat> {
+        OutputFormat::parse(self.output.as_deref())
     }
 }

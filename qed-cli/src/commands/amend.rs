@@ -9,16 +9,14 @@ use qed_io::Storage;
 use qed_spec::ConsistencyMode;
 
 use crate::app::Context;
-use crate::args::{
-    CacheMode, Format, OptionList, OptionValues, Refused, parse_target, refuse_qcow2,
-};
+use crate::args::{CacheMode, Format, OptionList, OptionValues, parse_target, refuse_qcow2};
 use crate::failure::{Exit, shown, unsupported, usage};
-use crate::image_name::NameArgs;
+use crate::image_name::ImageArgs;
 use crate::new_image::{
     AMEND_OPTIONS, JournalOption, LayoutOptions, print_amend_options, random_identity,
 };
 use crate::open::{OpenHow, open_image, storage_of};
-use crate::work::Work;
+use crate::work::{Work, WorkArgs};
 
 /// Change options of the format of an image.
 ///
@@ -28,30 +26,18 @@ use crate::work::Work;
 #[derive(Debug, Args)]
 #[command(after_long_help = NOTES)]
 pub(crate) struct AmendArgs {
-    /// Format of the image; without it QED and QCOW2 are recognised by their first bytes
-    #[arg(short, long, value_name = "FMT")]
-    format: Option<OsString>,
+    #[command(flatten)]
+    image: ImageArgs,
     /// Options to change, separated by commas; 'help' lists them
     #[arg(short, long, value_name = "OPTIONS")]
     options: Vec<OsString>,
     /// Cache mode of the image
     #[arg(short = 't', long, value_name = "CACHE")]
     cache: Option<OsString>,
-    /// Show progress
-    #[arg(short, long)]
-    progress: bool,
-    /// Print nothing but errors
-    #[arg(short, long)]
-    quiet: bool,
+    #[command(flatten)]
+    work: WorkArgs,
     #[arg(long, hide = true)]
     force: bool,
-    /// The image
-    #[arg(value_name = "FILENAME")]
-    operands: Vec<OsString>,
-    #[command(flatten)]
-    named: NameArgs,
-    #[command(flatten)]
-    refused: Refused,
 }
 
 const NOTES: &str = "\
@@ -70,7 +56,7 @@ Exit codes:
   1  any error";
 
 pub(crate) fn run(args: AmendArgs, context: &Context) -> anyhow::Result<Exit> {
-    args.refused.check()?;
+    args.image.refused.check()?;
     if args.force {
         return Err(unsupported("the option '--force'"));
     }
@@ -78,23 +64,23 @@ pub(crate) fn run(args: AmendArgs, context: &Context) -> anyhow::Result<Exit> {
         return Err(usage("Must specify options (-o)"));
     }
     let list = OptionList::parse(&args.options)?;
-    if let Some(format) = args.format.as_deref().filter(|_| list.asks_for_help()) {
+    if let Some(format) = args.image.format.as_deref().filter(|_| list.asks_for_help()) {
         refuse_other_formats(parse_target(format)?)?;
         print_amend_options(&context.console)?;
         return Ok(Exit::SUCCESS);
     }
-    let [name] = args.operands.as_slice() else { bail!("Expecting one image file name") };
+    let [name] = args.image.operands.as_slice() else { bail!("Expecting one image file name") };
     let Some(cache) = CacheMode::by_name(args.cache.as_deref()) else {
         bail!("Invalid cache option: {}", shown(args.cache.as_deref().unwrap_or_default()));
     };
-    let named = args.named.image(name, args.format.as_deref())?;
+    let named = args.image.named()?;
     let image = open_image(&named, OpenHow { cache, ..OpenHow::WRITE })?;
     refuse_other_formats(image.format())?;
     let options = list.values(AMEND_OPTIONS)?;
     let storage = storage_of(&image);
     let consistency = Consistency::read(&*storage).with_context(|| could_not_amend(name))?;
     let layout = wanted(&options, consistency.mode())?;
-    let work = Work::start_writing(context, args.progress, args.quiet)?;
+    let work = Work::start_writing(context, args.work)?;
     let recover = |storage: &dyn Storage| Ok(qed_check::recover(storage)?);
     let amended = match layout {
         Some(layout) => amend(&storage, layout, LockPolicy::None, RecoveryPolicy::Run(&recover)),

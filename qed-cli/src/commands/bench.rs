@@ -11,10 +11,10 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 
 use crate::app::Context;
-use crate::args::{CacheMode, Format, Refused, number_in, one_name, refuse_qcow2};
+use crate::args::{CacheMode, Format, number_in, refuse_qcow2};
 use crate::chain::ChainArgs;
 use crate::failure::{Exit, shown};
-use crate::image_name::NameArgs;
+use crate::image_name::ImageArgs;
 use crate::open::{OpenHow, could_not_open, open_image};
 use device::{Device, Target};
 use order::Order;
@@ -24,9 +24,8 @@ use requests::{How, Plan};
 #[derive(Debug, Args)]
 #[command(after_long_help = NOTES)]
 pub(crate) struct BenchArgs {
-    /// Format of the image; without it QED and QCOW2 are recognised by their first bytes
-    #[arg(short, long, value_name = "FMT")]
-    format: Option<OsString>,
+    #[command(flatten)]
+    image: ImageArgs,
     #[command(flatten)]
     chain: ChainArgs,
     /// Number of requests
@@ -74,13 +73,6 @@ pub(crate) struct BenchArgs {
     /// Accepted for scripts
     #[arg(short, long, hide = true)]
     quiet: bool,
-    /// The image
-    #[arg(value_name = "FILENAME")]
-    operands: Vec<OsString>,
-    #[command(flatten)]
-    named: NameArgs,
-    #[command(flatten)]
-    refused: Refused,
 }
 
 const NOTES: &str = "\
@@ -94,19 +86,19 @@ Exit codes:
   1  any error";
 
 pub(crate) fn run(args: BenchArgs, context: &Context) -> anyhow::Result<Exit> {
-    args.refused.check()?;
+    args.image.refused.check()?;
     let plan = plan(&args)?;
     let Some(cache) = CacheMode::by_name(args.cache.as_deref()) else {
         bail!("Invalid cache mode");
     };
-    let name = one_name(args.operands.clone())?;
+    let name = args.image.given()?;
     if plan.flush_interval.is_some() && !args.write {
         bail!("--flush-interval is only available in write tests");
     }
     if plan.flush_interval.is_some_and(|interval| interval < plan.depth) {
         bail!("Flush interval can't be smaller than depth");
     }
-    let device = open(&args, &name, cache)?;
+    let device = open(&args, name, cache)?;
     context.console.print_now(plan.announcement())?;
     let time = plan.run(&device, context).context("Failed request")?;
     device.close()?;
@@ -163,7 +155,7 @@ fn how(args: &BenchArgs) -> anyhow::Result<How> {
 }
 
 fn open(args: &BenchArgs, name: &OsStr, cache: CacheMode) -> anyhow::Result<Device> {
-    let named = args.named.image(name, args.format.as_deref())?;
+    let named = args.image.named()?;
     if !args.write {
         let how = OpenHow { cache, ..OpenHow::read(args.force_share) };
         let opened = args.chain.open(&named, how)?;

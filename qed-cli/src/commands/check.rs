@@ -11,40 +11,29 @@ use qed_convert::Layer;
 use qed_core::{JournalReplay, replay_journal, show_replayed};
 
 use crate::app::Context;
-use crate::args::{CacheMode, Format, OutputFormat, Refused, one_name};
+use crate::args::{CacheMode, Format, OutputFormat, ReportArgs};
 use crate::failure::{Exit, error_text, shown, usage};
-use crate::image_name::{ImageName, NameArgs};
+use crate::image_name::{ImageArgs, ImageName};
 use crate::open::{ForeignImage, OpenHow, could_not_open, open_image, storage_of};
+use crate::output::write_json;
 
 /// Check whether a QED image is consistent, and repair it.
 #[derive(Debug, Args)]
 #[command(after_long_help = NOTES)]
 pub(crate) struct CheckArgs {
-    /// Format of the image; without it QED and QCOW2 are recognised by their first bytes
-    #[arg(short, long, value_name = "FMT")]
-    format: Option<OsString>,
+    #[command(flatten)]
+    image: ImageArgs,
     /// Repair leaks, or all errors
     #[arg(short, long, value_name = "leaks|all")]
     repair: Option<OsString>,
     /// Cache mode
     #[arg(short = 'T', long, value_name = "CACHE")]
     cache: Option<OsString>,
-    /// Take no lock: the image may be in use
-    #[arg(short = 'U', long)]
-    force_share: bool,
-    /// human (the default) or json
-    #[arg(long, value_name = "OFMT")]
-    output: Option<OsString>,
+    #[command(flatten)]
+    report: ReportArgs,
     /// Print nothing but errors
     #[arg(short, long)]
     quiet: bool,
-    /// The image
-    #[arg(value_name = "FILENAME")]
-    operands: Vec<OsString>,
-    #[command(flatten)]
-    named: NameArgs,
-    #[command(flatten)]
-    refused: Refused,
 }
 
 const NOTES: &str = "\
@@ -74,15 +63,15 @@ const LEAKS: Exit = Exit(3);
 const NOT_SUPPORTED: Exit = Exit(63);
 
 pub(crate) fn run(args: CheckArgs, context: &Context) -> anyhow::Result<Exit> {
-    args.refused.check()?;
-    let output = OutputFormat::parse(args.output.as_deref())?;
+    args.image.refused.check()?;
+    let output = args.report.format()?;
     let repair = args.repair.as_deref().map(parse_repair).transpose()?;
     let Some(cache) = CacheMode::by_name(args.cache.as_deref()) else {
-        bail!("Invalid source cache option: {}", shown(args.cache.unwrap_or_default()));
+        bail!("Invalid source cache option: {}", shown(args.cache.as_deref().unwrap_or_default()));
     };
-    let name = one_name(args.operands)?;
-    let named = args.named.image(&name, args.format.as_deref())?;
-    let opened = open(&named, repair, args.force_share, cache);
+    let name = args.image.given()?;
+    let named = args.image.named()?;
+    let opened = open(&named, repair, args.report.force_share, cache);
     let image = match opened {
         Ok(image) if image.format() == Format::Qed => image,
         Ok(image) => {
@@ -101,17 +90,17 @@ pub(crate) fn run(args: CheckArgs, context: &Context) -> anyhow::Result<Exit> {
         Err(error) => return Err(error),
     };
     let (journal, report) =
-        examine(&image, repair, context).map_err(|error| error.context(could_not_check(&name)))?;
+        examine(&image, repair, context).map_err(|error| error.context(could_not_check(name)))?;
     if !args.quiet {
         match output {
             OutputFormat::Human => context.console.print(print::human(&journal, &report))?,
             OutputFormat::Json => {
                 let name = image.path().as_os_str();
-                print::json(&mut context.console.lock(), &journal, &report, name)?;
+                write_json(context.console.lock(), print::json(&journal, &report, name))?;
             }
         }
         print::findings(&context.console, &report);
-        print::kept(&context.console, &report, &name);
+        print::kept(&context.console, &report, name);
     }
     Ok(match &report {
         report if report.corruptions() > 0 => CORRUPT,

@@ -9,13 +9,13 @@ use qed_convert::{CommitBase, ConvertOptions, Layer, commit};
 use qed_io::{ImageLock, Storage};
 
 use crate::app::Context;
-use crate::args::{CacheMode, Format, Refused, one_name, refuse_qcow2};
+use crate::args::{CacheMode, Format, refuse_qcow2};
 use crate::chain::{ChainArgs, Disk};
 use crate::failure::{Exit, shown, unsupported};
-use crate::image_name::{ImageName, NameArgs};
+use crate::image_name::{ImageArgs, ImageName};
 use crate::names::beside;
 use crate::open::{OpenHow, WITHOUT_MAGIC, could_not_open, open_image, storage_of};
-use crate::work::Work;
+use crate::work::{Work, WorkArgs};
 
 /// Write what an overlay holds into its backing file.
 ///
@@ -23,9 +23,8 @@ use crate::work::Work;
 #[derive(Debug, Args)]
 #[command(after_long_help = NOTES)]
 pub(crate) struct CommitArgs {
-    /// Format of the image; without it QED and QCOW2 are recognised by their first bytes
-    #[arg(short, long, value_name = "FMT")]
-    format: Option<OsString>,
+    #[command(flatten)]
+    image: ImageArgs,
     /// Image of the backing chain to write to, instead of the first backing file
     #[arg(short, long, value_name = "BASE_IMG")]
     base: Option<OsString>,
@@ -40,19 +39,8 @@ pub(crate) struct CommitArgs {
     /// Limit of bytes per second: not supported yet
     #[arg(short, long, value_name = "RATE", hide = true)]
     rate: Option<OsString>,
-    /// Show progress
-    #[arg(short, long)]
-    progress: bool,
-    /// Print nothing but errors
-    #[arg(short, long)]
-    quiet: bool,
-    /// The image
-    #[arg(value_name = "FILENAME")]
-    operands: Vec<OsString>,
     #[command(flatten)]
-    named: NameArgs,
-    #[command(flatten)]
-    refused: Refused,
+    work: WorkArgs,
 }
 
 const NOTES: &str = "\
@@ -65,23 +53,23 @@ Exit codes:
   1  any error";
 
 pub(crate) fn run(args: CommitArgs, context: &Context) -> anyhow::Result<Exit> {
-    args.refused.check()?;
+    args.image.refused.check()?;
     if args.rate.is_some() {
         return Err(unsupported("the option '--rate'"));
     }
-    let name = one_name(args.operands.clone())?;
+    let name = args.image.given()?;
     let Some(cache) = CacheMode::by_name(args.cache.as_deref()) else {
         bail!("Invalid cache option: {}", shown(args.cache.as_deref().unwrap_or_default()));
     };
     let how = OpenHow { cache, ..OpenHow::read(false) };
-    let image = open_image(&args.named.image(&name, args.format.as_deref())?, how)?;
+    let image = open_image(&args.image.named()?, how)?;
     refuse_qcow2(image.format(), "committing")?;
     // The base is about to be locked for writing, so locks below come one by one.
     let disk = args.chain.open_over(image, OpenHow { unlocked: true, ..how }, None);
-    let disk = disk.with_context(|| could_not_open(&name))?;
+    let disk = disk.with_context(|| could_not_open(name))?;
     let depth = depth_of(args.base.as_deref(), &disk)?;
     commit_to(&args, &disk, depth, cache, context)?;
-    if !args.quiet {
+    if !args.work.quiet {
         context.console.print("Image committed.\n")?;
     }
     Ok(Exit::SUCCESS)
@@ -123,7 +111,7 @@ fn commit_to(
         between.storage().lock(ImageLock::READ)?;
     }
     let number = u32::try_from(depth)?;
-    let work = Work::start_writing(context, args.progress, args.quiet)?;
+    let work = Work::start_writing(context, args.work)?;
     let options = ConvertOptions::default();
     match layer.format() {
         Format::Qed => {

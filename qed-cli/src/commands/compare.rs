@@ -12,7 +12,7 @@ use crate::chain::{ChainArgs, Disk};
 use crate::failure::{Exit, Interrupted, UsageError, error_text, shown, usage};
 use crate::image_name::NameArgs;
 use crate::open::OpenHow;
-use crate::work::Work;
+use crate::work::{Work, WorkArgs};
 
 /// Compare the content of two images.
 ///
@@ -37,12 +37,8 @@ pub(crate) struct CompareArgs {
     /// Take no locks: the images may be in use
     #[arg(short = 'U', long)]
     force_share: bool,
-    /// Show progress
-    #[arg(short, long)]
-    progress: bool,
-    /// Print nothing but errors
-    #[arg(short, long)]
-    quiet: bool,
+    #[command(flatten)]
+    work: WorkArgs,
     /// The two images
     #[arg(value_name = "FILENAME")]
     operands: Vec<OsString>,
@@ -92,10 +88,10 @@ fn compare_images(args: &CompareArgs, context: &Context) -> anyhow::Result<Exit>
     let first = args.chain.open(&args.named.image(first, args.a_format.as_deref())?, how)?;
     let second = args.chain.open(&args.named.image(second, args.b_format.as_deref())?, how)?;
     let options = CompareOptions { strict: args.strict, ..CompareOptions::default() };
-    let work = Work::start(context, args.progress, args.quiet)?;
+    let work = Work::start(context, args.work)?;
     let found = compare(&*first.disk, &*second.disk, &options, &work);
     let found = work.finish(found)?;
-    if !args.quiet {
+    if !args.work.quiet {
         context.console.print(verdict(found, args.strict, &first, &second))?;
     }
     Ok(if found == Comparison::Identical { Exit::SUCCESS } else { DIFFERENT })

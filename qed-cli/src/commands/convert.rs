@@ -14,6 +14,7 @@ use crate::args::Refused;
 use crate::chain::ChainArgs;
 use crate::failure::Exit;
 use crate::image_name::NameArgs;
+use crate::work::WorkArgs;
 use settings::Settings;
 
 /// Copy one or more images to a new one, perhaps of another format.
@@ -76,12 +77,8 @@ pub(crate) struct ConvertArgs {
     /// Take no locks on the inputs
     #[arg(short = 'U', long)]
     force_share: bool,
-    /// Show progress
-    #[arg(short, long)]
-    progress: bool,
-    /// Print nothing but errors
-    #[arg(short, long)]
-    quiet: bool,
+    #[command(flatten)]
+    work: WorkArgs,
     /// Share data with the inputs where the file system can: the default; not with -S or -c
     #[arg(short = 'C', long)]
     copy_range_offloading: bool,

@@ -22,7 +22,7 @@ use crate::failure::{Exit, shown, usage};
 use crate::image_name::NameArgs;
 use crate::new_image::random_identity;
 use crate::open::{OpenHow, open_file, open_image};
-use crate::work::Work;
+use crate::work::{Work, WorkArgs};
 
 /// Give an image file another format and leave its data where it is.
 ///
@@ -90,10 +90,16 @@ Exit codes:
   0  done
   1  any error; the image is what it was";
 
+impl ConvertInPlaceArgs {
+    fn work(&self) -> WorkArgs {
+        WorkArgs { progress: self.progress, quiet: self.quiet }
+    }
+}
+
 pub(crate) fn run(args: ConvertInPlaceArgs, context: &Context) -> anyhow::Result<Exit> {
     args.refused.check()?;
     let output = OutputFormat::parse(args.output.as_deref())?;
-    let name = one_name(args.operands.clone())?;
+    let name = one_name(&args.operands)?;
     let to = args.to.as_deref().map(parse_driver).transpose()?;
     let form = print::Form { output, quiet: args.quiet };
     if args.undo || args.finalize {
@@ -105,12 +111,12 @@ pub(crate) fn run(args: ConvertInPlaceArgs, context: &Context) -> anyhow::Result
         {
             return Err(usage("--undo and --finalize take no option but -q and --output"));
         }
-        return go_back(&args, &name, form, context);
+        return go_back(&args, name, form, context);
     }
     match to.unwrap_or(Format::Qed) {
-        Format::Qed => to_qed(&args, &name, form, context),
-        Format::Qcow2 => way_back::to_qcow2(&args, &name, form, context),
-        Format::Raw => way_back::to_raw(&args, &name, form, context),
+        Format::Qed => to_qed(&args, name, form, context),
+        Format::Qcow2 => way_back::to_qcow2(&args, name, form, context),
+        Format::Raw => way_back::to_raw(&args, name, form, context),
     }
 }
 
@@ -147,7 +153,7 @@ fn to_qed(
         return Ok(Exit::SUCCESS);
     }
     let backing = if plan.needs_backing { Some(backing_of(args, image)?) } else { None };
-    let work = Work::start_writing(context, args.progress, args.quiet)?;
+    let work = Work::start_writing(context, args.work())?;
     let converted = conversion.convert(backing.as_ref());
     work.finish(converted).with_context(|| could_not_convert(name))?;
     form.plan(&context.console, &plan, name, Some(start.elapsed()))?;

@@ -16,7 +16,7 @@ use crate::image_name::NameArgs;
 use crate::new_image::NewImage;
 use crate::open::OpenHow;
 use crate::output_image::{Copy, copy_to_new};
-use crate::work::Work;
+use crate::work::{Work, WorkArgs};
 
 /// Copy blocks of one image to a new one.
 #[derive(Debug, Args)]
@@ -84,7 +84,7 @@ pub(crate) fn run(args: DdArgs, context: &Context) -> anyhow::Result<Exit> {
     let image = NewImage::new(format, OptionList::default())?;
     let (inputs, cache) = (&source.layers[..], CacheMode::Cached);
     let copy = Copy { image: &image, inputs, cache, backing: None, compress: false };
-    let work = Work::start_writing(context, false, false)?;
+    let work = Work::start_writing(context, WorkArgs::default())?;
     copy_to_new(&window, output, &copy, &ConvertOptions::default(), work, context).map_err(
         |error| {
             if error.is::<crate::failure::Interrupted>() {

@@ -21,7 +21,7 @@ use clap::Args;
 use qed_io::Storage;
 
 use crate::app::Context;
-use crate::args::{Format, OutputFormat, Refused, one_name, parse_driver};
+use crate::args::{Format, OutputFormat, Refused, ReportArgs, one_name, parse_driver};
 use crate::failure::{Exit, shown};
 use crate::image_name::NameArgs;
 use crate::open::{OpenHow, could_not_open, open_file};
@@ -40,12 +40,8 @@ pub(crate) struct DumpArgs {
     /// Format of the image: qed
     #[arg(short, long, value_name = "FMT")]
     format: Option<OsString>,
-    /// Take no lock: the image may be in use
-    #[arg(short = 'U', long)]
-    force_share: bool,
-    /// human (the default) or json
-    #[arg(long, value_name = "OFMT")]
-    output: Option<OsString>,
+    #[command(flatten)]
+    report: ReportArgs,
     /// The image
     #[arg(value_name = "FILENAME")]
     operands: Vec<OsString>,
@@ -77,25 +73,25 @@ trait Form {
 
 pub(crate) fn run(args: DumpArgs, context: &Context) -> anyhow::Result<Exit> {
     args.refused.check()?;
-    let output = OutputFormat::parse(args.output.as_deref())?;
-    let name = one_name(args.operands)?;
+    let output = args.report.format()?;
+    let name = one_name(&args.operands)?;
     if let Some(format) = args.format.as_deref()
         && parse_driver(format)? != Format::Qed
     {
         bail!("Only qed images can be dumped, not {}", shown(format));
     }
     // Not as an image: one with a damaged header is shown as far as it goes.
-    let image = args.named.image(&name, args.format.as_deref())?;
-    let opened = open_file(&image, OpenHow::read(args.force_share));
-    let (path, storage) = (image.path(), opened.with_context(|| could_not_open(&name))?);
-    let layout = Layout::of(&*storage).with_context(|| could_not_open(&name))?;
+    let image = args.named.image(name, args.format.as_deref())?;
+    let opened = open_file(&image, OpenHow::read(args.report.force_share));
+    let (path, storage) = (image.path(), opened.with_context(|| could_not_open(name))?);
+    let layout = Layout::of(&*storage).with_context(|| could_not_open(name))?;
     let mut out = context.console.lock();
     match output {
         OutputFormat::Human => dump(path, &*storage, &layout, &mut text::TextForm::new(&mut out))?,
         OutputFormat::Json => dump(path, &*storage, &layout, &mut json::JsonForm::new(&mut out))?,
     }
     match layout.fault {
-        Some(fault) => Err(anyhow::Error::new(fault).context(could_not_open(&name))),
+        Some(fault) => Err(anyhow::Error::new(fault).context(could_not_open(name))),
         None => Ok(Exit::SUCCESS),
     }
 }

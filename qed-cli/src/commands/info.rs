@@ -6,17 +6,18 @@ mod json;
 mod report;
 
 use std::collections::HashSet;
-use std::ffi::OsString;
 
 use anyhow::{Context as _, bail};
 use clap::Args;
+use serde_json::Value;
 
 use crate::app::Context;
-use crate::args::{OutputFormat, Refused, one_name};
+use crate::args::{OutputFormat, ReportArgs};
 use crate::chain::ChainArgs;
 use crate::failure::{Exit, shown};
-use crate::image_name::{ImageName, NameArgs};
+use crate::image_name::{ImageArgs, ImageName};
 use crate::open::{ForeignImage, OpenHow, could_not_open, describe_image, open_file};
+use crate::output::write_json;
 use report::ImageReport;
 
 /// Show what an image says about itself.
@@ -26,27 +27,15 @@ use report::ImageReport;
 #[derive(Debug, Args)]
 #[command(after_long_help = NOTES)]
 pub(crate) struct InfoArgs {
-    /// Format of the image; without it QED and QCOW2 are recognised by their first bytes
-    #[arg(short, long, value_name = "FMT")]
-    format: Option<OsString>,
+    #[command(flatten)]
+    image: ImageArgs,
     /// Show the backing files too
     #[arg(short, long)]
     backing_chain: bool,
     #[command(flatten)]
     chain: ChainArgs,
-    /// Take no lock: the image may be in use
-    #[arg(short = 'U', long)]
-    force_share: bool,
-    /// human (the default) or json
-    #[arg(long, value_name = "OFMT")]
-    output: Option<OsString>,
-    /// The image
-    #[arg(value_name = "FILENAME")]
-    operands: Vec<OsString>,
     #[command(flatten)]
-    named: NameArgs,
-    #[command(flatten)]
-    refused: Refused,
+    report: ReportArgs,
 }
 
 const NOTES: &str = "\
@@ -59,18 +48,23 @@ Exit codes:
   1  any error";
 
 pub(crate) fn run(args: InfoArgs, context: &Context) -> anyhow::Result<Exit> {
-    args.refused.check()?;
-    let output = OutputFormat::parse(args.output.as_deref())?;
-    let name = one_name(args.operands)?;
-    let name = args.named.image(&name, args.format.as_deref())?;
-    let levels =
-        Levels { unlocked: args.force_share, chain: args.chain, whole_chain: args.backing_chain };
+    args.image.refused.check()?;
+    let output = args.report.format()?;
+    let name = args.image.named()?;
+    let is_list = args.backing_chain;
+    let levels = Levels {
+        unlocked: args.report.force_share,
+        chain: args.chain,
+        whole_chain: args.backing_chain,
+    };
     let reports = levels.collect(&name)?;
     match output {
         OutputFormat::Human => context.console.print(human::text(&reports))?,
         OutputFormat::Json => {
-            let mut out = context.console.lock();
-            json::write(&mut out, &reports, args.backing_chain)?;
+            let mut images: Vec<Value> = reports.iter().map(json::image).collect();
+            let report =
+                if is_list { Value::Array(images) } else { images.pop().unwrap_or_default() };
+            write_json(context.console.lock(), report)?;
         }
     }
     Ok(Exit::SUCCESS)

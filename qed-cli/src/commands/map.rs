@@ -11,10 +11,10 @@ use clap::Args;
 use qed_core::GuestExtentKind;
 
 use crate::app::Context;
-use crate::args::{Format, OutputFormat, Refused, number_in, one_name};
+use crate::args::{Format, OutputFormat, ReportArgs, number_in};
 use crate::chain::ChainArgs;
 use crate::failure::{Exit, printed};
-use crate::image_name::NameArgs;
+use crate::image_name::ImageArgs;
 use crate::open::OpenHow;
 use extents::{Mapped, Mapping, for_each_extent};
 
@@ -24,9 +24,8 @@ use extents::{Mapped, Mapping, for_each_extent};
 #[derive(Debug, Args)]
 #[command(after_long_help = NOTES)]
 pub(crate) struct MapArgs {
-    /// Format of the image; without it QED and QCOW2 are recognised by their first bytes
-    #[arg(short, long, value_name = "FMT")]
-    format: Option<OsString>,
+    #[command(flatten)]
+    image: ImageArgs,
     /// Accepted for scripts: the backing files are always mapped
     #[arg(long, hide = true)]
     backing_chain: bool,
@@ -38,19 +37,8 @@ pub(crate) struct MapArgs {
     /// Bytes of the virtual disk to show
     #[arg(short = 'l', long, value_name = "LENGTH")]
     max_length: Option<OsString>,
-    /// Take no lock: the image may be in use
-    #[arg(short = 'U', long)]
-    force_share: bool,
-    /// human (the default) or json
-    #[arg(long, value_name = "OFMT")]
-    output: Option<OsString>,
-    /// The image
-    #[arg(value_name = "FILENAME")]
-    operands: Vec<OsString>,
     #[command(flatten)]
-    named: NameArgs,
-    #[command(flatten)]
-    refused: Refused,
+    report: ReportArgs,
 }
 
 const NOTES: &str = "\
@@ -63,15 +51,15 @@ Exit codes:
   1  any error";
 
 pub(crate) fn run(args: MapArgs, context: &Context) -> anyhow::Result<Exit> {
-    args.refused.check()?;
-    let output = OutputFormat::parse(args.output.as_deref())?;
+    args.image.refused.check()?;
+    let output = args.report.format()?;
     let offset = |value: &Option<OsString>, what| {
         value.as_deref().map(|value| number_in(value, what, 0..=i64::MAX as u64)).transpose()
     };
     let start = offset(&args.start_offset, "start offset")?.unwrap_or(0);
     let len = offset(&args.max_length, "max length")?.unwrap_or(u64::MAX);
-    let name = args.named.image(&one_name(args.operands)?, args.format.as_deref())?;
-    let how = OpenHow::read(args.force_share);
+    let name = args.image.named()?;
+    let how = OpenHow::read(args.report.force_share);
     let mapping = Mapping::of(args.chain.open(&name, how)?)?;
     let range = start..start.saturating_add(len).min(mapping.disk.len());
     match output {

@@ -8,15 +8,16 @@ use qed_convert::{
     Layer, LayerHeader, Measure, MeasureTarget, Qcow2SnapshotSelector, Qcow2Version, measure,
     measure_size, qcow2_bitmaps_len,
 };
+use serde_json::json;
 
 use crate::app::Context;
-use crate::args::{Format, OptionList, OutputFormat, Refused, number_in, parse_target};
+use crate::args::{Format, OptionList, OutputFormat, Refused, ReportArgs, number_in, parse_target};
 use crate::chain::ChainArgs;
 use crate::failure::Exit;
 use crate::image_name::NameArgs;
 use crate::new_image::{NewImage, print_options};
 use crate::open::{OpenHow, could_not_open, open_image, open_qcow2_alone};
-use crate::output::JsonWriter;
+use crate::output::write_json;
 use crate::snapshot::parse_snapshot;
 
 /// Calculate the file size of a new image.
@@ -42,12 +43,8 @@ pub(crate) struct MeasureArgs {
     /// Internal snapshot of the existing image to measure
     #[arg(short = 'l', long, value_name = "SNAPSHOT")]
     snapshot: Option<OsString>,
-    /// Take no lock: the image may be in use
-    #[arg(short = 'U', long)]
-    force_share: bool,
-    /// human (the default) or json
-    #[arg(long, value_name = "OFMT")]
-    output: Option<OsString>,
+    #[command(flatten)]
+    report: ReportArgs,
     /// The existing image
     #[arg(value_name = "FILENAME")]
     operands: Vec<OsString>,
@@ -68,7 +65,7 @@ Exit codes:
 
 pub(crate) fn run(args: MeasureArgs, context: &Context) -> anyhow::Result<Exit> {
     args.refused.check()?;
-    let output = OutputFormat::parse(args.output.as_deref())?;
+    let output = args.report.format()?;
     let size = args.size.as_deref();
     let size = size.map(|size| number_in(size, "image size", 0..=i64::MAX as u64)).transpose()?;
     if args.operands.len() > 1 {
@@ -103,16 +100,8 @@ pub(crate) fn run(args: MeasureArgs, context: &Context) -> anyhow::Result<Exit> 
             context.console.print(sizes + &bitmaps)?;
         }
         OutputFormat::Json => {
-            let mut out = context.console.lock();
-            let mut json = JsonWriter::new(&mut out);
-            json.begin_object()?;
-            if let Some(bitmaps) = bitmaps {
-                json.plain_member("bitmaps", bitmaps)?;
-            }
-            json.plain_member("required", required)?;
-            json.plain_member("fully-allocated", all)?;
-            json.end_object()?;
-            json.finish()?;
+            let sizes = json!({ "bitmaps": bitmaps, "required": required, "fully-allocated": all });
+            write_json(context.console.lock(), sizes)?;
         }
     }
     Ok(Exit::SUCCESS)
@@ -133,7 +122,7 @@ fn measure_image(
     snapshot: Option<&Qcow2SnapshotSelector>,
     target: &MeasureTarget,
 ) -> anyhow::Result<(Measure, Option<u64>)> {
-    let how = OpenHow::read(args.force_share);
+    let how = OpenHow::read(args.report.force_share);
     let image = open_image(&args.named.image(name, args.format.as_deref())?, how)?;
     let disk = args
         .chain

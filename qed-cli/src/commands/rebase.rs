@@ -9,13 +9,13 @@ use qed_convert::{Layer, Qcow2Backing, RebaseOptions, rebase, set_qcow2_backing}
 use qed_core::{BackingFormat, CreateBacking, GivenBacking, Image};
 
 use crate::app::Context;
-use crate::args::{CacheMode, Format, Refused, by_name, one_name, refuse_qcow2};
+use crate::args::{CacheMode, Format, by_name, refuse_qcow2};
 use crate::chain::{ChainArgs, Disk};
 use crate::failure::{Exit, error_text, shown, usage};
-use crate::image_name::{ImageName, NameArgs};
+use crate::image_name::{ImageArgs, ImageName};
 use crate::names::beside;
 use crate::open::{OpenHow, could_not_open, open_image, try_open_image, writable_qed};
-use crate::work::Work;
+use crate::work::{Work, WorkArgs};
 
 /// Change the backing file of an image.
 ///
@@ -24,9 +24,8 @@ use crate::work::Work;
 #[derive(Debug, Args)]
 #[command(after_long_help = NOTES)]
 pub(crate) struct RebaseArgs {
-    /// Format of the image; without it QED and QCOW2 are recognised by their first bytes
-    #[arg(short, long, value_name = "FMT")]
-    format: Option<OsString>,
+    #[command(flatten)]
+    image: ImageArgs,
     /// The new backing file; empty for none
     #[arg(short, long, value_name = "BACKING_FILENAME")]
     backing: Option<OsString>,
@@ -50,19 +49,8 @@ pub(crate) struct RebaseArgs {
     /// Take no locks on the backing files
     #[arg(short = 'U', long)]
     force_share: bool,
-    /// Show progress
-    #[arg(short, long)]
-    progress: bool,
-    /// Print nothing but errors
-    #[arg(short, long)]
-    quiet: bool,
-    /// The image
-    #[arg(value_name = "FILENAME")]
-    operands: Vec<OsString>,
     #[command(flatten)]
-    named: NameArgs,
-    #[command(flatten)]
-    refused: Refused,
+    work: WorkArgs,
 }
 
 const NOTES: &str = "\
@@ -80,8 +68,8 @@ Exit codes:
   1  any error";
 
 pub(crate) fn run(args: RebaseArgs, context: &Context) -> anyhow::Result<Exit> {
-    args.refused.check()?;
-    let name = one_name(args.operands.clone())?;
+    args.image.refused.check()?;
+    let name = args.image.given()?;
     if args.backing.is_none() && !args.backing_unsafe {
         return Err(usage("Must specify backing file (-b) or use unsafe mode (-u)"));
     }
@@ -92,10 +80,10 @@ pub(crate) fn run(args: RebaseArgs, context: &Context) -> anyhow::Result<Exit> {
         None => bail!("Invalid format name: '{}'", shown(format)),
     });
     let new_format = new_format.transpose()?;
-    let named = args.named.image(&name, args.format.as_deref())?;
+    let named = args.image.named()?;
     let image = open_image(&named, OpenHow { cache, ..OpenHow::WRITE })?;
     if image.format() == Format::Qcow2 && args.backing_unsafe {
-        return rename_in_qcow2(&args, &image, &name, new_format);
+        return rename_in_qcow2(&args, &image, name, new_format);
     }
     refuse_qcow2(image.format(), "rebasing")?;
     if args.compress {
@@ -109,9 +97,9 @@ pub(crate) fn run(args: RebaseArgs, context: &Context) -> anyhow::Result<Exit> {
     let backing = backing.map(|backing| new_backing(backing, new_format)).transpose()?;
     let below = OpenHow { cache: below_cache, ..OpenHow::read(args.force_share) };
     let image = if args.backing_unsafe {
-        writable_qed(&image, &GivenBacking(None)).with_context(|| could_not_open(&name))?
+        writable_qed(&image, &GivenBacking(None)).with_context(|| could_not_open(name))?
     } else {
-        copy_differences(&args, &image, &name, below, context)?
+        copy_differences(&args, &image, name, below, context)?
     };
     image.set_backing(backing.as_ref())?;
     image.close()?;
@@ -173,7 +161,7 @@ fn copy_differences(
         Some(backing) => Some(open_new(args, image, backing, below)?),
         None => None,
     };
-    let work = Work::start_writing(context, args.progress, args.quiet)?;
+    let work = Work::start_writing(context, args.work)?;
     let new = new.as_ref().map(|new| &*new.disk);
     let copied = rebase(&writable, new, &RebaseOptions::default(), &work);
     work.finish(copied)?;

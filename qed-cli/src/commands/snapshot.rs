@@ -7,11 +7,11 @@ use anyhow::bail;
 use clap::Args;
 
 use crate::app::Context;
-use crate::args::{Format, OutputFormat, Refused, one_name};
+use crate::args::{Format, OutputFormat, ReportArgs};
 use crate::failure::{Exit, shown, unsupported, usage};
-use crate::image_name::NameArgs;
+use crate::image_name::ImageArgs;
 use crate::open::{OpenHow, could_not_open, open_image, open_qcow2_alone};
-use crate::output::{JsonWriter, snapshot_list, snapshots_json};
+use crate::output::{snapshot_list, snapshots_json, write_json};
 
 /// List the internal snapshots of an image.
 ///
@@ -19,9 +19,8 @@ use crate::output::{JsonWriter, snapshot_list, snapshots_json};
 #[derive(Debug, Args)]
 #[command(after_long_help = NOTES)]
 pub(crate) struct SnapshotArgs {
-    /// Format of the image; without it QED and QCOW2 are recognised by their first bytes
-    #[arg(short, long, value_name = "FMT")]
-    format: Option<OsString>,
+    #[command(flatten)]
+    image: ImageArgs,
     /// List the snapshots, which is the default
     #[arg(short, long)]
     list: bool,
@@ -34,22 +33,11 @@ pub(crate) struct SnapshotArgs {
     /// Delete a snapshot: not supported yet
     #[arg(short, long, value_name = "SNAPSHOT")]
     delete: Option<OsString>,
-    /// Take no lock: the image may be in use
-    #[arg(short = 'U', long)]
-    force_share: bool,
-    /// human (the default) or json
-    #[arg(long, value_name = "OFMT")]
-    output: Option<OsString>,
+    #[command(flatten)]
+    report: ReportArgs,
     /// Print nothing but errors and the list
     #[arg(short, long)]
     quiet: bool,
-    /// The image
-    #[arg(value_name = "FILENAME")]
-    operands: Vec<OsString>,
-    #[command(flatten)]
-    named: NameArgs,
-    #[command(flatten)]
-    refused: Refused,
 }
 
 const NOTES: &str = "\
@@ -64,12 +52,12 @@ Exit codes:
   1  any error";
 
 pub(crate) fn run(args: SnapshotArgs, context: &Context) -> anyhow::Result<Exit> {
-    args.refused.check()?;
-    let output = OutputFormat::parse(args.output.as_deref())?;
+    args.image.refused.check()?;
+    let output = args.report.format()?;
     let change = args.change()?;
-    let name = one_name(args.operands)?;
-    let named = args.named.image(&name, args.format.as_deref())?;
-    let image = open_image(&named, OpenHow::read(args.force_share))?;
+    let name = args.image.given()?;
+    let named = args.image.named()?;
+    let image = open_image(&named, OpenHow::read(args.report.force_share))?;
     if let Some((verb, participle, snapshot)) = change {
         if image.format() == Format::Raw {
             bail!("Could not {verb} snapshot '{}': Operation not supported", shown(snapshot));
@@ -80,7 +68,7 @@ pub(crate) fn run(args: SnapshotArgs, context: &Context) -> anyhow::Result<Exit>
     let snapshots = match image.format() {
         Format::Qcow2 => {
             let opened =
-                open_qcow2_alone(&image).map_err(|error| error.context(could_not_open(&name)))?;
+                open_qcow2_alone(&image).map_err(|error| error.context(could_not_open(name)))?;
             opened.snapshots().to_vec()
         }
         Format::Raw | Format::Qed => Vec::new(),
@@ -88,10 +76,7 @@ pub(crate) fn run(args: SnapshotArgs, context: &Context) -> anyhow::Result<Exit>
     match output {
         OutputFormat::Human => context.console.print(snapshot_list(&snapshots))?,
         OutputFormat::Json => {
-            let mut out = context.console.lock();
-            let mut json = JsonWriter::new(&mut out);
-            snapshots_json(&mut json, &snapshots)?;
-            json.finish()?;
+            write_json(context.console.lock(), snapshots_json(&snapshots).into())?;
         }
     }
     Ok(Exit::SUCCESS)

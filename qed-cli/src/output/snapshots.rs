@@ -1,10 +1,9 @@
 //! The internal snapshots of an image as `qemu-img` shows them, for people and as JSON.
 
-use std::io::{self, Write};
-
 use qed_convert::Qcow2SnapshotInfo;
+use serde_json::{Value, json};
 
-use super::{JsonWriter, human_size};
+use super::human_size;
 use crate::failure::printed;
 
 /// The list with its headings; nothing where there is no snapshot. Whatever a name has in it, it stays
@@ -32,27 +31,21 @@ ID      TAG               VM_SIZE                DATE        VM_CLOCK     ICOUNT
     text
 }
 
-/// The same as a JSON array.
-pub(crate) fn snapshots_json<W: Write>(
-    json: &mut JsonWriter<W>,
-    snapshots: &[Qcow2SnapshotInfo],
-) -> io::Result<()> {
-    json.begin_array()?;
-    for snapshot in snapshots {
-        json.begin_object()?;
-        if let Some(icount) = snapshot.icount {
-            json.plain_member("icount", icount)?;
-        }
-        json.plain_member("vm-clock-nsec", snapshot.vm_clock_nsec % 1_000_000_000)?;
-        json.string_member("name", &snapshot.name)?;
-        json.plain_member("date-sec", snapshot.date_sec)?;
-        json.plain_member("date-nsec", snapshot.date_nsec)?;
-        json.plain_member("vm-clock-sec", snapshot.vm_clock_nsec / 1_000_000_000)?;
-        json.string_member("id", &snapshot.id)?;
-        json.plain_member("vm-state-size", snapshot.vm_state_size)?;
-        json.end_object()?;
-    }
-    json.end_array()
+/// The same as JSON.
+pub(crate) fn snapshots_json(snapshots: &[Qcow2SnapshotInfo]) -> Vec<Value> {
+    let snapshot = |snapshot: &Qcow2SnapshotInfo| {
+        json!({
+            "icount": snapshot.icount,
+            "vm-clock-nsec": snapshot.vm_clock_nsec % 1_000_000_000,
+            "name": super::text(&snapshot.name),
+            "date-sec": snapshot.date_sec,
+            "date-nsec": snapshot.date_nsec,
+            "vm-clock-sec": snapshot.vm_clock_nsec / 1_000_000_000,
+            "id": super::text(&snapshot.id),
+            "vm-state-size": snapshot.vm_state_size,
+        })
+    };
+    snapshots.iter().map(snapshot).collect()
 }
 
 /// The bytes and spaces up to `width`.

@@ -1,17 +1,17 @@
 //! What `check` prints: `qemu-img`'s summary on standard output, the findings on standard error.
 
 use std::ffi::OsStr;
-use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 
 use qed_check::{Class, Finding, Report, Statistics};
 use qed_core::JournalReplay;
+use serde_json::{Value, json};
 
 use super::FoundInJournal;
 use crate::args::Format;
 use crate::console::Console;
 use crate::failure::shown;
-use crate::output::JsonWriter;
+use crate::output::{text, unless_empty};
 
 /// The summary for people.
 pub(super) fn human(journal: &FoundInJournal, report: &Report) -> String {
@@ -81,52 +81,38 @@ fn percent(part: u64, whole: u64) -> f64 {
 }
 
 /// The summary as JSON, with the findings as one key more than `qemu-img` has.
-pub(super) fn json(
-    out: &mut impl Write,
-    journal: &FoundInJournal,
-    report: &Report,
-    name: &OsStr,
-) -> io::Result<()> {
+pub(super) fn json(journal: &FoundInJournal, report: &Report, name: &OsStr) -> Value {
+    // `qemu-img` leaves out counts of zero.
+    let count = |count: u64| Some(count).filter(|count| *count > 0);
     let fixed = &report.repaired.counts;
     let statistics = &report.statistics;
-    let mut json = JsonWriter::new(out);
-    json.begin_object()?;
-    json.plain_member("total-clusters", statistics.total_clusters)?;
-    count(&mut json, "corruptions", report.corruptions())?;
-    count(&mut json, "corruptions-fixed", fixed.of_class(Class::Corruption))?;
-    json.plain_member("check-errors", 0)?;
-    count(&mut json, "leaks", report.leaks())?;
-    count(&mut json, "leaks-fixed", fixed.of_class(Class::Leak))?;
-    count(&mut json, "allocated-clusters", statistics.allocated_clusters)?;
-    json.string_member("filename", name.as_bytes())?;
-    json.string_member("format", Format::Qed.name())?;
-    count(&mut json, "fragmented-clusters", statistics.fragmented_clusters)?;
-    match journal {
-        FoundInJournal::Nothing => {}
-        FoundInJournal::Waiting(it) => json.plain_member("journal-commits", it.commits)?,
-        FoundInJournal::Replayed(it) => {
-            json.plain_member("journal-commits-replayed", it.commits)?
-        }
-    }
-    if !report.findings.is_empty() {
-        json.key("findings")?;
-        json.begin_array()?;
-        for finding in &report.findings {
-            json.begin_object()?;
-            json.plain_member("number", finding.kind.number())?;
-            json.string_member("class", class_name(finding.kind.class()))?;
-            json.string_member("text", finding.to_string())?;
-            json.end_object()?;
-        }
-        json.end_array()?;
-    }
-    json.end_object()?;
-    json.finish()
-}
-
-/// `qemu-img` leaves out counts of zero.
-fn count<W: Write>(json: &mut JsonWriter<W>, key: &str, count: u64) -> io::Result<()> {
-    if count > 0 { json.plain_member(key, count) } else { Ok(()) }
+    let (waiting, replayed) = match journal {
+        FoundInJournal::Nothing => (None, None),
+        FoundInJournal::Waiting(it) => (Some(it.commits), None),
+        FoundInJournal::Replayed(it) => (None, Some(it.commits)),
+    };
+    let findings = report.findings.iter().map(|finding| {
+        json!({
+            "number": finding.kind.number(),
+            "class": class_name(finding.kind.class()),
+            "text": finding.to_string(),
+        })
+    });
+    json!({
+        "total-clusters": statistics.total_clusters,
+        "corruptions": count(report.corruptions()),
+        "corruptions-fixed": count(fixed.of_class(Class::Corruption)),
+        "check-errors": 0,
+        "leaks": count(report.leaks()),
+        "leaks-fixed": count(fixed.of_class(Class::Leak)),
+        "allocated-clusters": count(statistics.allocated_clusters),
+        "filename": text(name.as_bytes()),
+        "format": Format::Qed.name(),
+        "fragmented-clusters": count(statistics.fragmented_clusters),
+        "journal-commits": waiting,
+        "journal-commits-replayed": replayed,
+        "findings": unless_empty(findings.collect()),
+    })
 }
 
 /// One line on standard error for each finding.

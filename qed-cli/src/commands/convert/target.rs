@@ -17,7 +17,7 @@ use crate::image_name::ImageName;
 use crate::names::{beside, path_of};
 use crate::open::{OpenHow, could_not_open, open_image, storage_of, try_open_image, virtual_size};
 use crate::output_image::{Copy, copy_to_new};
-use crate::work::Work;
+use crate::work::{Work, WorkArgs};
 
 /// Copies `source` to the output.
 pub(super) fn write(
@@ -46,7 +46,7 @@ pub(super) fn write(
         backing,
         compress: args.compress,
     };
-    let work = Work::start_writing(context, args.progress, args.quiet)?;
+    let work = Work::start_writing(context, args.work)?;
     let copied = copy_to_new(source, output, &copy, &settings.options, work, context);
     copied.map(drop).map_err(|error| {
         if error.is::<Interrupted>() {
@@ -79,10 +79,10 @@ fn write_stream(
     if settings.image.format != Format::Raw {
         bail!("Only raw images can be written to standard output");
     }
-    if args.progress {
+    if args.work.progress {
         bail!("Progress cannot be shown while the image goes to standard output");
     }
-    let work = Work::start(context, false, args.quiet)?;
+    let work = Work::start(context, WorkArgs { progress: false, ..args.work })?;
     let target = Target::Stream(Box::new(console::stream()));
     let copied = convert(source, target, &settings.options, &work);
     work.finish(copied).map(drop)
@@ -113,13 +113,13 @@ fn write_existing(
     };
     let options = &settings.options;
     if format == Format::Raw {
-        let work = Work::start_writing(context, args.progress, args.quiet)?;
+        let work = Work::start_writing(context, args.work)?;
         let target = Target::RawImage { storage: storage_of(&existing), content };
         let copied = convert(source, target, options, &work);
         return work.finish(copied).map(drop);
     }
     let image = existing_chain(settings).writable(&existing, OpenHow::read(false))?;
-    let work = Work::start_writing(context, args.progress, args.quiet)?;
+    let work = Work::start_writing(context, args.work)?;
     let copied = convert(source, Target::QedImage { image: &image, content }, options, &work);
     work.finish(copied)?;
     Ok(image.close()?)

@@ -2,16 +2,16 @@
 
 use std::ffi::OsStr;
 use std::fmt::Write;
-use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
 use qed_convert::InPlacePlan;
+use serde_json::{Value, json};
 
 use crate::args::OutputFormat;
 use crate::console::Console;
 use crate::failure::shown;
-use crate::output::{JsonWriter, human_size};
+use crate::output::{human_size, text, write_json};
 
 /// For whom, and whether at all.
 #[derive(Debug, Clone, Copy)]
@@ -31,8 +31,8 @@ impl Form {
     ) -> anyhow::Result<()> {
         match self.output {
             _ if self.quiet => Ok(()),
-            OutputFormat::Human => console.print(text(plan, name, time)),
-            OutputFormat::Json => Ok(json(&mut console.lock(), plan, name, time)?),
+            OutputFormat::Human => console.print(plan_text(plan, name, time)),
+            OutputFormat::Json => Ok(write_json(console.lock(), plan_json(plan, name, time))?),
         }
     }
 
@@ -59,19 +59,15 @@ impl Form {
                 human()
             )),
             OutputFormat::Json => {
-                let mut out = console.lock();
-                let mut json = JsonWriter::new(&mut out);
-                json.begin_object()?;
-                json.string_member("filename", name.as_bytes())?;
-                json.string_member("format", format)?;
-                json.plain_member("dry-run", time.is_none())?;
-                json.plain_member("file-length-before", before)?;
-                json.plain_member("file-length-after", after)?;
-                if let Some(time) = time {
-                    json.plain_member("seconds", time.as_secs_f64())?;
-                }
-                json.end_object()?;
-                Ok(json.finish()?)
+                let lens = json!({
+                    "filename": text(name.as_bytes()),
+                    "format": format,
+                    "dry-run": time.is_none(),
+                    "file-length-before": before,
+                    "file-length-after": after,
+                    "seconds": time.map(|time| time.as_secs_f64()),
+                });
+                Ok(write_json(console.lock(), lens)?)
             }
         }
     }
@@ -91,19 +87,17 @@ impl Form {
                 console.print(format!("'{}' {what} ({seconds:.3} s).\n", shown(name)))
             }
             OutputFormat::Json => {
-                let mut out = console.lock();
-                let mut json = JsonWriter::new(&mut out);
-                json.begin_object()?;
-                json.string_member("filename", name.as_bytes())?;
-                json.plain_member("seconds", time.as_secs_f64())?;
-                json.end_object()?;
-                Ok(json.finish()?)
+                let done = json!({
+                    "filename": text(name.as_bytes()),
+                    "seconds": time.as_secs_f64(),
+                });
+                Ok(write_json(console.lock(), done)?)
             }
         }
     }
 }
 
-fn text(plan: &InPlacePlan, name: &OsStr, time: Option<Duration>) -> String {
+fn plan_text(plan: &InPlacePlan, name: &OsStr, time: Option<Duration>) -> String {
     let name = shown(name);
     let [before, after] = plan.file_len;
     let mut text = match time {
@@ -140,36 +134,22 @@ fn text(plan: &InPlacePlan, name: &OsStr, time: Option<Duration>) -> String {
     text
 }
 
-fn json(
-    out: &mut impl io::Write,
-    plan: &InPlacePlan,
-    name: &OsStr,
-    time: Option<Duration>,
-) -> io::Result<()> {
-    let mut json = JsonWriter::new(out);
-    json.begin_object()?;
-    json.string_member("filename", name.as_bytes())?;
-    json.string_member("format", "qed")?;
-    json.plain_member("dry-run", time.is_none())?;
-    json.plain_member("virtual-size", plan.image_size)?;
-    json.plain_member("cluster-size", plan.cluster_size)?;
-    json.plain_member("table-size", plan.table_size_clusters)?;
-    json.plain_member("data-clusters", plan.data_clusters)?;
-    json.plain_member("zero-clusters", plan.zero_clusters)?;
-    json.plain_member("copied-clusters", plan.copied_clusters)?;
-    json.plain_member("file-length-before", plan.file_len[0])?;
-    json.plain_member("file-length-after", plan.file_len[1])?;
-    json.plain_member("resumed", plan.resumes)?;
-    json.plain_member("opens-in-qemu", !plan.is_held())?;
-    json.key("dropped")?;
-    json.begin_array()?;
-    for dropped in &plan.dropped {
-        json.string(dropped.to_string())?;
-    }
-    json.end_array()?;
-    if let Some(time) = time {
-        json.plain_member("seconds", time.as_secs_f64())?;
-    }
-    json.end_object()?;
-    json.finish()
+fn plan_json(plan: &InPlacePlan, name: &OsStr, time: Option<Duration>) -> Value {
+    json!({
+        "filename": text(name.as_bytes()),
+        "format": "qed",
+        "dry-run": time.is_none(),
+        "virtual-size": plan.image_size,
+        "cluster-size": plan.cluster_size,
+        "table-size": plan.table_size_clusters,
+        "data-clusters": plan.data_clusters,
+        "zero-clusters": plan.zero_clusters,
+        "copied-clusters": plan.copied_clusters,
+        "file-length-before": plan.file_len[0],
+        "file-length-after": plan.file_len[1],
+        "resumed": plan.resumes,
+        "opens-in-qemu": !plan.is_held(),
+        "dropped": plan.dropped.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "seconds": time.map(|time| time.as_secs_f64()),
+    })
 }

@@ -137,7 +137,7 @@ fn run<E: Error + Send + Sync + 'static>(
         form.lens(&context.console, name, format, lens, None)?;
         return Ok(Exit::SUCCESS);
     }
-    let work = Work::start_writing(context, args.progress, args.quiet)?;
+    let work = Work::start_writing(context, args.work())?;
     let lens = work.finish(act(false)).with_context(|| could_not_convert(name))?;
     form.lens(&context.console, name, format, lens, Some(start.elapsed()))?;
     Ok(Exit::SUCCESS)

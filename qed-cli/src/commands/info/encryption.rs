@@ -1,10 +1,7 @@
 //! What `info` tells of the encryption of a QCOW2 image, in `qemu-img`'s words and order.
 
-use std::io::{self, Write};
-
 use qed_convert::{LuksHeader, Qcow2Encryption};
-
-use crate::output::JsonWriter;
+use serde_json::{Value, json};
 
 /// The lines for people, without what they are indented by.
 pub(super) fn lines(encryption: Qcow2Encryption, luks: Option<&LuksHeader>) -> Vec<String> {
@@ -38,49 +35,32 @@ pub(super) fn lines(encryption: Qcow2Encryption, luks: Option<&LuksHeader>) -> V
 }
 
 /// The member `encrypt`.
-pub(super) fn write<W: Write>(
-    json: &mut JsonWriter<W>,
-    encryption: Qcow2Encryption,
-    luks: Option<&LuksHeader>,
-) -> io::Result<()> {
-    json.key("encrypt")?;
-    json.begin_object()?;
-    if let Some(luks) = luks {
-        json.string_member("ivgen-alg", &luks.ivgen)?;
-        json.plain_member("detached-header", is_detached(luks))?;
-        json.string_member("hash-alg", &luks.hash)?;
-        json.string_member("cipher-alg", &luks.cipher)?;
-        json.string_member("uuid", &luks.uuid)?;
-        if let Some(hash) = &luks.ivgen_hash {
-            json.string_member("ivgen-hash-alg", hash)?;
-        }
-    }
-    json.string_member("format", encryption.name())?;
-    if let Some(luks) = luks {
-        json.string_member("cipher-mode", &luks.cipher_mode)?;
-        slots(json, luks)?;
-        json.plain_member("payload-offset", luks.payload_offset)?;
-        json.plain_member("master-key-iters", luks.master_key_iterations)?;
-    }
-    json.end_object()
+pub(super) fn json(encryption: Qcow2Encryption, luks: Option<&LuksHeader>) -> Value {
+    json!({
+        "ivgen-alg": luks.map(|luks| &luks.ivgen),
+        "detached-header": luks.map(is_detached),
+        "hash-alg": luks.map(|luks| &luks.hash),
+        "cipher-alg": luks.map(|luks| &luks.cipher),
+        "uuid": luks.map(|luks| &luks.uuid),
+        "ivgen-hash-alg": luks.and_then(|luks| luks.ivgen_hash.as_ref()),
+        "format": encryption.name(),
+        "cipher-mode": luks.map(|luks| &luks.cipher_mode),
+        "slots": luks.map(slots),
+        "payload-offset": luks.map(|luks| luks.payload_offset),
+        "master-key-iters": luks.map(|luks| luks.master_key_iterations),
+    })
 }
 
-fn slots<W: Write>(json: &mut JsonWriter<W>, luks: &LuksHeader) -> io::Result<()> {
-    json.key("slots")?;
-    json.begin_array()?;
-    for slot in &luks.slots {
-        json.begin_object()?;
-        json.plain_member("active", slot.is_active)?;
-        if slot.is_active {
-            json.plain_member("iters", slot.iterations)?;
-        }
-        json.plain_member("key-offset", slot.key_offset)?;
-        if slot.is_active {
-            json.plain_member("stripes", slot.stripes)?;
-        }
-        json.end_object()?;
-    }
-    json.end_array()
+fn slots(luks: &LuksHeader) -> Vec<Value> {
+    let slots = luks.slots.iter().map(|slot| {
+        json!({
+            "active": slot.is_active,
+            "iters": slot.is_active.then_some(slot.iterations),
+            "key-offset": slot.key_offset,
+            "stripes": slot.is_active.then_some(slot.stripes),
+        })
+    });
+    slots.collect()
 }
 
 /// QEMU takes a header without a place for the data for one of its own file.
