@@ -9,8 +9,8 @@
 use std::num::NonZeroUsize;
 
 use qed_io::Storage;
+use qed_layout::ClusterSet;
 
-use crate::cluster_set::ClusterSet;
 use crate::error::CheckError;
 use crate::metadata;
 use crate::report::{FindingLog, Repaired, Report, Statistics};

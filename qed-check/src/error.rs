@@ -4,10 +4,10 @@
 
 use std::io;
 
+use qed_layout::{OverBudget, ReadError};
 use qed_spec::{ChooseError, ClusterCount, HeaderError, HostOffset, L1Index, ModeError};
 use thiserror::Error;
 
-use crate::cluster_set::OverBudget;
 use crate::report::Report;
 
 /// Why an image could not be checked or repaired.
@@ -102,6 +102,12 @@ pub enum CheckError {
         /// Clusters.
         clusters: u64,
     },
+}
+
+impl From<ReadError> for CheckError {
+    fn from(ReadError { at, len, source }: ReadError) -> Self {
+        Self::Read { at, len, source }
+    }
 }
 
 impl From<OverBudget> for CheckError {

@@ -3,15 +3,15 @@
 //! Runs only for images that the fast pass found unsound. Who claimed a cluster first is named by
 //! `owners`.
 
+use qed_layout::{ClusterSet, PieceBuffer};
 use qed_spec::{HostOffset, L1Index, L2Index};
 
-use crate::cluster_set::ClusterSet;
 use crate::error::CheckError;
 use crate::finding::{Finding, FindingKind, Place};
 use crate::layout::Data;
 use crate::metadata::{self, Metadata, fixed_owner};
 use crate::report::FindingLog;
-use crate::tables::{PieceBuffer, Tables};
+use crate::tables::Tables;
 
 /// Reports every L2 entry that breaks a rule. `claimed` is empty to begin with.
 pub(crate) fn run(
@@ -24,7 +24,7 @@ pub(crate) fn run(
     let mut buffer = PieceBuffer::default();
     metadata.for_each_table(tables, |l1, start| {
         let in_image = tables.layout.entries_in_image(l1);
-        tables.for_each(tables.l2_pieces(l1, start), &mut buffer, |slot, value| {
+        tables.reader.for_each(tables.l2_pieces(start), &mut buffer, |slot, value| {
             let judged = judge(tables, &in_tables, claimed, value, slot >= in_image)?;
             if let Some((kind, contested)) = judged {
                 let place = l2_place(tables, l1, start, slot);
@@ -58,7 +58,7 @@ fn judge(
     let run = cluster..cluster + 1;
     Ok(if in_tables.contains(cluster) {
         Some((FindingKind::L2IntoL2Table, Some(cluster)))
-    } else if claimed.insert(run.clone())? > 0 {
+    } else if claimed.insert(run.clone())?.is_some() {
         Some((FindingKind::L2Duplicate, Some(cluster)))
     } else if tables.layout.is_cut_off(&run) {
         Some((FindingKind::L2InPartialTail, None))

@@ -4,6 +4,7 @@
 
 use std::ops::Range;
 
+use qed_layout::{Root, Roots};
 use qed_spec::{Features, Header, HostOffset, L1Entry, L1Index, L2Entry};
 
 use crate::finding::{FindingKind, Place};
@@ -12,6 +13,7 @@ use crate::finding::{FindingKind, Place};
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Layout {
     pub(crate) header: Header,
+    pub(crate) roots: Roots,
     pub(crate) file_len: u64,
     /// Clusters of the file that are there in full.
     pub(crate) whole_clusters: u64,
@@ -32,6 +34,7 @@ impl Layout {
         let geometry = header.geometry();
         Self {
             header,
+            roots: Roots::of(&header),
             file_len,
             whole_clusters: file_len >> geometry.cluster_bits(),
             clusters: geometry.clusters_for(file_len).get(),
@@ -55,17 +58,18 @@ impl Layout {
         HostOffset::new(cluster.saturating_mul(self.cluster_size()))
     }
 
-    pub(crate) fn header_area(&self) -> Range<u64> {
-        0..u64::from(self.header.fields().header_size_clusters)
+    /// The clusters that whole clusters of bytes are.
+    pub(crate) fn clusters_of(&self, bytes: &Range<u64>) -> Range<u64> {
+        bytes.start >> self.cluster_bits()..bytes.end >> self.cluster_bits()
     }
 
-    pub(crate) fn l1_table(&self) -> Range<u64> {
-        let start = self.l1_offset() >> self.cluster_bits();
-        start..start + self.header.geometry().table_size_clusters()
+    /// The root that has one of these clusters.
+    fn root_at(&self, clusters: &Range<u64>) -> Option<Root> {
+        self.roots.at(&(self.offset_of(clusters.start).get()..self.offset_of(clusters.end).get()))
     }
 
-    pub(crate) fn l1_offset(&self) -> u64 {
-        self.header.fields().l1_table_offset.get()
+    pub(crate) fn l1_offset(&self) -> HostOffset {
+        self.header.fields().l1_table_offset
     }
 
     /// The clusters of the L2 table that an L1 entry names; none for an entry of 0.
@@ -77,15 +81,13 @@ impl Layout {
             Err(_) => return Err(FindingKind::L1Unaligned),
         };
         let range = start..start.saturating_add(self.header.geometry().table_size_clusters());
-        let l1 = self.l1_table();
         if range.end > self.clusters {
-            Err(FindingKind::L1PastEnd)
-        } else if range.start < self.header_area().end {
-            Err(FindingKind::L1IntoHeader)
-        } else if range.start < l1.end && l1.start < range.end {
-            Err(FindingKind::L1IntoL1Table)
-        } else {
-            Ok(Some(range))
+            return Err(FindingKind::L1PastEnd);
+        }
+        match self.root_at(&range) {
+            Some(Root::HeaderArea) => Err(FindingKind::L1IntoHeader),
+            Some(Root::L1Table) => Err(FindingKind::L1IntoL1Table),
+            None => Ok(Some(range)),
         }
     }
 
@@ -99,13 +101,12 @@ impl Layout {
             Err(_) => return Err(FindingKind::L2Unaligned),
         };
         if cluster >= self.clusters {
-            Err(FindingKind::L2PastEnd)
-        } else if self.header_area().contains(&cluster) {
-            Err(FindingKind::L2IntoHeader)
-        } else if self.l1_table().contains(&cluster) {
-            Err(FindingKind::L2IntoL1Table)
-        } else {
-            Ok(Data::Cluster(cluster))
+            return Err(FindingKind::L2PastEnd);
+        }
+        match self.root_at(&(cluster..cluster + 1)) {
+            Some(Root::HeaderArea) => Err(FindingKind::L2IntoHeader),
+            Some(Root::L1Table) => Err(FindingKind::L2IntoL1Table),
+            None => Ok(Data::Cluster(cluster)),
         }
     }
 
@@ -137,6 +138,6 @@ impl Layout {
     }
 
     pub(crate) fn l1_place(&self, l1: L1Index) -> Place {
-        Place::L1Slot { l1, at: HostOffset::new(self.l1_offset() + l1.get() * 8) }
+        Place::L1Slot { l1, at: HostOffset::new(self.l1_offset().get() + l1.get() * 8) }
     }
 }

@@ -4,25 +4,22 @@
 //! it; [`recover`] is what a program runs on an image that was not closed, before it writes to it.
 //!
 //! **Invariant:** this crate shares no code with the allocator (`qed-core`): a checker that did
-//! could not convict it. It makes no operating system call; all I/O goes through
+//! could not convict it. What it reads with, `qed-layout`, judges nothing. It makes no operating system call; all I/O goes through
 //! [`qed_io::Storage`].
 #![forbid(unsafe_code)]
 
 mod check;
-mod cluster_set;
 mod error;
 mod explain;
 mod finding;
 mod kind;
 mod layout;
-mod marks;
 mod metadata;
 mod owners;
 mod recover;
 mod repair;
 mod report;
 mod scan;
-mod superblock;
 mod tables;
 mod unused;
 

@@ -4,9 +4,9 @@
 
 use std::ops::Range;
 
+use qed_layout::ClusterSet;
 use qed_spec::L1Index;
 
-use crate::cluster_set::ClusterSet;
 use crate::error::CheckError;
 use crate::finding::{Finding, FindingKind, Place};
 use crate::layout::Layout;
@@ -70,8 +70,9 @@ pub(crate) fn claim(
     let starts = ClusterSet::new(layout.clusters, MAP_BASE_BYTES);
     let mut metadata =
         Metadata { sound: true, rejected: ClusterSet::new(slots, ClusterSet::full_bytes(slots)) };
-    claimed.insert(layout.header_area())?;
-    claimed.insert(layout.l1_table())?;
+    for (_, root) in layout.roots.all() {
+        claimed.insert(layout.clusters_of(&root))?;
+    }
     tables.for_each_l1(|l1, value| {
         let judged = match layout.table(value) {
             Ok(None) => return Ok(()),
@@ -106,9 +107,7 @@ fn claim_table(
     l1: L1Index,
     table: Range<u64>,
 ) -> Result<Option<(FindingKind, Option<u64>)>, CheckError> {
-    let contested = table.clone().find(|cluster| claimed.contains(*cluster));
-    claimed.insert(table.clone())?;
-    if let Some(cluster) = contested {
+    if let Some(cluster) = claimed.insert(table.clone())? {
         let shared = starts.contains(table.start);
         let kind = if shared { FindingKind::L1SharedTable } else { FindingKind::L1OverlapsTable };
         return Ok(Some((kind, Some(cluster))));
@@ -133,8 +132,8 @@ fn budget_bytes(tables: &Tables<'_>, metadata: &Metadata) -> Result<u64, CheckEr
         return Ok(MAP_BASE_BYTES);
     }
     let mut bytes = 0;
-    metadata.for_each_table(tables, |l1, start| {
-        for piece in tables.l2_pieces(l1, start) {
+    metadata.for_each_table(tables, |_, start| {
+        for piece in tables.l2_pieces(start) {
             bytes += piece?.len as u64;
         }
         Ok(())

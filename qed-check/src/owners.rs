@@ -2,13 +2,15 @@
 
 use std::collections::HashMap;
 
+use qed_layout::PieceBuffer;
+
 use crate::error::CheckError;
 use crate::explain::l2_place;
 use crate::finding::Place;
 use crate::layout::Data;
 use crate::metadata::Metadata;
 use crate::report::FindingLog;
-use crate::tables::{PieceBuffer, Tables};
+use crate::tables::Tables;
 
 /// Fills in `first` of the findings that `log` lists as unnamed: the L2 table that holds the
 /// cluster, else the first L2 entry in guest order that names it.
@@ -53,7 +55,7 @@ fn name_data(
     }
     let mut buffer = PieceBuffer::default();
     metadata.for_each_table(tables, |l1, start| {
-        tables.for_each(tables.l2_pieces(l1, start), &mut buffer, |slot, value| {
+        tables.reader.for_each(tables.l2_pieces(start), &mut buffer, |slot, value| {
             if let Ok(Data::Cluster(cluster)) = tables.layout.data(value)
                 && let Some(owner @ None) = owners.get_mut(&cluster)
             {

@@ -3,11 +3,11 @@
 //! Owns the decision what a crash of a single writer can leave behind; the mending is `repair`'s.
 
 use qed_io::{Growth, Storage};
+use qed_layout::{CrashLeft, DirtyBits};
 
 use crate::check::{CheckOptions, check, walk};
 use crate::error::{CheckError, RecoverError};
 use crate::finding::{Class, FindingKind};
-use crate::marks::Marks;
 use crate::repair;
 use crate::report::Counts;
 use crate::tables::Tables;
@@ -46,31 +46,31 @@ pub fn recover(storage: &dyn Storage) -> Result<(), RecoverError> {
 // spec: QED-DIRTY-07
 fn recover_marked(storage: &dyn Storage) -> Result<bool, CheckError> {
     let tables = Tables::open(storage)?;
-    let Some(marks) = Marks::after_crash(storage, &tables.layout)? else {
+    let CrashLeft::DirtyTables(bits) = CrashLeft::read(storage, &tables.layout.header)? else {
         return Ok(false);
     };
-    if has_foreign_table(&tables, &marks)? {
+    if has_foreign_table(&tables, &bits)? {
         return Ok(false);
     }
-    let tables = Tables { marked: Some(&marks), ..tables };
+    let tables = Tables { marked: Some(&bits), ..tables };
     let counts = walk(&tables, &CheckOptions::default())?.log.counts;
     if !is_crash_damage(&counts, storage.growth()) {
         // The full check says what it is, and of which tables.
         return Ok(false);
     }
     let any_entry = counts.iter().any(|(_, count)| count > 0);
-    repair::mend_marked(&tables, &marks, any_entry)?;
+    repair::mend_marked(&tables, &bits, any_entry)?;
     Ok(true)
 }
 
 /// Whether an L1 slot without a mark names a table that was not there when marks were last cleared:
 /// another program linked it.
 // spec: QED-DIRTY-09
-fn has_foreign_table(tables: &Tables<'_>, marks: &Marks) -> Result<bool, CheckError> {
+fn has_foreign_table(tables: &Tables<'_>, bits: &DirtyBits) -> Result<bool, CheckError> {
     let len = tables.layout.header.geometry().table_size_bytes();
     let mut found = false;
     tables.for_each_l1(|l1, value| {
-        found |= !marks.contains(l1) && value.saturating_add(len) > marks.epoch_size();
+        found |= !bits.contains(l1) && value.saturating_add(len) > bits.bitmap().epoch_size();
         Ok(())
     })?;
     Ok(found)

@@ -24,16 +24,15 @@ mod copies;
 mod write;
 
 use qed_io::{Growth, Storage};
-use qed_spec::{AutoclearFeatures, ConsistencyMode, Features, SectionType, SuperblockChoice};
+use qed_layout::{DirtyBits, PieceBuffer, SuperblockBytes};
+use qed_spec::{AutoclearFeatures, ConsistencyMode, Features, SectionType};
 
 use crate::check::{CheckOptions, check};
 use crate::error::CheckError;
 use crate::finding::{Finding, FindingKind};
 use crate::layout::Data;
-use crate::marks::Marks;
 use crate::report::{Repaired, Report};
-use crate::superblock::read_copies;
-use crate::tables::{PieceBuffer, Tables};
+use crate::tables::Tables;
 
 /// What a repair may change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,12 +76,12 @@ pub fn repair(storage: &dyn Storage, what: Repair) -> Result<Report, CheckError>
 }
 
 /// Mends what a crash left in the marked tables that `tables` looks at: entries past the end of the
-/// file, and a file that cuts off its last cluster. Then clears NEED_CHECK and the marks, in this
+/// file, and a file that cuts off its last cluster. Then clears NEED_CHECK and the dirty bits, in this
 /// order; durable when it returns.
 // spec: QED-DIRTY-04, QED-DIRTY-07
 pub(crate) fn mend_marked(
     tables: &Tables<'_>,
-    marks: &Marks,
+    bits: &DirtyBits,
     any_entry: bool,
 ) -> Result<(), CheckError> {
     if any_entry {
@@ -94,8 +93,9 @@ pub(crate) fn mend_marked(
         write::set_len(tables.storage, whole)?;
     }
     write::unmark(tables)?;
-    let (at, len) = marks.place();
-    write::write(tables.storage, &vec![0; len], at)?;
+    let (at, len) = (bits.bitmap().offset().get(), bits.bitmap().len_bytes());
+    let zeros = vec![0; usize::try_from(len).unwrap_or(usize::MAX)];
+    write::write(tables.storage, &zeros, at)?;
     write::flush(tables.storage)
 }
 
@@ -156,8 +156,9 @@ fn mend_entries(tables: &Tables<'_>, before: &Report) -> Result<(), CheckError> 
 /// that is not known.
 // spec: QED-SB-04, QED-SB-10, QED-MODE-01
 fn refuse_undecided(tables: &Tables<'_>) -> Result<(), CheckError> {
-    let Some([a, b]) = read_copies(tables.storage, &tables.layout)? else { return Ok(()) };
-    let choice = SuperblockChoice::new(&a, &b)?;
+    let header = &tables.layout.header;
+    let Some(bytes) = SuperblockBytes::read(tables.storage, header)? else { return Ok(()) };
+    let choice = bytes.choose()?;
     let current = choice.current().map(|(_, current)| current);
     if let Some(mode) = current.and_then(|current| current.section(SectionType::MODE)) {
         ConsistencyMode::parse(mode.payload())?;
@@ -192,14 +193,14 @@ fn repaired(before: Report, after: &Report, gives_back: bool) -> Repaired {
 /// What lies beyond is named by no table, not even by one that another table overlaps.
 fn named_end(tables: &Tables<'_>) -> Result<u64, CheckError> {
     let layout = &tables.layout;
-    let mut end = layout.header_area().end.max(layout.l1_table().end);
+    let mut end = layout.clusters_of(&(0..layout.roots.end())).end;
     let mut buffer = PieceBuffer::default();
-    tables.for_each_l1(|l1, value| {
+    tables.for_each_l1(|_, value| {
         let Ok(Some(table)) = layout.table(value) else {
             return Ok(());
         };
         end = end.max(table.end);
-        tables.for_each(tables.l2_pieces(l1, table.start), &mut buffer, |_, value| {
+        tables.reader.for_each(tables.l2_pieces(table.start), &mut buffer, |_, value| {
             if let Ok(Data::Cluster(cluster)) = layout.data(value) {
                 end = end.max(cluster + 1);
             }

@@ -4,14 +4,14 @@
 use std::num::NonZeroUsize;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use qed_layout::{ClusterSet, LocalSet, OverBudget, Piece, PieceBuffer};
 use qed_spec::{L1Index, TableEntry};
 use rayon::prelude::*;
 
-use crate::cluster_set::{ClusterSet, LocalSet, OverBudget};
 use crate::error::CheckError;
 use crate::layout::Layout;
 use crate::metadata::Metadata;
-use crate::tables::{Piece, PieceBuffer, Tables};
+use crate::tables::Tables;
 
 /// Pieces that are handed to the threads at once.
 const BATCH_PIECES: usize = 4096;
@@ -72,8 +72,8 @@ pub(crate) fn run(
     let cluster_size = tables.layout.cluster_size();
     let mut batch = Vec::new();
     metadata.for_each_table(tables, |l1, start| {
-        for piece in tables.l2_pieces(l1, start) {
-            batch.push(piece?);
+        for piece in tables.l2_pieces(start) {
+            batch.push(TablePiece { l1, piece: piece? });
             if batch.len() == BATCH_PIECES {
                 total = total.then(scanner.scan(&batch)?, cluster_size);
                 batch.clear();
@@ -87,6 +87,12 @@ pub(crate) fn run(
         total.sound &= used.absorb(&claims)?;
     }
     Ok(total)
+}
+
+/// A piece of an L2 table, and the L1 slot that names the table.
+struct TablePiece {
+    l1: L1Index,
+    piece: Piece,
 }
 
 /// The threads and what they share.
@@ -108,7 +114,7 @@ struct Pool {
 }
 
 impl Scanner<'_> {
-    fn scan(&mut self, batch: &[Piece]) -> Result<Summary, CheckError> {
+    fn scan(&mut self, batch: &[TablePiece]) -> Result<Summary, CheckError> {
         // Threads cost more to start than a few tables to read, and so does asking how many there are.
         let is_small = batch.len() < if self.threads.is_some() { 2 } else { MIN_PARALLEL_PIECES };
         if self.pool.is_none() && is_small {
@@ -138,7 +144,7 @@ impl Scanner<'_> {
         Ok(())
     }
 
-    fn scan_here(&self, batch: &[Piece]) -> Result<Summary, CheckError> {
+    fn scan_here(&self, batch: &[TablePiece]) -> Result<Summary, CheckError> {
         let mut buffer = PieceBuffer::default();
         batch.iter().try_fold(Summary::EMPTY, |sum, piece| {
             let next = self.scan_piece(piece, &mut buffer, 0)?;
@@ -148,11 +154,11 @@ impl Scanner<'_> {
 
     fn scan_parallel(
         &self,
-        batch: &[Piece],
+        batch: &[TablePiece],
         buffers: &[Mutex<PieceBuffer>],
     ) -> Result<Summary, CheckError> {
         let cluster_size = self.tables.layout.cluster_size();
-        let one = |piece: &Piece| {
+        let one = |piece: &TablePiece| {
             let thread = rayon::current_thread_index().unwrap_or(0);
             let mut buffer = lock(&buffers[thread]);
             self.scan_piece(piece, &mut buffer, thread)
@@ -165,24 +171,24 @@ impl Scanner<'_> {
 
     fn scan_piece(
         &self,
-        piece: &Piece,
+        TablePiece { l1, piece }: &TablePiece,
         buffer: &mut PieceBuffer,
         thread: usize,
     ) -> Result<Summary, CheckError> {
         let layout = &self.tables.layout;
-        let entries = &*buffer.read(self.tables, piece)?;
+        let entries = &*buffer.read(self.tables.storage, piece)?;
         let mut failed = None;
         let mut summary = if self.claims.is_empty() {
             let claims = SharedClaims { used: self.used, failed: &mut failed };
-            scan_entries(layout, piece.l1, entries, claims)
+            scan_entries(layout, *l1, entries, claims)
         } else {
             let mut claims = lock(&self.claims[thread % self.claims.len()]);
-            scan_entries(layout, piece.l1, entries, &mut *claims)
+            scan_entries(layout, *l1, entries, &mut *claims)
         };
         if let Some(over) = failed {
             return Err(over.into());
         }
-        let in_image = layout.entries_in_image(piece.l1).saturating_sub(piece.first);
+        let in_image = layout.entries_in_image(*l1).saturating_sub(piece.first);
         let in_image = usize::try_from(in_image).unwrap_or(usize::MAX).min(entries.len());
         summary.sound &= entries[in_image..].iter().all(|entry| entry.get() == 0);
         Ok(summary)
@@ -257,7 +263,7 @@ struct SharedClaims<'a> {
 impl Claims for SharedClaims<'_> {
     fn claim(&mut self, first: u64, count: u64) -> bool {
         match self.used.insert(first..first + count) {
-            Ok(taken) => taken == 0,
+            Ok(taken) => taken.is_none(),
             Err(over) => {
                 *self.failed = Some(over);
                 true

@@ -1,8 +1,8 @@
 //! Clusters of the file that nothing names: leaks and the partial tail.
 
 use qed_io::Growth;
+use qed_layout::ClusterSet;
 
-use crate::cluster_set::ClusterSet;
 use crate::finding::{Finding, FindingKind, Place};
 use crate::report::FindingLog;
 use crate::tables::Tables;
@@ -14,13 +14,13 @@ use crate::tables::Tables;
 pub(crate) fn report(tables: &Tables<'_>, used: &ClusterSet, log: &mut FindingLog) -> u64 {
     let layout = &tables.layout;
     let mut end = layout.clusters;
-    used.for_each_gap(layout.clusters, |gap| {
+    for gap in used.gaps(layout.clusters) {
         let at_end = gap.end == layout.clusters;
         if at_end {
             end = gap.start;
         }
         if at_end && tables.storage.growth() == Growth::Stale {
-            return;
+            continue;
         }
         let mut add = |kind, from: u64, to: u64| {
             if from < to {
@@ -34,6 +34,6 @@ pub(crate) fn report(tables: &Tables<'_>, used: &ClusterSet, log: &mut FindingLo
         let kind = if at_end { FindingKind::LeakAtEnd } else { FindingKind::LeakInside };
         add(kind, start, whole);
         add(FindingKind::UnusedPartialTail, whole.max(start), gap.end);
-    });
+    }
     end
 }

@@ -18,7 +18,7 @@ use outcome::Outcomes;
 
 const VERSION: &str = "27.1.0";
 /// The crates whose tests are measured: what all others build on, and what judges their work.
-const CRATES: [&str; 2] = ["qed-spec", "qed-check"];
+const CRATES: [&str; 3] = ["qed-spec", "qed-layout", "qed-check"];
 /// Per cent of the mutants that tests must find.
 const GOAL: u64 = 85;
 /// Parts of a run. What is done of an interrupted run is kept part by part.

@@ -1,10 +1,11 @@
 //! Clears the entries that cannot be right whatever else the image holds.
 
+use qed_layout::PieceBuffer;
 use qed_spec::L1Index;
 
 use super::write::{Changes, flush};
 use crate::error::CheckError;
-use crate::tables::{PieceBuffer, Tables};
+use crate::tables::Tables;
 
 /// Makes unallocated: entries that are unaligned, past the end of the file or name header area or L1
 /// table, and L1 slots past the end of the virtual disk. Durable on return.
@@ -18,8 +19,8 @@ pub(super) fn run(tables: &Tables<'_>) -> Result<(), CheckError> {
     // First, so that a table that is about to go takes no data of the disk with it.
     clear_l1(tables, &mut buffer, |l1, _| tables.layout.is_beyond_image(l1))?;
     flush(tables.storage)?;
-    tables.for_each_l1(|l1, value| match tables.layout.table(value) {
-        Ok(Some(table)) => clear_l2(tables, l1, table.start, &mut buffer),
+    tables.for_each_l1(|_, value| match tables.layout.table(value) {
+        Ok(Some(table)) => clear_l2(tables, table.start, &mut buffer),
         _ => Ok(()),
     })?;
     clear_l1(tables, &mut buffer, |_, value| tables.layout.table(value).is_err())?;
@@ -33,7 +34,7 @@ fn clear_l1(
 ) -> Result<(), CheckError> {
     for piece in tables.l1_pieces() {
         let piece = piece?;
-        let entries = buffer.read(tables, &piece)?;
+        let entries = buffer.read(tables.storage, &piece)?;
         let mut changes = Changes::default();
         for (index, entry) in entries.iter_mut().enumerate() {
             let l1 = L1Index::new(piece.first + index as u64);
@@ -47,15 +48,10 @@ fn clear_l1(
     Ok(())
 }
 
-fn clear_l2(
-    tables: &Tables<'_>,
-    l1: L1Index,
-    start: u64,
-    buffer: &mut PieceBuffer,
-) -> Result<(), CheckError> {
-    for piece in tables.l2_pieces(l1, start) {
+fn clear_l2(tables: &Tables<'_>, start: u64, buffer: &mut PieceBuffer) -> Result<(), CheckError> {
+    for piece in tables.l2_pieces(start) {
         let piece = piece?;
-        let entries = buffer.read(tables, &piece)?;
+        let entries = buffer.read(tables.storage, &piece)?;
         let mut changes = Changes::default();
         for (index, entry) in entries.iter_mut().enumerate() {
             if tables.layout.data(entry.get()).is_err() {

@@ -3,14 +3,14 @@
 //! An L1 slot that went astray may name anything: what looks like bad entries is a guest's data then,
 //! and mending them would destroy it.
 
+use qed_layout::{ClusterSet, PieceBuffer};
 use qed_spec::L1Index;
 
-use crate::cluster_set::ClusterSet;
 use crate::error::CheckError;
 use crate::layout::Data;
 use crate::metadata::{self, Metadata};
 use crate::report::FindingLog;
-use crate::tables::{PieceBuffer, Tables};
+use crate::tables::Tables;
 
 /// Refuses an image in which a repair would have to change an entry in a cluster that another
 /// entry names as data. Writes nothing.
@@ -62,7 +62,7 @@ fn is_changed(
     }
     let is_beyond = slot >= tables.layout.entries_in_image(l1);
     Ok(match data {
-        Data::Cluster(cluster) => claimed.insert(cluster..cluster + 1)? > 0 || is_beyond,
+        Data::Cluster(cluster) => claimed.insert(cluster..cluster + 1)?.is_some() || is_beyond,
         Data::None | Data::Zero => is_beyond,
     })
 }
@@ -75,8 +75,10 @@ fn for_each_kept(
     let mut buffer = PieceBuffer::default();
     tables.for_each_l1(|l1, value| match tables.layout.table(value) {
         Ok(Some(table)) if !tables.layout.is_beyond_image(l1) => {
-            let pieces = tables.l2_pieces(l1, table.start);
-            tables.for_each(pieces, &mut buffer, |slot, value| each(l1, table.start, slot, value))
+            let pieces = tables.l2_pieces(table.start);
+            tables
+                .reader
+                .for_each(pieces, &mut buffer, |slot, value| each(l1, table.start, slot, value))
         }
         _ => Ok(()),
     })

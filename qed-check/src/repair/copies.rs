@@ -5,17 +5,17 @@
 //! is known only once no two slots share it.
 
 use qed_io::{Growth, RunKind, Storage};
+use qed_layout::{ClusterSet, PieceBuffer, read};
 use qed_spec::{HostOffset, L1Index, TableEntry};
 use zerocopy::IntoBytes;
 
 use super::write::{Changes, flush, set_len, write};
-use crate::cluster_set::ClusterSet;
 use crate::error::CheckError;
 use crate::finding::FindingKind;
 use crate::layout::Data;
 use crate::metadata;
 use crate::report::{FindingLog, Report};
-use crate::tables::{PieceBuffer, Tables, read};
+use crate::tables::Tables;
 
 /// A repair may add this many clusters for each that the file has.
 const MAX_GROWTH: u64 = 16;
@@ -31,12 +31,12 @@ pub(super) fn refuse_too_many(tables: &Tables<'_>, report: &Report) -> Result<()
     let mut needed = of(FindingKind::L2Duplicate).saturating_add(of(FindingKind::L2IntoL2Table));
     let (metadata, _) = metadata::claim(tables, &mut FindingLog::new(0))?;
     let mut buffer = PieceBuffer::default();
-    metadata.for_each_rejected(tables, |l1, table| {
+    metadata.for_each_rejected(tables, |_, table| {
         needed = needed.saturating_add(table.end - table.start);
         if needed > limit {
             return Ok(());
         }
-        tables.for_each(tables.l2_pieces(l1, table.start), &mut buffer, |_, value| {
+        tables.reader.for_each(tables.l2_pieces(table.start), &mut buffer, |_, value| {
             needed += u64::from(value > 1);
             Ok(())
         })
@@ -70,7 +70,7 @@ fn repoint(tables: &Tables<'_>, batch: &mut Vec<(L1Index, HostOffset)>) -> Resul
     flush(tables.storage)?;
     for (l1, copy) in batch.drain(..) {
         let entry = TableEntry::new(copy.get());
-        write(tables.storage, entry.as_bytes(), tables.layout.l1_offset() + l1.get() * 8)?;
+        write(tables.storage, entry.as_bytes(), tables.layout.l1_offset().get() + l1.get() * 8)?;
     }
     flush(tables.storage)
 }
@@ -80,9 +80,9 @@ fn copy_data(tables: &Tables<'_>, copier: &mut Copier<'_>) -> Result<(), CheckEr
     let mut buffer = PieceBuffer::default();
     metadata.for_each_table(tables, |l1, start| {
         let in_image = tables.layout.entries_in_image(l1);
-        for piece in tables.l2_pieces(l1, start) {
+        for piece in tables.l2_pieces(start) {
             let piece = piece?;
-            let entries = buffer.read(tables, &piece)?;
+            let entries = buffer.read(tables.storage, &piece)?;
             let beyond = usize::try_from(in_image.saturating_sub(piece.first));
             let changes = settle(tables, &claimed, copier, entries, beyond.unwrap_or(usize::MAX))?;
             changes.write(tables.storage, entries, piece.at)?;
@@ -109,7 +109,7 @@ fn settle(
             entry.set(0);
             changes.note(index);
         } else if let Ok(Data::Cluster(cluster)) = tables.layout.data(value)
-            && claimed.insert(cluster..cluster + 1)? > 0
+            && claimed.insert(cluster..cluster + 1)?.is_some()
         {
             entry.set(copier.copy(tables, cluster, 1)?.get());
             changes.note(index);

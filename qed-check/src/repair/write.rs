@@ -1,12 +1,13 @@
 //! The writes of a repair: the header's bits, table entries, and the storage's errors with place.
 
 use qed_io::Storage;
+use qed_layout::read;
 use qed_spec::{HEADER_SECTOR_LEN_BYTES, HostOffset, TableEntry};
 use zerocopy::IntoBytes;
 
 use super::features;
 use crate::error::CheckError;
-use crate::tables::{Tables, read};
+use crate::tables::Tables;
 
 /// Makes it durable that the image is being written: no unknown autoclear bits, and NEED_CHECK if
 /// `dirty`.

@@ -7,18 +7,28 @@ use serde_json::Value;
 use crate::problem::Problem;
 
 /// A crate of the workspace and the ones of ours that it may use, in its tests too.
-const ARROWS: [(&str, &[&str]); 12] = [
+const ARROWS: [(&str, &[&str]); 13] = [
     ("qed-spec", &[]),
     ("qed-io", &["qed-spec"]),
+    ("qed-layout", &["qed-io", "qed-spec"]),
     ("qed-journal", &["qed-io", "qed-spec"]),
-    ("qed-core", &["qed-io", "qed-journal", "qed-spec"]),
+    ("qed-core", &["qed-io", "qed-journal", "qed-layout", "qed-spec"]),
     ("qed-engine", &["qed-core", "qed-io", "qed-spec"]),
-    ("qed-check", &["qed-io", "qed-spec"]),
-    ("qed-convert", &["qed-core", "qed-io", "qed-spec"]),
+    ("qed-check", &["qed-io", "qed-layout", "qed-spec"]),
+    ("qed-convert", &["qed-core", "qed-io", "qed-layout", "qed-spec"]),
     ("qed-export", &["qed-core", "qed-io", "qed-spec"]),
     (
         "qed-cli",
-        &["qed-check", "qed-convert", "qed-core", "qed-engine", "qed-export", "qed-io", "qed-spec"],
+        &[
+            "qed-check",
+            "qed-convert",
+            "qed-core",
+            "qed-engine",
+            "qed-export",
+            "qed-io",
+            "qed-layout",
+            "qed-spec",
+        ],
     ),
     (
         "qed-fuzz",
@@ -29,12 +39,22 @@ const ARROWS: [(&str, &[&str]); 12] = [
             "qed-export",
             "qed-io",
             "qed-journal",
+            "qed-layout",
             "qed-spec",
         ],
     ),
     (
         "conformance",
-        &["qed-check", "qed-convert", "qed-core", "qed-fuzz", "qed-io", "qed-journal", "qed-spec"],
+        &[
+            "qed-check",
+            "qed-convert",
+            "qed-core",
+            "qed-fuzz",
+            "qed-io",
+            "qed-journal",
+            "qed-layout",
+            "qed-spec",
+        ],
     ),
     ("xtask", &[]),
 ];

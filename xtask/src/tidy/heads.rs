@@ -8,8 +8,8 @@ use crate::tree::{File, Tree};
 const UNSAFE_HOMES: [&str; 1] = ["qed-io"];
 
 /// Crates that hold no operating-system call, and the paths of `std` that would be one.
-const PURE_CRATES: [&str; 4] =
-    ["qed-spec/src/", "qed-journal/src/", "qed-core/src/", "qed-check/src/"];
+const PURE_CRATES: [&str; 5] =
+    ["qed-spec/src/", "qed-layout/src/", "qed-journal/src/", "qed-core/src/", "qed-check/src/"];
 const SYSTEM_PATHS: [&str; 4] = ["std::fs", "std::os", "std::net", "std::process"];
 
 /// Checks every Rust file.

@@ -7,12 +7,6 @@ fn numbers(count: u64, end: u64) -> impl Iterator<Item = u64> {
     (1..=count).map(move |n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15) % end)
 }
 
-fn gaps(set: &ClusterSet, end: u64) -> Vec<Range<u64>> {
-    let mut gaps = Vec::new();
-    set.for_each_gap(end, |gap| gaps.push(gap));
-    gaps
-}
-
 /// The gaps of a set that is a plain list of `bool`.
 fn plain_gaps(members: &[bool]) -> Vec<Range<u64>> {
     let mut gaps: Vec<Range<u64>> = Vec::new();
@@ -33,10 +27,10 @@ fn runs_of_any_place_and_length_are_members_once() {
         for (start, len) in numbers(60, clusters).zip(numbers(60, 300)) {
             let run = start..start + len;
             let range = word_index(start)..word_index((start + len).min(clusters));
-            let expected = plain[range.clone()].iter().filter(|member| **member).count();
-            assert_eq!(set.insert(run), Ok(expected as u64));
+            let expected = (start..).zip(&plain[range.clone()]).find(|(_, member)| **member);
+            assert_eq!(set.insert(run), Ok(expected.map(|(cluster, _)| cluster)));
             plain[range].fill(true);
-            assert_eq!(gaps(&set, clusters), plain_gaps(&plain));
+            assert_eq!(set.gaps(clusters).collect::<Vec<_>>(), plain_gaps(&plain));
         }
         for (cluster, member) in (0..).zip(&plain) {
             assert_eq!(set.contains(cluster), *member);
@@ -65,7 +59,7 @@ fn local_sets_add_up_to_one_set() {
         }
         let absorbed = parts.map(|part| set.absorb(&part).unwrap());
         assert_eq!(absorbed, [true, !overlap]);
-        assert_eq!(gaps(&set, clusters), plain_gaps(&plain));
+        assert_eq!(set.gaps(clusters).collect::<Vec<_>>(), plain_gaps(&plain));
     }
 }
 
@@ -114,6 +108,19 @@ fn a_full_set_costs_a_bit_for_each_cluster_in_whole_chunks() {
     for (clusters, bytes) in cases {
         assert_eq!(ClusterSet::full_bytes(clusters), bytes, "{clusters} clusters");
     }
+}
+
+#[test]
+fn the_first_that_two_sets_have_is_the_lowest() {
+    let set = |clusters: &[u64]| {
+        let set = ClusterSet::unlimited(9000);
+        clusters.iter().for_each(|cluster| assert_eq!(set.insert(*cluster..cluster + 1), Ok(None)));
+        set
+    };
+    let first = |ours: &[u64], theirs: &[u64]| set(ours).first_common(&set(theirs));
+    assert_eq!(first(&[1, 70, 8500], &[0, 71]), None);
+    assert_eq!(first(&[1, 70, 8999], &[0, 70, 8999]), Some(70));
+    assert_eq!(first(&[64, 5000], &[0, 5000]), Some(5000));
 }
 
 #[test]

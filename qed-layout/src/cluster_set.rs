@@ -19,7 +19,7 @@ type Chunk = Box<[AtomicU64]>;
 /// Memory: a directory of 24 bytes per chunk plus one bit per cluster of each chunk that holds a
 /// member, together never more than the budget by more than one chunk per thread.
 #[derive(Debug)]
-pub(crate) struct ClusterSet {
+pub struct ClusterSet {
     chunks: Box<[OnceLock<Chunk>]>,
     chunk_bits: u32,
     clusters: u64,
@@ -29,13 +29,20 @@ pub(crate) struct ClusterSet {
 
 /// The set would cost more memory than its budget.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct OverBudget {
-    pub(crate) clusters: u64,
-    pub(crate) budget_bytes: u64,
+pub struct OverBudget {
+    /// Clusters that there could be members of.
+    pub clusters: u64,
+    /// Bytes.
+    pub budget_bytes: u64,
 }
 
 impl ClusterSet {
-    pub(crate) fn new(clusters: u64, budget_bytes: u64) -> Self {
+    /// The empty set of members below `clusters`, which may take `budget_bytes` of memory.
+    ///
+    /// # Panics
+    /// Never: there are at most 2^18 chunks.
+    #[must_use]
+    pub fn new(clusters: u64, budget_bytes: u64) -> Self {
         let chunk_bits = chunk_bits(clusters);
         let chunks = usize::try_from(clusters.div_ceil(1 << chunk_bits))
             .expect("chunk_bits was chosen so that there are at most 2^18");
@@ -48,34 +55,53 @@ impl ClusterSet {
         }
     }
 
+    /// As [`ClusterSet::new`], with memory for all of `clusters`: inserting never fails.
+    #[must_use]
+    pub fn unlimited(clusters: u64) -> Self {
+        Self::new(clusters, Self::full_bytes(clusters))
+    }
+
     /// The memory that the set of all of `clusters` costs, without the directory.
-    pub(crate) const fn full_bytes(clusters: u64) -> u64 {
+    #[must_use]
+    pub const fn full_bytes(clusters: u64) -> u64 {
         let chunk_bits = chunk_bits(clusters);
         clusters.div_ceil(1 << chunk_bits) << (chunk_bits - 3)
     }
 
-    pub(crate) const fn budget_bytes(&self) -> u64 {
+    /// The memory that the set may take.
+    #[must_use]
+    pub const fn budget_bytes(&self) -> u64 {
         self.budget_bytes
     }
 
-    pub(crate) const fn set_budget(&mut self, bytes: u64) {
+    /// Lets the set take more memory, or less from now on.
+    pub const fn set_budget(&mut self, bytes: u64) {
         self.budget_bytes = bytes;
     }
 
-    /// Inserts `run`; returns how many of its clusters were members before.
+    /// Inserts `run`; returns the first of its clusters that was a member before.
     ///
     /// Clusters at or past the set's end are ignored.
-    pub(crate) fn insert(&self, run: Range<u64>) -> Result<u64, OverBudget> {
-        let mut before = 0;
+    ///
+    /// # Errors
+    /// [`OverBudget`]; part of the run may then be in the set.
+    pub fn insert(&self, run: Range<u64>) -> Result<Option<u64>, OverBudget> {
+        let mut first = None;
         for (word, mask) in words(run.start..run.end.min(self.clusters)) {
-            before += u64::from(self.insert_word(word, mask)?.count_ones());
+            let before = self.insert_word(word, mask)?;
+            if before != 0 && first.is_none() {
+                first = Some(word * 64 + u64::from(before.trailing_zeros()));
+            }
         }
-        Ok(before)
+        Ok(first)
     }
 
     /// Inserts the members of `part`, which must be of the same size; returns whether none of them
     /// was a member before.
-    pub(crate) fn absorb(&mut self, part: &LocalSet) -> Result<bool, OverBudget> {
+    ///
+    /// # Errors
+    /// [`OverBudget`]; some of the members may then be in the set.
+    pub fn absorb(&mut self, part: &LocalSet) -> Result<bool, OverBudget> {
         let chunk_words = word_index(1 << (self.chunk_bits - 6));
         let mut taken = 0;
         for (index, words) in part.words.chunks(chunk_words).enumerate() {
@@ -93,19 +119,26 @@ impl ClusterSet {
         Ok(taken == 0)
     }
 
-    /// Inserts the clusters of `mask` in word `word` of the set; returns those that were members.
-    fn insert_word(&self, word: u64, mask: u64) -> Result<u64, OverBudget> {
+    /// Inserts the clusters of `mask` in word `word` of the set, which has them; returns those that were
+    /// members.
+    ///
+    /// # Errors
+    /// [`OverBudget`]; the set is as it was.
+    pub fn insert_word(&self, word: u64, mask: u64) -> Result<u64, OverBudget> {
         let chunk = self.chunk(word >> (self.chunk_bits - 6))?;
         let within = word & ((1 << (self.chunk_bits - 6)) - 1);
         Ok(chunk[word_index(within)].fetch_or(mask, Ordering::Relaxed) & mask)
     }
 
     /// Whether nothing was ever inserted.
-    pub(crate) fn is_empty(&self) -> bool {
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
         self.chunks.iter().all(|chunk| chunk.get().is_none())
     }
 
-    pub(crate) fn contains(&self, cluster: u64) -> bool {
+    /// Whether `cluster` is a member.
+    #[must_use]
+    pub fn contains(&self, cluster: u64) -> bool {
         if cluster >= self.clusters {
             return false;
         }
@@ -116,21 +149,30 @@ impl ClusterSet {
         })
     }
 
-    /// Calls `each` with every maximal run of clusters below `end` that are no members, in order.
-    pub(crate) fn for_each_gap(&self, end: u64, mut each: impl FnMut(Range<u64>)) {
-        let end = end.min(self.clusters);
-        let mut gap_start = 0;
-        for (member, run) in self.runs(end) {
-            if member {
-                if gap_start < run.start {
-                    each(gap_start..run.start);
-                }
-                gap_start = run.end;
+    /// The maximal runs of clusters below `end` that are no members, in order.
+    pub fn gaps(&self, end: u64) -> impl Iterator<Item = Range<u64>> + '_ {
+        let mut runs = self.runs(end.min(self.clusters)).peekable();
+        std::iter::from_fn(move || {
+            let mut gap = runs.find(|(member, _)| !member)?.1;
+            while let Some((_, run)) = runs.next_if(|(member, _)| !member) {
+                gap.end = run.end;
             }
-        }
-        if gap_start < end {
-            each(gap_start..end);
-        }
+            Some(gap)
+        })
+    }
+
+    /// The first cluster that this set and one of the same size both have.
+    #[must_use]
+    pub fn first_common(&self, other: &Self) -> Option<u64> {
+        let chunks = (0_u64..).zip(self.chunks.iter().zip(&other.chunks));
+        let mut shared = chunks.filter_map(|(index, (a, b))| Some((index, a.get()?, b.get()?)));
+        shared.find_map(|(index, a, b)| {
+            let words = (index << (self.chunk_bits - 6)..).zip(a.iter().zip(b));
+            let load = |word: &AtomicU64| word.load(Ordering::Relaxed);
+            let mut both = words.map(|(word, (a, b))| (word, load(a) & load(b)));
+            let (word, bits) = both.find(|(_, bits)| *bits != 0)?;
+            Some(word * 64 + u64::from(bits.trailing_zeros()))
+        })
     }
 
     /// The clusters below `end` as runs of members and others, in order; runs of one kind may
@@ -192,19 +234,21 @@ impl ClusterSet {
 /// Threads that insert scattered clusters into one [`ClusterSet`] spend their time passing cache
 /// lines to each other; each fills one of these instead, to be absorbed at the end.
 #[derive(Debug)]
-pub(crate) struct LocalSet {
+pub struct LocalSet {
     words: Vec<u64>,
 }
 
 impl LocalSet {
-    pub(crate) fn new(clusters: u64) -> Self {
+    /// The empty set of members below `clusters`.
+    #[must_use]
+    pub fn new(clusters: u64) -> Self {
         Self { words: vec![0; word_index(clusters.div_ceil(64))] }
     }
 
     /// Inserts `count` clusters, 1 to 64, from `first`; returns whether none of them was a member
     /// before. Clusters past the last word of the set are ignored.
     #[inline(always)]
-    pub(crate) fn insert(&mut self, first: u64, count: u64) -> bool {
+    pub fn insert(&mut self, first: u64, count: u64) -> bool {
         let mask = u64::MAX >> (64 - count);
         let was_free = self.insert_word(first / 64, mask << (first % 64));
         if first % 64 + count <= 64 {
