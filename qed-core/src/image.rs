@@ -158,14 +158,14 @@ impl Image {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[must_use]
-    pub fn request(&self) -> Request<'_> {
+    pub fn request(&self) -> Request<&Self> {
         Request::new(self)
     }
 
     /// As [`Image::request`], but none while the image changes its size or a change waits for
     /// requests to end. For who keeps many requests in flight from one thread.
     #[must_use]
-    pub fn try_request(&self) -> Option<Request<'_>> {
+    pub fn try_request(&self) -> Option<Request<&Self>> {
         Request::try_new(self)
     }
 

@@ -12,7 +12,7 @@ use crate::target::{Place, below, in_buffer, stored};
 /// The bytes of a write and what goes around them, on the way to being complete.
 pub(crate) struct Surrounded<'i> {
     image: &'i Image,
-    allocation: Allocation<'i>,
+    allocation: Allocation<&'i Image>,
     /// None while the ring has it.
     bytes: Option<AlignedBuf>,
     /// First byte of the disk that lies in the buffer.
@@ -30,7 +30,7 @@ pub(crate) struct Piece<'i> {
 
 /// A write that is complete.
 pub(crate) struct Complete<'i> {
-    pub(crate) allocation: Allocation<'i>,
+    pub(crate) allocation: Allocation<&'i Image>,
     pub(crate) bytes: AlignedBuf,
     pub(crate) host: HostOffset,
 }
@@ -48,7 +48,7 @@ impl<'i> Surrounded<'i> {
         image: &'i Image,
         file: &FileStorage,
         buf: &[u8],
-        allocation: Allocation<'i>,
+        allocation: Allocation<&'i Image>,
         around: [Range<u64>; 2],
     ) -> Self {
         let guest = allocation.guest();

@@ -54,9 +54,12 @@ pub(crate) enum Kept<'i> {
     Nothing,
     /// The place is one of a disk that tells of it as a whole: of a backing file, or one that is
     /// only read. If it cannot be read there, the disk is asked.
-    Below(&'i dyn VirtualDisk, #[expect(dead_code, reason = "as below")] Option<Request<'i>>),
-    Request(#[expect(dead_code, reason = "held until the transfer has ended")] Request<'i>),
-    Allocation(Allocation<'i>),
+    Below(
+        &'i dyn VirtualDisk,
+        #[expect(dead_code, reason = "as below")] Option<Request<&'i Image>>,
+    ),
+    Request(#[expect(dead_code, reason = "held until the transfer has ended")] Request<&'i Image>),
+    Allocation(Allocation<&'i Image>),
 }
 
 /// Whether a step waits for what others have begun. Who has transfers in flight must not.
@@ -174,7 +177,7 @@ fn plan_below<'i>(
     disk: &'i dyn VirtualDisk,
     buf: &mut [u8],
     at: GuestOffset,
-    request: Option<Request<'i>>,
+    request: Option<Request<&'i Image>>,
 ) -> Result<Step<'i>, ImageError> {
     let (len, place) = stored(disk, at, buf.len() as u64)?;
     let len = in_buffer(len);
@@ -201,7 +204,7 @@ pub(crate) fn stored(
     Ok((extent.len, place))
 }
 
-fn begin(image: &Image, patience: Patience) -> Option<Request<'_>> {
+fn begin(image: &Image, patience: Patience) -> Option<Request<&Image>> {
     match patience {
         Patience::Waits => Some(image.request()),
         Patience::Asks => image.try_request(),

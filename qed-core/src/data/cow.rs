@@ -2,12 +2,13 @@
 //! zeros.
 
 use std::io::{self, IoSlice};
-use std::ops::Range;
+use std::ops::{Deref, Range};
 
 use qed_spec::{GuestOffset, HostOffset, L2Entry};
 
 use crate::data::disk::GuestExtentKind;
 use crate::error::{ImageError, IoAction};
+use crate::image::Image;
 use crate::image::read_only::ReadOnlyImage;
 use crate::image::request::Allocation;
 
@@ -30,7 +31,7 @@ enum Fill {
     Copied,
 }
 
-impl Allocation<'_> {
+impl<I: Deref<Target = Image>> Allocation<I> {
     /// What else has to be written: bytes of the disk right before the guest's and right behind, to
     /// go with them in one write. Either range may be empty. What they hold is what the backing file
     /// has there, as [`crate::read_backing`] reads it.

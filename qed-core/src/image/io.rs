@@ -6,7 +6,7 @@ use crate::error::{ImageError, IoAction};
 use crate::image::Image;
 use crate::image::request::Prepared;
 use crate::map::tables::ExtentKind;
-use crate::space::claims::Wait;
+use crate::space::claims::{Claim, Wait};
 
 /// Zeros that a partial write-zeroes writes at a time.
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
@@ -146,7 +146,7 @@ impl Image {
         // The last cluster of the disk may be partial and still be replaced as a whole.
         let whole = if len == to_end { len } else { len - len % cluster };
         let (range, clusters) = self.to_claim(at, whole);
-        let _claim = self.writer.in_flight.claim(range, Wait::Yes);
+        let _claim = Claim::take(&self.writer.in_flight, range, Wait::Yes);
         self.ensure_table(at)?;
         let unallocated = |entry| entry == L2Entry::Unallocated;
         let count = tables.entries(at, clusters, unallocated)?.unwrap_or(0);

@@ -3,7 +3,7 @@
 //! The caller may do the data I/O itself. While a [`Request`] lives, the host offsets it gave out
 //! stay what they are.
 
-use std::ops::Range;
+use std::ops::{Deref, Range};
 
 use qed_spec::{GuestOffset, HostCluster, HostOffset, L1Entry, L2Entry};
 
@@ -11,19 +11,21 @@ use crate::error::ImageError;
 use crate::image::Image;
 use crate::map::tables::{Extent, ExtentKind};
 use crate::space::alloc::Space;
-use crate::space::claims::{Claim, Wait};
-use crate::space::guards::RequestGuard;
+use crate::space::claims::{Claim, InFlight, Wait};
+use crate::space::guards::{Drain, RequestGuard};
 
 /// A request in progress; see [`Image::request`].
+///
+/// `I` is a reference to the image, or an `Arc` in a request that keeps its image open.
 #[derive(Debug)]
-pub struct Request<'a> {
-    image: &'a Image,
-    guard: RequestGuard<'a>,
+pub struct Request<I: Deref<Target = Image>> {
+    image: I,
+    guard: RequestGuard<DrainOf<I>>,
 }
 
 /// How a write can go on from its first byte.
 #[derive(Debug)]
-pub enum Prepared<'a> {
+pub enum Prepared<I: Deref<Target = Image>> {
     /// The bytes have a place: write them there, and the write is done.
     InPlace {
         /// Where in the image file.
@@ -32,7 +34,7 @@ pub enum Prepared<'a> {
         len: u64,
     },
     /// The bytes get new clusters: write them, then commit.
-    Allocating(Allocation<'a>),
+    Allocating(Allocation<I>),
 }
 
 /// New clusters for a range of the guest, claimed by one write and visible to nobody.
@@ -41,12 +43,12 @@ pub enum Prepared<'a> {
 /// allocating writes to the same guest clusters wait until it is committed or dropped. It is part
 /// of its request, and may outlive the [`Request`] that it came from.
 #[derive(Debug)]
-pub struct Allocation<'a> {
-    pub(crate) image: &'a Image,
+pub struct Allocation<I: Deref<Target = Image>> {
+    pub(crate) image: I,
     /// None inside this crate, where the request always lives longer.
-    guard: Option<RequestGuard<'a>>,
+    guard: Option<RequestGuard<DrainOf<I>>>,
     #[expect(dead_code, reason = "held until the allocation ends")]
-    claim: Claim<'a>,
+    claim: Claim<ClaimsOf<I>>,
     guest: Range<u64>,
     pub(crate) space: Space,
     /// What the first and the last cluster were, for their fill.
@@ -57,13 +59,41 @@ pub struct Allocation<'a> {
     committed: bool,
 }
 
-impl<'a> Request<'a> {
-    pub(crate) fn new(image: &'a Image) -> Self {
-        Self { image, guard: image.view.drain.enter() }
+/// The drain of an image, by what holds the image.
+#[derive(Debug, Clone)]
+struct DrainOf<I>(I);
+
+impl<I: Deref<Target = Image>> Deref for DrainOf<I> {
+    type Target = Drain;
+
+    fn deref(&self) -> &Drain {
+        &self.0.view.drain
+    }
+}
+
+/// The claims on an image, by what holds the image.
+#[derive(Debug, Clone)]
+struct ClaimsOf<I>(I);
+
+impl<I: Deref<Target = Image>> Deref for ClaimsOf<I> {
+    type Target = InFlight;
+
+    fn deref(&self) -> &InFlight {
+        &self.0.writer.in_flight
+    }
+}
+
+impl<I: Deref<Target = Image> + Clone> Request<I> {
+    /// As [`Image::request`], by a reference or an `Arc`.
+    #[must_use]
+    pub fn new(image: I) -> Self {
+        Self { guard: RequestGuard::enter(DrainOf(image.clone())), image }
     }
 
-    pub(crate) fn try_new(image: &'a Image) -> Option<Self> {
-        Some(Self { image, guard: image.view.drain.try_enter()? })
+    /// As [`Image::try_request`], by a reference or an `Arc`.
+    #[must_use]
+    pub fn try_new(image: I) -> Option<Self> {
+        Some(Self { guard: RequestGuard::try_enter(DrainOf(image.clone()))?, image })
     }
 
     /// Maps a range as [`crate::ReadOnlyImage::map`] does; the offsets hold while the request
@@ -97,9 +127,10 @@ impl<'a> Request<'a> {
     ///
     /// # Panics
     /// If `len` is 0.
-    pub fn prepare(&self, at: GuestOffset, len: u64) -> Result<Prepared<'a>, ImageError> {
+    pub fn prepare(&self, at: GuestOffset, len: u64) -> Result<Prepared<I>, ImageError> {
         self.check(at, len)?;
-        Ok(self.part(self.image.prepare(at, len)?))
+        let prepared = find_place(&self.image, at, len, Wait::Yes)?;
+        Ok(self.part(prepared.expect(WAITED)))
     }
 
     /// As [`Request::prepare`], but none while another allocation has one of the clusters. For who
@@ -114,14 +145,14 @@ impl<'a> Request<'a> {
         &self,
         at: GuestOffset,
         len: u64,
-    ) -> Result<Option<Prepared<'a>>, ImageError> {
+    ) -> Result<Option<Prepared<I>>, ImageError> {
         self.check(at, len)?;
-        let prepared = self.image.find_place(at, len, Wait::No)?;
+        let prepared = find_place(&self.image, at, len, Wait::No)?;
         Ok(prepared.map(|prepared| self.part(prepared)))
     }
 
     /// Makes an allocation part of this request.
-    fn part(&self, mut prepared: Prepared<'a>) -> Prepared<'a> {
+    fn part(&self, mut prepared: Prepared<I>) -> Prepared<I> {
         if let Prepared::Allocating(allocation) = &mut prepared {
             allocation.guard = Some(self.guard.again());
         }
@@ -135,74 +166,75 @@ impl<'a> Request<'a> {
     }
 }
 
-impl Image {
-    /// As [`Request::prepare`], for a caller that has checked the range and holds a request.
-    pub(crate) fn prepare(&self, at: GuestOffset, len: u64) -> Result<Prepared<'_>, ImageError> {
-        let prepared = self.find_place(at, len, Wait::Yes)?;
-        Ok(prepared.expect("a claim that is waited for is made"))
-    }
-
-    /// As [`Image::prepare`]; none if the clusters are claimed and that is not waited for.
-    fn find_place(
-        &self,
-        at: GuestOffset,
-        len: u64,
-        wait: Wait,
-    ) -> Result<Option<Prepared<'_>>, ImageError> {
-        loop {
-            let extent = self.view.tables.run(at, len)?;
-            if let ExtentKind::Data(host) = extent.kind {
-                return Ok(Some(Prepared::InPlace { host, len: extent.len }));
-            }
-            let (range, clusters) = self.to_claim(at, len);
-            let Some(claim) = self.writer.in_flight.claim(range, wait) else {
-                return Ok(None);
-            };
-            if let Some(allocation) = self.allocate(at, len, claim, clusters)? {
-                return Ok(Some(Prepared::Allocating(allocation)));
-            }
+/// As [`Request::prepare`], for a caller that has checked the range and holds a request; none if the
+/// clusters are claimed and that is not waited for.
+fn find_place<I: Deref<Target = Image> + Clone>(
+    image: &I,
+    at: GuestOffset,
+    len: u64,
+    wait: Wait,
+) -> Result<Option<Prepared<I>>, ImageError> {
+    loop {
+        let extent = image.view.tables.run(at, len)?;
+        if let ExtentKind::Data(host) = extent.kind {
+            return Ok(Some(Prepared::InPlace { host, len: extent.len }));
         }
-    }
-
-    /// Space for the first part of a range, of which so many clusters are claimed; none if another
-    /// write was faster to give it a place.
-    fn allocate<'a>(
-        &'a self,
-        at: GuestOffset,
-        len: u64,
-        mut claim: Claim<'a>,
-        clusters: u64,
-    ) -> Result<Option<Allocation<'a>>, ImageError> {
-        let tables = &self.view.tables;
-        self.ensure_table(at)?;
-        let (mut first_was, mut last_was) = (None, L2Entry::Unallocated);
-        let run = tables.entries(at, clusters, |entry| {
-            let wanted = !matches!(entry, L2Entry::Data(_));
-            if wanted {
-                first_was.get_or_insert(entry);
-                last_was = entry;
-            }
-            wanted
-        })?;
-        let (Some(run), Some(first_was)) = (run, first_was) else {
+        let (range, clusters) = image.to_claim(at, len);
+        let Some(claim) = Claim::take(ClaimsOf(image.clone()), range, wait) else {
             return Ok(None);
         };
-        let space = self.reserve(at, run)?;
-        claim.shorten(space.count);
-        let run_len =
-            space.count * tables.geometry.cluster_size_bytes() - tables.within_cluster(at);
-        Ok(Some(Allocation {
-            image: self,
-            guard: None,
-            claim,
-            guest: at.get()..at.get() + run_len.min(len),
-            space,
-            first_was,
-            // Less than the run is a single cluster, or there is no backing file that could show.
-            last_was: if space.count == run { last_was } else { first_was },
-            is_filled: false,
-            committed: false,
-        }))
+        if let Some(allocation) = allocate(image, at, len, claim, clusters)? {
+            return Ok(Some(Prepared::Allocating(allocation)));
+        }
+    }
+}
+
+/// Space for the first part of a range, of which so many clusters are claimed; none if another
+/// write was faster to give it a place.
+fn allocate<I: Deref<Target = Image> + Clone>(
+    image: &I,
+    at: GuestOffset,
+    len: u64,
+    mut claim: Claim<ClaimsOf<I>>,
+    clusters: u64,
+) -> Result<Option<Allocation<I>>, ImageError> {
+    let tables = &image.view.tables;
+    image.ensure_table(at)?;
+    let (mut first_was, mut last_was) = (None, L2Entry::Unallocated);
+    let run = tables.entries(at, clusters, |entry| {
+        let wanted = !matches!(entry, L2Entry::Data(_));
+        if wanted {
+            first_was.get_or_insert(entry);
+            last_was = entry;
+        }
+        wanted
+    })?;
+    let (Some(run), Some(first_was)) = (run, first_was) else {
+        return Ok(None);
+    };
+    let space = image.reserve(at, run)?;
+    claim.shorten(space.count);
+    let run_len = space.count * tables.geometry.cluster_size_bytes() - tables.within_cluster(at);
+    Ok(Some(Allocation {
+        image: image.clone(),
+        guard: None,
+        claim,
+        guest: at.get()..at.get() + run_len.min(len),
+        space,
+        first_was,
+        // Less than the run is a single cluster, or there is no backing file that could show.
+        last_was: if space.count == run { last_was } else { first_was },
+        is_filled: false,
+        committed: false,
+    }))
+}
+
+const WAITED: &str = "a claim that is waited for is made";
+
+impl Image {
+    /// As [`Request::prepare`], for a caller that has checked the range and holds a request.
+    pub(crate) fn prepare(&self, at: GuestOffset, len: u64) -> Result<Prepared<&Self>, ImageError> {
+        Ok(find_place(&self, at, len, Wait::Yes)?.expect(WAITED))
     }
 
     /// The clusters of a range as far as the slice of the first goes, to claim them; and how many.
@@ -235,7 +267,7 @@ impl Image {
     }
 }
 
-impl Allocation<'_> {
+impl<I: Deref<Target = Image>> Allocation<I> {
     /// The guest bytes to write, as offsets in the virtual disk.
     #[must_use]
     pub fn guest(&self) -> Range<u64> {
@@ -290,7 +322,7 @@ impl Allocation<'_> {
     }
 }
 
-impl Drop for Allocation<'_> {
+impl<I: Deref<Target = Image>> Drop for Allocation<I> {
     fn drop(&mut self) {
         if !self.committed {
             self.image.writer.alloc.give_back(self.space);

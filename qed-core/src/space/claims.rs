@@ -3,7 +3,7 @@
 //! Two allocating writes to one cluster meet here; writes to different clusters never wait for each
 //! other. A claim is held across the data I/O of its owner, the mutex is not.
 
-use std::ops::Range;
+use std::ops::{Deref, Range};
 use std::sync::{Condvar, Mutex, PoisonError};
 
 #[derive(Debug, Default)]
@@ -27,10 +27,11 @@ pub(crate) enum Wait {
     No,
 }
 
-/// The right to allocate a range of guest clusters, until dropped.
+/// The right to allocate a range of guest clusters, until dropped; `O` is a reference to the owner
+/// or keeps it alive.
 #[derive(Debug)]
-pub(crate) struct Claim<'a> {
-    owner: &'a InFlight,
+pub(crate) struct Claim<O: Deref<Target = InFlight>> {
+    owner: O,
     range: Range<u64>,
 }
 
@@ -38,18 +39,18 @@ impl InFlight {
     /// Claims `range`, which no other claim overlaps; else waits for that, or claims nothing.
     ///
     /// Who waits holds no claim, so waiting cannot form a cycle.
-    pub(crate) fn claim(&self, range: Range<u64>, wait: Wait) -> Option<Claim<'_>> {
+    fn take(&self, range: Range<u64>, wait: Wait) -> bool {
         let mut claims = self.claims.lock().unwrap_or_else(PoisonError::into_inner);
         while claims.ranges.iter().any(|other| other.start < range.end && range.start < other.end) {
             if wait == Wait::No {
-                return None;
+                return false;
             }
             claims.waiting += 1;
             claims = self.released.wait(claims).unwrap_or_else(PoisonError::into_inner);
             claims.waiting -= 1;
         }
-        claims.ranges.push(range.clone());
-        Some(Claim { owner: self, range })
+        claims.ranges.push(range);
+        true
     }
 
     /// Replaces one claimed range, or removes it, and wakes those who wait.
@@ -67,7 +68,12 @@ impl InFlight {
     }
 }
 
-impl Claim<'_> {
+impl<O: Deref<Target = InFlight>> Claim<O> {
+    /// Claims `range`, which no other claim overlaps; else waits for that, or claims nothing.
+    pub(crate) fn take(owner: O, range: Range<u64>, wait: Wait) -> Option<Self> {
+        owner.take(range.clone(), wait).then(|| Self { owner, range })
+    }
+
     /// Gives back all but the first `clusters` of the claimed range.
     pub(crate) fn shorten(&mut self, clusters: u64) {
         let end = self.range.start.saturating_add(clusters).min(self.range.end);
@@ -77,7 +83,7 @@ impl Claim<'_> {
     }
 }
 
-impl Drop for Claim<'_> {
+impl<O: Deref<Target = InFlight>> Drop for Claim<O> {
     fn drop(&mut self) {
         self.owner.change(&self.range, None);
     }

@@ -9,6 +9,8 @@
 //! then looks whether anybody is counted. All four are sequentially consistent, so one of the two
 //! sees the other. `tests/interleavings` goes through the orders.
 
+use std::ops::Deref;
+
 use crate::sync::{
     AtomicBool, AtomicUsize, Condvar, Mutex, MutexGuard, Ordering, PoisonError, thread_number,
 };
@@ -33,11 +35,12 @@ pub(crate) struct Drain {
 #[repr(align(128))]
 struct Lane(AtomicUsize);
 
-/// Held by one request from its first lookup to the end of its I/O.
+/// Held by one request from its first lookup to the end of its I/O; `D` is a reference to the drain
+/// or keeps it alive.
 #[derive(Debug)]
-pub(crate) struct RequestGuard<'a> {
-    drain: &'a Drain,
-    lane: &'a Lane,
+pub(crate) struct RequestGuard<D: Deref<Target = Drain>> {
+    drain: D,
+    lane: usize,
 }
 
 /// Held while no request is in flight.
@@ -51,21 +54,8 @@ pub(crate) struct Drained<'a> {
 impl Drain {
     /// Begins a request; waits only while the image changes its shape. Never taken twice by one
     /// request, since a waiting [`Drain::drain`] goes first.
-    pub(crate) fn enter(&self) -> RequestGuard<'_> {
-        loop {
-            if let Some(guard) = self.try_enter() {
-                return guard;
-            }
-            drop(locked(&self.change));
-        }
-    }
-
-    /// As [`Drain::enter`]; none instead of waiting.
-    pub(crate) fn try_enter(&self) -> Option<RequestGuard<'_>> {
-        let lane = &self.lanes[thread_number() % LANES];
-        lane.0.fetch_add(1, Ordering::SeqCst);
-        let guard = RequestGuard { drain: self, lane };
-        if self.is_closed.load(Ordering::SeqCst) { None } else { Some(guard) }
+    pub(crate) fn enter(&self) -> RequestGuard<&Self> {
+        RequestGuard::enter(self)
     }
 
     /// Whether more than one request is in flight, or was a moment ago.
@@ -85,19 +75,37 @@ impl Drain {
     }
 }
 
-impl<'a> RequestGuard<'a> {
+impl<D: Deref<Target = Drain> + Clone> RequestGuard<D> {
+    /// As [`Drain::enter`].
+    pub(crate) fn enter(drain: D) -> Self {
+        loop {
+            if let Some(guard) = Self::try_enter(drain.clone()) {
+                return guard;
+            }
+            drop(locked(&drain.change));
+        }
+    }
+
+    /// As [`Drain::enter`]; none instead of waiting.
+    pub(crate) fn try_enter(drain: D) -> Option<Self> {
+        let lane = thread_number() % LANES;
+        drain.lanes[lane].0.fetch_add(1, Ordering::SeqCst);
+        let guard = Self { drain, lane };
+        if guard.drain.is_closed.load(Ordering::SeqCst) { None } else { Some(guard) }
+    }
+
     /// One guard more for the same request, for a part of it that may end later. Does not wait: a
     /// change that waits for the one waits for both. In the same lane, since a change that looks at
     /// the lanes one after the other could miss a request that moves between them.
-    pub(crate) fn again(&self) -> RequestGuard<'a> {
-        self.lane.0.fetch_add(1, Ordering::SeqCst);
-        RequestGuard { drain: self.drain, lane: self.lane }
+    pub(crate) fn again(&self) -> Self {
+        self.drain.lanes[self.lane].0.fetch_add(1, Ordering::SeqCst);
+        Self { drain: self.drain.clone(), lane: self.lane }
     }
 }
 
-impl Drop for RequestGuard<'_> {
+impl<D: Deref<Target = Drain>> Drop for RequestGuard<D> {
     fn drop(&mut self) {
-        self.lane.0.fetch_sub(1, Ordering::SeqCst);
+        self.drain.lanes[self.lane].0.fetch_sub(1, Ordering::SeqCst);
         if self.drain.is_closed.load(Ordering::SeqCst) {
             // With the lock: whoever counted this request before sleeps by now, and wakes.
             let _leaving = locked(&self.drain.leaving);

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::thread;
 
 use qed_core::{
-    ExtentKind, GivenBacking, GuestExtentKind, ImageError, Prepared, RefuseBacking, Shrink,
-    VirtualDisk, read_backing,
+    ExtentKind, GivenBacking, GuestExtentKind, ImageError, Prepared, RefuseBacking, Request,
+    Shrink, VirtualDisk, read_backing,
 };
 use qed_io::{Operation, Record, Recorder, Storage};
 use qed_spec::GuestOffset;
@@ -38,6 +38,25 @@ fn an_abandoned_allocation_is_invisible_and_its_space_is_used_again() {
     assert!(cluster[..512] == [0; 512] && cluster[1024..] == [0; 3072]);
     image.close().unwrap();
     assert_eq!(storage.len().unwrap(), 6 * CLUSTER, "one data cluster");
+}
+
+#[test]
+fn a_request_that_shares_the_image_keeps_it_open() {
+    let storage = new_storage(small_geometry(), DISK, false);
+    let image = Arc::new(open(storage.clone(), &RefuseBacking));
+    let at = GuestOffset::new(CLUSTER);
+    let request = Request::new(Arc::clone(&image));
+    let Prepared::Allocating(allocation) = request.prepare(at, CLUSTER).unwrap() else {
+        panic!("the cluster is unallocated");
+    };
+    drop((image, request));
+    storage.write_at(&[3; CLUSTER as usize], allocation.host().get()).unwrap();
+    // The last that holds the image closes it.
+    allocation.commit().unwrap();
+    let image = open(storage, &RefuseBacking);
+    let mut cluster = [0; CLUSTER as usize];
+    image.read_at(&mut cluster, at).unwrap();
+    assert_eq!(cluster, [3; CLUSTER as usize]);
 }
 
 // spec-test: QED-RW-05

@@ -17,7 +17,7 @@ use crate::size::usize_of;
 
 /// One write; each turn does one part of it.
 struct Writer<'r> {
-    request: &'r Request<'r>,
+    request: &'r Request<&'r Image>,
     /// Sectors that are not written yet.
     left: Range<u64>,
     state: State<'r>,
@@ -26,9 +26,9 @@ struct Writer<'r> {
 enum State<'r> {
     Idle,
     /// Has its clusters, and not its data.
-    Prepared(Allocation<'r>),
+    Prepared(Allocation<&'r Image>),
     /// Its data is in the file, and nothing says so.
-    Written(Allocation<'r>, Tag),
+    Written(Allocation<&'r Image>, Tag),
 }
 
 impl Runner {
@@ -131,7 +131,7 @@ impl Runner {
     fn write<'r>(
         &mut self,
         writer: &mut Writer<'r>,
-        allocation: Allocation<'r>,
+        allocation: Allocation<&'r Image>,
     ) -> Result<State<'r>, StepError> {
         let sectors = allocation.len() / SECTOR;
         let (tag, data) = self.ask(writer.left.start, sectors);
