@@ -10,7 +10,6 @@
 mod abandon;
 mod area;
 mod claims;
-mod cluster_set;
 mod error;
 mod from_raw;
 mod kept_plan;

@@ -1,8 +1,7 @@
 //! Which clusters of the file are in use, so that none gets two uses.
 
-use std::ops::Range;
+use qed_layout::ClusterSet;
 
-use super::cluster_set::ClusterSet;
 use super::error::Refusal;
 
 /// Clusters of the longest file: half a gibibyte of bits.
@@ -22,32 +21,27 @@ impl Claims {
         if clusters > MAX_CLUSTERS {
             return Err(Refusal::FileTooLong { len });
         }
-        Ok(Self { clusters: ClusterSet::new(clusters), cluster_bits })
+        Ok(Self { clusters: ClusterSet::unlimited(clusters), cluster_bits })
     }
 
     /// Claims the clusters of `len` bytes at `at`; what lies past the end of the file is nobody's.
     pub(super) fn claim(&mut self, at: u64, len: u64, what: &'static str) -> Result<(), Refusal> {
-        match self.covering(at, len).find(|cluster| !self.clusters.insert(*cluster)) {
+        match self.mark(at, len) {
             Some(cluster) => Err(Refusal::Shared { at: cluster << self.cluster_bits, what }),
             None => Ok(()),
         }
     }
 
-    /// Claims clusters that others of the same kind may share.
-    pub(super) fn mark(&mut self, at: u64, len: u64) {
-        for cluster in self.covering(at, len) {
-            self.clusters.insert(cluster);
-        }
+    /// Claims clusters that others of the same kind may share; the first that was claimed before.
+    pub(super) fn mark(&mut self, at: u64, len: u64) -> Option<u64> {
+        let end = at.saturating_add(len).div_ceil(1 << self.cluster_bits);
+        let before = self.clusters.insert(at >> self.cluster_bits..end);
+        before.expect("a set without a limit")
     }
 
     /// Where the first cluster lies that both have.
     pub(super) fn first_common(&self, other: &Self) -> Option<u64> {
         Some(self.clusters.first_common(&other.clusters)? << self.cluster_bits)
-    }
-
-    fn covering(&self, at: u64, len: u64) -> Range<u64> {
-        let end = at.saturating_add(len).div_ceil(1 << self.cluster_bits);
-        at >> self.cluster_bits..end.min(self.clusters.end())
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 
+use qed_layout::ReadError;
 use qed_spec::{BackingFormatError, HeaderError};
 use thiserror::Error;
 
@@ -65,6 +66,12 @@ pub enum InPlaceError {
 impl InPlaceError {
     pub(super) fn io(step: Step, at: u64) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { step, at, source }
+    }
+}
+
+impl From<ReadError> for InPlaceError {
+    fn from(ReadError { at, source, .. }: ReadError) -> Self {
+        Self::Io { step: Step::Read, at: at.get(), source }
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use qed_core::{GivenBacking, Identity, LockPolicy, VirtualDisk};
 use qed_io::{Growth, Storage};
+use qed_layout::SUPPORTED_WITHOUT_LOG;
 use qed_spec::{
     AutoclearFeatures, CompatFeatures, Features, Geometry, Header, HeaderFields, HostOffset,
     UndoRecord,
@@ -15,7 +16,7 @@ use super::error::{InPlaceError, Refusal, Step};
 use super::scan::{Scan, scan};
 use super::translate::append;
 use super::undo::leftover;
-use super::verify::{FEATURES, compare};
+use super::verify::compare;
 use super::{Sector, abandon, flush, len, read, set_len, write};
 use crate::qcow2::{Qcow2Header, Qcow2Image, Qcow2Options};
 
@@ -315,5 +316,5 @@ fn qed_header(header: &Qcow2Header, places: &Places, holds: bool) -> Result<Head
     let is_raw = name.is_some() && header.backing_format() == Some(b"raw");
     fields.features.set(Features::BACKING_FORMAT_NO_PROBE, is_raw);
     let qed = qed.with_fields(fields, places.end)?;
-    Ok(Header::parse(&qed.encode(), places.end, FEATURES)?)
+    Ok(Header::parse(&qed.encode(), places.end, SUPPORTED_WITHOUT_LOG)?)
 }

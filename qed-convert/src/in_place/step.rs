@@ -6,6 +6,7 @@ use std::io;
 use std::ops::Range;
 
 use qed_io::{Growth, Storage};
+use qed_layout::ReadError;
 use thiserror::Error;
 
 /// Bytes of sector 0: what a disk writes whole or not at all.
@@ -20,6 +21,12 @@ pub struct StepError {
     /// What the storage said.
     #[source]
     pub source: io::Error,
+}
+
+impl From<ReadError> for StepError {
+    fn from(error: ReadError) -> Self {
+        Self { step: "scan", source: error.source }
+    }
 }
 
 /// Names the step in which the storage failed.

@@ -186,10 +186,8 @@ impl Conversion {
             step::wipe(storage, range, "wipe")?;
         }
         let end = self.layout.first_table / cluster_len;
-        let mut from = 0;
-        while let Some(gap) = self.found.clusters.gap(from, end) {
+        for gap in self.found.clusters.gaps(end) {
             step::wipe(storage, gap.start * cluster_len..gap.end * cluster_len, "wipe")?;
-            from = gap.end;
         }
         Ok(storage.flush().map_err(failed("wipe"))?)
     }

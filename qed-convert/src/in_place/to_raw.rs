@@ -12,6 +12,7 @@ use qed_core::{
     RecoveryPolicy, RefuseBacking, amend,
 };
 use qed_io::{ImageLock, LockError, Storage};
+use qed_layout::{PieceBuffer, TableReader};
 use qed_spec::{Anchor, GuestOffset, HostOffset, L1Entry, SuperblockCopy};
 use thiserror::Error;
 
@@ -286,22 +287,17 @@ fn runs(image: &ReadOnlyImage, cluster_len: u64) -> Result<(Runs, Runs), ToRawEr
 fn tables(image: &ReadOnlyImage) -> Result<Runs, ToRawError> {
     let (geometry, storage) = (image.geometry(), &**image.storage());
     let table_len = geometry.table_size_bytes();
-    let l1 = image.header().fields().l1_table_offset.get();
+    let l1 = image.header().fields().l1_table_offset;
     let mut tables = Runs::new();
-    tables.push(l1..l1 + table_len);
-    let mut slots = vec![0; usize::try_from(table_len.min(64 << 10)).expect("at most 64 KiB")];
-    let needed =
-        (geometry.l1_entries_for(image.image_size()) * 8).next_multiple_of(slots.len() as u64);
-    for at in (l1..l1 + needed).step_by(slots.len()) {
-        storage.read_at(&mut slots, at).map_err(failed("scan"))?;
-        for slot in slots.chunks_exact(8) {
-            let value = u64::from_le_bytes(slot.try_into().expect("chunks of eight"));
-            if let Ok(L1Entry::Table(cluster)) = L1Entry::decode(value, geometry) {
-                let start = geometry.host_offset(cluster).get();
-                tables.push(start..start.saturating_add(table_len));
-            }
+    tables.push(l1.get()..l1.get() + table_len);
+    let reader = TableReader::new(storage, storage.len().map_err(failed("scan"))?, table_len);
+    reader.for_each(reader.pieces(l1), &mut PieceBuffer::default(), |_, value| {
+        if let Ok(L1Entry::Table(cluster)) = L1Entry::decode(value, geometry) {
+            let start = geometry.host_offset(cluster).get();
+            tables.push(start..start.saturating_add(table_len));
         }
-    }
+        Ok::<(), StepError>(())
+    })?;
     Ok(tables)
 }
 

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use qed_io::Storage;
+use qed_layout::{FirstSector, SUPPORTED_WITHOUT_LOG};
 use qed_spec::{AutoclearFeatures, Features, Header, UNDO_RECORD_LEN_BYTES, UndoRecord};
 
 use super::area::{Area, Found};
@@ -11,7 +12,7 @@ use super::error::{InPlaceError, Refusal, Step};
 use super::plan::Places;
 use super::refcounts::end_of_counted;
 use super::scan::scan;
-use super::verify::{FEATURES, compare};
+use super::verify::compare;
 use super::{SECTOR, Sector, abandon, area, flush, len, read, write};
 use crate::chain::{ImageFormat, Recognised};
 use crate::qcow2::Qcow2Header;
@@ -137,9 +138,8 @@ fn finish_undo(storage: &dyn Storage) -> Result<(), InPlaceError> {
 
 /// Header and first sector of a QED image.
 fn converted(storage: &dyn Storage) -> Result<(Header, Sector), InPlaceError> {
-    let sector: Sector = read::<SECTOR>(storage, 0)?;
-    let header = Header::parse(&sector, len(storage)?, FEATURES)?;
-    Ok((header, sector))
+    let sector = FirstSector::read(storage, len(storage)?)?;
+    Ok((sector.header(SUPPORTED_WITHOUT_LOG)?, *sector.bytes()))
 }
 
 /// The record, if there is an intact one.

@@ -1,16 +1,14 @@
 //! Walks the tables of both formats in lock step: they map every cluster alike.
 
 use qed_io::Storage;
-use qed_spec::{Features, Header};
+use qed_layout::SUPPORTED_WITHOUT_LOG;
+use qed_spec::Header;
 
 use super::error::{InPlaceError, Step};
 use super::plan::Places;
 use super::translate::for_each_entry;
 use super::{Sector, len};
 use crate::qcow2::Qcow2Header;
-
-/// The incompatible features of an image that was converted.
-pub(super) const FEATURES: Features = Features::CLASSIC.union(Features::CONVERSION_HOLD);
 
 /// Compares the QCOW2 image of `header`, in the first `file_len` bytes, with the QED image that
 /// begins with `sector`.
@@ -26,7 +24,7 @@ pub(super) fn compare(
     places: &Places,
     sector: &Sector,
 ) -> Result<(), InPlaceError> {
-    let qed = Header::parse(sector, len(storage)?, FEATURES)?;
+    let qed = Header::parse(sector, len(storage)?, SUPPORTED_WITHOUT_LOG)?;
     let mut tables = Lookup::new(storage, &qed)?;
     // As many tables as the entries take: an image that somebody made up costs no more to refuse.
     let expected = (places.l1 - places.tables) / places.geometry.table_size_bytes();

@@ -5,9 +5,9 @@
 use std::ops::Range;
 
 use qed_core::{ExtentKind, ImageError, ReadOnlyImage};
+use qed_layout::ClusterSet;
 use qed_spec::GuestOffset;
 
-use crate::in_place::cluster_set::ClusterSet;
 use crate::in_place::to_qcow2::ToQcow2Error;
 
 /// What an L2 table of QCOW2 says of a run of bytes.
@@ -51,8 +51,9 @@ impl Found {
         cluster_len: u64,
         file_clusters: u64,
     ) -> Result<Self, ToQcow2Error> {
-        let mut found = Self { clusters: ClusterSet::new(file_clusters), tables: 0 };
-        found.clusters.insert(0);
+        let mut found = Self { clusters: ClusterSet::unlimited(file_clusters), tables: 0 };
+        let claim = |run| found.clusters.insert(run).expect("a set without a limit");
+        claim(0..1);
         let reach = cluster_len / 8 * cluster_len;
         let mut last_table = None;
         for_each_run(image, 0..image.image_size(), |at, len, source| {
@@ -61,12 +62,10 @@ impl Found {
                 last_table = Some(table);
             }
             let Source::Data(host) = source else { return Ok(()) };
-            for cluster in host / cluster_len..(host + len).div_ceil(cluster_len) {
-                if !found.clusters.insert(cluster) {
-                    return Err(ToQcow2Error::SharedCluster { host: cluster * cluster_len });
-                }
+            match claim(host / cluster_len..(host + len).div_ceil(cluster_len)) {
+                Some(cluster) => Err(ToQcow2Error::SharedCluster { host: cluster * cluster_len }),
+                None => Ok(()),
             }
-            Ok(())
         })?;
         Ok(found)
     }

@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use qed_core::{ImageError, LockPolicy, ReadContext, ReadOnlyImage};
 use qed_io::Storage;
+use qed_layout::ClusterSet;
 
 use crate::Qcow2CreateOptions;
-use crate::in_place::cluster_set::ClusterSet;
 use crate::in_place::step::{StepError, failed};
 use crate::in_place::to_qcow2::sources::{Source, for_each_run};
 use crate::in_place::to_qcow2::{NoteFormat, ToQcow2Error};
