@@ -30,6 +30,11 @@ impl SuperblockBytes {
         Ok(Some(Self(copies)))
     }
 
+    /// The copies as they lie in the file, valid or not.
+    pub fn copies(&self) -> impl Iterator<Item = (SuperblockCopy, &[u8; SUPERBLOCK_LEN_BYTES])> {
+        [SuperblockCopy::A, SuperblockCopy::B].into_iter().zip(&self.0)
+    }
+
     /// The choice between the copies.
     ///
     /// # Errors

@@ -89,7 +89,7 @@ pub struct Pieces<'a> {
 }
 
 impl<'a> Pieces<'a> {
-    /// Of a range that lies inside the file and begins with a multiple of 8.
+    /// Of a range that lies inside the file; what begins with a multiple of 8 is cut between slots.
     #[must_use]
     pub const fn of(storage: &'a dyn Storage, range: Range<u64>) -> Self {
         Self { storage, start: range.start, at: range.start, end: range.end, data_end: range.start }

@@ -211,6 +211,7 @@ fn what_is_held_is_ours_to_write_and_nobody_elses() {
         let said = String::from_utf8_lossy(&said.stderr).into_owned();
         assert!(said.contains("Unsupported QED features"), "{refused}: {said}");
     }
+    does("$QED dump t | grep -q CONVERSION_HOLD");
     does("$QED resize -q -f qed t 17M; qemu-img check -q -f qed t || [ $? = 3 ]");
 }
 

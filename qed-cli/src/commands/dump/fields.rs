@@ -89,26 +89,29 @@ pub(super) fn for_each(
     layout: &Layout,
     area: &Area,
     mut show: impl FnMut(Field) -> io::Result<()>,
-) -> io::Result<()> {
+) -> anyhow::Result<()> {
     let specs = match area.kind {
         AreaKind::Header => HEADER,
         AreaKind::SuperblockA | AreaKind::SuperblockB => SUPERBLOCK,
         AreaKind::Anchor => ANCHOR,
         AreaKind::BackingName => &[],
         AreaKind::DirtyBitmap => return marks::for_each(storage, area, show),
-        AreaKind::Journal => return journal::for_each(storage, layout, area, show),
+        AreaKind::Journal => return Ok(journal::for_each(storage, layout, area, show)?),
         _ => return Ok(()),
     };
     let mut bytes = vec![0; usize::try_from(area.end - area.start).unwrap_or(0)];
     storage.read_at(&mut bytes, area.start)?;
     let at = of_structure(specs, &bytes, area.start, &mut show)?;
     match area.kind {
-        AreaKind::BackingName => show(field_of(area.start, "backing_filename", &bytes, Kind::Text)),
-        AreaKind::SuperblockA | AreaKind::SuperblockB => {
-            sections::for_each(&bytes, area.start, at, show)
+        AreaKind::BackingName => {
+            show(field_of(area.start, "backing_filename", &bytes, Kind::Text))?
         }
-        _ => Ok(()),
+        AreaKind::SuperblockA | AreaKind::SuperblockB => {
+            sections::for_each(&bytes, area.start, at, show)?;
+        }
+        _ => {}
     }
+    Ok(())
 }
 
 /// Shows the fields of a fixed structure at the front of `bytes`; where they end.

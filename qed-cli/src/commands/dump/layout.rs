@@ -5,18 +5,16 @@
 
 use std::collections::BTreeMap;
 
-use qed_io::{RunKind, Storage};
+use qed_io::Storage;
+use qed_layout::{
+    FirstSector, PieceBuffer, Pieces, ReadError, SUPPORTED, SuperblockBytes, TableReader, read,
+};
 use qed_spec::{
-    Anchor, DirtyBitmap, Features, Geometry, HEADER_LEN_BYTES, Header, HeaderError, HostOffset,
-    JournalRing, JournalSeed, L1Entry, L1Index, L2Entry, RawAnchor, RawSuperblock,
-    SUPERBLOCK_LEN_BYTES, SectionType, SuperblockChoice, SuperblockCopy,
+    Anchor, DirtyBitmap, Geometry, HEADER_LEN_BYTES, Header, HeaderError, JournalRing, JournalSeed,
+    L1Entry, L1Index, L2Entry, RawAnchor, RawSuperblock, SectionType, SuperblockCopy,
 };
 
 use super::areas::{Area, AreaKind};
-use super::runs::{Entries, PIECE_LEN, Piece};
-
-/// Bits of the header that change nothing of what tables mean.
-const SHOWN: Features = Features::CLASSIC.union(Features::JOURNAL_ACTIVE);
 
 /// The areas of one file.
 #[derive(Debug)]
@@ -43,8 +41,6 @@ impl Layout {
     /// What cannot be read, a file that is no QED image, unknown feature bits.
     pub(super) fn of(storage: &dyn Storage) -> anyhow::Result<Self> {
         let file_len = storage.len()?;
-        let mut front = vec![0; usize::try_from(file_len.min(PIECE_LEN)).unwrap_or(0)];
-        storage.read_at(&mut front, 0)?;
         let mut this = Self {
             file_len,
             geometry: None,
@@ -55,8 +51,8 @@ impl Layout {
             metadata: BTreeMap::new(),
             data: Vec::new(),
         };
-        match Header::parse(&front, file_len, SHOWN) {
-            Ok(header) => this.place(storage, &header, &front)?,
+        match FirstSector::read(storage, file_len)?.header(SUPPORTED) {
+            Ok(header) => this.place(storage, &header)?,
             Err(
                 error @ (HeaderError::Magic { .. }
                 | HeaderError::Truncated { .. }
@@ -70,75 +66,66 @@ impl Layout {
         Ok(this)
     }
 
-    fn place(
-        &mut self,
-        storage: &dyn Storage,
-        header: &Header,
-        front: &[u8],
-    ) -> anyhow::Result<()> {
+    fn place(&mut self, storage: &dyn Storage, header: &Header) -> anyhow::Result<()> {
         let geometry = header.geometry();
         self.geometry = Some(geometry);
         self.header_end = header.header_area_len_bytes().min(self.file_len);
-        self.place_header_area(header, front);
+        self.place_header_area(storage, header)?;
         self.scan_unused(storage)?;
-        let l1_offset = header.fields().l1_table_offset.get();
-        let table_len = geometry.table_size_bytes();
-        self.claim(l1_offset, table_len, AreaKind::L1Table);
+        let (l1_offset, table_len) = (header.fields().l1_table_offset, geometry.table_size_bytes());
+        self.claim(l1_offset.get(), table_len, AreaKind::L1Table);
+        let reader = TableReader::new(storage, self.file_len, table_len);
+        let mut buffer = PieceBuffer::default();
         let mut tables = Vec::new();
-        let mut l1_entries = Entries::of(storage, l1_offset, geometry);
-        while let Some(piece) = l1_entries.next_piece()? {
-            let Piece::Values { first, values } = piece else { continue };
-            for (i, value) in (first..).zip(values) {
-                if let Ok(L1Entry::Table(table)) = L1Entry::decode(value, geometry) {
-                    let at = geometry.host_offset(table).get();
-                    let kind = AreaKind::L2Table(L1Index::new(i));
-                    if at >= self.header_end && self.claim(at, table_len, kind) {
-                        tables.push(at);
-                    }
+        reader.for_each(reader.pieces(l1_offset), &mut buffer, |slot, value| {
+            if let Ok(L1Entry::Table(table)) = L1Entry::decode(value, geometry) {
+                let at = geometry.host_offset(table);
+                let kind = AreaKind::L2Table(L1Index::new(slot));
+                if at.get() >= self.header_end && self.claim(at.get(), table_len, kind) {
+                    tables.push(at);
                 }
             }
-        }
+            Ok::<(), ReadError>(())
+        })?;
         for at in tables {
-            self.place_data(storage, geometry, at)?;
+            reader.for_each(reader.pieces(at), &mut buffer, |_, value| {
+                self.place_data(geometry, value);
+                Ok::<(), ReadError>(())
+            })?;
         }
         self.data.sort_unstable();
         Ok(())
     }
 
-    fn place_header_area(&mut self, header: &Header, front: &[u8]) {
+    fn place_header_area(&mut self, storage: &dyn Storage, header: &Header) -> anyhow::Result<()> {
         self.claim(0, HEADER_LEN_BYTES as u64, AreaKind::Header);
         if let Some((at, len)) = header.backing_name_place() {
             self.claim(at.into(), len.into(), AreaKind::BackingName);
         }
-        let starts_with = |at: HostOffset, magic: &[u8]| {
-            let at = usize::try_from(at.get()).unwrap_or(usize::MAX);
-            front.get(at..).is_some_and(|bytes| bytes.starts_with(magic))
-        };
-        if SuperblockCopy::both_fit(header) {
-            let copies = [
-                (SuperblockCopy::A.offset(), AreaKind::SuperblockA),
-                (SuperblockCopy::B.offset(), AreaKind::SuperblockB),
-            ];
-            self.place_sections(header, front);
-            for (at, kind) in copies {
-                if starts_with(at, &RawSuperblock::MAGIC) {
-                    self.claim(at.get(), SUPERBLOCK_LEN_BYTES as u64, kind);
+        if let Some(superblock) = SuperblockBytes::read(storage, header)? {
+            self.place_sections(header, &superblock);
+            for (copy, bytes) in superblock.copies() {
+                if bytes.starts_with(&RawSuperblock::MAGIC) {
+                    let kind = match copy {
+                        SuperblockCopy::A => AreaKind::SuperblockA,
+                        SuperblockCopy::B => AreaKind::SuperblockB,
+                    };
+                    self.claim(copy.offset().get(), bytes.len() as u64, kind);
                 }
             }
         }
-        if starts_with(Anchor::OFFSET, &RawAnchor::MAGIC) {
+        let mut magic = RawAnchor::MAGIC;
+        read(storage, &mut magic, Anchor::OFFSET.get())?;
+        if magic == RawAnchor::MAGIC {
             let len = size_of::<RawAnchor>() as u64;
             self.claim(Anchor::OFFSET.get(), len, AreaKind::Anchor);
         }
+        Ok(())
     }
 
     /// What the current superblock names.
-    fn place_sections(&mut self, header: &Header, front: &[u8]) {
-        let copy = |copy: SuperblockCopy| {
-            let at = usize::try_from(copy.offset().get()).unwrap_or(usize::MAX);
-            front.get(at..).unwrap_or_default()
-        };
-        let choice = SuperblockChoice::new(copy(SuperblockCopy::A), copy(SuperblockCopy::B));
+    fn place_sections(&mut self, header: &Header, superblock: &SuperblockBytes) {
+        let choice = superblock.choose();
         let Some((_, current)) = choice.ok().and_then(|choice| choice.current()) else { return };
         let payload = |kind| current.section(kind).map(|section| section.payload());
         let bitmap = payload(SectionType::TABLE_DIRTY).map(|it| DirtyBitmap::parse(it, header));
@@ -167,28 +154,16 @@ impl Layout {
         Ok(())
     }
 
-    fn place_data(
-        &mut self,
-        storage: &dyn Storage,
-        geometry: Geometry,
-        table: u64,
-    ) -> anyhow::Result<()> {
-        let cluster = geometry.cluster_size_bytes();
-        let mut entries = Entries::of(storage, table, geometry);
-        while let Some(piece) = entries.next_piece()? {
-            let Piece::Values { values, .. } = piece else { continue };
-            for value in values {
-                let Ok(L2Entry::Data(host)) = L2Entry::decode(value, geometry) else { continue };
-                let start = geometry.host_offset(host).get();
-                let end = start.saturating_add(cluster).min(self.file_len);
-                match self.data.last_mut() {
-                    _ if start >= end => {}
-                    Some((_, last)) if *last == start => *last = end,
-                    _ => self.data.push((start, end)),
-                }
-            }
+    /// Adds what an L2 entry names to the runs of guest data.
+    fn place_data(&mut self, geometry: Geometry, value: u64) {
+        let Ok(L2Entry::Data(host)) = L2Entry::decode(value, geometry) else { return };
+        let start = geometry.host_offset(host).get();
+        let end = start.saturating_add(geometry.cluster_size_bytes()).min(self.file_len);
+        match self.data.last_mut() {
+            _ if start >= end => {}
+            Some((_, last)) if *last == start => *last = end,
+            _ => self.data.push((start, end)),
         }
-        Ok(())
     }
 
     /// Gives a stretch that lies inside the file to `kind`, unless part of it is given away.
@@ -240,23 +215,12 @@ impl Layout {
     }
 }
 
-fn is_zero(storage: &dyn Storage, start: u64, end: u64) -> anyhow::Result<bool> {
-    let mut at = start;
-    while at < end {
-        let run = storage.run_at(at)?;
-        let mut len = run.len.min(end - at);
-        if run.kind == RunKind::Data {
-            len = len.min(PIECE_LEN);
-            let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
-            storage.read_at(&mut bytes, at)?;
-            if !qed_convert::is_zero(&bytes) {
-                return Ok(false);
-            }
+fn is_zero(storage: &dyn Storage, start: u64, end: u64) -> Result<bool, ReadError> {
+    let mut buffer = PieceBuffer::default();
+    for piece in Pieces::of(storage, start..end) {
+        if buffer.read(storage, &piece?)?.iter().any(|entry| entry.get() != 0) {
+            return Ok(false);
         }
-        if len == 0 {
-            break;
-        }
-        at += len;
     }
     Ok(true)
 }

@@ -3,31 +3,30 @@
 use std::io;
 
 use qed_io::Storage;
+use qed_layout::{PieceBuffer, Pieces};
+use zerocopy::IntoBytes;
 
 use super::areas::Area;
 use super::fields::{Field, Value};
-use super::runs::PIECE_LEN;
 
 /// Shows each byte with a mark, and between them how much has none.
 pub(super) fn for_each(
     storage: &dyn Storage,
     area: &Area,
     mut show: impl FnMut(Field) -> io::Result<()>,
-) -> io::Result<()> {
+) -> anyhow::Result<()> {
     let mut zeros = area.start;
-    let mut at = area.start;
-    while at < area.end {
-        let len = (area.end - at).min(PIECE_LEN);
-        let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
-        storage.read_at(&mut bytes, at)?;
-        for (place, byte) in (at..).zip(bytes).filter(|(_, byte)| *byte != 0) {
+    let mut buffer = PieceBuffer::default();
+    for piece in Pieces::of(storage, area.start..area.end) {
+        let piece = piece?;
+        let bytes = buffer.read(storage, &piece)?.as_bytes();
+        for (place, &byte) in (piece.at..).zip(bytes).filter(|(_, byte)| **byte != 0) {
             unmarked(zeros, place, &mut show)?;
             show(marked(area, place, byte))?;
             zeros = place + 1;
         }
-        at += len;
     }
-    unmarked(zeros, area.end, &mut show)
+    Ok(unmarked(zeros, area.end, &mut show)?)
 }
 
 fn unmarked(
