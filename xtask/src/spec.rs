@@ -6,7 +6,6 @@ mod data;
 mod document;
 mod html;
 mod items;
-mod markdown;
 mod register;
 mod render;
 mod vectors;
@@ -21,15 +20,11 @@ use crate::repo;
 use crate::tree::Tree;
 use register::Register;
 
-/// A form of the register.
-type Render = fn(&Register) -> String;
+/// The clauses as data, which the conformance runner reads. The page is never committed.
+const DATA: &str = "conformance/clauses.toml";
 
-/// What is committed, by its path and what renders it.
-const COMMITTED: [(&str, Render); 2] =
-    [("conformance/clauses.toml", data::render), ("docs/traceability.md", markdown::render)];
-
-/// Writes the register and its pages, then fails if something is wrong with it; with `--check`,
-/// also if what is committed had to be written.
+/// Writes the clauses as data and the register as a page, then fails if something is wrong with it;
+/// with `--check` the data is only compared.
 pub(crate) fn run(words: &[String]) -> Result<()> {
     let only_check = match words {
         [] => false,
@@ -41,9 +36,7 @@ pub(crate) fn run(words: &[String]) -> Result<()> {
     if only_check {
         problems.extend(stale(&tree, &register));
     } else {
-        for (path, render) in COMMITTED {
-            write(&repo::root().join(path), &render(&register))?;
-        }
+        write(&repo::root().join(DATA), &data::render(&register))?;
     }
     let page = repo::target_dir()?.join("spec/index.html");
     write(&page, &html::render(&register))?;
@@ -57,18 +50,16 @@ pub(crate) fn run(words: &[String]) -> Result<()> {
     }
 }
 
-/// What is wrong with the clauses, and what is committed of the register and stale.
+/// What is wrong with the clauses, and whether the data is stale.
 pub(crate) fn problems(tree: &Tree) -> Result<Vec<Problem>> {
     let (register, mut problems) = register::build(tree)?;
     problems.extend(stale(tree, &register));
     Ok(problems)
 }
 
-fn stale(tree: &Tree, register: &Register) -> impl Iterator<Item = Problem> {
-    COMMITTED.into_iter().filter_map(|(path, render)| {
-        let is_fresh = tree.file(path).is_ok_and(|file| file.text == render(register));
-        (!is_fresh).then(|| Problem::new(path, 1, "stale: cargo xtask spec"))
-    })
+fn stale(tree: &Tree, register: &Register) -> Option<Problem> {
+    let is_fresh = tree.file(DATA).is_ok_and(|file| file.text == data::render(register));
+    (!is_fresh).then(|| Problem::new(DATA, 1, "stale: cargo xtask spec"))
 }
 
 fn write(path: &Path, text: &str) -> Result<()> {
@@ -92,12 +83,9 @@ mod tests {
     ];
 
     #[test]
-    fn every_form_has_the_clause_and_what_keeps_it() {
+    fn the_page_has_the_clause_and_what_keeps_it() {
         let (register, problems) = register::build(&Tree::of(&FILES)).unwrap();
         assert_eq!(problems, []);
-        let row = "| **QED-HDR-01**<br>must, base | One `\\|` two. | `a/src/b.rs` `B::c` | \
-                   vectors `header-reject` |\n";
-        assert!(markdown::render(&register).ends_with(row));
         let html = html::render(&register);
         for part in
             ["<section id=\"QED-HDR-01\"", "a/src/b.rs:3</code> B::c", "v-1", "<h2>2. Header"]
@@ -109,15 +97,10 @@ mod tests {
     #[test]
     fn what_is_committed_and_not_what_would_be_written_is_told() {
         let (register, _) = register::build(&Tree::of(&FILES)).unwrap();
-        let committed = COMMITTED.map(|(path, render)| (path, render(&register)));
-        let [data, markdown] = &committed;
-        let tree = |markdown| {
-            let more = [(data.0, &*data.1), ("docs/traceability.md", markdown)];
-            Tree::of(&[&FILES[..], &more[..]].concat())
-        };
-        assert_eq!(problems(&tree(&markdown.1)).unwrap(), []);
-        let told = Problem::new("docs/traceability.md", 1, "stale: cargo xtask spec");
-        assert_eq!(problems(&tree("# Traceability\n")).unwrap(), [told]);
-        assert_eq!(problems(&Tree::of(&FILES)).unwrap().len(), 2);
+        let tree = |data| Tree::of(&[&FILES[..], &[(DATA, data)]].concat());
+        assert_eq!(problems(&tree(&data::render(&register))).unwrap(), []);
+        let told = Problem::new(DATA, 1, "stale: cargo xtask spec");
+        assert_eq!(problems(&tree("# Every clause\n")).unwrap(), [told]);
+        assert_eq!(problems(&Tree::of(&FILES)).unwrap().len(), 1);
     }
 }
