@@ -98,7 +98,8 @@ mod tests {
     fn what_is_committed_and_not_what_would_be_written_is_told() {
         let (register, _) = register::build(&Tree::of(&FILES)).unwrap();
         let tree = |data| Tree::of(&[&FILES[..], &[(DATA, data)]].concat());
-        assert_eq!(problems(&tree(&data::render(&register))).unwrap(), []);
+        let fresh = data::render(&register);
+        assert_eq!(problems(&tree(&fresh)).unwrap(), []);
         let told = Problem::new(DATA, 1, "stale: cargo xtask spec");
         assert_eq!(problems(&tree("# Every clause\n")).unwrap(), [told]);
         assert_eq!(problems(&Tree::of(&FILES)).unwrap().len(), 1);

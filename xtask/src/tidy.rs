@@ -10,6 +10,8 @@ mod leftovers;
 mod licences;
 mod readme;
 mod sizes;
+mod uses;
+mod walls;
 
 use anyhow::{Result, bail};
 
@@ -46,6 +48,7 @@ fn problems() -> Result<Vec<Problem>> {
     problems.extend(hostile::check(&tree)?);
     problems.extend(changes::check(&tree)?);
     problems.extend(readme::check(&tree)?);
+    problems.extend(walls::check(&tree)?);
     problems.sort();
     Ok(problems)
 }
