@@ -56,7 +56,7 @@ impl VirtualDisk for Joined {
         }
     }
 
-    fn data_storage(&self, offset: u64, depth: u32) -> Option<&dyn Storage> {
+    fn data_storage(&self, offset: u64, depth: u32) -> Option<&Arc<dyn Storage>> {
         let (part, within) = self.part_at(offset)?;
         part.data_storage(within, depth)
     }
@@ -100,7 +100,7 @@ impl VirtualDisk for Window {
         Ok(GuestExtent { len, depth: 0, kind: GuestExtentKind::Zero })
     }
 
-    fn data_storage(&self, offset: u64, depth: u32) -> Option<&dyn Storage> {
+    fn data_storage(&self, offset: u64, depth: u32) -> Option<&Arc<dyn Storage>> {
         self.disk.data_storage(self.start + offset, depth)
     }
 }

@@ -243,9 +243,9 @@ impl VirtualDisk for Qcow2Image {
         extent.map_err(|error| BackingError::new(offset, error.kind(), error))
     }
 
-    fn data_storage(&self, offset: u64, depth: u32) -> Option<&dyn Storage> {
+    fn data_storage(&self, offset: u64, depth: u32) -> Option<&Arc<dyn Storage>> {
         match depth.checked_sub(1) {
-            None => Some(&*self.storage),
+            None => Some(&self.storage),
             Some(below) => self.backing.as_ref()?.data_storage(offset, below),
         }
     }

@@ -53,7 +53,7 @@ pub(crate) struct Writer {
     pub(crate) keeper: Option<JournalKeeper>,
     /// A flush failed, or panicked: no more writes.
     pub(crate) stopped: AtomicBool,
-    closed: bool,
+    closed: AtomicBool,
 }
 
 impl Writer {
@@ -126,7 +126,7 @@ impl Image {
                 turn: Mutex::new(Turn::new(marks)),
                 keeper,
                 stopped: AtomicBool::new(false),
-                closed: false,
+                closed: AtomicBool::new(false),
             },
         })
     }
@@ -176,8 +176,8 @@ impl Image {
     ///
     /// # Errors
     /// As [`Image::flush`]. The image is closed all the same; the mark stays if anything failed.
-    pub fn close(mut self) -> Result<(), ImageError> {
-        self.writer.closed = true;
+    pub fn close(&self) -> Result<(), ImageError> {
+        self.writer.closed.store(true, Ordering::Release);
         self.settle()
     }
 
@@ -212,7 +212,9 @@ impl Deref for Image {
 
 impl Drop for Image {
     fn drop(&mut self) {
-        if !self.writer.closed && !self.writer.stopped.load(Ordering::Acquire) {
+        if !self.writer.closed.load(Ordering::Acquire)
+            && !self.writer.stopped.load(Ordering::Acquire)
+        {
             // Nobody is left to hear of a failure; the mark then stays in the file.
             drop(self.settle());
         }

@@ -109,44 +109,44 @@ impl Case {
         }
         for _ in 0..ROUNDS {
             let reference = self.time_raw(&self.new_raw());
-            let (image, file) = self.new_image();
-            let ours = self.time_image(&image, &file);
+            let image = self.new_image();
+            let ours = self.time_image(&image);
             drop(image);
             self.print(ours, reference, self.time_raw(&self.new_raw()));
         }
     }
 
     fn run_mapped(&self) {
-        let (raw, (image, file)) = (self.new_raw(), self.new_image());
+        let (raw, image) = (self.new_raw(), self.new_image());
         let fill = Work { direction: Write, block: 64 << 10, depth: 32, ..self.work };
-        fill.run(&mut Engine::for_raw(&raw, 32).unwrap());
-        fill.run(&mut Engine::for_image(&image, &file, 32).unwrap());
+        fill.run(&mut Engine::for_raw(raw.clone(), 32).unwrap());
+        fill.run(&mut Engine::for_image(image.clone(), 32).unwrap());
         for _ in 0..ROUNDS {
             let reference = self.time_raw(&raw);
-            let ours = self.time_image(&image, &file);
+            let ours = self.time_image(&image);
             self.print(ours, reference, self.time_raw(&raw));
         }
     }
 
-    fn time_raw(&self, raw: &FileStorage) -> u128 {
-        self.work.run(&mut Engine::for_raw(raw, self.work.depth).unwrap())
+    fn time_raw(&self, raw: &Arc<FileStorage>) -> u128 {
+        self.work.run(&mut Engine::for_raw(raw.clone(), self.work.depth).unwrap())
     }
 
-    fn time_image(&self, image: &Image, file: &FileStorage) -> u128 {
-        self.work.run(&mut Engine::for_image(image, file, self.work.depth).unwrap())
+    fn time_image(&self, image: &Arc<Image>) -> u128 {
+        self.work.run(&mut Engine::for_image(image.clone(), self.work.depth).unwrap())
     }
 
     fn print(&self, ours: u128, reference: u128, again: u128) {
         println!("case={} ours_ns={ours} reference_ns={reference} again_ns={again}", self.name);
     }
 
-    fn new_raw(&self) -> FileStorage {
+    fn new_raw(&self) -> Arc<FileStorage> {
         let raw = FileStorage::create(self.dir.join("direct-bench.raw"), DIRECT).unwrap();
         raw.set_len(self.work.len_bytes()).unwrap();
-        raw
+        Arc::new(raw)
     }
 
-    fn new_image(&self) -> (Image, Arc<FileStorage>) {
+    fn new_image(&self) -> Arc<Image> {
         let path = self.dir.join("direct-bench.qed");
         let file = Arc::new(FileStorage::create(&path, DIRECT).unwrap());
         let backing = CreateBacking { name: b"base".to_vec(), format: BackingFormat::Raw };
@@ -158,7 +158,7 @@ impl Case {
         create(&*file, &options).unwrap();
         let beneath = GivenBacking(self.has_backing.then(|| open_raw(&self.backing_path())));
         let context = WriteContext::new(&beneath, LockPolicy::None, RecoveryPolicy::Refuse);
-        (Image::open(file.clone(), &context).unwrap(), file)
+        Arc::new(Image::open(file, &context).unwrap())
     }
 
     fn backing_path(&self) -> PathBuf {
@@ -181,7 +181,7 @@ impl Work {
     }
 
     /// Nanoseconds a request takes while the queue is kept full.
-    fn run(&self, engine: &mut Engine<'_>) -> u128 {
+    fn run(&self, engine: &mut Engine) -> u128 {
         let mut buffers: Vec<_> = (0..self.depth).map(|_| engine.buffer(self.block)).collect();
         let start = Instant::now();
         let mut next = 0;

@@ -2,10 +2,11 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use qed_core::{Image, ImageError, VirtualDisk};
-use qed_io::{AlignedBuf, Direction, FileStorage, Ring, Transfer, Transferred};
+use qed_io::{AlignedBuf, Direction, FileStorage, Memory, Ring, StableBuf, Transfer, Transferred};
 use qed_spec::GuestOffset;
 
 use crate::target::{Patience, Target};
@@ -26,18 +27,19 @@ use crate::work::{State, Work};
 /// then leaves the disk as it was. Should [`Engine::wait`] have failed because the kernel does not
 /// answer, the clusters of requests in flight are never given to others: the kernel may still write to
 /// them. Who allocates one of the same clusters of the disk, or changes its size, then waits for ever;
-/// all else goes on, and the image can be flushed and closed.
-pub struct Engine<'i> {
-    ring: Ring<'i>,
-    works: Vec<Option<Work<'i>>>,
-    file: &'i FileStorage,
-    target: Target<'i>,
+/// all else goes on, and the image can be flushed and closed. It stays open, as far as the memory and
+/// the file go, since what is in flight holds it.
+pub struct Engine<B: StableBuf = AlignedBuf> {
+    ring: Ring<Memory<B>>,
+    works: Vec<Option<Work<B>>>,
+    file: Arc<FileStorage>,
+    target: Target,
     /// Requests that wait for others, in their order.
     parked: VecDeque<usize>,
     /// Requests that were begun since one of those that wait last had its turn, and the most that are.
     overtaking: usize,
     most: usize,
-    served: VecDeque<Served>,
+    served: VecDeque<Served<B>>,
 }
 
 /// What became of a request that was let go on.
@@ -54,41 +56,42 @@ const OVERTAKING: usize = 4;
 
 /// What an engine is asked for: as many bytes as the buffer has.
 #[derive(Debug)]
-pub struct EngineRequest {
+pub struct EngineRequest<B = AlignedBuf> {
     /// Whatever tells the caller's requests apart.
     pub tag: u64,
     /// Read or write.
     pub direction: Direction,
     /// First byte of the virtual disk.
     pub at: u64,
-    /// Of the engine until the request is served; [`Engine::buffer`] makes one that suits.
-    pub buffer: AlignedBuf,
+    /// Of the engine until the request is served: memory of the caller, which is not copied where the
+    /// file takes it as it lies, or what [`Engine::buffer`] makes.
+    pub buffer: B,
 }
 
 /// A request that has ended.
 #[derive(Debug)]
-pub struct Served {
+pub struct Served<B = AlignedBuf> {
     /// What [`EngineRequest::tag`] was.
     pub tag: u64,
     /// The caller's again; unspecified after a read that failed.
-    pub buffer: AlignedBuf,
+    pub buffer: B,
     /// All of it was served, or why not. Part of a write may then be on the disk.
     pub result: Result<(), ImageError>,
 }
 
-impl<'i> Engine<'i> {
+impl<B: StableBuf> Engine<B> {
     /// Reads and writes of an image, up to `depth` transfers of its file at a time.
     ///
     /// Other threads may use the image at the same time, also for changing its size.
     ///
     /// # Errors
-    /// [`io::ErrorKind::InvalidInput`] if `file` is not the storage of the image; else as
+    /// [`io::ErrorKind::InvalidInput`] if the image does not lie in a file; else as
     /// [`FileStorage::ring`].
-    pub fn for_image(image: &'i Image, file: &'i FileStorage, depth: u32) -> io::Result<Self> {
-        if !std::ptr::addr_eq(Arc::as_ptr(image.storage()), file) {
-            let why = "the file is not the one that holds the image";
+    pub fn for_image(image: Arc<Image>, depth: u32) -> io::Result<Self> {
+        let Some(file) = FileStorage::shared(image.storage()) else {
+            let why = "the image does not lie in a file";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
-        }
+        };
         Self::new(Target::Image(image), file, depth)
     }
 
@@ -97,8 +100,8 @@ impl<'i> Engine<'i> {
     /// # Errors
     /// As [`FileStorage::ring`].
     pub fn for_reading(
-        disk: &'i dyn VirtualDisk,
-        file: &'i FileStorage,
+        disk: Arc<dyn VirtualDisk>,
+        file: Arc<FileStorage>,
         depth: u32,
     ) -> io::Result<Self> {
         Self::new(Target::Disk(disk), file, depth)
@@ -108,11 +111,11 @@ impl<'i> Engine<'i> {
     ///
     /// # Errors
     /// As [`FileStorage::ring`].
-    pub fn for_raw(file: &'i FileStorage, depth: u32) -> io::Result<Self> {
+    pub fn for_raw(file: Arc<FileStorage>, depth: u32) -> io::Result<Self> {
         Self::new(Target::File, file, depth)
     }
 
-    fn new(target: Target<'i>, file: &'i FileStorage, depth: u32) -> io::Result<Self> {
+    fn new(target: Target, file: Arc<FileStorage>, depth: u32) -> io::Result<Self> {
         Ok(Self {
             ring: file.ring(depth)?,
             works: Vec::new(),
@@ -132,7 +135,7 @@ impl<'i> Engine<'i> {
     }
 
     /// Starts a request. More of them than the depth wait for room.
-    pub fn start(&mut self, request: EngineRequest) {
+    pub fn start(&mut self, request: EngineRequest<B>) {
         let EngineRequest { tag, direction, at, buffer } = request;
         let work = Work::new(tag, direction, GuestOffset::new(at), buffer);
         let free = self.works.iter().position(Option::is_none);
@@ -156,7 +159,7 @@ impl<'i> Engine<'i> {
     ///
     /// # Errors
     /// Only of the engine as a whole, which is of no use then; that of a request is its result.
-    pub fn wait(&mut self) -> io::Result<Option<Served>> {
+    pub fn wait(&mut self) -> io::Result<Option<Served<B>>> {
         loop {
             if let Some(served) = self.served.pop_front() {
                 return Ok(Some(served));
@@ -174,7 +177,47 @@ impl<'i> Engine<'i> {
         }
     }
 
-    fn ended(&mut self, transferred: Transferred) {
+    /// A request that has ended, without waiting for one; none if none has. The kernel is told of
+    /// what was started.
+    ///
+    /// # Errors
+    /// As [`Engine::wait`].
+    pub fn try_wait(&mut self) -> io::Result<Option<Served<B>>> {
+        loop {
+            if let Some(served) = self.served.pop_front() {
+                return Ok(Some(served));
+            }
+            if let Some(transferred) = self.ring.try_wait()? {
+                self.ended(transferred);
+                continue;
+            }
+            if self.ring.pending() > 0 {
+                return Ok(None);
+            }
+            let Some(number) = self.parked.pop_front() else { return Ok(None) };
+            self.overtaking = 0;
+            if self.try_again(number, Patience::Asks) == Turn::Parked {
+                self.parked.push_front(number);
+                // Another thread has what it waits for, and says nothing when it gives it back.
+                self.ring.wake()?;
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Readable when [`Engine::try_wait`] may have something, for an event loop.
+    ///
+    /// The loop calls `try_wait` until it gives none, after requests were started as well, and
+    /// waits for this only then. A request that waits for another thread keeps it readable. It is the
+    /// engine's: others only wait for it.
+    ///
+    /// # Errors
+    /// The operating system's, when it is asked for first.
+    pub fn completion_fd(&mut self) -> io::Result<BorrowedFd<'_>> {
+        self.ring.completion_fd()
+    }
+
+    fn ended(&mut self, transferred: Transferred<Memory<B>>) {
         let Transferred { tag, buffer, result } = transferred;
         let number = usize::try_from(tag).expect("the ring gives back the number of a request");
         let Some(mut work) = self.works[number].take() else { return };
@@ -218,8 +261,8 @@ impl<'i> Engine<'i> {
         }
     }
 
-    fn go_on(&mut self, number: usize, mut work: Work<'i>, patience: Patience) -> Turn {
-        match work.go_on(self.target, self.file, patience) {
+    fn go_on(&mut self, number: usize, mut work: Work<B>, patience: Patience) -> Turn {
+        match work.go_on(&self.target, &self.file, patience) {
             Ok(State::Ended) => self.serve(work, Ok(())),
             Err(error) => self.serve(work, Err(error)),
             Ok(State::Parked) => {
@@ -242,13 +285,13 @@ impl<'i> Engine<'i> {
         Turn::Had
     }
 
-    fn serve(&mut self, work: Work<'_>, result: Result<(), ImageError>) {
+    fn serve(&mut self, work: Work<B>, result: Result<(), ImageError>) {
         let tag = work.tag;
         self.served.push_back(Served { tag, buffer: work.into_buffer(), result });
     }
 }
 
-impl Drop for Engine<'_> {
+impl<B: StableBuf> Drop for Engine<B> {
     fn drop(&mut self) {
         if self.ring.settle().is_err() {
             // What a request holds is what keeps others away from where the kernel may write.
@@ -257,7 +300,7 @@ impl Drop for Engine<'_> {
     }
 }
 
-impl std::fmt::Debug for Engine<'_> {
+impl<B: StableBuf> std::fmt::Debug for Engine<B> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { ring, target, .. } = self;
         f.debug_struct("Engine").field("ring", ring).field("target", target).finish_non_exhaustive()

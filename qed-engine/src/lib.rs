@@ -19,9 +19,9 @@
 //! let file = Arc::new(FileStorage::create(&path, new)?);
 //! create(&*file, &CreateOptions::new(1 << 30))?;
 //! let context = WriteContext::new(&RefuseBacking, LockPolicy::None, RecoveryPolicy::Refuse);
-//! let image = Image::open(file.clone(), &context)?;
+//! let image = Arc::new(Image::open(file, &context)?);
 //!
-//! let mut engine = Engine::for_image(&image, &file, 32)?;
+//! let mut engine = Engine::for_image(Arc::clone(&image), 32)?;
 //! for tag in 0..32 {
 //!     let mut buffer = engine.buffer(4096);
 //!     buffer.fill(7);
@@ -42,4 +42,4 @@ mod target;
 mod work;
 
 pub use engine::{Engine, EngineRequest, Served};
-pub use qed_io::{AlignedBuf, Direction};
+pub use qed_io::{AlignedBuf, Direction, StableBuf};

@@ -2,17 +2,18 @@
 //! goes to the file with the guest's bytes.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use qed_core::{Allocation, Image, ImageError, read_backing};
-use qed_io::{AlignedBuf, FileStorage};
+use qed_io::{AlignedBuf, FileStorage, StableBuf};
 use qed_spec::{GuestOffset, HostOffset};
 
-use crate::target::{Place, below, in_buffer, stored};
+use crate::target::{Place, Rest, below, in_buffer, stored};
 
 /// The bytes of a write and what goes around them, on the way to being complete.
-pub(crate) struct Surrounded<'i> {
-    image: &'i Image,
-    allocation: Allocation<&'i Image>,
+pub(crate) struct Surrounded {
+    image: Arc<Image>,
+    allocation: Allocation<Arc<Image>>,
     /// None while the ring has it.
     bytes: Option<AlignedBuf>,
     /// First byte of the disk that lies in the buffer.
@@ -22,33 +23,33 @@ pub(crate) struct Surrounded<'i> {
 }
 
 /// Bytes that are read for a [`Surrounded`].
-pub(crate) struct Piece<'i> {
+pub(crate) struct Piece {
     pub(crate) bytes: AlignedBuf,
     pub(crate) part: Range<usize>,
-    pub(crate) place: Place<'i>,
+    pub(crate) place: Place,
 }
 
 /// A write that is complete.
-pub(crate) struct Complete<'i> {
-    pub(crate) allocation: Allocation<&'i Image>,
+pub(crate) struct Complete {
+    pub(crate) allocation: Allocation<Arc<Image>>,
     pub(crate) bytes: AlignedBuf,
     pub(crate) host: HostOffset,
 }
 
 /// How it goes on.
-pub(crate) enum Next<'i> {
+pub(crate) enum Next {
     /// These bytes are read, and [`Surrounded::read`] is told.
-    Read(Piece<'i>, Surrounded<'i>),
-    Write(Complete<'i>),
+    Read(Piece, Surrounded),
+    Write(Complete),
 }
 
-impl<'i> Surrounded<'i> {
-    /// A write of the first bytes of `buf`, as many as were allocated, between `around`.
+impl Surrounded {
+    /// A write of the first bytes of `rest`, as many as were allocated, between `around`.
     pub(crate) fn new(
-        image: &'i Image,
+        image: Arc<Image>,
         file: &FileStorage,
-        buf: &[u8],
-        allocation: Allocation<&'i Image>,
+        rest: &mut Rest<'_, impl StableBuf>,
+        allocation: Allocation<Arc<Image>>,
         around: [Range<u64>; 2],
     ) -> Self {
         let guest = allocation.guest();
@@ -56,22 +57,23 @@ impl<'i> Surrounded<'i> {
         let start = if before.is_empty() { guest.start } else { before.start };
         let end = if behind.is_empty() { guest.end } else { behind.end };
         let mut bytes = file.buffer(in_buffer(end - start));
-        bytes[within(&guest, start)].copy_from_slice(&buf[..in_buffer(allocation.len())]);
+        let own = &mut bytes[within(&guest, start)];
+        rest.show(in_buffer(allocation.len()), |guest| own.copy_from_slice(guest));
         Self { image, allocation, bytes: Some(bytes), start, missing: around }
     }
 
     /// Reads what can be read at once, up to something that lies in a file or to the end.
-    pub(crate) fn go_on(mut self) -> Result<Next<'i>, ImageError> {
+    pub(crate) fn go_on(mut self) -> Result<Next, ImageError> {
         let mut bytes = self.bytes.take().expect("the ring has given it back");
         while let Some(range) = self.missing.iter().find(|range| !range.is_empty()).cloned() {
             let at = GuestOffset::new(range.start);
             // Past the backing file, the zeros of the buffer are what is there.
-            let Some(disk) = below(self.image, at) else {
+            let Some(disk) = below(&self.image, at) else {
                 self.read(range.end - range.start);
                 continue;
             };
             let len = range.end.min(disk.len()) - range.start;
-            let (len, place) = stored(disk, at, len)?;
+            let (len, place) = stored(&**disk, at, len)?;
             let part = within(&(range.start..range.start + len), self.start);
             match place {
                 Some(place) => {

@@ -1,52 +1,54 @@
 //! One request between its start and its end: how far it has come.
 
+use std::sync::Arc;
+
 use qed_core::{ImageError, IoAction};
-use qed_io::{AlignedBuf, Direction, FileStorage};
+use qed_io::{Direction, FileStorage, Memory, StableBuf};
 use qed_spec::{GuestOffset, HostOffset};
 
 use crate::surroundings::{Complete, Next, Piece, Surrounded};
-use crate::target::{Kept, Part, Patience, Place, Step, Target};
+use crate::target::{Kept, Part, Patience, Place, Rest, Step, Target};
 
 /// One request that was started and has not ended.
-pub(crate) struct Work<'i> {
+pub(crate) struct Work<B> {
     pub(crate) tag: u64,
     pub(crate) direction: Direction,
     at: GuestOffset,
     /// None while the ring has it.
-    buffer: Option<AlignedBuf>,
+    buffer: Option<B>,
     /// Bytes that are served.
     done: usize,
     /// A write whose surroundings are not complete.
-    surrounded: Option<Surrounded<'i>>,
-    under_way: Option<UnderWay<'i>>,
+    surrounded: Option<Surrounded>,
+    under_way: Option<UnderWay>,
 }
 
 /// The transfer that is under way.
-enum UnderWay<'i> {
+enum UnderWay {
     /// Of so many bytes of the request.
-    Served { len: usize, host: HostOffset, kept: Kept<'i> },
+    Served { len: usize, host: HostOffset, kept: Kept },
     /// Of so many bytes that go around it.
-    Around { len: u64, surrounded: Surrounded<'i> },
+    Around { len: u64, surrounded: Surrounded },
 }
 
 /// What is to be moved for a request.
-pub(crate) struct Move<'i> {
+pub(crate) struct Move<B> {
     pub(crate) direction: Direction,
-    pub(crate) buffer: AlignedBuf,
+    pub(crate) buffer: Memory<B>,
     pub(crate) part: std::ops::Range<usize>,
-    pub(crate) place: Place<'i>,
+    pub(crate) place: Place,
 }
 
 /// Where a request stands.
-pub(crate) enum State<'i> {
+pub(crate) enum State<B> {
     Ended,
     /// To be tried again when something else has ended.
     Parked,
-    Moves(Move<'i>),
+    Moves(Move<B>),
 }
 
-impl<'i> Work<'i> {
-    pub(crate) fn new(tag: u64, direction: Direction, at: GuestOffset, buffer: AlignedBuf) -> Self {
+impl<B: StableBuf> Work<B> {
+    pub(crate) fn new(tag: u64, direction: Direction, at: GuestOffset, buffer: B) -> Self {
         let buffer = Some(buffer);
         Self { tag, direction, at, buffer, done: 0, surrounded: None, under_way: None }
     }
@@ -54,17 +56,17 @@ impl<'i> Work<'i> {
     /// Serves what can be served at once, up to a transfer or the end.
     pub(crate) fn go_on(
         &mut self,
-        target: Target<'i>,
-        file: &'i FileStorage,
+        target: &Target,
+        file: &Arc<FileStorage>,
         patience: Patience,
-    ) -> Result<State<'i>, ImageError> {
+    ) -> Result<State<B>, ImageError> {
         if let Some(surrounded) = self.surrounded.take() {
             return self.complete(surrounded, file);
         }
         let Some(mut buffer) = self.buffer.take() else { return Ok(State::Parked) };
         let state = loop {
-            let rest = &mut buffer[self.done..];
-            if rest.is_empty() {
+            let rest = &mut Rest { buffer: &mut buffer, done: self.done };
+            if rest.len() == 0 {
                 break Ok(State::Ended);
             }
             let at = self.at.checked_add(self.done as u64).unwrap_or(GuestOffset::new(u64::MAX));
@@ -78,6 +80,7 @@ impl<'i> Work<'i> {
                 Ok(Step::Transfer(Part { len, place, kept })) => {
                     self.under_way = Some(UnderWay::Served { len, host: place.host, kept });
                     let (direction, part) = (self.direction, self.done..self.done + len);
+                    let buffer = Memory::Given(buffer);
                     return Ok(State::Moves(Move { direction, buffer, part, place }));
                 }
                 Ok(Step::Surrounded(surrounded)) => {
@@ -94,20 +97,22 @@ impl<'i> Work<'i> {
     /// Reads what goes around a write, or writes it all.
     fn complete(
         &mut self,
-        surrounded: Surrounded<'i>,
-        file: &'i FileStorage,
-    ) -> Result<State<'i>, ImageError> {
+        surrounded: Surrounded,
+        file: &Arc<FileStorage>,
+    ) -> Result<State<B>, ImageError> {
         Ok(State::Moves(match surrounded.go_on()? {
             Next::Read(Piece { bytes, part, place }, surrounded) => {
                 self.under_way = Some(UnderWay::Around { len: part.len() as u64, surrounded });
-                Move { direction: Direction::Read, buffer: bytes, part, place }
+                let buffer = Memory::Own(bytes);
+                Move { direction: Direction::Read, buffer, part, place }
             }
             Next::Write(Complete { allocation, bytes, host }) => {
                 let len = usize::try_from(allocation.len()).expect("part of the buffer");
                 let kept = Kept::Allocation(allocation);
                 self.under_way = Some(UnderWay::Served { len, host, kept });
                 let (direction, part) = (Direction::Write, 0..bytes.len());
-                Move { direction, buffer: bytes, part, place: Place { file, host } }
+                let (file, buffer) = (Arc::clone(file), Memory::Own(bytes));
+                Move { direction, buffer, part, place: Place { file, host } }
             }
         }))
     }
@@ -115,34 +120,38 @@ impl<'i> Work<'i> {
     /// Takes in how the transfer ended, and commits what it wrote.
     pub(crate) fn moved(
         &mut self,
-        mut buffer: AlignedBuf,
+        memory: Memory<B>,
         result: std::io::Result<()>,
     ) -> Result<(), ImageError> {
-        let (len, host, kept) = match self.under_way.take() {
-            Some(UnderWay::Served { len, host, kept }) => (len, host, kept),
-            Some(UnderWay::Around { len, mut surrounded }) => {
-                surrounded.moved(buffer, len, result)?;
+        let (len, host, kept) = match (self.under_way.take(), memory) {
+            (Some(UnderWay::Around { len, mut surrounded }), Memory::Own(bytes)) => {
+                surrounded.moved(bytes, len, result)?;
                 self.surrounded = Some(surrounded);
                 return Ok(());
             }
-            None => return Ok(()),
-        };
-        let result = match (&kept, result) {
-            (Kept::Below(disk, _), Err(_)) => {
-                let at = self.at.get() + self.done as u64;
-                disk.read_at(&mut buffer[self.done..self.done + len], at).map_err(Into::into)
+            (Some(UnderWay::Served { len, host, kept }), memory) => {
+                // A buffer made for the transfer ends with it.
+                if let Memory::Given(buffer) = memory {
+                    self.buffer = Some(buffer);
+                }
+                (len, host, kept)
             }
-            (_, result) => result.map_err(|source| {
+            _ => return Ok(()),
+        };
+        match (&kept, result, &mut self.buffer) {
+            (_, Ok(()), _) => {}
+            (Kept::Below(disk, _), Err(_), Some(buffer)) => {
+                let at = self.at.get() + self.done as u64;
+                buffer.fill_part(self.done..self.done + len, |bytes| disk.read_at(bytes, at))?;
+            }
+            (_, Err(source), _) => {
                 let action = match self.direction {
                     Direction::Read => IoAction::ReadData,
                     Direction::Write => IoAction::WriteData,
                 };
-                ImageError::Io { action, at: host, source }
-            }),
-        };
-        // A buffer made for the transfer ends with it.
-        self.buffer.get_or_insert(buffer);
-        result?;
+                return Err(ImageError::Io { action, at: host, source });
+            }
+        }
         if let Kept::Allocation(allocation) = kept {
             allocation.commit()?;
         }
@@ -165,7 +174,7 @@ impl<'i> Work<'i> {
     }
 
     /// The caller's buffer, which is back from the ring.
-    pub(crate) fn into_buffer(self) -> AlignedBuf {
+    pub(crate) fn into_buffer(self) -> B {
         self.buffer.expect("a request ends with its buffer")
     }
 }

@@ -18,7 +18,7 @@ use std::any::Any;
 use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::io::retry_on_intr;
 
@@ -31,8 +31,10 @@ use space::Space;
 #[cfg(feature = "io_uring")]
 pub use aligned::AlignedBuf;
 pub use open::{Access, Existing, FileKind, FileOptions, NewFileOptions, OpenError, RefusedKind};
+#[cfg(all(feature = "io_uring", feature = "test-utils"))]
+pub use ring::SharedBuf;
 #[cfg(feature = "io_uring")]
-pub use ring::{Direction, Ring, Transfer, Transferred};
+pub use ring::{Direction, Memory, Ring, StableBuf, Transfer, Transferred};
 
 /// How many zero bytes are written at a time where nothing cheaper exists.
 const ZEROS_PER_WRITE: u64 = 256 * 1024;
@@ -74,6 +76,13 @@ impl FileStorage {
     #[must_use]
     pub fn of(storage: &dyn Storage) -> Option<&Self> {
         { storage as &dyn Any }.downcast_ref()
+    }
+
+    /// As [`FileStorage::of`], shared with the storage.
+    #[must_use]
+    pub fn shared(storage: &Arc<dyn Storage>) -> Option<Arc<Self>> {
+        let any: Arc<dyn Any + Send + Sync> = Arc::<dyn Storage>::clone(storage);
+        any.downcast().ok()
     }
 
     /// Which file this is, for finding an image twice in one chain.

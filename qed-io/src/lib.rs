@@ -69,12 +69,14 @@ mod storage;
 #[cfg(feature = "test-utils")]
 mod testing;
 
+#[cfg(all(feature = "io_uring", feature = "test-utils"))]
+pub use file::SharedBuf;
 pub use file::{
     Access, Existing, FileIdentity, FileKind, FileOptions, FileStorage, NewFileOptions, OpenError,
     RefusedKind, effective_user,
 };
 #[cfg(feature = "io_uring")]
-pub use file::{AlignedBuf, Direction, Ring, Transfer, Transferred};
+pub use file::{AlignedBuf, Direction, Memory, Ring, StableBuf, Transfer, Transferred};
 pub use lock::{Clash, ImageLock, LockError, Permission, PermissionSet};
 pub use memory::MemoryStorage;
 pub use storage::{Growth, RunKind, Storage, StorageRun};

@@ -172,7 +172,7 @@ fn open(args: &BenchArgs, name: &OsStr, cache: CacheMode) -> anyhow::Result<Devi
     let target = match image.format() {
         Format::Qed => {
             let writable = args.chain.writable(&image, OpenHow::read(false));
-            Target::Qed(Box::new(writable.with_context(|| could_not_open(name))?))
+            Target::Qed(Arc::new(writable.with_context(|| could_not_open(name))?))
         }
         Format::Raw | Format::Qcow2 => Target::Raw,
     };

@@ -34,7 +34,7 @@ impl<'a> Sharing<'a> {
             return None;
         }
         let storage = self.source.data_storage(at, extent.depth)?;
-        let unit = self.unit(storage)?;
+        let unit = self.unit(&**storage)?;
         if !at.abs_diff(host_offset).is_multiple_of(unit) {
             return None;
         }

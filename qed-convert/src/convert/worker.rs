@@ -55,7 +55,7 @@ impl<'r, 'a> Worker<'r, 'a> {
         mut turn: Turn<'_>,
     ) -> Result<(), ConvertError> {
         if let Some(source) = self.run.source.data_storage(guest.start, depth) {
-            let run = SharedRun { guest: guest.clone(), source, from };
+            let run = SharedRun { guest: guest.clone(), source: &**source, from };
             let Some(unused) = self.run.sink.share(&run, turn)? else {
                 self.run.data_len.fetch_add(guest.end - guest.start, Ordering::Relaxed);
                 return Ok(());

@@ -44,7 +44,7 @@ impl VirtualDisk for Counted {
         self.0.extent_at(offset, max_len)
     }
 
-    fn data_storage(&self, offset: u64, depth: u32) -> Option<&dyn Storage> {
+    fn data_storage(&self, offset: u64, depth: u32) -> Option<&Arc<dyn Storage>> {
         self.0.data_storage(offset, depth)
     }
 }

@@ -38,7 +38,7 @@ pub trait VirtualDisk: Debug + Send + Sync {
     /// `host_offset` on are the disk's, and what cannot be read there is asked of
     /// [`VirtualDisk::read_at`]. For who reads many of them at a time; none where only that call
     /// reads.
-    fn data_storage(&self, offset: u64, depth: u32) -> Option<&dyn Storage> {
+    fn data_storage(&self, offset: u64, depth: u32) -> Option<&Arc<dyn Storage>> {
         let _ = (offset, depth);
         None
     }

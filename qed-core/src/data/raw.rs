@@ -56,7 +56,7 @@ impl VirtualDisk for RawFile {
         Ok(GuestExtent { len: len.min(left).min(max_len), depth: 0, kind })
     }
 
-    fn data_storage(&self, _offset: u64, depth: u32) -> Option<&dyn Storage> {
-        (depth == 0).then_some(&*self.storage)
+    fn data_storage(&self, _offset: u64, depth: u32) -> Option<&Arc<dyn Storage>> {
+        (depth == 0).then_some(&self.storage)
     }
 }

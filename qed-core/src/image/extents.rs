@@ -51,7 +51,7 @@ impl<'a> Extents<'a> {
         let extent = self.mapped_at(at)?;
         let GuestExtentKind::Data { host_offset } = extent.kind else { return Ok(extent) };
         let Some(storage) = self.disk.data_storage(at, extent.depth) else { return Ok(extent) };
-        let (len, is_hole) = self.files.run(storage, host_offset);
+        let (len, is_hole) = self.files.run(&**storage, host_offset);
         let kind = if is_hole { GuestExtentKind::Hole { host_offset } } else { extent.kind };
         Ok(GuestExtent { len: extent.len.min(len), kind, ..extent })
     }

@@ -268,9 +268,9 @@ impl VirtualDisk for ReadOnlyImage {
         })
     }
 
-    fn data_storage(&self, offset: u64, depth: u32) -> Option<&dyn Storage> {
+    fn data_storage(&self, offset: u64, depth: u32) -> Option<&Arc<dyn Storage>> {
         match depth.checked_sub(1) {
-            None => Some(&*self.tables.storage),
+            None => Some(&self.tables.storage),
             Some(below) => self.backing.as_ref()?.data_storage(offset, below),
         }
     }

@@ -17,10 +17,10 @@ fn nobody_is_given_the_clusters_that_the_kernel_may_still_write_to() {
     let file = Arc::new(FileStorage::create(&path, new).unwrap());
     create(&*file, &CreateOptions::new(64 * CLUSTER)).unwrap();
     let context = WriteContext::new(&RefuseBacking, LockPolicy::None, RecoveryPolicy::Refuse);
-    let image = Image::open(file.clone(), &context).unwrap();
+    let image = Arc::new(Image::open(file, &context).unwrap());
     image.write_at(&[1; 4096], GuestOffset::new(9 * CLUSTER)).unwrap();
 
-    let mut engine = Engine::for_image(&image, &file, 8).unwrap();
+    let mut engine = Engine::for_image(image.clone(), 8).unwrap();
     for tag in 0..4 {
         let buffer = engine.buffer(4096);
         let at = tag * CLUSTER;
@@ -49,6 +49,6 @@ fn nobody_is_given_the_clusters_that_the_kernel_may_still_write_to() {
     assert!(taken.iter().all(|host| host.get() + CLUSTER <= len), "cut off");
 }
 
-fn host_of(work: &Work<'_>) -> qed_spec::HostOffset {
+fn host_of(work: &Work<AlignedBuf>) -> qed_spec::HostOffset {
     work.host().expect("its transfer is under way")
 }

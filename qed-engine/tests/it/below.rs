@@ -28,7 +28,7 @@ impl VirtualDisk for Counted {
         self.0.extent_at(offset, max_len)
     }
 
-    fn data_storage(&self, offset: u64, depth: u32) -> Option<&dyn Storage> {
+    fn data_storage(&self, offset: u64, depth: u32) -> Option<&Arc<dyn Storage>> {
         self.0.data_storage(offset, depth)
     }
 }
@@ -40,7 +40,7 @@ fn no_call_reads_what_the_ring_can() {
         let counted = raw_file(&folder, direct, &vec![5; DISK as usize]);
         let counted = Arc::new(Counted(counted, AtomicU64::new(0)));
         let made = make(direct, false, &GivenBacking(Some(counted.clone())));
-        let mut engine = Engine::for_image(&made.image, &made.file, 32).unwrap();
+        let mut engine = Engine::for_image(made.image.clone(), 32).unwrap();
         for tag in 0..16 {
             // Both sides of the first are the backing file's, one of each of the others.
             let within = if tag == 0 { 4096 } else { tag % 2 * (CLUSTER - 4096) };
@@ -70,7 +70,7 @@ fn a_backing_file_that_is_shorter_now_says_so() {
     let raw = raw_file(&folder, false, &vec![5; DISK as usize]);
     let made = make(false, false, &GivenBacking(Some(Arc::new(Shrunk(raw)))));
     std::fs::write(folder.path().join("raw"), vec![5; DISK as usize / 2]).unwrap();
-    let mut engine = Engine::for_image(&made.image, &made.file, 8).unwrap();
+    let mut engine = Engine::for_image(made.image.clone(), 8).unwrap();
     read(&mut engine, 0, 0, 4096);
     read(&mut engine, 1, DISK - CLUSTER, 4096);
     write(&mut engine, 2, CLUSTER, &[1; 4096]);
@@ -107,7 +107,7 @@ impl VirtualDisk for Shrunk {
         Ok(GuestExtent { len: max_len.min(self.len() - offset), depth: 0, kind })
     }
 
-    fn data_storage(&self, offset: u64, depth: u32) -> Option<&dyn Storage> {
+    fn data_storage(&self, offset: u64, depth: u32) -> Option<&Arc<dyn Storage>> {
         self.0.data_storage(offset, depth)
     }
 }

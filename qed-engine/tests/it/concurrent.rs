@@ -23,7 +23,7 @@ fn an_engine_and_a_thread_write_into_the_same_new_clusters() {
                         .unwrap();
                 }
             });
-            let mut engine = Engine::for_image(&made.image, &made.file, 16).unwrap();
+            let mut engine = Engine::for_image(made.image.clone(), 16).unwrap();
             for cluster in 0..DISK / CLUSTER {
                 write(&mut engine, cluster, cluster * CLUSTER + half as u64, &vec![1; half]);
             }
@@ -51,7 +51,7 @@ fn the_size_changes_beside_an_engine_that_is_never_idle() {
                 }
                 stop.store(true, Ordering::Relaxed);
             });
-            let mut engine = Engine::for_image(&made.image, &made.file, 8).unwrap();
+            let mut engine = Engine::for_image(made.image.clone(), 8).unwrap();
             for tag in 0..8 {
                 write(&mut engine, tag, tag * CLUSTER, &[7; 4096]);
             }

@@ -4,11 +4,11 @@ use std::io::ErrorKind;
 use std::sync::Arc;
 
 use qed_core::{
-    BackingError, GivenBacking, GuestExtent, ImageError, LockPolicy, ReadContext, ReadOnlyImage,
-    RefuseBacking, VirtualDisk,
+    BackingError, CreateOptions, GivenBacking, GuestExtent, Image, ImageError, LockPolicy,
+    ReadContext, ReadOnlyImage, RecoveryPolicy, RefuseBacking, VirtualDisk, WriteContext, create,
 };
-use qed_engine::{Engine, Served};
-use qed_io::{FileOptions, FileStorage};
+use qed_engine::{AlignedBuf, Engine, Served};
+use qed_io::{MemoryStorage, Storage};
 use qed_spec::GuestOffset;
 
 use crate::support::{Bytes, CLUSTER, DISK, make, read, write};
@@ -34,7 +34,7 @@ impl VirtualDisk for HalfBroken {
     }
 }
 
-fn all(engine: &mut Engine<'_>) -> Vec<Served> {
+fn all(engine: &mut Engine) -> Vec<Served> {
     let mut served = Vec::new();
     while let Some(one) = engine.wait().unwrap() {
         served.push(one);
@@ -48,7 +48,7 @@ fn a_request_that_fails_leaves_the_others_alone() {
     let broken = HalfBroken(Bytes(vec![5; DISK as usize]));
     let gate = GivenBacking(Some(Arc::new(broken)));
     let made = make(false, false, &gate);
-    let mut engine = Engine::for_image(&made.image, &made.file, 4).unwrap();
+    let mut engine = Engine::for_image(made.image.clone(), 4).unwrap();
     for (tag, at) in [(0, 0), (1, DISK / 2), (2, CLUSTER), (3, DISK - 512), (4, u64::MAX - 5)] {
         write(&mut engine, tag, at, &[1; 4096]);
     }
@@ -79,7 +79,7 @@ fn a_disk_for_reading_refuses_writes() {
     made.image.close().unwrap();
     let context = ReadContext::new(&RefuseBacking, LockPolicy::None);
     let image = ReadOnlyImage::open(made.file.clone(), &context).unwrap();
-    let mut engine = Engine::for_reading(&image, &made.file, 4).unwrap();
+    let mut engine = Engine::for_reading(Arc::new(image), made.file, 4).unwrap();
     write(&mut engine, 0, 0, &[1; 4096]);
     read(&mut engine, 1, 0, 8192);
     read(&mut engine, 2, DISK - 1, 2);
@@ -91,11 +91,12 @@ fn a_disk_for_reading_refuses_writes() {
 }
 
 #[test]
-fn another_file_is_refused() {
-    let made = make(false, false, &GivenBacking(None));
-    let path = made.folder.path().join("disk.qed");
-    let other = FileStorage::open(path, FileOptions::READ_ONLY).unwrap();
-    let error = Engine::for_image(&made.image, &other, 4).unwrap_err();
+fn an_image_that_is_in_no_file_is_refused() {
+    let storage = Arc::new(MemoryStorage::default());
+    create(&*storage, &CreateOptions::new(DISK)).unwrap();
+    let context = WriteContext::new(&RefuseBacking, LockPolicy::None, RecoveryPolicy::Refuse);
+    let image = Arc::new(Image::open(storage, &context).unwrap());
+    let error = Engine::<AlignedBuf>::for_image(image, 4).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidInput);
 }
 
@@ -103,7 +104,7 @@ fn another_file_is_refused() {
 fn a_dropped_engine_leaves_clusters_whole_or_as_they_were() {
     let made = make(true, false, &GivenBacking(None));
     for cluster in 0..32 {
-        let mut engine = Engine::for_image(&made.image, &made.file, 8).unwrap();
+        let mut engine = Engine::for_image(made.image.clone(), 8).unwrap();
         for tag in 0..4 {
             write(&mut engine, tag, (cluster * 4 + tag) * CLUSTER, &[1; CLUSTER as usize]);
         }
@@ -119,7 +120,7 @@ fn a_dropped_engine_leaves_clusters_whole_or_as_they_were() {
 
 /// A page of ones and a page of twos, at places that the file does not have.
 #[derive(Debug)]
-struct Moved(Arc<FileStorage>);
+struct Moved(Arc<dyn Storage>);
 
 impl VirtualDisk for Moved {
     fn len(&self) -> u64 {
@@ -139,8 +140,8 @@ impl VirtualDisk for Moved {
         Ok(GuestExtent { len, depth: 0, kind })
     }
 
-    fn data_storage(&self, _offset: u64, _depth: u32) -> Option<&dyn qed_io::Storage> {
-        Some(&*self.0)
+    fn data_storage(&self, _offset: u64, _depth: u32) -> Option<&Arc<dyn Storage>> {
+        Some(&self.0)
     }
 }
 
@@ -148,7 +149,7 @@ impl VirtualDisk for Moved {
 fn a_second_part_that_the_file_lacks_is_asked_of_its_own_place() {
     let made = make(false, false, &GivenBacking(None));
     let disk = Moved(made.file.clone());
-    let mut engine = Engine::for_reading(&disk, &made.file, 4).unwrap();
+    let mut engine = Engine::for_reading(Arc::new(disk), made.file, 4).unwrap();
     read(&mut engine, 0, 0, 8192);
     let served = all(&mut engine);
     assert!(served[0].result.is_ok());

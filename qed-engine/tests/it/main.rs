@@ -8,6 +8,7 @@
 mod below;
 mod concurrent;
 mod errors;
+mod event_loop;
 mod model;
 mod support;
 mod turns;

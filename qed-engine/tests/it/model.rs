@@ -60,7 +60,7 @@ fn run(direct: bool, is_journal: bool, gate: &GivenBacking, depth: u32) {
     if let Some(backing) = &gate.0 {
         backing.read_at(&mut model[..backing.len() as usize], 0).unwrap();
     }
-    let mut engine = Engine::for_image(&made.image, &made.file, depth).unwrap();
+    let mut engine = Engine::for_image(made.image.clone(), depth).unwrap();
     for round in 0..60_u64 {
         let around = random.below(DISK);
         let (mut ranges, mut reads) = (Vec::<(u64, u64)>::new(), Vec::new());
@@ -93,8 +93,8 @@ fn run(direct: bool, is_journal: bool, gate: &GivenBacking, depth: u32) {
     made.image.close().unwrap();
     let path = made.folder.path().join("disk.qed");
     let context = ReadContext::new(gate, LockPolicy::None);
-    let image = ReadOnlyImage::open(made.file.clone(), &context).unwrap();
-    let mut engine = Engine::for_reading(&image, &made.file, depth).unwrap();
+    let image = Arc::new(ReadOnlyImage::open(made.file.clone(), &context).unwrap());
+    let mut engine = Engine::for_reading(image.clone(), made.file, depth).unwrap();
     read(&mut engine, 0, 0, DISK as usize);
     assert!(finish(&mut engine)[0].1 == model);
     drop(engine);

@@ -48,7 +48,7 @@ pub(crate) fn raw_file(folder: &TempDir, direct: bool, bytes: &[u8]) -> RawFile 
 pub(crate) struct Made {
     pub(crate) folder: TempDir,
     pub(crate) file: Arc<FileStorage>,
-    pub(crate) image: Image,
+    pub(crate) image: Arc<Image>,
 }
 
 pub(crate) fn make(direct: bool, is_journal: bool, gate: &GivenBacking) -> Made {
@@ -71,23 +71,23 @@ pub(crate) fn make(direct: bool, is_journal: bool, gate: &GivenBacking) -> Made 
     std::fs::write(folder.path().join("base"), [0; 512]).unwrap();
     create(&*file, &options).unwrap();
     let context = WriteContext::new(gate, LockPolicy::None, RecoveryPolicy::Refuse);
-    let image = Image::open(file.clone(), &context).unwrap();
+    let image = Arc::new(Image::open(file.clone(), &context).unwrap());
     Made { folder, file, image }
 }
 
-pub(crate) fn write(engine: &mut Engine<'_>, tag: u64, at: u64, bytes: &[u8]) {
+pub(crate) fn write(engine: &mut Engine, tag: u64, at: u64, bytes: &[u8]) {
     let mut buffer = engine.buffer(bytes.len());
     buffer.copy_from_slice(bytes);
     engine.start(EngineRequest { tag, direction: Direction::Write, at, buffer });
 }
 
-pub(crate) fn read(engine: &mut Engine<'_>, tag: u64, at: u64, len: usize) {
+pub(crate) fn read(engine: &mut Engine, tag: u64, at: u64, len: usize) {
     let buffer = engine.buffer(len);
     engine.start(EngineRequest { tag, direction: Direction::Read, at, buffer });
 }
 
 /// Waits for all requests; none may have failed.
-pub(crate) fn finish(engine: &mut Engine<'_>) -> Vec<(u64, Vec<u8>)> {
+pub(crate) fn finish(engine: &mut Engine) -> Vec<(u64, Vec<u8>)> {
     let mut served = Vec::new();
     while let Some(one) = engine.wait().unwrap() {
         one.result.unwrap();

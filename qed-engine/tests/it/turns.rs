@@ -12,7 +12,7 @@ const LAST: u64 = DISK / CLUSTER - 1;
 const WRITE: u64 = u64::MAX;
 
 /// Keeps `engine` at work with reads of `at`, two at a time, until the write is served.
-fn read_until_written(engine: &mut Engine<'_>, at: u64, mut each: impl FnMut(u64)) {
+fn read_until_written(engine: &mut Engine, at: u64, mut each: impl FnMut(u64)) {
     for tag in 0..2 {
         read(engine, tag, at, 4096);
     }
@@ -36,7 +36,7 @@ fn a_write_that_waited_for_another_thread_is_served_beside_reads() {
     let mut other = Some(request.prepare(GuestOffset::new(0), 4096).unwrap());
     drop(request);
     assert!(matches!(other, Some(Prepared::Allocating(_))));
-    let mut engine = Engine::for_image(&made.image, &made.file, 4).unwrap();
+    let mut engine = Engine::for_image(made.image.clone(), 4).unwrap();
     write(&mut engine, WRITE, 0, &[7; 4096]);
     read_until_written(&mut engine, LAST * CLUSTER, |round| {
         if round == 5 {
@@ -49,7 +49,7 @@ fn a_write_that_waited_for_another_thread_is_served_beside_reads() {
 #[test]
 fn a_write_in_flight_is_served_beside_requests_that_need_no_transfer() {
     let made = make(false, false, &GivenBacking(None));
-    let mut engine = Engine::for_image(&made.image, &made.file, 4).unwrap();
+    let mut engine = Engine::for_image(made.image.clone(), 4).unwrap();
     write(&mut engine, WRITE, 0, &[7; 4096]);
     read_until_written(&mut engine, LAST * CLUSTER, |_| ());
 }
@@ -60,7 +60,7 @@ fn a_few_overtake_one_that_waits_and_the_others_come_behind_it() {
     let request = made.image.request();
     let other = request.prepare(GuestOffset::new(0), 4096).unwrap();
     drop(request);
-    let mut engine = Engine::for_image(&made.image, &made.file, 4).unwrap();
+    let mut engine = Engine::for_image(made.image.clone(), 4).unwrap();
     write(&mut engine, WRITE, 0, &[7; 4096]);
     for tag in 0..100 {
         read(&mut engine, tag, LAST * CLUSTER, 4096);

@@ -7,6 +7,7 @@
 use std::io;
 use std::ops::Range;
 use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 
 use rustix::io::retry_on_intr;
 
@@ -22,7 +23,7 @@ const BOUNCE_BYTES: u64 = 1024 * 1024;
 pub(super) struct DirectIo {
     alignment: Alignment,
     kind: FileKind,
-    ranges: RangeLocks,
+    ranges: Arc<RangeLocks>,
 }
 
 /// What the kernel asks of a direct transfer.
@@ -36,25 +37,25 @@ pub(super) struct Alignment {
 
 impl DirectIo {
     pub(super) fn new(alignment: Alignment, kind: FileKind) -> Self {
-        Self { alignment, kind, ranges: RangeLocks::default() }
+        Self { alignment, kind, ranges: Arc::default() }
     }
 
     /// Holds the sectors of `range` against writes until the guard is dropped.
-    pub(super) fn hold(&self, range: &Range<u64>) -> RangeGuard<'_> {
-        self.ranges.hold(self.sectors(range))
+    pub(super) fn hold(&self, range: &Range<u64>) -> RangeGuard<Arc<RangeLocks>> {
+        RangeGuard::hold(Arc::clone(&self.ranges), self.sectors(range))
     }
 
     /// As [`DirectIo::hold`]; none if that would wait.
     #[cfg(feature = "io_uring")]
-    pub(super) fn try_hold(&self, range: &Range<u64>) -> Option<RangeGuard<'_>> {
-        self.ranges.try_hold(self.sectors(range))
+    pub(super) fn try_hold(&self, range: &Range<u64>) -> Option<RangeGuard<Arc<RangeLocks>>> {
+        RangeGuard::try_hold(Arc::clone(&self.ranges), self.sectors(range))
     }
 
-    /// Whether the kernel transfers these bytes as they lie.
+    /// Whether the kernel transfers `len` bytes at this address as they lie.
     #[cfg(feature = "io_uring")]
-    pub(super) fn takes(&self, bytes: &[u8], offset: u64) -> bool {
+    pub(super) fn takes(&self, address: *const u8, len: usize, offset: u64) -> bool {
         let is_whole = |number: u64| number.is_multiple_of(self.sector());
-        is_whole(offset) && is_whole(bytes.len() as u64) && is_aligned(bytes, self.memory())
+        is_whole(offset) && is_whole(len as u64) && address.align_offset(self.memory()) == 0
     }
 
     /// Fills `buf`, which is not empty, or fails with `UnexpectedEof`.
@@ -104,7 +105,7 @@ impl DirectIo {
         &self,
         fd: BorrowedFd<'_>,
         range: &Range<u64>,
-    ) -> io::Result<(RangeGuard<'_>, Option<u64>)> {
+    ) -> io::Result<(RangeGuard<&RangeLocks>, Option<u64>)> {
         let sectors = self.sectors(range);
         let held = self.ranges.hold(sectors.clone());
         let sticks_out = sectors.end > range.end && self.kind == FileKind::Regular;

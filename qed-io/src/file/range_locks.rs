@@ -3,7 +3,7 @@
 //! Owns who waits for whom; knows nothing of files. A direct write reads and rewrites whole
 //! sectors, so two writers of one sector must not meet there.
 
-use std::ops::Range;
+use std::ops::{Deref, Range};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 /// The ranges that are held or waited for.
@@ -23,33 +23,9 @@ struct Queue {
 }
 
 impl RangeLocks {
-    /// Waits until no earlier caller holds or waits for any of `range`, and holds it then.
-    pub(super) fn hold(&self, range: Range<u64>) -> RangeGuard<'_> {
-        let mut queue = self.queue();
-        let ticket = queue.next_ticket;
-        queue.next_ticket += 1;
-        queue.entries.push((ticket, range));
-        while queue.must_wait(ticket) {
-            queue.waiting += 1;
-            queue = self.left.wait(queue).unwrap_or_else(PoisonError::into_inner);
-            queue.waiting -= 1;
-        }
-        drop(queue);
-        RangeGuard { locks: self, ticket }
-    }
-
-    /// As [`RangeLocks::hold`]; none if that would wait.
-    #[cfg(feature = "io_uring")]
-    pub(super) fn try_hold(&self, range: Range<u64>) -> Option<RangeGuard<'_>> {
-        let mut queue = self.queue();
-        if queue.entries.iter().any(|(_, other)| overlap(&range, other)) {
-            return None;
-        }
-        let ticket = queue.next_ticket;
-        queue.next_ticket += 1;
-        queue.entries.push((ticket, range));
-        drop(queue);
-        Some(RangeGuard { locks: self, ticket })
+    /// As [`RangeGuard::hold`], for as long as the locks are borrowed.
+    pub(super) fn hold(&self, range: Range<u64>) -> RangeGuard<&Self> {
+        RangeGuard::hold(self, range)
     }
 
     // The queue is whole whenever its mutex is free, so poison means nothing.
@@ -59,6 +35,13 @@ impl RangeLocks {
 }
 
 impl Queue {
+    fn add(&mut self, range: Range<u64>) -> u64 {
+        let ticket = self.next_ticket;
+        self.next_ticket += 1;
+        self.entries.push((ticket, range));
+        ticket
+    }
+
     fn must_wait(&self, ticket: u64) -> bool {
         let mine = self.entries.iter().position(|entry| entry.0 == ticket);
         let (earlier, rest) = self.entries.split_at(mine.unwrap_or(0));
@@ -71,14 +54,41 @@ fn overlap(a: &Range<u64>, b: &Range<u64>) -> bool {
     a.start < b.end && b.start < a.end
 }
 
-/// A held range; gives it back when dropped.
+/// A held range; gives it back when dropped. `L` is a reference to the locks or keeps them alive.
 #[derive(Debug)]
-pub(super) struct RangeGuard<'a> {
-    locks: &'a RangeLocks,
+pub(super) struct RangeGuard<L: Deref<Target = RangeLocks>> {
+    locks: L,
     ticket: u64,
 }
 
-impl Drop for RangeGuard<'_> {
+impl<L: Deref<Target = RangeLocks>> RangeGuard<L> {
+    /// Waits until no earlier caller holds or waits for any of `range`, and holds it then.
+    pub(super) fn hold(locks: L, range: Range<u64>) -> Self {
+        let mut queue = locks.queue();
+        let ticket = queue.add(range);
+        while queue.must_wait(ticket) {
+            queue.waiting += 1;
+            queue = locks.left.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            queue.waiting -= 1;
+        }
+        drop(queue);
+        Self { locks, ticket }
+    }
+
+    /// As [`RangeGuard::hold`]; none if that would wait.
+    #[cfg(feature = "io_uring")]
+    pub(super) fn try_hold(locks: L, range: Range<u64>) -> Option<Self> {
+        let mut queue = locks.queue();
+        if queue.entries.iter().any(|(_, other)| overlap(&range, other)) {
+            return None;
+        }
+        let ticket = queue.add(range);
+        drop(queue);
+        Some(Self { locks, ticket })
+    }
+}
+
+impl<L: Deref<Target = RangeLocks>> Drop for RangeGuard<L> {
     fn drop(&mut self) {
         let mut queue = self.locks.queue();
         queue.entries.retain(|entry| entry.0 != self.ticket);

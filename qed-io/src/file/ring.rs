@@ -10,13 +10,18 @@ use std::collections::VecDeque;
 use std::io;
 use std::mem;
 use std::ops::Range;
-use std::os::fd::AsFd;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 
 use super::FileStorage;
 use super::aligned::AlignedBuf;
-use super::range_locks::RangeGuard;
+use super::range_locks::{RangeGuard, RangeLocks};
 use crate::storage::Storage;
 use sys::Queue;
+
+#[cfg(feature = "test-utils")]
+pub use sys::SharedBuf;
+pub use sys::{Memory, StableBuf};
 
 /// The largest sector that a ring takes: no cluster of an image is smaller, so that two clusters
 /// never meet in one.
@@ -24,7 +29,8 @@ const MAX_SECTOR_BYTES: u64 = 4096;
 
 /// Transfers between buffers and files that go on at the same time.
 ///
-/// A buffer belongs to the ring from [`Ring::start`] until [`Ring::wait`] gives it back. The
+/// A buffer belongs to the ring from [`Ring::start`] until [`Ring::wait`] gives it back; it may be
+/// memory of the caller, see [`StableBuf`]. The
 /// contract of each transfer is that of [`Storage::read_at`] and [`Storage::write_at`]; the order in
 /// which they end is not defined. While a ring has transfers in flight, its thread may use each
 /// [`FileStorage`] for other places of its file, and for making it longer.
@@ -33,27 +39,27 @@ const MAX_SECTOR_BYTES: u64 = 4096;
 /// ring as a whole has failed, the memory and the places in files that it may still use are never
 /// given back: [`Ring::settle`].
 #[derive(Debug)]
-pub struct Ring<'f> {
-    queue: Queue<'f>,
+pub struct Ring<B: StableBuf = AlignedBuf> {
+    queue: Queue<B>,
     /// By the number that the queue knows a transfer by.
-    active: Vec<Option<Active<'f>>>,
-    waiting: VecDeque<Transfer<'f>>,
-    done: VecDeque<Transferred>,
+    active: Vec<Option<Active>>,
+    waiting: VecDeque<Transfer<B>>,
+    done: VecDeque<Transferred<B>>,
     /// Transfers that were given back since the kernel was last asked.
     given: usize,
 }
 
 /// What a ring is asked to move.
 #[derive(Debug)]
-pub struct Transfer<'f> {
+pub struct Transfer<B = AlignedBuf> {
     /// Whatever tells the caller's transfers apart.
     pub tag: u64,
     /// Where the bytes come from or go to.
-    pub file: &'f FileStorage,
+    pub file: Arc<FileStorage>,
     /// Which way.
     pub direction: Direction,
     /// Owned by the ring until the transfer has ended.
-    pub buffer: AlignedBuf,
+    pub buffer: B,
     /// The bytes of the buffer that are moved.
     pub part: Range<usize>,
     /// Byte of the file that the first of them belongs to.
@@ -71,26 +77,26 @@ pub enum Direction {
 
 /// A transfer that has ended.
 #[derive(Debug)]
-pub struct Transferred {
+pub struct Transferred<B = AlignedBuf> {
     /// What [`Transfer::tag`] was.
     pub tag: u64,
     /// The caller's again.
-    pub buffer: AlignedBuf,
+    pub buffer: B,
     /// All of it was moved, or why not.
     pub result: io::Result<()>,
 }
 
 /// What the kernel is working on.
 #[derive(Debug)]
-struct Active<'f> {
+struct Active {
     tag: u64,
-    file: &'f FileStorage,
+    file: Arc<FileStorage>,
     direction: Direction,
     /// What is not moved yet.
     part: Range<usize>,
     offset: u64,
     /// Keeps others from rewriting a sector of it with what was there before.
-    held: Option<RangeGuard<'f>>,
+    held: Option<RangeGuard<Arc<RangeLocks>>>,
 }
 
 impl FileStorage {
@@ -99,7 +105,7 @@ impl FileStorage {
     /// # Errors
     /// The operating system's: [`io::ErrorKind::PermissionDenied`] where it does not let this
     /// program use io_uring, [`io::ErrorKind::Unsupported`] where it has none.
-    pub fn ring(&self, depth: u32) -> io::Result<Ring<'_>> {
+    pub fn ring<B: StableBuf>(&self, depth: u32) -> io::Result<Ring<B>> {
         if self.direct.as_ref().is_some_and(|direct| direct.sector() > MAX_SECTOR_BYTES) {
             let why = "direct I/O of this file takes sectors of more than 4096 bytes";
             return Err(io::Error::new(io::ErrorKind::Unsupported, why));
@@ -121,7 +127,7 @@ impl FileStorage {
     }
 }
 
-impl<'f> Ring<'f> {
+impl<B: StableBuf> Ring<B> {
     /// Transfers that were started and not given back by [`Ring::wait`].
     #[must_use]
     pub fn pending(&self) -> usize {
@@ -132,7 +138,7 @@ impl<'f> Ring<'f> {
     ///
     /// # Panics
     /// If the part lies outside the buffer.
-    pub fn start(&mut self, transfer: Transfer<'f>) {
+    pub fn start(&mut self, transfer: Transfer<B>) {
         let Transfer { part, buffer, .. } = &transfer;
         assert!(part.start <= part.end && part.end <= buffer.len(), "a part of the buffer");
         self.waiting.push_back(transfer);
@@ -142,7 +148,43 @@ impl<'f> Ring<'f> {
     ///
     /// # Errors
     /// Only of the ring as a whole, which is of no use then; that of a transfer is its result.
-    pub fn wait(&mut self) -> io::Result<Option<Transferred>> {
+    pub fn wait(&mut self) -> io::Result<Option<Transferred<B>>> {
+        self.next(Queue::submit_and_wait)
+    }
+
+    /// As [`Ring::wait`], but none if no transfer has ended yet. The kernel is told of those that
+    /// were started.
+    ///
+    /// # Errors
+    /// As [`Ring::wait`].
+    pub fn try_wait(&mut self) -> io::Result<Option<Transferred<B>>> {
+        self.next(Queue::submit)
+    }
+
+    /// Becomes readable when a transfer ends, for who waits for other things as well; makes it if
+    /// nobody has asked before. Whoever finds it readable calls [`Ring::try_wait`] until that gives
+    /// none, and only then waits again.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn completion_fd(&mut self) -> io::Result<BorrowedFd<'_>> {
+        self.queue.event()
+    }
+
+    /// Makes [`Ring::completion_fd`] readable.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn wake(&self) -> io::Result<()> {
+        self.queue.wake()
+    }
+
+    /// The next transfer that has ended; `ask` tells the kernel what was pushed, and whether to look
+    /// for what has ended.
+    fn next(
+        &mut self,
+        ask: fn(&mut Queue<B>) -> io::Result<bool>,
+    ) -> io::Result<Option<Transferred<B>>> {
         loop {
             self.start_waiting();
             // Transfers that need no waiting must not keep the kernel's from being told of.
@@ -152,10 +194,13 @@ impl<'f> Ring<'f> {
                 return Ok(Some(done));
             }
             if self.queue.in_flight() == 0 {
+                self.queue.clear_event()?;
                 return Ok(None);
             }
             self.given = 0;
-            self.queue.submit_and_wait()?;
+            if !ask(&mut self.queue)? && self.done.is_empty() {
+                return Ok(None);
+            }
             while let Some((number, buffer, moved)) = self.queue.ended() {
                 self.go_on(number, buffer, moved);
             }
@@ -194,9 +239,9 @@ impl<'f> Ring<'f> {
     }
 
     /// Starts or performs a transfer, or gives it back because others have to end first.
-    fn try_start(&mut self, transfer: Transfer<'f>) -> Result<(), Transfer<'f>> {
+    fn try_start(&mut self, mut transfer: Transfer<B>) -> Result<(), Transfer<B>> {
         let is_idle = self.queue.in_flight() == 0;
-        if transfer.part.is_empty() || !may_be_queued(&transfer) {
+        if transfer.part.is_empty() || !may_be_queued(&mut transfer) {
             // What a write holds on its way may be held by this very ring.
             let may_be_performed = is_idle || transfer.direction == Direction::Read;
             return if may_be_performed { self.perform(transfer) } else { Err(transfer) };
@@ -227,24 +272,24 @@ impl<'f> Ring<'f> {
         Ok(())
     }
 
-    fn perform(&mut self, transfer: Transfer<'f>) -> Result<(), Transfer<'f>> {
+    fn perform(&mut self, transfer: Transfer<B>) -> Result<(), Transfer<B>> {
         let Transfer { tag, file, direction, mut buffer, part, offset } = transfer;
         let result = match direction {
-            Direction::Read => file.read_at(&mut buffer[part], offset),
-            Direction::Write => file.write_at(&buffer[part], offset),
+            Direction::Read => buffer.fill_part(part, |bytes| file.read_at(bytes, offset)),
+            Direction::Write => buffer.read_part(part, |bytes| file.write_at(bytes, offset)),
         };
         self.done.push_back(Transferred { tag, buffer, result });
         Ok(())
     }
 
-    fn queue_up(&mut self, number: usize, active: Active<'f>, buffer: AlignedBuf) {
+    fn queue_up(&mut self, number: usize, active: Active, buffer: B) {
         let Active { file, direction, part, offset, .. } = &active;
-        self.queue.push(number, file.fd.as_fd(), *direction, buffer, part.clone(), *offset);
+        self.queue.push(number, file, *direction, buffer, part.clone(), *offset);
         self.active[number] = Some(active);
     }
 
     /// What the kernel said of a transfer: it has ended, or the rest of it follows.
-    fn go_on(&mut self, number: usize, buffer: AlignedBuf, moved: io::Result<usize>) {
+    fn go_on(&mut self, number: usize, mut buffer: B, moved: io::Result<usize>) {
         let Some(mut active) = self.active[number].take() else { return };
         let moved = match moved {
             Err(error) if is_to_be_repeated(&error) => Ok(0),
@@ -259,7 +304,7 @@ impl<'f> Ring<'f> {
             active.part.start += moved;
             active.offset += moved as u64;
         }
-        let result = moved.and_then(|_| active.check_rest(&buffer));
+        let result = moved.and_then(|_| active.check_rest(&mut buffer));
         if result.is_ok() && !active.part.is_empty() {
             return self.queue_up(number, active, buffer);
         }
@@ -268,7 +313,7 @@ impl<'f> Ring<'f> {
     }
 }
 
-impl Drop for Ring<'_> {
+impl<B: StableBuf> Drop for Ring<B> {
     fn drop(&mut self) {
         if self.settle().is_err() {
             // Others must not write where the kernel may.
@@ -277,24 +322,22 @@ impl Drop for Ring<'_> {
     }
 }
 
-impl Active<'_> {
+impl Active {
     /// Part of a sector is what the end of the file leaves; asking on from there would be an
     /// unaligned request.
-    fn check_rest(&self, buffer: &AlignedBuf) -> io::Result<()> {
-        let rest = &buffer[self.part.clone()];
-        match &self.file.direct {
-            Some(direct) if !rest.is_empty() && !direct.takes(rest, self.offset) => {
-                Err(io::ErrorKind::UnexpectedEof.into())
-            }
-            _ => Ok(()),
+    fn check_rest(&self, buffer: &mut impl StableBuf) -> io::Result<()> {
+        let is_over = self.part.is_empty();
+        if is_over || is_taken(&self.file, buffer, &self.part, self.offset) {
+            return Ok(());
         }
+        Err(io::ErrorKind::UnexpectedEof.into())
     }
 }
 
 /// Whether the kernel takes the transfer as it is: what is not aligned goes through the calls of
 /// [`Storage`], and so does what cannot be done at all.
-fn may_be_queued(transfer: &Transfer<'_>) -> bool {
-    let file = transfer.file;
+fn may_be_queued(transfer: &mut Transfer<impl StableBuf>) -> bool {
+    let file = &transfer.file;
     let end = transfer.offset.checked_add(transfer.part.len() as u64);
     if end.is_none_or(|end| i64::try_from(end).is_err()) {
         return false;
@@ -303,8 +346,18 @@ fn may_be_queued(transfer: &Transfer<'_>) -> bool {
         Direction::Read => true,
         Direction::Write => file.for_writing().is_ok(),
     };
-    let bytes = &transfer.buffer[transfer.part.clone()];
-    is_permitted && file.direct.as_ref().is_none_or(|direct| direct.takes(bytes, transfer.offset))
+    is_permitted && is_taken(file, &mut transfer.buffer, &transfer.part, transfer.offset)
+}
+
+/// Whether the alignment of a part of a buffer suits the file.
+fn is_taken(
+    file: &FileStorage,
+    buffer: &mut impl StableBuf,
+    part: &Range<usize>,
+    offset: u64,
+) -> bool {
+    let address = buffer.address().cast_const().wrapping_add(part.start);
+    file.direct.as_ref().is_none_or(|direct| direct.takes(address, part.len(), offset))
 }
 
 fn is_to_be_repeated(error: &io::Error) -> bool {
@@ -317,7 +370,7 @@ mod tests {
 
     #[test]
     fn what_was_interrupted_or_moved_in_part_goes_on() {
-        let file = FileStorage::from_fd(tempfile::tempfile().unwrap()).unwrap();
+        let file = Arc::new(FileStorage::from_fd(tempfile::tempfile().unwrap()).unwrap());
         file.write_at(&[1, 2, 3, 4], 0).unwrap();
         let cases: [(io::Result<usize>, [u8; 4]); 3] = [
             (Err(io::ErrorKind::Interrupted.into()), [1, 2, 3, 4]),
@@ -327,8 +380,15 @@ mod tests {
         for (moved, want) in cases {
             let mut ring = file.ring(1).unwrap();
             let (direction, part) = (Direction::Read, 0..4);
-            ring.active[0] =
-                Some(Active { tag: 5, file: &file, direction, part, offset: 0, held: None });
+            let file = Arc::clone(&file);
+            ring.active[0] = Some(Active {
+                tag: 5,
+                file: Arc::clone(&file),
+                direction,
+                part,
+                offset: 0,
+                held: None,
+            });
             ring.go_on(0, file.buffer(4), moved);
             let done = ring.wait().unwrap().expect("it goes on");
             done.result.unwrap();
@@ -338,22 +398,22 @@ mod tests {
 
     #[test]
     fn a_ring_that_failed_keeps_the_places_that_the_kernel_may_still_write_to() {
-        use crate::file::range_locks::RangeLocks;
         for fails in [false, true] {
-            let file = FileStorage::from_fd(tempfile::tempfile().unwrap()).unwrap();
-            let locks = RangeLocks::default();
+            let file = Arc::new(FileStorage::from_fd(tempfile::tempfile().unwrap()).unwrap());
+            let locks = Arc::new(RangeLocks::default());
             let mut ring = file.ring(2).unwrap();
             let (direction, part) = (Direction::Write, 0..4);
-            let held = Some(locks.hold(0..4));
-            let active = Active { tag: 5, file: &file, direction, part, offset: 0, held };
+            let held = Some(RangeGuard::hold(Arc::clone(&locks), 0..4));
+            let active =
+                Active { tag: 5, file: Arc::clone(&file), direction, part, offset: 0, held };
             ring.queue_up(0, active, file.buffer(4));
             if fails {
                 ring.fail();
                 ring.wait().unwrap_err();
             }
             drop(ring);
-            assert_eq!(locks.try_hold(3..9).is_none(), fails);
-            assert!(locks.try_hold(4..9).is_some());
+            assert_eq!(RangeGuard::try_hold(&*locks, 3..9).is_none(), fails);
+            assert!(RangeGuard::try_hold(&*locks, 4..9).is_some());
         }
     }
 }

@@ -2,12 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use qed_io::{
-    AlignedBuf, Direction, FileOptions, FileStorage, MemoryStorage, NewFileOptions, Ring, Storage,
-    Transfer,
+    AlignedBuf, Direction, FileOptions, FileStorage, MemoryStorage, NewFileOptions, Ring,
+    SharedBuf, Storage, Transfer,
 };
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::retry_on_intr;
 
 use crate::support::{BUFFERED, DIRECT, contents, on_disk, on_tmpfs};
 
@@ -20,18 +23,18 @@ fn filled(file: &FileStorage, len: usize, byte: u8) -> AlignedBuf {
 }
 
 fn transfer(
-    file: &FileStorage,
+    file: &Arc<FileStorage>,
     tag: u64,
     direction: Direction,
     buffer: AlignedBuf,
     offset: u64,
-) -> Transfer<'_> {
+) -> Transfer {
     let part = 0..buffer.len();
-    Transfer { tag, file, direction, buffer, part, offset }
+    Transfer { tag, file: Arc::clone(file), direction, buffer, part, offset }
 }
 
 /// What all transfers of a ring came to, by tag.
-fn finish(ring: &mut Ring<'_>) -> BTreeMap<u64, (Vec<u8>, Option<ErrorKind>)> {
+fn finish(ring: &mut Ring) -> BTreeMap<u64, (Vec<u8>, Option<ErrorKind>)> {
     let mut ended = BTreeMap::new();
     while let Some(done) = ring.wait().unwrap() {
         let error = done.result.err().map(|error| error.kind());
@@ -41,10 +44,10 @@ fn finish(ring: &mut Ring<'_>) -> BTreeMap<u64, (Vec<u8>, Option<ErrorKind>)> {
     ended
 }
 
-fn each_way(test: impl Fn(NewFileOptions, &FileStorage)) {
+fn each_way(test: impl Fn(NewFileOptions, &Arc<FileStorage>)) {
     for options in [BUFFERED, DIRECT] {
         let folder = on_disk();
-        let file = FileStorage::create(folder.path().join("image"), options).unwrap();
+        let file = Arc::new(FileStorage::create(folder.path().join("image"), options).unwrap());
         test(options, &file);
     }
 }
@@ -97,7 +100,7 @@ fn transfers_do_what_calls_do() {
                 })
             );
         }
-        assert!(contents(file) == contents(&model));
+        assert!(contents(&**file) == contents(&model));
     });
 }
 
@@ -132,7 +135,7 @@ fn a_ring_without_depth_has_room_for_one() {
             ring.start(transfer(file, place, Direction::Write, buffer, place * SECTOR as u64));
         }
         assert_eq!(finish(&mut ring).len(), 4);
-        assert!(contents(file) == [5; 4 * SECTOR]);
+        assert!(contents(&**file) == [5; 4 * SECTOR]);
     });
 }
 
@@ -141,7 +144,7 @@ fn a_file_open_for_reading_is_not_written() {
     let folder = on_tmpfs();
     let path = folder.path().join("image");
     std::fs::write(&path, [3; SECTOR]).unwrap();
-    let file = FileStorage::open(&path, FileOptions::READ_ONLY).unwrap();
+    let file = Arc::new(FileStorage::open(&path, FileOptions::READ_ONLY).unwrap());
     let mut ring = file.ring(1).unwrap();
     ring.start(transfer(&file, 0, Direction::Write, filled(&file, SECTOR, 9), 0));
     ring.start(transfer(&file, 1, Direction::Read, file.buffer(SECTOR), 0));
@@ -163,7 +166,71 @@ fn a_dropped_ring_has_ended_its_transfers() {
             // All are started by the first that is waited for.
             ring.wait().unwrap();
             drop(ring);
-            assert!(contents(file) == [byte; 64 * SECTOR]);
+            assert!(contents(&**file) == [byte; 64 * SECTOR]);
+        }
+    });
+}
+
+#[test]
+fn memory_that_others_use_goes_the_same_ways() {
+    let shared = |file: &FileStorage, len: usize, byte: u8| {
+        let mut buffer = file.buffer(len);
+        buffer.fill(byte);
+        SharedBuf(buffer)
+    };
+    each_way(|_, file| {
+        let mut ring = file.ring(4).unwrap();
+        // Whole sectors go to the kernel as they lie, where the rest is copied on its way.
+        for (tag, part) in [(0, 0..SECTOR), (1, SECTOR + 3..2 * SECTOR)] {
+            let (direction, offset) = (Direction::Write, part.start as u64);
+            let (file, buffer) = (Arc::clone(file), shared(file, 2 * SECTOR, 7));
+            ring.start(Transfer { tag, file, direction, buffer, part, offset });
+            ring.wait().unwrap().expect("one is in flight").result.unwrap();
+        }
+        assert!(file.len().unwrap() == 2 * SECTOR as u64);
+        for part in [0..SECTOR, SECTOR..SECTOR + 5] {
+            let (tag, direction, offset) = (2, Direction::Read, part.start as u64);
+            let (file, buffer) = (Arc::clone(file), shared(file, 2 * SECTOR, 1));
+            let around = part.clone();
+            ring.start(Transfer { tag, file, direction, buffer, part, offset });
+            let done = ring.wait().unwrap().expect("one is in flight");
+            done.result.unwrap();
+            for (at, byte) in done.buffer.0.iter().enumerate() {
+                let is_gap = (SECTOR..SECTOR + 3).contains(&at);
+                let want = if !around.contains(&at) { 1 } else { 7 * u8::from(!is_gap) };
+                assert_eq!(*byte, want, "byte {at}");
+            }
+        }
+    });
+}
+
+#[test]
+fn an_event_tells_when_transfers_have_ended() {
+    each_way(|_, file| {
+        file.set_len(64 * SECTOR as u64).unwrap();
+        let mut ring = file.ring(8).unwrap();
+        let is_readable = |ring: &mut Ring, wait: bool| {
+            let event = ring.completion_fd().unwrap();
+            let timeout = Timespec { tv_sec: if wait { 20 } else { 0 }, tv_nsec: 0 };
+            retry_on_intr(|| poll(&mut [PollFd::new(&event, PollFlags::IN)], Some(&timeout)))
+                .unwrap()
+                == 1
+        };
+        for round in 0..10 {
+            for place in 0..64 {
+                let buffer = filled(file, SECTOR, round);
+                ring.start(transfer(file, place, Direction::Write, buffer, place * SECTOR as u64));
+            }
+            let mut left = 64;
+            while left > 0 {
+                while let Some(done) = ring.try_wait().unwrap() {
+                    done.result.unwrap();
+                    left -= 1;
+                }
+                assert!(left == 0 || is_readable(&mut ring, true), "{left} are never told of");
+            }
+            ring.try_wait().unwrap();
+            assert!(!is_readable(&mut ring, false), "nothing is left to be told of");
         }
     });
 }
@@ -189,7 +256,7 @@ fn what_ends_at_once_does_not_keep_the_kernel_from_being_asked() {
 fn a_sector_that_others_write_in_part_keeps_what_the_ring_wrote() {
     const ROUNDS: u32 = 400;
     let folder = on_disk();
-    let file = FileStorage::create(folder.path().join("image"), DIRECT).unwrap();
+    let file = Arc::new(FileStorage::create(folder.path().join("image"), DIRECT).unwrap());
     file.set_len(8 * SECTOR as u64).unwrap();
     let is_over = AtomicBool::new(false);
     let lost = std::thread::scope(|scope| {
@@ -207,7 +274,7 @@ fn a_sector_that_others_write_in_part_keeps_what_the_ring_wrote() {
                 ring.start(transfer(&file, place, Direction::Write, buffer, place * SECTOR as u64));
             }
             finish(&mut ring);
-            let places = contents(&file);
+            let places = contents(&*file);
             let mut sectors = places.chunks(SECTOR);
             if !sectors.all(|sector| sector[10..].iter().all(|found| *found == byte)) {
                 lost.push(round);

@@ -66,7 +66,7 @@ const ONLY: [(&str, &[&str]); 9] = [
     ("io-uring", &["qed-io"]),
     ("mio", &["qed-export"]),
     ("nix", &["qed-io"]),
-    ("rustix", &["qed-cli", "qed-io"]),
+    ("rustix", &["qed-cli", "qed-engine", "qed-io"]),
     ("rayon", &["qed-check", "qed-convert"]),
     ("rustls", &["qed-export"]),
     ("nom", &["qed-convert", "qed-spec"]),

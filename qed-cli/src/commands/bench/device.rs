@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use anyhow::anyhow;
 use qed_core::{Image, VirtualDisk};
 use qed_engine::Engine;
 use qed_io::{FileStorage, Storage};
@@ -19,7 +18,7 @@ pub(super) enum Target {
     /// For reading.
     Disk(Arc<dyn VirtualDisk>),
     /// For writing.
-    Qed(Box<Image>),
+    Qed(Arc<Image>),
     /// For writing.
     Raw,
 }
@@ -54,18 +53,18 @@ impl Device {
     /// Ends the use of the device; what was written is durable.
     pub(super) fn close(self) -> anyhow::Result<()> {
         match self.target {
-            Target::Qed(image) => image.close().map_err(|error| anyhow!(error)),
+            Target::Qed(image) => Ok(image.close()?),
             Target::Disk(_) => Ok(()),
             Target::Raw => Ok(self.file.flush()?),
         }
     }
 
     /// A ring for up to `depth` requests in flight.
-    pub(super) fn engine(&self, depth: u32) -> anyhow::Result<Engine<'_>> {
+    pub(super) fn engine(&self, depth: u32) -> anyhow::Result<Engine> {
         Ok(match &self.target {
-            Target::Disk(disk) => Engine::for_reading(&**disk, &self.file, depth)?,
-            Target::Qed(image) => Engine::for_image(image, &self.file, depth)?,
-            Target::Raw => Engine::for_raw(&self.file, depth)?,
+            Target::Disk(disk) => Engine::for_reading(disk.clone(), self.file.clone(), depth)?,
+            Target::Qed(image) => Engine::for_image(image.clone(), depth)?,
+            Target::Raw => Engine::for_raw(self.file.clone(), depth)?,
         })
     }
 }

@@ -191,7 +191,7 @@ impl Run<'_> {
 }
 
 /// The buffer of a request that has ended, or its error; none if none is in flight.
-fn served(engine: &mut Engine<'_>) -> anyhow::Result<Option<AlignedBuf>> {
+fn served(engine: &mut Engine) -> anyhow::Result<Option<AlignedBuf>> {
     let Some(served) = engine.wait()? else { return Ok(None) };
     served.result?;
     Ok(Some(served.buffer))

@@ -1,33 +1,182 @@
-//! The kernel's two queues, and the buffers that it works on.
+//! The kernel's two queues, and the memory that it works on.
 //!
-//! The one place with unsafe code: handing the kernel an address. Its rule is that a buffer is owned
-//! here, and not looked at, from then until the kernel has said that it is done with it; also when
-//! the queue is dropped or forgotten.
+//! The one place with unsafe code: handing the kernel an address, and copying from and to memory that
+//! is not only ours. Its rule is that a buffer is owned here, and not looked at, from then until the
+//! kernel has said that it is done with it; also when the queue is dropped or forgotten.
 
+use std::fmt::Debug;
 use std::io;
-use std::marker::PhantomData;
 use std::mem;
 use std::ops::Range;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use io_uring::types::Fd;
 use io_uring::{IoUring, opcode, squeue};
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::io::Errno;
 
-use super::{AlignedBuf, Direction};
+use super::{AlignedBuf, Direction, FileStorage};
+
+/// Memory that stays where it is while its owner lives, wherever the owner is moved: an
+/// [`AlignedBuf`], or memory of the caller such as a part of a guest's.
+///
+/// # Safety
+/// Until the value is dropped, and for ever if it is forgotten,
+/// - [`StableBuf::address`] and [`StableBuf::len`] give what they gave first;
+/// - the bytes that they name are valid for reads and writes by the kernel and by this program;
+/// - no reference to any of them is used by anybody else. Memory that a guest, or whoever else has it
+///   mapped, may read or write meanwhile has no [`StableBuf::exclusive`]: what they then see, or what
+///   is then read, may be old and new bytes in any mixture.
+#[expect(unsafe_code, reason = "the kernel is handed the address that an implementation tells")]
+pub unsafe trait StableBuf: Debug + 'static {
+    /// Where the bytes begin.
+    fn address(&mut self) -> *mut u8;
+
+    /// How many there are.
+    fn len(&self) -> usize;
+
+    /// Whether there are none.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The bytes, if nobody else can change them.
+    fn exclusive(&mut self) -> Option<&mut [u8]> {
+        None
+    }
+
+    /// Lets `read` fill a part of it.
+    ///
+    /// # Errors
+    /// Those of `read`; the part is unspecified then.
+    ///
+    /// # Panics
+    /// If the part lies outside.
+    #[expect(unsafe_code, reason = "copies to memory that others may use")]
+    fn fill_part<E>(
+        &mut self,
+        part: Range<usize>,
+        read: impl FnOnce(&mut [u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        if let Some(bytes) = self.exclusive() {
+            return read(&mut bytes[part]);
+        }
+        let to = checked(self, &part);
+        let mut bytes = vec![0; part.len()];
+        read(&mut bytes)?;
+        // SAFETY: `to` is the address of `part.len()` bytes inside the memory (`checked`), which is valid
+        // for writes by the trait's contract; `bytes` has as many and was allocated here, so that the two
+        // do not overlap.
+        unsafe { to.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
+        Ok(())
+    }
+
+    /// Shows `write` a part of it as it is now.
+    ///
+    /// # Panics
+    /// If the part lies outside.
+    #[expect(unsafe_code, reason = "copies from memory that others may use")]
+    fn read_part<T>(&mut self, part: Range<usize>, write: impl FnOnce(&[u8]) -> T) -> T {
+        if let Some(bytes) = self.exclusive() {
+            return write(&bytes[part]);
+        }
+        let from = checked(self, &part);
+        let mut bytes = vec![0; part.len()];
+        // SAFETY: as in `fill_part`, the other way; the memory is valid for reads.
+        unsafe { from.copy_to_nonoverlapping(bytes.as_mut_ptr(), bytes.len()) };
+        write(&bytes)
+    }
+}
+
+/// Where a part begins, which lies inside.
+fn checked(buffer: &mut (impl StableBuf + ?Sized), part: &Range<usize>) -> *mut u8 {
+    assert!(part.start <= part.end && part.end <= buffer.len(), "a part of the buffer");
+    buffer.address().wrapping_add(part.start)
+}
+
+// SAFETY: The bytes lie on the heap, where the buffer never reallocates them and frees them when it is
+// dropped; nobody else has them.
+#[expect(unsafe_code, reason = "as the trait asks")]
+unsafe impl StableBuf for AlignedBuf {
+    fn address(&mut self) -> *mut u8 {
+        self.as_mut_ptr()
+    }
+
+    fn len(&self) -> usize {
+        <[u8]>::len(self)
+    }
+
+    fn exclusive(&mut self) -> Option<&mut [u8]> {
+        Some(self)
+    }
+}
+
+/// A buffer that behaves as memory that others use as well, for tests.
+#[cfg(feature = "test-utils")]
+#[derive(Debug)]
+pub struct SharedBuf(pub AlignedBuf);
+
+// SAFETY: It is the buffer, which is not looked at while the ring has it.
+#[cfg(feature = "test-utils")]
+#[expect(unsafe_code, reason = "as the trait asks")]
+unsafe impl StableBuf for SharedBuf {
+    fn address(&mut self) -> *mut u8 {
+        self.0.address()
+    }
+
+    fn len(&self) -> usize {
+        StableBuf::len(&self.0)
+    }
+}
+
+/// Memory of the caller, or of whoever goes between the caller and the ring.
+#[derive(Debug)]
+pub enum Memory<B> {
+    /// The caller's.
+    Given(B),
+    /// Made for a transfer.
+    Own(AlignedBuf),
+}
+
+// SAFETY: Either is so, and a value does not turn from one into the other while the ring has it.
+#[expect(unsafe_code, reason = "as the trait asks")]
+unsafe impl<B: StableBuf> StableBuf for Memory<B> {
+    fn address(&mut self) -> *mut u8 {
+        match self {
+            Self::Given(buffer) => buffer.address(),
+            Self::Own(buffer) => buffer.address(),
+        }
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Self::Given(buffer) => buffer.len(),
+            Self::Own(buffer) => StableBuf::len(buffer),
+        }
+    }
+
+    fn exclusive(&mut self) -> Option<&mut [u8]> {
+        match self {
+            Self::Given(buffer) => buffer.exclusive(),
+            Self::Own(buffer) => buffer.exclusive(),
+        }
+    }
+}
 
 /// Transfers of files, each known by a number below the depth.
-pub(super) struct Queue<'f> {
+pub(super) struct Queue<B: StableBuf> {
     kernel: IoUring,
-    /// The files are open at least as long as the queue.
-    files: PhantomData<BorrowedFd<'f>>,
-    /// What the kernel may write to or read from.
-    buffers: Vec<Option<AlignedBuf>>,
+    /// What the kernel may write to or read from, and the file.
+    held: Vec<Option<(B, Arc<FileStorage>)>>,
     in_flight: usize,
+    /// What the kernel makes readable when something has ended.
+    event: Option<OwnedFd>,
     #[cfg(feature = "test-utils")]
     fails: bool,
 }
 
-impl<'f> Queue<'f> {
+impl<B: StableBuf> Queue<B> {
     /// A queue of `depth` transfers, which are at least one.
     pub(super) fn new(depth: u32) -> io::Result<Self> {
         // Completions are looked at by the thread that waits for them: it need not be interrupted.
@@ -36,12 +185,11 @@ impl<'f> Queue<'f> {
             .build(depth)
             .or_else(|_| IoUring::new(depth))
             .map_err(explained)?;
-        let buffers = (0..depth).map(|_| None).collect();
         Ok(Self {
             kernel,
-            files: PhantomData,
-            buffers,
+            held: (0..depth).map(|_| None).collect(),
             in_flight: 0,
+            event: None,
             #[cfg(feature = "test-utils")]
             fails: false,
         })
@@ -61,24 +209,23 @@ impl<'f> Queue<'f> {
     pub(super) fn push(
         &mut self,
         number: usize,
-        file: BorrowedFd<'f>,
+        file: &Arc<FileStorage>,
         direction: Direction,
-        mut buffer: AlignedBuf,
+        mut buffer: B,
         part: Range<usize>,
         offset: u64,
     ) {
-        let slot = &mut self.buffers[number];
+        let slot = &mut self.held[number];
         assert!(slot.is_none(), "the number is free");
-        let bytes = &mut buffer[part];
-        let len = u32::try_from(bytes.len()).unwrap_or(MAX_BYTES).min(MAX_BYTES);
-        let address = bytes.as_mut_ptr();
-        let fd = Fd(file.as_raw_fd());
+        let len = u32::try_from(part.len()).unwrap_or(MAX_BYTES).min(MAX_BYTES);
+        let address = checked(&mut buffer, &part);
+        let fd = Fd(file.fd.as_raw_fd());
         let entry = match direction {
             Direction::Read => opcode::Read::new(fd, address, len).offset(offset).build(),
             Direction::Write => opcode::Write::new(fd, address, len).offset(offset).build(),
         };
         // From here on the bytes are the kernel's. Moving the buffer does not move them.
-        *slot = Some(buffer);
+        *slot = Some((buffer, Arc::clone(file)));
         self.in_flight += 1;
         self.push_entry(&entry.user_data(number as u64));
         if self.kernel.submission().len() >= BATCH {
@@ -89,10 +236,9 @@ impl<'f> Queue<'f> {
 
     #[expect(unsafe_code, reason = "the kernel is handed an address")]
     fn push_entry(&mut self, entry: &squeue::Entry) {
-        // SAFETY: The entry names an open file (`push` borrows it for longer than `self` lives) and
-        // `len` bytes from `address`, which lie in one slice of a buffer that `push` has moved
-        // into `self.buffers`. An `AlignedBuf` keeps its bytes on the heap and never reallocates
-        // them, so they stay at that address while it is owned there. It leaves `self.buffers` in
+        // SAFETY: The entry names an open file and `len` bytes from `address`, which lie inside a buffer
+        // (`checked`); `push` has moved both into `self.held`. The buffer's bytes stay valid at that
+        // address while it is owned there: `StableBuf` promises it. It leaves `self.held` in
         // `ended` alone, after the kernel's completion for its number, of which there is one per
         // entry. If `self` is dropped, `drop` waits for all completions, or leaks the buffers; if it
         // is forgotten, they are leaked with it.
@@ -102,19 +248,14 @@ impl<'f> Queue<'f> {
 
     /// Tells the kernel what was pushed, and waits until something has ended. After an error what is in
     /// flight is so still: the kernel may have been told of it, and may go on with it.
-    pub(super) fn submit_and_wait(&mut self) -> io::Result<()> {
-        #[cfg(feature = "test-utils")]
-        if self.fails {
-            return Err(io::ErrorKind::Other.into());
-        }
+    pub(super) fn submit_and_wait(&mut self) -> io::Result<bool> {
         loop {
-            match self.kernel.submit_and_wait(1) {
-                Ok(_) => return Ok(()),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            match self.tell(1) {
+                Ok(()) => return Ok(true),
                 // No memory for it now: what has ended gives some back, or others do.
                 Err(error) if is_passing(&error) => {
                     if !self.kernel.completion().is_empty() {
-                        return Ok(());
+                        return Ok(true);
                     }
                     std::thread::yield_now();
                 }
@@ -123,15 +264,78 @@ impl<'f> Queue<'f> {
         }
     }
 
+    /// As [`Queue::submit_and_wait`] without waiting: whether something has ended.
+    pub(super) fn submit(&mut self) -> io::Result<bool> {
+        let is_told = match self.tell(0) {
+            Ok(()) => true,
+            Err(error) if is_passing(&error) => false,
+            Err(error) => return Err(error),
+        };
+        if self.kernel.completion().is_empty() {
+            // What ends from here on makes it readable again.
+            self.clear_event()?;
+            if !is_told {
+                // The kernel does not say when it has memory again.
+                self.wake()?;
+            }
+        }
+        Ok(!self.kernel.completion().is_empty())
+    }
+
+    /// Tells the kernel what was pushed, and waits for so many to end.
+    fn tell(&mut self, wanted: usize) -> io::Result<()> {
+        #[cfg(feature = "test-utils")]
+        if self.fails {
+            return Err(io::ErrorKind::Other.into());
+        }
+        loop {
+            match self.kernel.submit_and_wait(wanted) {
+                Ok(_) => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// What becomes readable when something ends.
+    pub(super) fn event(&mut self) -> io::Result<BorrowedFd<'_>> {
+        if self.event.is_none() {
+            let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+            self.kernel.submitter().register_eventfd(event.as_raw_fd())?;
+            self.event = Some(event);
+            // What has ended before was not told.
+            self.wake()?;
+        }
+        Ok(self.event.as_ref().expect("made above").as_fd())
+    }
+
+    /// Makes it readable.
+    pub(super) fn wake(&self) -> io::Result<()> {
+        let Some(event) = &self.event else { return Ok(()) };
+        match rustix::io::write(event, &1_u64.to_ne_bytes()) {
+            // It is as readable as it can be.
+            Ok(_) | Err(Errno::AGAIN) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Makes it unreadable until something ends.
+    pub(super) fn clear_event(&self) -> io::Result<()> {
+        let Some(event) = &self.event else { return Ok(()) };
+        match rustix::io::read(event, &mut [0; 8]) {
+            Ok(_) | Err(Errno::AGAIN) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// A transfer that has ended: its number, its buffer, and the bytes that were moved.
-    pub(super) fn ended(&mut self) -> Option<(usize, AlignedBuf, io::Result<usize>)> {
+    pub(super) fn ended(&mut self) -> Option<(usize, B, io::Result<usize>)> {
         loop {
             let entry = self.kernel.completion().next()?;
             let number = usize::try_from(entry.user_data()).ok();
-            let buffer =
-                number.and_then(|number| self.buffers.get_mut(number)).and_then(Option::take);
+            let held = number.and_then(|number| self.held.get_mut(number)).and_then(Option::take);
             // The kernel gives back the numbers it was given, each once.
-            let (Some(number), Some(buffer)) = (number, buffer) else { continue };
+            let (Some(number), Some((buffer, _))) = (number, held) else { continue };
             self.in_flight -= 1;
             let moved = usize::try_from(entry.result())
                 .map_err(|_| io::Error::from_raw_os_error(-entry.result()));
@@ -146,12 +350,12 @@ const BATCH: usize = 8;
 /// The most bytes that one call of the kernel moves, less than 2 GiB.
 const MAX_BYTES: u32 = 1 << 30;
 
-impl Drop for Queue<'_> {
+impl<B: StableBuf> Drop for Queue<B> {
     fn drop(&mut self) {
         while self.in_flight > 0 {
             if self.submit_and_wait().is_err() {
                 // Nothing tells when the kernel is done: it gets to keep the memory.
-                mem::forget(mem::take(&mut self.buffers));
+                mem::forget(mem::take(&mut self.held));
                 return;
             }
             while self.ended().is_some() {}
@@ -159,7 +363,7 @@ impl Drop for Queue<'_> {
     }
 }
 
-impl std::fmt::Debug for Queue<'_> {
+impl<B: StableBuf> Debug for Queue<B> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Queue").field("in_flight", &self.in_flight).finish_non_exhaustive()
     }
