@@ -9,6 +9,7 @@
 //! checker that uses it shares neither with what it checks. It makes no operating system call.
 #![forbid(unsafe_code)]
 
+mod backing;
 mod cluster_set;
 mod dirty;
 mod error;
@@ -17,6 +18,7 @@ mod roots;
 mod superblock;
 mod table;
 
+pub use backing::{StoredFormat, read_anchor, read_backing_name, read_stored_format};
 pub use cluster_set::{ClusterSet, LocalSet, OverBudget};
 pub use dirty::{CrashLeft, DirtyBits};
 pub use error::{ReadError, read};

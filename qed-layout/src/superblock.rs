@@ -3,8 +3,8 @@
 
 use qed_io::Storage;
 use qed_spec::{
-    ChooseError, DirtyBitmap, Features, Header, SUPERBLOCK_LEN_BYTES, SectionType, Superblock,
-    SuperblockChoice, SuperblockCopy,
+    ChooseError, DirtyBitmap, Features, Header, HostOffset, SUPERBLOCK_LEN_BYTES, SectionType,
+    Superblock, SuperblockChoice, SuperblockCopy,
 };
 
 use crate::error::{ReadError, read};
@@ -23,11 +23,20 @@ impl SuperblockBytes {
         if !SuperblockCopy::both_fit(header) {
             return Ok(None);
         }
+        Self::read_at(storage, [SuperblockCopy::A, SuperblockCopy::B].map(SuperblockCopy::offset))
+            .map(Some)
+    }
+
+    /// Reads both copies from places of their own, as an anchor names them.
+    ///
+    /// # Errors
+    /// The storage's.
+    pub fn read_at(storage: &dyn Storage, places: [HostOffset; 2]) -> Result<Self, ReadError> {
         let mut copies = [[0; SUPERBLOCK_LEN_BYTES]; 2];
-        for (copy, bytes) in [SuperblockCopy::A, SuperblockCopy::B].into_iter().zip(&mut copies) {
-            read(storage, bytes, copy.offset().get())?;
+        for (at, bytes) in places.into_iter().zip(&mut copies) {
+            read(storage, bytes, at.get())?;
         }
-        Ok(Some(Self(copies)))
+        Ok(Self(copies))
     }
 
     /// The copies as they lie in the file, valid or not.

@@ -1,10 +1,10 @@
 //! What the library reads in superblock and anchor, with every feature taken for supported.
 
 use qed_io::Storage;
+use qed_layout::{FirstSector, SuperblockBytes, read_anchor, read_backing_name};
 use qed_spec::{
-    ANCHOR_LEN_BYTES, Anchor, AnchorError, BackingFormatError, BackingName, ChooseError, Features,
-    HEADER_LEN_BYTES, Header, HostOffset, SUPERBLOCK_LEN_BYTES, SuperblockChoice, SuperblockCopy,
-    SuperblockError,
+    Anchor, AnchorError, BackingFormatError, BackingName, ChooseError, Features, HostOffset,
+    SuperblockCopy, SuperblockError,
 };
 
 use crate::answer::{AnchorFound, SuperblockFound};
@@ -23,54 +23,35 @@ const NO_ANCHOR: AnchorFound = AnchorFound {
     superblocks: Places::At(Vec::new()),
 };
 
-/// What the image says beside its header.
+/// What the image says beside its header; nothing where it has no legal one.
 pub(super) fn read(storage: &dyn Storage) -> (SuperblockFound, AnchorFound) {
-    let Some((header, name)) = read_header(storage) else { return (NO_SUPERBLOCK, NO_ANCHOR) };
+    try_read(storage).unwrap_or((NO_SUPERBLOCK, NO_ANCHOR))
+}
+
+fn try_read(storage: &dyn Storage) -> Option<(SuperblockFound, AnchorFound)> {
+    let file_len = storage.len().ok()?;
+    let all = Features::from_bits_retain(u64::MAX);
+    let header = FirstSector::read(storage, file_len).ok()?.header(all).ok()?;
+    let name = read_backing_name(storage, &header).ok()?;
     let name = name.as_deref().and_then(|name| BackingName::new(name).ok());
-    let bytes = Anchor::fits(&header).then(|| bytes_at(storage, Anchor::OFFSET, ANCHOR_LEN_BYTES));
-    let anchor = bytes.as_deref().map(Anchor::parse);
-    let file_len = storage.len().unwrap_or_default();
+    let bytes = read_anchor(storage, &header).ok()?;
+    let anchor = bytes.as_ref().map(|bytes| Anchor::parse(bytes));
     let places = match &anchor {
         Some(Ok(anchor)) => anchor.superblocks_in(&header, file_len),
         _ => Ok(None),
     };
-    let copies = match places {
-        _ if SuperblockCopy::both_fit(&header) => {
-            Some([SuperblockCopy::A, SuperblockCopy::B].map(SuperblockCopy::offset))
+    let superblock = match (SuperblockBytes::read(storage, &header).ok()?, places) {
+        (Some(bytes), _) => superblock(&bytes, name),
+        (None, Ok(Some(places))) => {
+            superblock(&SuperblockBytes::read_at(storage, places).ok()?, name)
         }
-        Ok(places) => places,
-        Err(_) => None,
+        (None, _) => NO_SUPERBLOCK,
     };
-    let superblock = copies.map_or(NO_SUPERBLOCK, |copies| superblock(storage, copies, name));
-    (superblock, anchor.map_or(NO_ANCHOR, |anchor| of_anchor(anchor, &places, name)))
+    Some((superblock, anchor.map_or(NO_ANCHOR, |anchor| of_anchor(anchor, &places, name))))
 }
 
-fn read_header(storage: &dyn Storage) -> Option<(Header, Option<Vec<u8>>)> {
-    let bytes = bytes_at(storage, HostOffset::new(0), HEADER_LEN_BYTES);
-    let all = Features::from_bits_retain(u64::MAX);
-    let header = Header::parse(&bytes, storage.len().ok()?, all).ok()?;
-    let name = header.backing_name_place().map(|(offset, len)| {
-        bytes_at(storage, HostOffset::new(offset.into()), usize::try_from(len).unwrap_or_default())
-    });
-    Some((header, name))
-}
-
-/// Bytes of the image; those that cannot be read are zeros.
-fn bytes_at(storage: &dyn Storage, at: HostOffset, len: usize) -> Vec<u8> {
-    let mut bytes = vec![0; len];
-    if storage.read_at(&mut bytes, at.get()).is_err() {
-        bytes.fill(0);
-    }
-    bytes
-}
-
-fn superblock(
-    storage: &dyn Storage,
-    copies: [HostOffset; 2],
-    name: Option<BackingName<'_>>,
-) -> SuperblockFound {
-    let [a, b] = copies.map(|at| bytes_at(storage, at, SUPERBLOCK_LEN_BYTES));
-    let choice = match SuperblockChoice::new(&a, &b) {
+fn superblock(bytes: &SuperblockBytes, name: Option<BackingName<'_>>) -> SuperblockFound {
+    let choice = match bytes.choose() {
         Ok(choice) => choice,
         Err(ChooseError::Conflict { .. } | ChooseError::Version { .. } | _) => {
             return SuperblockFound { current: SuperblockCurrent::Refused, ..NO_SUPERBLOCK };

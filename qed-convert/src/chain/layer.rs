@@ -3,10 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use qed_core::{
-    LockPolicy, OpenError, RawFile, ReadContext, ReadOnlyImage, VirtualDisk, read_stored_format,
-};
+use qed_core::{LockPolicy, OpenError, RawFile, ReadContext, ReadOnlyImage, VirtualDisk};
 use qed_io::{FileIdentity, FileOptions, FileStorage, ImageLock, Storage};
+use qed_layout::{ReadError, read_backing_name, read_stored_format};
 use qed_spec::{BackingName, Features, Header, HeaderError, SuperblockError};
 
 use super::error::ChainError;
@@ -315,13 +314,10 @@ fn read_qed_backing(
     storage: &FileStorage,
     header: &Header,
 ) -> Result<Option<NamedBacking>, ChainError> {
-    let io = |source| ChainError::reading(path.to_path_buf())(source);
-    let Some((offset, len)) = header.backing_name_place() else {
+    let io = |error: ReadError| ChainError::reading(path.to_path_buf())(error.source);
+    let Some(name) = read_backing_name(storage, header).map_err(io)? else {
         return Ok(None);
     };
-    // The header was checked: at most 4095 bytes, inside the header area.
-    let mut name = vec![0; len as usize];
-    storage.read_at(&mut name, offset.into()).map_err(io)?;
     let checked = BackingName::new(&name)
         .map_err(|source| ChainError::QedBackingName { path: path.to_path_buf(), source })?;
     let format = if header.features().contains(Features::BACKING_FORMAT_NO_PROBE) {
