@@ -25,8 +25,6 @@ pub struct Arguments {
     pub seconds: Option<u32>,
     /// Where reports are written.
     pub json: Option<PathBuf>,
-    /// As JUnit XML.
-    pub junit: Option<PathBuf>,
     /// As Markdown.
     pub markdown: Option<PathBuf>,
     /// A report whose failures are accepted.
@@ -67,7 +65,6 @@ usage: conformance [--library] [--program PATH].. [--nbd URI [--serve COMMAND]] 
   --dir DIR        make the images in DIR, not in /dev/shm
   --seconds N      an answer that takes longer is none; 60
   --json FILE      the whole report as JSON
-  --junit FILE     as JUnit XML
   --markdown FILE  as Markdown
   --known FILE     a JSON report whose failures are accepted
 
@@ -89,7 +86,6 @@ impl Arguments {
             folder: "/dev/shm".into(),
             seconds: None,
             json: None,
-            junit: None,
             markdown: None,
             known: None,
         };
@@ -128,7 +124,6 @@ impl Arguments {
                 }
             }
             "--json" => self.json = path(),
-            "--junit" => self.junit = path(),
             "--markdown" => self.markdown = path(),
             "--known" => self.known = path(),
             _ => return Err(UsageError::Unknown(option)),

@@ -29,7 +29,7 @@ pub use nbd::Nbd;
 pub use program::Program;
 pub use report::{
     ClauseRow, Counts, Difference, ReadReportError, Report, VectorResult, read_reports, to_json,
-    to_junit, to_markdown, to_table,
+    to_markdown, to_table,
 };
 pub use run::{RunError, run};
 pub use vector::{

@@ -2,12 +2,10 @@
 //! how it is written down is for the modules below.
 
 mod json;
-mod junit;
 mod markdown;
 mod table;
 
 pub use json::{ReadReportError, read_reports, to_json};
-pub use junit::to_junit;
 pub use markdown::to_markdown;
 pub use table::to_table;
 

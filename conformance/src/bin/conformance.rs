@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use conformance::{
     Arguments, Clauses, Implementation, Library, Limits, Nbd, Program, Report, USAGE, load,
-    read_reports, run, to_json, to_junit, to_markdown, to_table,
+    read_reports, run, to_json, to_markdown, to_table,
 };
 
 fn main() -> ExitCode {
@@ -98,11 +98,8 @@ fn implementations(arguments: &Arguments) -> Result<Vec<Box<dyn Implementation>>
 
 fn write(arguments: &Arguments, reports: &[Report]) -> std::io::Result<()> {
     let markdown = || reports.iter().map(to_markdown).collect::<Vec<String>>().join("\n");
-    let files: [(_, &dyn Fn() -> String); 3] = [
-        (&arguments.json, &|| to_json(reports)),
-        (&arguments.junit, &|| to_junit(reports)),
-        (&arguments.markdown, &markdown),
-    ];
+    let files: [(_, &dyn Fn() -> String); 2] =
+        [(&arguments.json, &|| to_json(reports)), (&arguments.markdown, &markdown)];
     for (path, text) in files {
         if let Some(path) = path {
             fs::write(path, text())?;
