@@ -1,10 +1,9 @@
-//! What a crash may leave of a recorded run, and a disk to put it on.
+//! What a crash may leave of a recorded run.
 //!
-//! `states` has the disk model, `workload` and `run` what is done to an image, `judge` what must hold
+//! `states` has the disk model, `subject` the engine for anything that is cut; `workload` and `run` what is done to an image, `judge` what must hold
 //! of each state, `campaign` the loop over seeds.
 
 pub(crate) mod campaign;
-pub(crate) mod disk;
 pub(crate) mod failure;
 pub(crate) mod faults;
 mod fingerprint;
@@ -18,5 +17,6 @@ pub(crate) mod rules;
 mod run;
 pub(crate) mod states;
 pub(crate) mod stream;
+pub(crate) mod subject;
 mod together;
 pub(crate) mod workload;

@@ -22,7 +22,7 @@ mod targets;
 pub use apply::{apply, apply_to_image};
 pub use branches::Branches;
 pub use crash::campaign::{Campaign, Tally, crash_campaign, crash_workload};
-pub use crash::disk::{CrashDisk, DiskContent, SECTOR, Sector};
+
 pub use crash::failure::Failure;
 pub use crash::faults::{ErrorCampaign, ErrorTally, error_campaign};
 pub use crash::generate::{Backing, Family, Seeded};
@@ -30,6 +30,10 @@ pub use crash::log_writes::read_write_log;
 pub use crash::rules::Rule;
 pub use crash::states::{CrashPoint, crash_points};
 pub use crash::stream::{StreamDisk, WriteStream};
+pub use crash::subject::{
+    CrashState, Seen, Subject, disk_of, each_state, flushes, raw_backing, recorded, run_of,
+    same_disk, told, without_flush,
+};
 pub use crash::workload::{CRASH_CLUSTER, Mode, Step, Workload};
 pub use fabricate::{Fabrication, Order, Spare, fabricate};
 pub use generators::image_plan::{ImagePlan, Under};
@@ -40,5 +44,5 @@ pub use oracles::content::assert_reads_as;
 pub use oracles::soundness::{assert_clean, assert_sound};
 pub use qemu::{Answer, qemu_img, qemu_img_limited, qemu_io, qemu_io_command};
 pub use random::{Random, from_seed, random_input};
-pub use sparse::{SparseContent, SparseStorage};
+pub use sparse::{SECTOR, Sector, SparseContent, SparseStorage};
 pub use targets::{TARGETS, Target, fuzz};

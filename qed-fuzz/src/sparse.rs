@@ -1,23 +1,23 @@
-//! A file in memory that has holes and claims any length: what a fuzzer can make huge images of.
+//! A file in memory that has holes, claims any length and is cheap to copy: what a fuzzer makes huge
+//! images of, and what a crash can happen to.
 //!
 //! Knows bytes, no format.
 
-use std::collections::BTreeMap;
+mod content;
+
 use std::io::{self, ErrorKind};
 use std::ops::Range;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use qed_io::{Growth, ImageLock, LockError, RunKind, Storage, StorageRun};
 
-use crate::size::usize_of;
+pub(crate) use content::EMPTY;
+pub use content::{SECTOR, Sector, SparseContent};
 
-/// Bytes that are stored together; what was never written is a hole.
-const BLOCK_LEN: usize = 4096;
-const BLOCK: u64 = BLOCK_LEN as u64;
-/// Blocks that a storage holds at most: a test that wants more has found something.
-const MAX_BLOCKS: usize = (64 << 20) / BLOCK_LEN;
+/// Bytes that a storage holds at most: a test that wants more has found something.
+const MAX_STORED: u64 = 64 << 20;
 
-/// A storage that keeps only the blocks that were written.
+/// A [`SparseContent`] as a storage.
 ///
 /// Flushing does nothing and every lock is granted. It is full at 64 MiB.
 #[derive(Debug)]
@@ -26,24 +26,17 @@ pub struct SparseStorage {
     growth: Growth,
 }
 
-/// What a [`SparseStorage`] holds. Two are equal if they read alike, wherever their holes are.
-#[derive(Debug, Clone, Default)]
-pub struct SparseContent {
-    len: u64,
-    blocks: BTreeMap<u64, Box<[u8; BLOCK_LEN]>>,
-}
-
 impl SparseStorage {
-    /// A regular file of `len` bytes, all hole.
-    #[must_use]
-    pub fn new(len: u64) -> Self {
-        Self::with_content(SparseContent { len, blocks: BTreeMap::new() })
-    }
-
     /// A regular file with this content.
     #[must_use]
-    pub fn with_content(content: SparseContent) -> Self {
+    pub const fn new(content: SparseContent) -> Self {
         Self { content: RwLock::new(content), growth: Growth::Zeros }
+    }
+
+    /// A regular file of `len` bytes, all hole.
+    #[must_use]
+    pub const fn of_len(len: u64) -> Self {
+        Self::new(SparseContent::hole(len))
     }
 
     /// The same bytes as a block device: its length is fixed, and holes are not known.
@@ -76,125 +69,28 @@ impl SparseStorage {
     /// Makes room for a write that ends at `end`.
     fn grow(&self, content: &mut SparseContent, end: Option<u64>) -> io::Result<()> {
         let end = end.filter(|end| i64::try_from(*end).is_ok()).ok_or(ErrorKind::FileTooLarge)?;
-        if content.len < end {
+        if content.len() < end {
             if self.growth == Growth::Stale {
                 return Err(ErrorKind::StorageFull.into());
             }
-            content.len = end;
+            content.set_len(end);
         }
         Ok(())
     }
 }
-
-impl SparseContent {
-    /// Bytes.
-    #[must_use]
-    pub fn len(&self) -> u64 {
-        self.len
-    }
-
-    /// Whether there are no bytes.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    /// The bytes of a range; zeros in holes and past the end.
-    #[must_use]
-    pub fn bytes(&self, range: Range<u64>) -> Vec<u8> {
-        let mut bytes = vec![0; usize_of(range.end - range.start)];
-        self.fill(&mut bytes, range.start);
-        bytes
-    }
-
-    /// Every 8 bytes of a range that are not all zero: their number in the range, and their value
-    /// as a little-endian number. The range starts at a multiple of 8.
-    pub fn words(&self, range: Range<u64>) -> impl Iterator<Item = (u64, u64)> + '_ {
-        let blocks = range.start / BLOCK..range.end.div_ceil(BLOCK);
-        let words = self.blocks.range(blocks).flat_map(|(number, block)| {
-            let at = (number * BLOCK..).step_by(8);
-            let value = |word: &[u8]| u64::from_le_bytes(word.try_into().expect("eight bytes"));
-            at.zip(block.chunks_exact(8).map(value))
-        });
-        let start = range.start;
-        words
-            .filter(move |(at, value)| range.contains(at) && *value != 0)
-            .map(move |(at, value)| ((at - start) / 8, value))
-    }
-
-    /// The parts that are not holes: where each lies, and its bytes.
-    pub fn stored(&self) -> impl Iterator<Item = (u64, &[u8])> {
-        self.blocks.iter().map(|(number, block)| {
-            let at = number * BLOCK;
-            (at, &block[..usize_of(self.len.saturating_sub(at).min(BLOCK))])
-        })
-    }
-
-    fn fill(&self, buf: &mut [u8], offset: u64) {
-        buf.fill(0);
-        for (number, within, part) in pieces(offset, buf.len()) {
-            if let Some(block) = self.blocks.get(&number) {
-                let len = part.len();
-                buf[part].copy_from_slice(&block[within..within + len]);
-            }
-        }
-    }
-
-    fn put(&mut self, buf: &[u8], offset: u64) -> io::Result<()> {
-        for (number, within, part) in pieces(offset, buf.len()) {
-            if self.blocks.len() >= MAX_BLOCKS && !self.blocks.contains_key(&number) {
-                return Err(ErrorKind::StorageFull.into());
-            }
-            let block = self.blocks.entry(number).or_insert_with(|| Box::new([0; BLOCK_LEN]));
-            let len = part.len();
-            block[within..within + len].copy_from_slice(&buf[part]);
-        }
-        Ok(())
-    }
-
-    fn zero(&mut self, range: Range<u64>) {
-        let whole = range.start.div_ceil(BLOCK)..range.end / BLOCK;
-        let mut edge = |range: Range<u64>| {
-            for (number, within, part) in pieces(range.start, usize_of(range.end - range.start)) {
-                if let Some(block) = self.blocks.get_mut(&number) {
-                    block[within..within + part.len()].fill(0);
-                }
-            }
-        };
-        if whole.is_empty() {
-            return edge(range);
-        }
-        edge(range.start..whole.start * BLOCK);
-        edge(whole.end * BLOCK..range.end);
-        let after = self.blocks.split_off(&whole.start);
-        self.blocks.extend(after.into_iter().filter(|(number, _)| *number >= whole.end));
-    }
-}
-
-impl PartialEq for SparseContent {
-    fn eq(&self, other: &Self) -> bool {
-        let stored = |content: &Self| {
-            let blocks = content.blocks.iter().filter(|(_, block)| ***block != [0; BLOCK_LEN]);
-            blocks.map(|(number, block)| (*number, block.clone())).collect::<Vec<_>>()
-        };
-        self.len == other.len && stored(self) == stored(other)
-    }
-}
-
-impl Eq for SparseContent {}
 
 impl Storage for SparseStorage {
     fn len(&self) -> io::Result<u64> {
-        Ok(self.read().len)
+        Ok(self.read().len())
     }
 
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
         let content = self.read();
         let end = offset.checked_add(buf.len() as u64);
-        if !buf.is_empty() && end.is_none_or(|end| end > content.len) {
+        if !buf.is_empty() && end.is_none_or(|end| end > content.len()) {
             return Err(ErrorKind::UnexpectedEof.into());
         }
-        content.fill(buf, offset);
+        content.read(buf, offset);
         Ok(())
     }
 
@@ -204,17 +100,20 @@ impl Storage for SparseStorage {
         }
         let content = &mut *self.write();
         self.grow(content, offset.checked_add(buf.len() as u64))?;
-        content.put(buf, offset)
+        if content.stored_with(buf.len() as u64) > MAX_STORED {
+            return Err(ErrorKind::StorageFull.into());
+        }
+        content.write(buf, offset);
+        Ok(())
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         let content = &mut *self.write();
-        if len < content.len && self.growth == Growth::Zeros {
-            content.zero(len..content.len);
-            content.len = len;
+        if len < content.len() && self.growth == Growth::Zeros {
+            content.set_len(len);
         }
         self.grow(content, Some(len))?;
-        if content.len == len { Ok(()) } else { Err(ErrorKind::Unsupported.into()) }
+        if content.len() == len { Ok(()) } else { Err(ErrorKind::Unsupported.into()) }
     }
 
     fn flush(&self) -> io::Result<()> {
@@ -233,26 +132,17 @@ impl Storage for SparseStorage {
 
     fn punch_hole(&self, range: Range<u64>) -> io::Result<bool> {
         let content = &mut *self.write();
-        content.zero(range.start.min(content.len)..range.end.min(content.len));
+        content.zero(content.inside(&range));
         Ok(true)
     }
 
     fn run_at(&self, at: u64) -> io::Result<StorageRun> {
         let content = self.read();
         if self.growth == Growth::Stale {
-            return Ok(StorageRun { len: content.len.saturating_sub(at), kind: RunKind::Data });
+            return Ok(StorageRun { len: content.len().saturating_sub(at), kind: RunKind::Data });
         }
-        let first = at / BLOCK;
-        let mut next = content.blocks.range(first..).map(|(number, _)| *number).peekable();
-        let (kind, end) = match next.peek() {
-            Some(number) if *number == first => {
-                let run = (first..).zip(next).take_while(|(here, next)| here == next);
-                (RunKind::Data, (first + run.count() as u64).saturating_mul(BLOCK))
-            }
-            Some(number) => (RunKind::Hole, number * BLOCK),
-            None => (RunKind::Hole, content.len),
-        };
-        Ok(StorageRun { len: end.min(content.len).saturating_sub(at), kind })
+        let (kind, end) = content.run_at(at);
+        Ok(StorageRun { len: end.saturating_sub(at), kind })
     }
 
     fn growth(&self) -> Growth {
@@ -264,37 +154,24 @@ impl Storage for SparseStorage {
     }
 }
 
-/// A range of `len` bytes from `offset` block by block: the block, the byte in it, and the part of
-/// the range.
-fn pieces(offset: u64, len: usize) -> impl Iterator<Item = (u64, usize, Range<usize>)> {
-    let mut done = 0;
-    std::iter::from_fn(move || {
-        if done == len {
-            return None;
-        }
-        let at = offset + done as u64;
-        let within = usize_of(at % BLOCK);
-        let start = done;
-        done = len.min(start + BLOCK_LEN - within);
-        Some((at / BLOCK, within, start..done))
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use qed_io::MemoryStorage;
 
     use super::*;
     use crate::random::Random;
+    use crate::size::usize_of;
 
+    /// Bytes that are stored together.
+    const PAGE: u64 = 4096;
     /// Lengths and offsets of the comparison lie below.
-    const MOST: u64 = 6 * BLOCK;
+    const MOST: u64 = 6 * PAGE;
 
     #[test]
     fn does_what_memory_does() {
         for seed in 0..200 {
             let mut random = Random::new(seed);
-            let (sparse, memory) = (SparseStorage::new(0), MemoryStorage::default());
+            let (sparse, memory) = (SparseStorage::of_len(0), MemoryStorage::default());
             for _ in 0..40 {
                 let mut range = [random.below(MOST), random.below(MOST)];
                 range.sort_unstable();
@@ -332,19 +209,19 @@ mod tests {
 
     #[test]
     fn words_are_those_of_the_range_that_are_not_zero() {
-        let storage = SparseStorage::new(1 << 40);
-        storage.write_at(&7_u64.to_le_bytes(), 8 * BLOCK - 8).unwrap();
-        storage.write_at(&9_u64.to_le_bytes(), 9 * BLOCK).unwrap();
+        let storage = SparseStorage::of_len(1 << 40);
+        storage.write_at(&7_u64.to_le_bytes(), 8 * PAGE - 8).unwrap();
+        storage.write_at(&9_u64.to_le_bytes(), 9 * PAGE).unwrap();
         let words = |range| storage.content().words(range).collect::<Vec<_>>();
         assert_eq!(words(0..1 << 40), [(8 * 512 - 1, 7), (9 * 512, 9)]);
-        assert_eq!(words(8 * BLOCK..9 * BLOCK), []);
-        assert_eq!(words(8 * BLOCK..9 * BLOCK + 8), [(512, 9)]);
+        assert_eq!(words(8 * PAGE..9 * PAGE), []);
+        assert_eq!(words(8 * PAGE..9 * PAGE + 8), [(512, 9)]);
     }
 
     #[test]
     fn a_device_keeps_its_length() {
-        let device = SparseStorage::new(BLOCK).into_device();
-        assert!(device.write_at(&[1], BLOCK).is_err());
-        assert!(device.set_len(0).is_err() && device.set_len(BLOCK).is_ok());
+        let device = SparseStorage::of_len(PAGE).into_device();
+        assert!(device.write_at(&[1], PAGE).is_err());
+        assert!(device.set_len(0).is_err() && device.set_len(PAGE).is_ok());
     }
 }

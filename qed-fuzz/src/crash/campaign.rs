@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-use super::disk::DiskContent;
 use super::failure::Failure;
 use super::fingerprint::{Fingerprints, mix};
 use super::generate::{Backing, Family, Seeded};
@@ -20,6 +19,7 @@ use super::run::{Run, run};
 use super::states::{Choice, crash_points};
 use super::workload::{Mode, Workload};
 use crate::random::Random;
+use crate::sparse::SparseContent;
 
 /// What is judged.
 #[derive(Debug, Clone)]
@@ -112,7 +112,7 @@ pub fn crash_workload(workload: &Workload, most: u64) -> Result<Tally, Box<Failu
 pub(crate) struct State<'a> {
     run: &'a Run,
     guest: &'a Guest,
-    pub(crate) content: DiskContent,
+    pub(crate) content: SparseContent,
     rules: &'a [Rule],
     /// The durable state says which tables to check, so all others do as well.
     is_marked: bool,

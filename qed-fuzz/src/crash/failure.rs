@@ -9,12 +9,12 @@ use std::path::{Path, PathBuf};
 use qed_io::Operation;
 
 use super::campaign::{Sample, each_state};
-use super::disk::{DiskContent, SECTOR};
 use super::judge::{Depth, judge};
 use super::rules::Regions;
 use super::run::Run;
 use super::states::CrashPoint;
 use super::workload::Workload;
+use crate::sparse::{SECTOR, SparseContent};
 
 /// What is looked at when a workload is made shorter.
 const SAMPLE: Sample = Sample::Metadata { most: 1 << 8 };
@@ -27,7 +27,7 @@ pub struct Failure {
     problem: String,
     /// What was done and what of it survived; nothing where a step itself failed.
     events: Vec<String>,
-    content: DiskContent,
+    content: SparseContent,
 }
 
 impl Failure {
@@ -38,7 +38,7 @@ impl Failure {
             workload: workload.clone(),
             problem,
             events: Vec::new(),
-            content: DiskContent::default(),
+            content: SparseContent::default(),
         })
     }
 
@@ -170,7 +170,7 @@ fn events(workload: &Workload, run: &Run, point: &CrashPoint, choice: &[usize]) 
 }
 
 /// Writes the sectors that are not zeros.
-pub(crate) fn write_sparse(content: &DiskContent, path: &Path) -> io::Result<()> {
+pub(crate) fn write_sparse(content: &SparseContent, path: &Path) -> io::Result<()> {
     let file = File::create(path)?;
     for number in content.held_sectors() {
         let sector = content.sector(number);

@@ -11,7 +11,6 @@ use qed_core::{Image, ImageError};
 use qed_io::{Fault, Faulty, Recorder, Repeat, Request, RequestKind, Storage};
 use qed_spec::GuestOffset;
 
-use super::disk::EMPTY;
 use super::generate::Seeded;
 use super::guest::{BACKING, Tag, ZERO};
 use super::judge::{Depth, judge, reads_as_promised};
@@ -20,6 +19,7 @@ use super::states::crash_points;
 use super::workload::{Step, Workload};
 use crate::random::Random;
 use crate::size::usize_of;
+use crate::sparse::EMPTY;
 
 /// Crash points that are judged after a run, and states of each.
 const POINTS: usize = 2;

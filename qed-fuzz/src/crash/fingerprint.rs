@@ -1,9 +1,9 @@
 //! Names for the states of a crash point, had without building them: one of all that a state
 //! holds, one of what a recovery reads of it.
 
-use super::disk::{SECTOR, Sector};
 use super::rules::{Region, Regions};
 use super::states::{Choice, CrashPoint};
+use crate::sparse::{SECTOR, Sector};
 
 /// What a state is known by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

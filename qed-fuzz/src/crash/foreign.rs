@@ -5,9 +5,9 @@
 
 use qed_io::Storage;
 
-use super::disk::{EMPTY, SECTOR};
 use super::run::{Runner, StepError};
 use super::workload::{CRASH_CLUSTER, FOREIGN_CLUSTER};
+use crate::sparse::{EMPTY, SECTOR};
 
 const CLUSTER: u64 = CRASH_CLUSTER * SECTOR;
 /// Places in sector 0.

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use qed_core::{ImageError, ReadOnlyImage};
 use qed_spec::GuestOffset;
 
-use super::disk::{EMPTY, SECTOR, Sector};
+use crate::sparse::{EMPTY, SECTOR, Sector};
 
 /// Names a content; [`ZERO`] is that of sectors nobody wrote.
 pub(crate) type Tag = u32;

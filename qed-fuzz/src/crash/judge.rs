@@ -10,14 +10,15 @@ use qed_core::{
 use qed_io::{Record, Recorder, Storage};
 use qed_spec::GuestOffset;
 
-use super::disk::{CrashDisk, DiskContent, EMPTY, SECTOR};
 use super::guest::{Guest, Tag, content};
 use super::rules::{is_kept, names_tables, same_superblocks};
 use super::run::{Run, open};
 use super::states::crash_points;
+use super::subject::{disk_of, told};
 use super::workload::CRASH_CLUSTER;
 use crate::random::Random;
 use crate::size::usize_of;
+use crate::sparse::{EMPTY, SECTOR, SparseContent, SparseStorage};
 
 /// Tag of the probe writes.
 const PROBE: Tag = 1 << 30;
@@ -48,7 +49,7 @@ pub(crate) struct Verdict {
 /// # Errors
 /// What is wrong with it.
 pub(crate) fn judge(
-    state: &DiskContent,
+    state: &SparseContent,
     guest: &Guest,
     run: &Run,
     depth: Depth,
@@ -58,7 +59,7 @@ pub(crate) fn judge(
     if depth != Depth::Once {
         case.read_only(state)?;
     }
-    let disk = Arc::new(CrashDisk::new(state.clone()));
+    let disk = disk_of(state);
     let recorder = (depth != Depth::Once).then(|| Arc::new(Recorder::new(disk.clone())));
     let storage: Arc<dyn Storage> = match &recorder {
         Some(recorder) => recorder.clone(),
@@ -92,7 +93,7 @@ pub(crate) fn judge(
 
 /// Judges some states of a crash of the recovery of `state`; how many.
 fn judge_again(
-    state: &DiskContent,
+    state: &SparseContent,
     records: &[Record],
     number: u64,
     guest: &Guest,
@@ -127,8 +128,8 @@ struct Case<'a> {
 
 impl Case<'_> {
     /// Whoever only reads sees what a writer will.
-    fn read_only(&self, state: &DiskContent) -> Result<(), String> {
-        let disk = Arc::new(CrashDisk::new(state.clone()));
+    fn read_only(&self, state: &SparseContent) -> Result<(), String> {
+        let disk = disk_of(state);
         let context = ReadContext::new(self.gate, LockPolicy::Take);
         let image = ReadOnlyImage::open(disk, &context).map_err(told("opening to read"))?;
         self.disk_content(&image).map_err(|problem| format!("read-only: {problem}"))
@@ -181,8 +182,8 @@ impl Case<'_> {
         Ok(())
     }
 
-    fn again_changes_nothing(&self, after: &DiskContent) -> Result<(), String> {
-        let disk = Arc::new(CrashDisk::new(after.clone()));
+    fn again_changes_nothing(&self, after: &SparseContent) -> Result<(), String> {
+        let disk = disk_of(after);
         let image = open(disk.clone(), self.gate, true).map_err(told("opening again"))?;
         let same = disk.content() == *after;
         drop(image);
@@ -191,7 +192,7 @@ impl Case<'_> {
 
     /// Writes a sector in each cluster and finds only that changed: a cluster that two owners have
     /// would show.
-    fn probe(&self, image: Image, disk: &Arc<CrashDisk>) -> Result<(), String> {
+    fn probe(&self, image: Image, disk: &Arc<SparseStorage>) -> Result<(), String> {
         let size = image.image_size() / SECTOR;
         let mut expected = self.read(&image)?;
         let sectors: Vec<u64> = self.watched(size).collect();
@@ -244,7 +245,7 @@ fn is_zero(image: &Image, sector: u64) -> Result<bool, String> {
 }
 
 /// Nothing is owned twice or lies where it must not, and no check is asked for.
-fn is_sound(disk: &CrashDisk) -> Result<(), String> {
+fn is_sound(disk: &SparseStorage) -> Result<(), String> {
     let mut options = CheckOptions::default();
     options.threads = NonZeroUsize::new(1);
     let report = check(disk, &options).map_err(told("checking"))?;
@@ -255,19 +256,6 @@ fn is_sound(disk: &CrashDisk) -> Result<(), String> {
         return Err(format!("the image has {:?}", report.findings));
     }
     Ok(())
-}
-
-/// An error and all that caused it.
-pub(crate) fn told<E: std::error::Error>(what: &str) -> impl Fn(E) -> String {
-    move |error| {
-        let mut text = format!("{what}: {error}");
-        let mut source = error.source();
-        while let Some(error) = source {
-            text.push_str(&format!(": {error}"));
-            source = error.source();
-        }
-        text
-    }
 }
 
 /// One state in so many is crashed again while it recovers.

@@ -3,13 +3,13 @@
 use std::fs;
 use std::path::Path;
 
-use super::disk::{DiskContent, SECTOR};
 use super::failure::write_sparse;
 use super::guest::{BACKING, Guest, content};
 use super::rules::is_active;
 use super::workload::Workload;
 use crate::qemu::qemu_img;
 use crate::size::usize_of;
+use crate::sparse::{SECTOR, SparseContent};
 
 /// Lets QEMU repair the image and read its disk, or refuse it while a journal holds part of it; false
 /// where the image is not for QEMU.
@@ -17,7 +17,7 @@ use crate::size::usize_of;
 /// # Errors
 /// It cannot, or it sees something else.
 pub(crate) fn judge(
-    state: &DiskContent,
+    state: &SparseContent,
     guest: &Guest,
     workload: &Workload,
 ) -> Result<bool, String> {

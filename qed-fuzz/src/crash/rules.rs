@@ -8,10 +8,10 @@ use std::ops::Range;
 
 use qed_spec::{AutoclearFeatures, Features};
 
-use super::disk::{DiskContent, EMPTY, SECTOR, Sector};
 use super::states::CrashPoint;
 use super::workload::{Mode, Workload};
 use crate::size::usize_of;
+use crate::sparse::{EMPTY, SECTOR, Sector, SparseContent};
 
 /// An order of two steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -202,28 +202,28 @@ pub(crate) fn at_stake(point: &CrashPoint, regions: &Regions, workload: &Workloa
 }
 
 /// Whether a recovery is asked for.
-pub(crate) fn asks_for_check(content: &DiskContent) -> bool {
+pub(crate) fn asks_for_check(content: &SparseContent) -> bool {
     Header::of(content).features.contains(Features::NEED_CHECK)
 }
 
 /// Whether the dirty bitmap says which tables a recovery has to check.
-pub(crate) fn names_tables(content: &DiskContent, mode: Mode) -> bool {
+pub(crate) fn names_tables(content: &SparseContent, mode: Mode) -> bool {
     mode == Mode::Compat && asks_for_check(content) && is_kept(content, mode) && is_marked(content)
 }
 
 /// Whether a table is marked in the dirty bitmap of an image in compat mode.
-fn is_marked(content: &DiskContent) -> bool {
+fn is_marked(content: &SparseContent) -> bool {
     let bitmap = SUPERBLOCKS.end..header_end(content);
     (bitmap.start / SECTOR..bitmap.end / SECTOR).any(|number| content.sector(number) != EMPTY)
 }
 
 /// Whether two states have the same superblocks.
-pub(crate) fn same_superblocks(a: &DiskContent, b: &DiskContent) -> bool {
+pub(crate) fn same_superblocks(a: &SparseContent, b: &SparseContent) -> bool {
     let mut sectors = SUPERBLOCKS.start / SECTOR..SUPERBLOCKS.end / SECTOR;
     sectors.all(|number| a.sector(number) == b.sector(number))
 }
 
-fn header_end(content: &DiskContent) -> u64 {
+fn header_end(content: &SparseContent) -> u64 {
     u64::from(half(&content.sector(0), 12)) * CLUSTER
 }
 
@@ -318,12 +318,12 @@ impl Stake {
 }
 
 /// Whether an image has the bit that says that what its mode needs is kept up.
-pub(crate) fn is_kept(content: &DiskContent, mode: Mode) -> bool {
+pub(crate) fn is_kept(content: &SparseContent, mode: Mode) -> bool {
     Header::of(content).autoclear.contains(mode.kept_bit())
 }
 
 /// Whether part of an image is in its journal alone.
-pub(crate) fn is_active(content: &DiskContent) -> bool {
+pub(crate) fn is_active(content: &SparseContent) -> bool {
     Header::of(content).features.contains(Features::JOURNAL_ACTIVE)
 }
 
@@ -336,7 +336,7 @@ struct Header {
 }
 
 impl Header {
-    fn of(content: &DiskContent) -> Self {
+    fn of(content: &SparseContent) -> Self {
         Self::of_sector(&content.sector(0))
     }
 

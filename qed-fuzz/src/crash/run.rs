@@ -12,12 +12,12 @@ use qed_core::{
 use qed_io::{Gate, Record, Recorder, Storage};
 use qed_spec::GuestOffset;
 
-use super::disk::{CrashDisk, DiskContent, SECTOR};
 use super::guest::{BACKING, Event, Guest, Tag, What, ZERO, content};
 use super::states::crash_points;
 use super::workload::{Mode, Step, Workload};
 use crate::random::Random;
 use crate::size::usize_of;
+use crate::sparse::{SECTOR, SparseContent, SparseStorage};
 
 /// What a guest or a program hears of a step that failed.
 pub(crate) type StepError = Box<dyn Error>;
@@ -28,7 +28,7 @@ const TICK: Duration = Duration::from_secs(6);
 /// What a run left behind.
 #[derive(Debug)]
 pub(crate) struct Run {
-    pub(crate) start: DiskContent,
+    pub(crate) start: SparseContent,
     pub(crate) records: Vec<Record>,
     pub(crate) events: Vec<Event>,
     /// What the guest knew at the start.
@@ -70,7 +70,7 @@ pub(crate) fn open(
 /// Does one step after the other.
 pub(crate) struct Runner {
     workload: Workload,
-    start: DiskContent,
+    start: SparseContent,
     gate: GivenBacking,
     /// What the image lies on.
     pub(crate) storage: Arc<dyn Storage>,
@@ -93,7 +93,7 @@ impl Runner {
         workload: &Workload,
         around: impl FnOnce(Arc<Recorder>) -> Arc<dyn Storage>,
     ) -> Result<Self, StepError> {
-        let disk = Arc::new(CrashDisk::new(DiskContent::default()));
+        let disk = Arc::new(SparseStorage::new(SparseContent::default()));
         let raw = |name| CreateBacking { name, format: BackingFormat::Raw };
         let options = CreateOptions {
             geometry: Workload::geometry(),
@@ -236,7 +236,7 @@ impl Runner {
         let mut random = Random::new(number);
         let point = &points[usize_of(random.below(points.len() as u64))];
         self.start = point.state(&point.any(&mut random));
-        let stopper = Arc::new(Gate::new(Arc::new(CrashDisk::new(self.start.clone()))));
+        let stopper = Arc::new(Gate::new(Arc::new(SparseStorage::new(self.start.clone()))));
         self.recorder = Arc::new(Recorder::new(stopper.clone()));
         self.storage = self.recorder.clone();
         self.stopper = Some(stopper);

@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 
 use qed_io::{Operation, Record};
 
-use super::disk::{DiskContent, Sector};
 use crate::random::Random;
 use crate::size::usize_of;
+use crate::sparse::{Sector, SparseContent};
 
 /// A moment of a recorded run at which power may fail: a flush is about to complete, or the end.
 #[derive(Debug, Clone)]
@@ -19,7 +19,7 @@ pub struct CrashPoint {
     pub position: usize,
     /// The order number of the moment; `u64::MAX` at the end.
     pub order: u64,
-    pub(crate) durable: DiskContent,
+    pub(crate) durable: SparseContent,
     /// What was written since the last completed flush, oldest first; the first is the durable one.
     /// One alone was written with the bytes that it had.
     pub(crate) sectors: Vec<(u64, Vec<Sector>)>,
@@ -39,7 +39,7 @@ const FEW: u64 = 64;
 ///
 /// The states of any other moment are among those of the next flush.
 #[must_use]
-pub fn crash_points(start: &DiskContent, records: &[Record]) -> Vec<CrashPoint> {
+pub fn crash_points(start: &SparseContent, records: &[Record]) -> Vec<CrashPoint> {
     let mut timeline = Timeline::new(start);
     let mut points = Vec::new();
     for (order, moment) in moments(records) {
@@ -93,8 +93,8 @@ struct Version<T> {
 
 /// What is durable at a moment of a run and what was written since.
 struct Timeline {
-    durable: DiskContent,
-    now: DiskContent,
+    durable: SparseContent,
+    now: SparseContent,
     sectors: BTreeMap<u64, Vec<Version<Sector>>>,
     lens: Vec<Version<u64>>,
     /// Whether any of these is older than the last flush that completed.
@@ -102,7 +102,7 @@ struct Timeline {
 }
 
 impl Timeline {
-    fn new(start: &DiskContent) -> Self {
+    fn new(start: &SparseContent) -> Self {
         let (sectors, lens) = (BTreeMap::new(), Vec::new());
         Self { durable: start.clone(), now: start.clone(), sectors, lens, carried: false }
     }
@@ -202,7 +202,7 @@ impl CrashPoint {
     /// Calls `visit` with each state, or where there are more than `most` with a sample: nothing,
     /// everything, each change alone, each missing, pairs, then random ones up to an eighth of
     /// `most`.
-    pub fn for_each_state(&self, most: u64, mut visit: impl FnMut(DiskContent)) {
+    pub fn for_each_state(&self, most: u64, mut visit: impl FnMut(SparseContent)) {
         self.for_each_choice(most, most / 8, |choice| visit(self.state(choice)));
     }
 
@@ -245,7 +245,7 @@ impl CrashPoint {
     }
 
     /// The state with these versions of the sectors and, last, of the length.
-    pub(crate) fn state(&self, choice: &Choice) -> DiskContent {
+    pub(crate) fn state(&self, choice: &Choice) -> SparseContent {
         let mut content = self.durable.clone();
         content.set_len(self.lens[choice[choice.len() - 1]]);
         for ((number, versions), version) in self.sectors.iter().zip(choice) {

@@ -6,10 +6,10 @@ use std::collections::HashMap;
 use qed_core::{Image, ImageError, ReadOnlyImage};
 use qed_spec::GuestOffset;
 
-use super::disk::SECTOR;
 use super::guest::{Tag, content};
 use crate::random::Random;
 use crate::size::usize_of;
+use crate::sparse::SECTOR;
 
 /// Sectors of the longest write.
 const LONGEST: u64 = 24;

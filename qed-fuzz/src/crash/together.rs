@@ -8,12 +8,12 @@ use qed_core::{Allocation, Image, Prepared, Request};
 use qed_io::RequestKind;
 use qed_spec::GuestOffset;
 
-use super::disk::SECTOR;
 use super::guest::Tag;
 use super::run::{Runner, StepError};
 use super::workload::CRASH_CLUSTER;
 use crate::random::Random;
 use crate::size::usize_of;
+use crate::sparse::SECTOR;
 
 /// One write; each turn does one part of it.
 struct Writer<'r> {

@@ -9,9 +9,9 @@ use qed_core::{
 };
 use qed_spec::{AutoclearFeatures, Epoch, Geometry, ImageUuid};
 
-use super::disk::SECTOR;
 use super::guest::{BACKING, Guest, word};
 use crate::size::usize_of;
+use crate::sparse::SECTOR;
 
 /// Sectors of a cluster of the images that crash.
 pub const CRASH_CLUSTER: u64 = 8;

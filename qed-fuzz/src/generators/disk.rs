@@ -56,7 +56,7 @@ pub(crate) fn disk(from: &mut Unstructured<'_>, under: Option<Disk>) -> Result<D
 
 fn raw(from: &mut Unstructured<'_>) -> Result<Disk> {
     let len = from.int_in_range(0..=100_000)?;
-    let storage = SparseStorage::new(len);
+    let storage = SparseStorage::of_len(len);
     for _ in 0..from.int_in_range(0..=4)? {
         let start = from.int_in_range(0..=len)?;
         let end = from.int_in_range(start..=len)?.min(start + 20_000);
@@ -70,7 +70,7 @@ fn raw(from: &mut Unstructured<'_>) -> Result<Disk> {
 
 fn qed(from: &mut Unstructured<'_>, under: Option<Disk>) -> Result<Disk> {
     let (plan, layout) = (plan(from)?, layout(from)?);
-    let storage = Arc::new(SparseStorage::new(0));
+    let storage = Arc::new(SparseStorage::of_len(0));
     let (gate, mut model) = new_image(&*storage, &plan, layout, under.as_ref());
     let list = operations(from, &plan, MAX_OPERATIONS)?;
     apply_to_image(Arc::<SparseStorage>::clone(&storage), &gate, &list, &mut model)

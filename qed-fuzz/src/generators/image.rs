@@ -94,7 +94,7 @@ impl ImageCase {
             data: Vec::new(),
             end: header_end + geometry.table_size_bytes(),
         };
-        let mut case = Self { storage: SparseStorage::new(parts.end), parts };
+        let mut case = Self { storage: SparseStorage::of_len(parts.end), parts };
         case.write_header(header_size, image_size);
         for _ in 0..from.int_in_range(0..=3)? {
             case.add_table(from, image_size)?;

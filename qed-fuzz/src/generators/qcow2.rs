@@ -74,7 +74,7 @@ impl Qcow2Case {
         let shape = Shape::any(from)?;
         let size = shape.disk_size(from)?;
         let mut case = Self {
-            storage: SparseStorage::new(0),
+            storage: SparseStorage::of_len(0),
             model: Model::new(0),
             snapshots: Vec::new(),
             bitmaps: 0,

@@ -28,7 +28,7 @@ pub(super) fn run(from: &mut Unstructured<'_>, branches: &mut Branches) -> Resul
     let to = target(from, source.under.as_ref())?;
     let options = options(from)?;
     branches.note("to", &to);
-    let storage = Arc::new(SparseStorage::new(0));
+    let storage = Arc::new(SparseStorage::of_len(0));
     let storage: Arc<dyn Storage> = storage;
     match to {
         To::Raw => {

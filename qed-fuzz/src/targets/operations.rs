@@ -31,7 +31,7 @@ const MAX_STEPS: usize = 16;
 pub(super) fn run(from: &mut Unstructured<'_>, branches: &mut Branches) -> Result<()> {
     let under = chain(from)?;
     let (plan, layout) = (plan(from)?, layout(from)?);
-    let storage = Arc::new(SparseStorage::new(0));
+    let storage = Arc::new(SparseStorage::of_len(0));
     let (gate, model) = new_image(&*storage, &plan, layout, under.as_ref());
     let mut scene = Scene { storage, gate, model, may_leak: false };
     for _ in 0..from.int_in_range(1..=TURNS)? {

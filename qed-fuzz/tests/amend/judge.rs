@@ -9,30 +9,68 @@ use qed_core::{
     Consistency, Image, Layout, LockPolicy, ReadContext, ReadOnlyImage, RecoveryPolicy,
     VirtualDisk, WriteContext,
 };
-use qed_fuzz::{CrashDisk, DiskContent, Model, qemu_img};
+use qed_fuzz::{
+    CrashState, Model, SparseContent, SparseStorage, Subject, qemu_img, same_disk, told,
+};
 use qed_io::Storage;
 use qed_spec::{ConsistencyMode, Features, GuestOffset};
 
 use crate::scene::{Scene, amend_on};
 
-/// Judges one state: whether there was nothing left to do.
-pub(crate) fn judge(scene: &Scene, state: &DiskContent, to: Layout) -> Result<bool, String> {
-    let read = ReadContext::new(&scene.gate, LockPolicy::None);
-    let shown = ReadOnlyImage::open(disk(state), &read).map_err(told("reading"))?;
-    reads_as(&shown, &scene.model)?;
-    // Another amend finishes at once,
-    let amended = disk(state);
-    finish(scene, &amended, to, &scene.model)?;
-    // or after the guest went on.
-    let written = disk(state);
-    let model = write(scene, written.clone())?;
-    finish(scene, &written, to, &model)?;
-    Ok(amended.content() == *state)
+/// An amend of the image of a scene; a state turns out to be finished or not.
+pub(crate) struct Amend<'a> {
+    pub(crate) scene: &'a Scene,
+    pub(crate) to: Layout,
+}
+
+impl Subject for Amend<'_> {
+    type Kind = bool;
+
+    fn make(&self) -> SparseContent {
+        self.scene.start.clone()
+    }
+
+    fn run(&self, storage: Arc<dyn Storage>) -> Result<(), String> {
+        amend_on(storage, self.to).map_err(told("amend"))
+    }
+
+    fn recover(&self, storage: Arc<dyn Storage>) -> Result<(), String> {
+        amend_on(storage, self.to).map_err(told("another amend"))
+    }
+
+    fn judge(&self, state: &CrashState) -> Result<bool, String> {
+        let read = ReadContext::new(&self.scene.gate, LockPolicy::None);
+        let shown = ReadOnlyImage::open(state.disk(), &read).map_err(told("reading"))?;
+        reads_as(&shown, &self.scene.model)?;
+        // Another amend finishes at once,
+        let amended = state.disk();
+        self.finish(&amended, &self.scene.model)?;
+        // or after the guest went on.
+        let written = state.disk();
+        let model = write(self.scene, written.clone())?;
+        self.finish(&written, &model)?;
+        Ok(amended.content() == state.content)
+    }
+}
+
+impl Amend<'_> {
+    fn finish(&self, disk: &Arc<SparseStorage>, model: &Model) -> Result<(), String> {
+        self.recover(disk.clone())?;
+        let mode = Consistency::read(&**disk).map_err(told("the mode"))?.mode();
+        if mode != mode_of(self.to) {
+            return Err(format!("another amend left {mode:?}"));
+        }
+        is_sound(&**disk)?;
+        let context = WriteContext::new(&self.scene.gate, LockPolicy::Take, RecoveryPolicy::Refuse);
+        let image =
+            Image::open(disk.clone(), &context).map_err(told("opening what was amended"))?;
+        reads_as(&image, model)
+    }
 }
 
 /// Whether QEMU opens an image of this shape, and as it is: one that was not closed it repairs or
 /// refuses.
-pub(crate) fn is_for_qemu(scene: &Scene, state: &DiskContent) -> bool {
+pub(crate) fn is_for_qemu(scene: &Scene, state: &SparseContent) -> bool {
     let mut features = [0; 8];
     state.read(&mut features, 16);
     let backing = Features::BACKING_FILE | Features::BACKING_FORMAT_NO_PROBE;
@@ -41,10 +79,10 @@ pub(crate) fn is_for_qemu(scene: &Scene, state: &DiskContent) -> bool {
 }
 
 /// QEMU finds nothing but leaks, and reads the disk.
-pub(crate) fn by_qemu(scene: &Scene, state: &DiskContent) -> Result<(), String> {
+pub(crate) fn by_qemu(scene: &Scene, state: &SparseContent) -> Result<(), String> {
     let folder = tempfile::tempdir_in("/dev/shm").map_err(|error| error.to_string())?;
     let file = |name: &str| folder.path().join(name);
-    fs::write(file("image"), state.bytes()).map_err(told("writing"))?;
+    fs::write(file("image"), state.to_vec()).map_err(told("writing"))?;
     fs::write(file("expected"), scene.model.bytes()).map_err(told("writing"))?;
     if let Some(below) = &scene.below {
         fs::write(file("base"), below).map_err(told("writing"))?;
@@ -57,22 +95,6 @@ pub(crate) fn by_qemu(scene: &Scene, state: &DiskContent) -> Result<(), String> 
     let compare = ["compare", "-q", "-f", "qed", "-F", "raw"].map(Into::into);
     let compared = qemu_img(compare.iter().chain([&image, &expected]));
     if compared.code == Some(0) { Ok(()) } else { Err(format!("qemu-img compare: {compared:?}")) }
-}
-
-fn disk(state: &DiskContent) -> Arc<CrashDisk> {
-    Arc::new(CrashDisk::new(state.clone()))
-}
-
-fn finish(scene: &Scene, disk: &Arc<CrashDisk>, to: Layout, model: &Model) -> Result<(), String> {
-    amend_on(disk.clone(), to).map_err(told("another amend"))?;
-    let mode = Consistency::read(&**disk).map_err(told("the mode"))?.mode();
-    if mode != mode_of(to) {
-        return Err(format!("another amend left {mode:?}"));
-    }
-    is_sound(&**disk)?;
-    let context = WriteContext::new(&scene.gate, LockPolicy::Take, RecoveryPolicy::Refuse);
-    let image = Image::open(disk.clone(), &context).map_err(told("opening what was amended"))?;
-    reads_as(&image, model)
 }
 
 /// Writes sectors all over the disk; the disk afterwards.
@@ -96,10 +118,7 @@ fn write(scene: &Scene, storage: Arc<dyn Storage>) -> Result<Model, String> {
 fn reads_as(image: &ReadOnlyImage, model: &Model) -> Result<(), String> {
     let mut bytes = vec![0xee; model.bytes().len()];
     VirtualDisk::read_at(image, &mut bytes, 0).map_err(told("reading"))?;
-    match bytes.iter().zip(model.bytes()).position(|(found, want)| found != want) {
-        Some(at) => Err(format!("byte {at:#x} of the disk is lost")),
-        None => Ok(()),
-    }
+    same_disk(&bytes, model.bytes())
 }
 
 fn is_sound(storage: &dyn Storage) -> Result<(), String> {
@@ -117,17 +136,5 @@ fn mode_of(layout: Layout) -> Option<ConsistencyMode> {
         Layout::Classic => None,
         Layout::Compat(_) => Some(ConsistencyMode::Compat),
         Layout::Journal { .. } => Some(ConsistencyMode::Journal),
-    }
-}
-
-fn told<E: std::error::Error>(what: &str) -> impl Fn(E) -> String {
-    move |error| {
-        let mut text = format!("{what}: {error}");
-        let mut source = error.source();
-        while let Some(error) = source {
-            text.push_str(&format!(": {error}"));
-            source = error.source();
-        }
-        text
     }
 }

@@ -5,16 +5,12 @@
 mod judge;
 mod scene;
 
-use std::collections::HashSet;
-use std::fmt;
-use std::hash::{DefaultHasher, Hash, Hasher};
-
 use qed_core::Layout;
-use qed_fuzz::{DiskContent, crash_points};
-use qed_io::{Operation, Record};
+use qed_fuzz::{Seen, Subject, each_state, flushes, run_of, without_flush};
+use qed_io::Record;
 use qed_spec::Geometry;
 
-use crate::judge::judge;
+use crate::judge::{Amend, by_qemu, is_for_qemu};
 use crate::scene::{COMPAT, JOURNAL, LONG_JOURNAL, Scene};
 
 /// Up to this many states of one crash point are all built, of more a sample.
@@ -42,105 +38,65 @@ const SHAPES: [(u32, u32, u64); 5] =
 /// How much was judged.
 #[derive(Default)]
 struct Tally {
-    states: u64,
-    /// Those that another amend left as they were.
+    seen: Seen,
+    /// States that another amend left as they were.
     finished: u64,
     by_qemu: u64,
-    /// Names of them.
-    seen: HashSet<u64>,
-}
-
-impl fmt::Display for Tally {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { states, finished, by_qemu, .. } = self;
-        write!(f, "{states} states, {finished} finished, {by_qemu} opened by QEMU")
-    }
 }
 
 impl Tally {
-    fn add(&mut self, other: &Self) {
-        self.states += other.states;
-        self.finished += other.finished;
-        self.by_qemu += other.by_qemu;
+    /// Judges the states of a run that were not judged before; with `again` one in so many amends that
+    /// finish is crashed, too.
+    fn judge_all(&mut self, amend: &Amend<'_>, run: &[Record], again: bool) -> Result<(), String> {
+        each_state(amend, run, MOST, &mut |state| {
+            if !self.seen.add(&state.content) && !state.is_over {
+                return Ok(());
+            }
+            let states = self.seen.count();
+            if is_for_qemu(amend.scene, &state.content) && states.is_multiple_of(QEMU_ONE_IN) {
+                self.by_qemu += 1;
+                by_qemu(amend.scene, &state.content)?;
+            }
+            let is_finished = amend.judge(&state)?;
+            self.finished += u64::from(is_finished);
+            if again && states.is_multiple_of(16) {
+                let scene = Scene { start: state.content, ..amend.scene.clone() };
+                let recovery = Amend { scene: &scene, to: amend.to };
+                self.judge_all(&recovery, &run_of(&recovery)?, false)?;
+            }
+            if state.is_over && !is_finished {
+                return Err("the amend returned, and was not durable".to_owned());
+            }
+            Ok(())
+        })
     }
-
-    /// Judges the states of a run that were not judged before.
-    fn judge_all(
-        &mut self,
-        scene: &Scene,
-        records: &[Record],
-        to: Layout,
-        again: bool,
-    ) -> Result<(), String> {
-        let points = crash_points(&scene.start, records);
-        for (number, point) in points.iter().enumerate() {
-            let mut outcome = Ok(true);
-            point.for_each_state(MOST, |state| {
-                let is_new = self.seen.insert(fingerprint(&state));
-                if outcome.is_ok() && (is_new || number + 1 == points.len()) {
-                    self.states += u64::from(is_new);
-                    outcome = self.judge_one(scene, state, to, again);
-                }
-                if number + 1 == points.len() && outcome == Ok(false) {
-                    outcome = Err("the amend returned, and was not durable".to_owned());
-                }
-            });
-            outcome.map_err(|error| format!("crash point {number}: {error}"))?;
-        }
-        Ok(())
-    }
-
-    fn judge_one(
-        &mut self,
-        scene: &Scene,
-        state: DiskContent,
-        to: Layout,
-        again: bool,
-    ) -> Result<bool, String> {
-        if judge::is_for_qemu(scene, &state) && self.states.is_multiple_of(QEMU_ONE_IN) {
-            self.by_qemu += 1;
-            judge::by_qemu(scene, &state)?;
-        }
-        let finished = judge(scene, &state, to)?;
-        self.finished += u64::from(finished);
-        if again && self.states.is_multiple_of(16) {
-            // The amend that finishes is crashed, too.
-            let scene = Scene { start: state, ..scene.clone() };
-            let records = scene.amend(to)?;
-            self.judge_all(&scene, &records, to, false)?;
-        }
-        Ok(finished)
-    }
-}
-
-fn fingerprint(content: &DiskContent) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    content.hash(&mut hasher);
-    hasher.finish()
 }
 
 // spec-test: QED-HDR-09, QED-HDR-11, QED-MODE-03, QED-SB-11, QED-SB-12, QED-DIRTY-06, QED-RW-06
 #[test]
 fn every_state_of_every_direction() {
-    let mut sum = Tally::default();
+    let (mut states, mut finished, mut by_qemu) = (0, 0, 0);
     for (from, to) in DIRECTIONS {
         let mut tally = Tally::default();
         for (seed, (cluster, table, clusters)) in (1..).zip(SHAPES) {
             let geometry = Geometry::new(cluster, table).unwrap();
             for backing in [false, true] {
                 let closed = Scene::new(from, geometry, clusters, backing, seed);
-                for scene in [closed.left_open(), closed] {
-                    let outcome =
-                        scene.amend(to).and_then(|it| tally.judge_all(&scene, &it, to, true));
+                for scene in [&closed.left_open(), &closed] {
+                    let amend = Amend { scene, to };
+                    let outcome = run_of(&amend).and_then(|it| tally.judge_all(&amend, &it, true));
                     outcome.unwrap_or_else(|e| panic!("{from:?} to {to:?}, {geometry:?}: {e}"));
                 }
             }
         }
-        assert!(tally.states >= 60 && tally.finished >= 20, "{from:?} to {to:?}: {tally}");
-        sum.add(&tally);
+        let found = tally.seen.count();
+        assert!(found >= 60 && tally.finished >= 20, "{from:?} to {to:?}: {found} states");
+        states += found;
+        finished += tally.finished;
+        by_qemu += tally.by_qemu;
     }
-    println!("{sum}");
-    assert!(sum.states >= 10_000 && sum.by_qemu >= 20, "{sum}");
+    println!("{states} states, {finished} finished, {by_qemu} opened by QEMU");
+    assert!(states >= 10_000 && by_qemu >= 20, "{states} states, {by_qemu} opened by QEMU");
 }
 
 /// The flushes of an amend: the step that each ends, and whether it is found missing.
@@ -228,16 +184,15 @@ fn a_flush_that_is_left_out_is_found() {
         (scene(4096, 1, 40).amended(COMPAT), Layout::Classic, TO_CLASSIC),
     ];
     for (scene, to, expected) in cases {
-        let records = scene.amend(to).unwrap();
-        let is_flush = |position: &usize| records[*position].operation == Operation::Flush;
-        let flushes: Vec<usize> = (0..records.len()).filter(is_flush).collect();
+        let amend = Amend { scene: &scene, to };
+        let run = run_of(&amend).unwrap();
+        let flushes = flushes(&run).len();
         let is_found = |missing: usize| {
-            let mut kept = records.clone();
-            kept.remove(missing);
-            Tally::default().judge_all(&scene, &kept, to, false).is_err()
+            let run = without_flush(&run, missing);
+            Tally::default().judge_all(&amend, &run, false).is_err()
         };
         let steps = expected.iter().map(|(step, _)| *step);
-        let found: Vec<_> = steps.zip(flushes.iter().map(|missing| is_found(*missing))).collect();
-        assert_eq!((found.as_slice(), flushes.len()), (expected, expected.len()));
+        let found: Vec<_> = steps.zip((0..flushes).map(is_found)).collect();
+        assert_eq!((found.as_slice(), flushes), (expected, expected.len()));
     }
 }

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use qed_check::recover;
 use qed_core::{
     AmendError, BackingFormat, CreateBacking, CreateOptions, GivenBacking, Identity, Image, Layout,
-    LockPolicy, RawFile, RecoveryPolicy, VirtualDisk, WriteContext, amend, create,
+    LockPolicy, RecoveryPolicy, WriteContext, amend, create,
 };
-use qed_fuzz::{CrashDisk, DiskContent, ImagePlan, Model, apply_to_image, from_seed, operations};
-use qed_io::{MemoryStorage, Record, Recorder, Storage};
+use qed_fuzz::{
+    ImagePlan, Model, SparseContent, apply_to_image, disk_of, from_seed, operations, raw_backing,
+};
+use qed_io::Storage;
 use qed_spec::{
     Epoch, Generation, Geometry, GuestOffset, ImageUuid, SectionType, SuperblockBuilder,
 };
@@ -27,7 +29,7 @@ const OPERATIONS: usize = 14;
 #[derive(Clone)]
 pub(crate) struct Scene {
     pub(crate) geometry: Geometry,
-    pub(crate) start: DiskContent,
+    pub(crate) start: SparseContent,
     pub(crate) model: Model,
     pub(crate) gate: GivenBacking,
     /// The bytes of the backing file.
@@ -45,14 +47,11 @@ impl Scene {
         let image_size = clusters * geometry.cluster_size_bytes();
         let below = backing.then(|| vec![0xb1; 9000]);
         let plan = ImagePlan { geometry, image_size, backing_size: below.as_ref().map(|_| 9000) };
-        let disk = Arc::new(CrashDisk::new(DiskContent::default()));
+        let disk = disk_of(&SparseContent::default());
         let name = || CreateBacking { name: b"base".to_vec(), format: BackingFormat::Raw };
         let options = CreateOptions { geometry, image_size, backing: backing.then(name), layout };
         create(&*disk, &options).unwrap();
-        let file = |bytes: &Vec<u8>| -> Arc<dyn VirtualDisk> {
-            Arc::new(RawFile::open(Arc::new(MemoryStorage::new(bytes.clone()))).unwrap())
-        };
-        let gate = GivenBacking(below.as_ref().map(file));
+        let gate = raw_backing(below.as_ref());
         let mut model = match &below {
             Some(bytes) => Model::over(&Model::of(bytes.clone()), image_size),
             None => Model::new(image_size),
@@ -65,14 +64,14 @@ impl Scene {
 
     /// The same after it was amended.
     pub(crate) fn amended(self, to: Layout) -> Self {
-        let disk = Arc::new(CrashDisk::new(self.start));
+        let disk = disk_of(&self.start);
         amend_on(disk.clone(), to).unwrap();
         Self { start: disk.content(), ..self }
     }
 
     /// What a crash leaves after a flush of new clusters.
     pub(crate) fn left_open(&self) -> Self {
-        let disk = Arc::new(CrashDisk::new(self.start.clone()));
+        let disk = disk_of(&self.start);
         let image = open(disk.clone(), &self.gate);
         let mut bytes = self.model.bytes().to_vec();
         let last = bytes.len() / 512 - 1;
@@ -83,13 +82,6 @@ impl Scene {
         image.flush().unwrap();
         let start = disk.content();
         Self { start, model: Model::of(bytes), ..self.clone() }
-    }
-
-    /// Amends a copy; what that wrote.
-    pub(crate) fn amend(&self, to: Layout) -> Result<Vec<Record>, String> {
-        let recorder = Arc::new(Recorder::new(Arc::new(CrashDisk::new(self.start.clone()))));
-        amend_on(recorder.clone(), to).map_err(|error| format!("amend: {error}"))?;
-        Ok(recorder.records())
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use qed_core::{CreateOptions, LockPolicy, ReadContext, ReadOnlyImage, RefuseBacking, create};
 use qed_fuzz::{
-    CRASH_CLUSTER as CLUSTER, Campaign, CrashDisk, DiskContent, ErrorCampaign, Mode, Step,
+    CRASH_CLUSTER as CLUSTER, Campaign, ErrorCampaign, Mode, SparseContent, SparseStorage, Step,
     Workload, crash_campaign, crash_points, crash_workload, error_campaign,
 };
 use qed_io::{Recorder, Storage};
@@ -200,14 +200,14 @@ fn requests_of_two_hundred_workloads_fail() {
 #[test]
 fn an_interrupted_creation_leaves_no_image() {
     for mode in Mode::ALL {
-        let recorder = Recorder::new(Arc::new(CrashDisk::new(DiskContent::default())));
+        let recorder = Recorder::new(Arc::new(SparseStorage::new(SparseContent::default())));
         let options = CreateOptions { layout: mode.layout(), ..CreateOptions::new(1 << 20) };
         create(&recorder, &options).unwrap();
-        let points = crash_points(&DiskContent::default(), &recorder.records());
+        let points = crash_points(&SparseContent::default(), &recorder.records());
         let read = ReadContext::new(&RefuseBacking, LockPolicy::None);
         for point in &points {
             point.for_each_state(ALL_STATES_MAX, |content| {
-                let disk = Arc::new(CrashDisk::new(content));
+                let disk = Arc::new(SparseStorage::new(content));
                 let mut first = [0; 4];
                 let has_header = disk.read_at(&mut first, 0).is_ok() && first == *b"QED\0";
                 assert_eq!(ReadOnlyImage::open(disk, &read).is_ok(), has_header);

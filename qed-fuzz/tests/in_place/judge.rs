@@ -5,14 +5,13 @@ use std::process::Command;
 use std::sync::Arc;
 
 use qed_check::{CheckOptions, check};
-use qed_convert::{InPlaceError, Refusal, ToQed, undo};
+use qed_convert::{InPlaceError, Refusal, undo};
 use qed_core::{LockPolicy, ReadContext, ReadOnlyImage};
-use qed_fuzz::DiskContent;
-use qed_io::{FileOptions, FileStorage, MemoryStorage, Storage};
+use qed_fuzz::{CrashState, SparseContent, SparseStorage, Subject, same_disk};
+use qed_io::{FileOptions, FileStorage, Storage};
 use qed_spec::{AutoclearFeatures, GuestOffset};
 
-use crate::scene::{OPTIONS, Scene, WRITTEN};
-use crate::storage_of;
+use crate::scene::{Act, Scene, WRITTEN};
 
 /// What a file is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,60 +20,84 @@ pub(crate) enum Format {
     Qed,
 }
 
-pub(crate) fn judge(scene: &Scene, state: &DiskContent) -> Result<Format, String> {
-    let mut magic = [0; 4];
-    state.read(&mut magic, 0);
-    match &magic {
-        b"QFI\xfb" => judge_qcow2(scene, state).map(|()| Format::Qcow2),
-        b"QED\0" => judge_qed(scene, state).map(|()| Format::Qed),
-        _ => Err(format!("the file begins with {magic:02x?}")),
+/// Something that is done to the file of a scene.
+pub(crate) struct Interrupted<'a> {
+    pub(crate) scene: &'a Scene,
+    pub(crate) start: SparseContent,
+    pub(crate) act: Act,
+}
+
+impl Subject for Interrupted<'_> {
+    type Kind = Format;
+
+    fn make(&self) -> SparseContent {
+        self.start.clone()
+    }
+
+    fn run(&self, storage: Arc<dyn Storage>) -> Result<(), String> {
+        self.scene.act_on(storage, self.act)
+    }
+
+    /// A QCOW2 image is converted, again or for the first time.
+    fn recover(&self, storage: Arc<dyn Storage>) -> Result<(), String> {
+        self.scene.act_on(storage, Act::Convert)
+    }
+
+    fn judge(&self, state: &CrashState) -> Result<Format, String> {
+        let mut magic = [0; 4];
+        state.content.read(&mut magic, 0);
+        match &magic {
+            b"QFI\xfb" => self.judge_qcow2(state).map(|()| Format::Qcow2),
+            b"QED\0" => judge_qed(self.scene, state).map(|()| Format::Qed),
+            _ => Err(format!("the file begins with {magic:02x?}")),
+        }
     }
 }
 
-fn judge_qcow2(scene: &Scene, state: &DiskContent) -> Result<(), String> {
-    if scene.read_qcow2(state)? != scene.disk {
-        return Err("the QCOW2 image shows another disk".to_owned());
+impl Interrupted<'_> {
+    fn judge_qcow2(&self, state: &CrashState) -> Result<(), String> {
+        let scene = self.scene;
+        same_disk(&scene.read_qcow2(&state.content)?, &scene.disk)?;
+        // Taken back, it is what it was; nothing to take back is in what it is already.
+        let disk = state.disk();
+        let storage: Arc<dyn Storage> = disk.clone();
+        match undo(&storage) {
+            Ok(()) | Err(InPlaceError::Refused(Refusal::NothingToUndo)) => {}
+            Err(error) => return Err(format!("undo: {error}")),
+        }
+        if disk.content() != scene.start {
+            return Err("taken back, the QCOW2 image is not what it was".to_owned());
+        }
+        // Converted again, it shows the same disk.
+        let disk = state.disk();
+        self.recover(disk.clone())?;
+        judge_disk(scene, &disk, false)
     }
-    // Taken back, it is what it was; nothing to take back is in what it is already.
-    let storage: Arc<dyn Storage> = storage_of(state);
-    match undo(&storage) {
-        Ok(()) | Err(InPlaceError::Refused(Refusal::NothingToUndo)) => {}
-        Err(error) => return Err(format!("undo: {error}")),
-    }
-    if all_of(&*storage) != scene.start.bytes() {
-        return Err("taken back, the QCOW2 image is not what it was".to_owned());
-    }
-    // Converted again, it shows the same disk.
-    let storage: Arc<MemoryStorage> = storage_of(state);
-    let conversion = ToQed::plan(storage.clone(), &OPTIONS).map_err(|error| error.to_string())?;
-    conversion.convert(scene.gate().0.as_ref()).map_err(|error| error.to_string())?;
-    judge_disk(scene, &storage, false)
 }
 
-fn judge_qed(scene: &Scene, state: &DiskContent) -> Result<(), String> {
-    let storage = storage_of(state);
-    let may_undo = judge_bits(&storage);
-    judge_disk(scene, &storage, !may_undo)?;
+fn judge_qed(scene: &Scene, state: &CrashState) -> Result<(), String> {
+    let disk = state.disk();
+    let may_undo = may_undo(&disk);
+    judge_disk(scene, &disk, !may_undo)?;
     if !may_undo {
         return Ok(());
     }
-    let undone: Arc<dyn Storage> = storage;
-    undo(&undone).map_err(|error| format!("undo: {error}"))?;
-    if all_of(&*undone) != scene.start.bytes() {
+    scene.act_on(disk.clone(), Act::Undo)?;
+    if disk.content() != scene.start {
         return Err("undone, the image is not what it was".to_owned());
     }
     Ok(())
 }
 
 /// Whether the conversion can still be undone.
-fn judge_bits(storage: &MemoryStorage) -> bool {
+fn may_undo(storage: &SparseStorage) -> bool {
     let mut autoclear = [0; 8];
     storage.read_at(&mut autoclear, 32).unwrap();
     u64::from_le_bytes(autoclear) & AutoclearFeatures::CONVERSION_UNDO.bits() != 0
 }
 
 /// The disk of the QED image, in which the first write may have been done.
-fn judge_disk(scene: &Scene, storage: &Arc<MemoryStorage>, written: bool) -> Result<(), String> {
+fn judge_disk(scene: &Scene, storage: &Arc<SparseStorage>, written: bool) -> Result<(), String> {
     let report = check(&**storage, &CheckOptions::default()).map_err(|error| error.to_string())?;
     if report.corruptions() > 0 || (report.leaks() > 0 && !written) {
         return Err(format!("check: {:?}", report.findings));
@@ -91,7 +114,7 @@ fn judge_disk(scene: &Scene, storage: &Arc<MemoryStorage>, written: bool) -> Res
             disk[at..at + 512].copy_from_slice(&scene.disk[at..at + 512]);
         }
     }
-    if disk == scene.disk { Ok(()) } else { Err("the QED image shows another disk".to_owned()) }
+    same_disk(&disk, &scene.disk)
 }
 
 /// QEMU writes to the image, and grows it; then it is converted, or taken back.
@@ -113,8 +136,8 @@ pub(crate) fn qemu_goes_on(scene: &Scene, file: &Path, case: &str) {
         let path = file.with_file_name(name);
         Arc::new(FileStorage::open(&path, FileOptions::READ_WRITE).unwrap())
     };
-    let conversion = ToQed::plan(open("converted"), &OPTIONS).unwrap();
-    conversion.convert(scene.gate().0.as_ref()).unwrap_or_else(|error| panic!("{case}: {error}"));
+    let converted = scene.act_on(open("converted"), Act::Convert);
+    converted.unwrap_or_else(|problem| panic!("{case}: {problem}"));
     if !scene.is_held {
         sh("qemu-img compare -f qed -F raw converted expected");
     }
@@ -128,10 +151,4 @@ pub(crate) fn qemu_goes_on(scene: &Scene, file: &Path, case: &str) {
         sh("qemu-img resize --preallocation=metadata -f qcow2 grown 8M
             qemu-img resize -f raw expected 8M; qemu-img compare -f qcow2 -F raw grown expected");
     }
-}
-
-fn all_of(storage: &dyn Storage) -> Vec<u8> {
-    let mut bytes = vec![0; usize::try_from(storage.len().unwrap()).unwrap()];
-    storage.read_at(&mut bytes, 0).unwrap();
-    bytes
 }

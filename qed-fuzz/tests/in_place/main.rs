@@ -6,15 +6,11 @@
 mod judge;
 mod scene;
 
-use std::collections::HashSet;
-use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::Arc;
+use qed_fuzz::{Seen, SparseContent, Subject, each_state, flushes, run_of, without_flush};
+use qed_io::Record;
 
-use qed_fuzz::{DiskContent, crash_points};
-use qed_io::{Operation, Record};
-
-use crate::judge::{Format, judge};
-use crate::scene::Scene;
+use crate::judge::{Format, Interrupted};
+use crate::scene::{Act, Scene};
 
 /// Up to this many states of one crash point are all built unless the environment says otherwise.
 const MOST: u64 = 48;
@@ -28,37 +24,43 @@ fn most() -> u64 {
 struct Tally {
     qcow2: u64,
     qed: u64,
-    /// Names of the states.
-    seen: HashSet<u64>,
+    seen: Seen,
 }
 
 impl Tally {
     /// Judges every state of a run that is new; `last` is what the file is when the run is over.
-    fn judge_all(&mut self, scene: &Scene, start: &DiskContent, run: &[Record], last: Format) {
-        let points = crash_points(start, run);
-        for (number, point) in points.iter().enumerate() {
-            point.for_each_state(most(), |state| {
-                let is_new = self.seen.insert(fingerprint(&state));
-                let is_last = number + 1 == points.len();
-                if !is_new && !is_last {
-                    return;
-                }
-                let found = judge(scene, &state)
-                    .unwrap_or_else(|error| panic!("{}, point {number}: {error}", scene.name));
-                assert!(!is_last || found == last, "{}: it returned, not durable", scene.name);
-                match found {
-                    Format::Qcow2 => self.qcow2 += u64::from(is_new),
-                    Format::Qed => self.qed += u64::from(is_new),
-                }
-            });
-        }
+    fn judge_all(
+        &mut self,
+        subject: &Interrupted<'_>,
+        run: &[Record],
+        last: Format,
+    ) -> Result<(), String> {
+        let outcome = each_state(subject, run, most(), &mut |state| {
+            let is_new = self.seen.add(&state.content);
+            if !is_new && !state.is_over {
+                return Ok(());
+            }
+            let found = subject.judge(&state)?;
+            if state.is_over && found != last {
+                return Err("it returned, not durable".to_owned());
+            }
+            match found {
+                Format::Qcow2 => self.qcow2 += u64::from(is_new),
+                Format::Qed => self.qed += u64::from(is_new),
+            }
+            Ok(())
+        });
+        outcome.map_err(|problem| format!("{}, {problem}", subject.scene.name))
     }
-}
 
-fn fingerprint(content: &DiskContent) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    content.hash(&mut hasher);
-    hasher.finish()
+    /// Does `act` to what `start` holds and judges its states; what it leaves.
+    fn act(&mut self, scene: &Scene, start: &SparseContent, act: Act) -> SparseContent {
+        let subject = Interrupted { scene, start: start.clone(), act };
+        let (after, run) = scene.act(start, act);
+        let last = if act == Act::Undo { Format::Qcow2 } else { Format::Qed };
+        self.judge_all(&subject, &run, last).unwrap_or_else(|problem| panic!("{problem}"));
+        after
+    }
 }
 
 // spec-test: QED-CONV-02, QED-CONV-03, QED-CONV-06
@@ -67,17 +69,13 @@ fn every_state_is_one_of_the_two_formats() {
     let (mut states, mut of_qed) = (0, 0);
     for scene in scene::all() {
         let mut tally = Tally::default();
-        let (converted, run) = scene.convert(&scene.start);
-        tally.judge_all(&scene, &scene.start, &run, Format::Qed);
-        let (undone, run) = scene.undo(&converted);
-        assert!(undone.bytes() == scene.start.bytes(), "{}: undone to the byte", scene.name);
-        tally.judge_all(&scene, &converted, &run, Format::Qcow2);
-        let run = scene.write_first(&converted);
-        tally.judge_all(&scene, &converted, &run, Format::Qed);
+        let converted = tally.act(&scene, &scene.start, Act::Convert);
+        let undone = tally.act(&scene, &converted, Act::Undo);
+        assert!(undone == scene.start, "{}: undone to the byte", scene.name);
+        tally.act(&scene, &converted, Act::Write);
         // What an interrupted conversion left is in the way of the next.
         for half in scene.interrupted() {
-            let (_, run) = scene.convert(&half);
-            tally.judge_all(&scene, &half, &run, Format::Qed);
+            tally.act(&scene, &half, Act::Convert);
         }
         assert!(tally.qcow2 >= 10 && tally.qed >= 3, "{}: {tally:?}", scene.name);
         states += tally.qcow2 + tally.qed;
@@ -97,20 +95,14 @@ const FLUSHES: [&str; 3] = ["record", "append", "commit"];
 #[test]
 fn a_flush_that_is_left_out_is_found() {
     let scene = scene::all().into_iter().next().unwrap();
-    let (_, run) = scene.convert(&scene.start);
-    let is_flush = |record: &&Record| record.operation == Operation::Flush;
-    assert_eq!(run.iter().filter(is_flush).count(), FLUSHES.len());
+    let start = scene.start.clone();
+    let subject = Interrupted { scene: &scene, start, act: Act::Convert };
+    let run = run_of(&subject).unwrap();
+    assert_eq!(flushes(&run).len(), FLUSHES.len());
     for (missing, name) in FLUSHES.iter().enumerate() {
-        let number = run.iter().position(|it| it.operation == Operation::Flush);
-        let mut flushes = (0..).zip(&run).filter(|(_, it)| it.operation == Operation::Flush);
-        let (place, _): (usize, _) = flushes.nth(missing).unwrap();
-        assert!(number.is_some());
-        let mut without = run.clone();
-        without.remove(place);
-        let failed = std::panic::catch_unwind(|| {
-            Tally::default().judge_all(&scene, &scene.start, &without, Format::Qed);
-        });
-        assert!(failed.is_err(), "nobody misses the flush of step {name}");
+        let without = without_flush(&run, missing);
+        let judged = Tally::default().judge_all(&subject, &without, Format::Qed);
+        assert!(judged.is_err(), "nobody misses the flush of step {name}");
     }
 }
 
@@ -123,9 +115,4 @@ fn what_qemu_allocates_in_a_stale_tail_is_kept_and_nothing_shows() {
             scene.with_file(&half, |file| judge::qemu_goes_on(&scene, file, &case));
         }
     }
-}
-
-/// The storage of a state.
-fn storage_of(state: &DiskContent) -> Arc<qed_io::MemoryStorage> {
-    Arc::new(qed_io::MemoryStorage::new(state.bytes()))
 }

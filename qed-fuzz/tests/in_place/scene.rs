@@ -7,14 +7,14 @@ use std::sync::Arc;
 
 use qed_convert::{Qcow2Image, Qcow2Options, ToQed, ToQedOptions, undo};
 use qed_core::{
-    GivenBacking, Identity, Image, LockPolicy, RawFile, RecoveryPolicy, VirtualDisk, WriteContext,
+    GivenBacking, Identity, Image, ImageError, LockPolicy, RecoveryPolicy, WriteContext,
 };
-use qed_fuzz::{CrashDisk, DiskContent, crash_points};
-use qed_io::{MemoryStorage, Record, Recorder, Storage};
+use qed_fuzz::{SparseContent, crash_points, disk_of, raw_backing, recorded, told};
+use qed_io::{Record, Storage};
 use qed_spec::{Epoch, GuestOffset, ImageUuid};
 use tempfile::TempDir;
 
-pub(crate) const OPTIONS: ToQedOptions = ToQedOptions {
+const OPTIONS: ToQedOptions = ToQedOptions {
     drop_snapshots: true,
     identity: Identity { uuid: ImageUuid::new([7; 16]), epoch: Epoch::new(8) },
 };
@@ -22,10 +22,19 @@ pub(crate) const OPTIONS: ToQedOptions = ToQedOptions {
 /// What every sector of the first writes is filled with.
 pub(crate) const WRITTEN: [u8; 512] = [0xee; 512];
 
+/// What is done to a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Act {
+    Convert,
+    Undo,
+    /// The first writes after a conversion.
+    Write,
+}
+
 /// A QCOW2 image and what its disk reads as.
 pub(crate) struct Scene {
     pub(crate) name: &'static str,
-    pub(crate) start: DiskContent,
+    pub(crate) start: SparseContent,
     pub(crate) disk: Vec<u8>,
     /// The bytes of the backing file.
     below: Option<Vec<u8>>,
@@ -87,7 +96,7 @@ impl Scene {
         let ran = ran.unwrap();
         let said = String::from_utf8_lossy(&ran.stderr);
         assert!(ran.status.success(), "{name}: Debian package qemu-utils? {said}");
-        let start = DiskContent::of(&std::fs::read(folder.path().join("t")).unwrap());
+        let start = SparseContent::of(&std::fs::read(folder.path().join("t")).unwrap());
         let below = std::fs::read(folder.path().join("base")).ok();
         let mut scene = Self { name, start, disk: Vec::new(), below, is_held };
         scene.disk = scene.read_qcow2(&scene.start).unwrap();
@@ -96,32 +105,33 @@ impl Scene {
 
     /// The disk below.
     pub(crate) fn gate(&self) -> GivenBacking {
-        let file = |bytes: &Vec<u8>| -> Arc<dyn VirtualDisk> {
-            Arc::new(RawFile::open(Arc::new(MemoryStorage::new(bytes.clone()))).unwrap())
-        };
-        GivenBacking(self.below.as_ref().map(file))
+        raw_backing(self.below.as_ref())
     }
 
-    pub(crate) fn read_qcow2(&self, state: &DiskContent) -> Result<Vec<u8>, String> {
+    pub(crate) fn read_qcow2(&self, state: &SparseContent) -> Result<Vec<u8>, String> {
         let gate = self.gate();
         let options = Qcow2Options::new(&gate, LockPolicy::None);
-        let storage: Arc<dyn Storage> = super::storage_of(state);
+        let storage: Arc<dyn Storage> = disk_of(state);
         let image = Qcow2Image::open(storage, &options).map_err(|error| error.to_string())?;
         let mut disk = vec![0; usize::try_from(image.image_size()).unwrap()];
         image.read_at(&mut disk, GuestOffset::new(0)).map_err(|error| error.to_string())?;
         Ok(disk)
     }
 
-    /// Converts what `state` holds; the content after it, and what was done.
-    pub(crate) fn convert(&self, state: &DiskContent) -> (DiskContent, Vec<Record>) {
-        self.recorded(state, |storage| {
-            let conversion = ToQed::plan(storage, &OPTIONS).unwrap();
-            conversion.convert(self.gate().0.as_ref()).unwrap();
-        })
+    /// Does `act` to what `state` holds; the content after it, and what was done.
+    pub(crate) fn act(&self, state: &SparseContent, act: Act) -> (SparseContent, Vec<Record>) {
+        recorded(state, |storage| self.act_on(storage, act)).unwrap()
     }
 
-    pub(crate) fn undo(&self, state: &DiskContent) -> (DiskContent, Vec<Record>) {
-        self.recorded(state, |storage| undo(&storage).unwrap())
+    pub(crate) fn act_on(&self, storage: Arc<dyn Storage>, act: Act) -> Result<(), String> {
+        match act {
+            Act::Convert => {
+                let conversion = ToQed::plan(storage, &OPTIONS).map_err(told("planning"))?;
+                conversion.convert(self.gate().0.as_ref()).map_err(told("converting"))
+            }
+            Act::Undo => undo(&storage).map_err(told("undo")),
+            Act::Write => self.write_first(storage).map_err(told("writing")),
+        }
     }
 
     /// Sectors that the first writes after a conversion write to: over data, over zeros, and to new
@@ -137,52 +147,38 @@ impl Scene {
         ]
     }
 
-    pub(crate) fn write_first(&self, state: &DiskContent) -> Vec<Record> {
-        let (_, run) = self.recorded(state, |storage| {
-            let gate = self.gate();
-            let context = WriteContext::new(&gate, LockPolicy::Take, RecoveryPolicy::Refuse);
-            let image = Image::open(storage, &context).unwrap();
-            for (number, range) in self.first_writes().into_iter().enumerate() {
-                let bytes = WRITTEN.repeat(range.len() / 512);
-                image.write_at(&bytes, GuestOffset::new(range.start as u64)).unwrap();
-                if number == 2 {
-                    image.flush().unwrap();
-                }
+    fn write_first(&self, storage: Arc<dyn Storage>) -> Result<(), ImageError> {
+        let gate = self.gate();
+        let context = WriteContext::new(&gate, LockPolicy::Take, RecoveryPolicy::Refuse);
+        let image = Image::open(storage, &context).unwrap();
+        for (number, range) in self.first_writes().into_iter().enumerate() {
+            let bytes = WRITTEN.repeat(range.len() / 512);
+            image.write_at(&bytes, GuestOffset::new(range.start as u64))?;
+            if number == 2 {
+                image.flush()?;
             }
-            image.close().unwrap();
-        });
-        run
-    }
-
-    fn recorded(
-        &self,
-        state: &DiskContent,
-        act: impl FnOnce(Arc<dyn Storage>),
-    ) -> (DiskContent, Vec<Record>) {
-        let disk = Arc::new(CrashDisk::new(state.clone()));
-        let recorder = Arc::new(Recorder::new(disk.clone()));
-        act(recorder.clone());
-        (disk.content(), recorder.records())
+        }
+        image.close()
     }
 
     /// States with what an interrupted conversion leaves: one of each crash point.
-    pub(crate) fn interrupted(&self) -> Vec<DiskContent> {
-        let (_, run) = self.convert(&self.start);
+    pub(crate) fn interrupted(&self) -> Vec<SparseContent> {
+        let (_, run) = self.act(&self.start, Act::Convert);
         let points = crash_points(&self.start, &run);
         let mut states = Vec::new();
         for point in &points {
             let mut last = None;
             point.for_each_state(16, |state| last = Some(state).or(last.take()));
-            states.extend(last.filter(|state| state.bytes().starts_with(b"QFI")));
+            states.extend(last.filter(|state| state.to_vec().starts_with(b"QFI")));
         }
         states
     }
 
     /// Runs `act` with the state in a file, its backing file beside it.
-    pub(crate) fn with_file(&self, state: &DiskContent, act: impl FnOnce(&Path)) {
+    pub(crate) fn with_file(&self, state: &SparseContent, act: impl FnOnce(&Path)) {
         let folder = TempDir::new().unwrap();
         let file = folder.path().join("t");
-        std::fs::write(&file, state.bytes()).unwrap();
+        std::fs::write(&file, state.to_vec()).unwrap();
         if let Some(below) = &self.below {
             std::fs::write(folder.path().join("base"), below).unwrap();
         }

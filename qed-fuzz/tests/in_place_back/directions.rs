@@ -10,10 +10,10 @@ use qed_convert::{
 };
 use qed_core::{
     BackingFormat, CreateBacking, CreateOptions, GivenBacking, Identity, Image, Layout, LockPolicy,
-    RawFile, RecoveryPolicy, VirtualDisk, WriteContext, create,
+    RecoveryPolicy, WriteContext, create,
 };
-use qed_fuzz::{CrashDisk, DiskContent};
-use qed_io::{MemoryStorage, Record, Recorder, Storage};
+use qed_fuzz::{SparseContent, disk_of, raw_backing};
+use qed_io::Storage;
 use qed_spec::{Epoch, Geometry, GuestOffset, ImageUuid};
 
 const IDENTITY: Identity = Identity { uuid: ImageUuid::new([7; 16]), epoch: Epoch::new(8) };
@@ -30,7 +30,7 @@ pub(crate) enum Direction {
 pub(crate) struct Case {
     pub(crate) name: String,
     pub(crate) direction: Direction,
-    pub(crate) start: DiskContent,
+    pub(crate) start: SparseContent,
     pub(crate) disk: Vec<u8>,
     pub(crate) gate: GivenBacking,
     cluster_len: u32,
@@ -111,12 +111,9 @@ impl Case {
         let named = || CreateBacking { name: b"base".to_vec(), format: BackingFormat::Raw };
         let image_size = disk.len() as u64;
         let options = CreateOptions { geometry, image_size, backing: backing.then(named), layout };
-        let storage = Arc::new(CrashDisk::new(DiskContent::default()));
+        let storage = disk_of(&SparseContent::default());
         create(&*storage, &options).unwrap();
-        let file = |bytes: &Vec<u8>| -> Arc<dyn VirtualDisk> {
-            Arc::new(RawFile::open(Arc::new(MemoryStorage::new(bytes.clone()))).unwrap())
-        };
-        let gate = GivenBacking(below.as_ref().map(file));
+        let gate = raw_backing(below.as_ref());
         let image = open(storage.clone(), &gate);
         for (at, len) in [(0, 3 * 512), (cluster as usize * 5 + 512, 9000), (disk.len() - 512, 512)]
         {
@@ -145,14 +142,14 @@ impl Case {
             let bytes = builder.encode(qed_spec::Generation::new(1 << 40).unwrap());
             disk[8192..8192 + bytes.len()].copy_from_slice(&bytes);
         }
-        let start = DiskContent::of(&disk);
+        let start = SparseContent::of(&disk);
         let (direction, gate) = (Direction::FromRaw, GivenBacking(None));
         Self { name, direction, start, disk, gate, cluster_len }
     }
 
     /// The QED image that it becomes, with zeros in its middle, to be turned back.
     fn turned(&self) -> Self {
-        let storage = Arc::new(CrashDisk::new(self.start.clone()));
+        let storage = disk_of(&self.start);
         self.convert_on(storage.clone(), &Kept::default()).unwrap();
         let mut disk = self.disk.clone();
         let cluster = self.cluster_len as usize;
@@ -167,18 +164,12 @@ impl Case {
         Self { name, direction, start, disk, gate, cluster_len: self.cluster_len }
     }
 
-    /// Converts what `start` holds; what was done.
-    pub(crate) fn convert(&self, start: &DiskContent) -> Result<Vec<Record>, String> {
-        let recorder = Arc::new(Recorder::new(Arc::new(CrashDisk::new(start.clone()))));
-        self.convert_on(recorder.clone(), &self.plan_of(start))?;
-        Ok(recorder.records())
-    }
-
     /// The plan that stands beside a state of the file: none at the start.
-    pub(crate) fn plan_of(&self, state: &DiskContent) -> Kept {
+    pub(crate) fn plan_of(&self, state: &dyn Storage) -> Kept {
         let kept = Kept::default();
-        if *state != self.start && self.direction != Direction::ToQcow2 {
-            self.convert_on(Arc::new(CrashDisk::new(self.start.clone())), &kept).unwrap();
+        let is_start = SparseContent::of(&all_of(state)) == self.start;
+        if !is_start && self.direction != Direction::ToQcow2 {
+            self.convert_on(disk_of(&self.start), &kept).unwrap();
         }
         kept.after_crash()
     }
@@ -208,4 +199,10 @@ pub(crate) fn open(storage: Arc<dyn Storage>, gate: &GivenBacking) -> Image {
     let hook = |storage: &dyn Storage| Ok(recover(storage)?);
     let context = WriteContext::new(gate, LockPolicy::Take, RecoveryPolicy::Run(&hook));
     Image::open(storage, &context).unwrap()
+}
+
+fn all_of(storage: &dyn Storage) -> Vec<u8> {
+    let mut bytes = vec![0; usize::try_from(storage.len().unwrap()).unwrap()];
+    storage.read_at(&mut bytes, 0).unwrap();
+    bytes
 }

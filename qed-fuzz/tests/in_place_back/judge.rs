@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use qed_convert::{Qcow2Image, Qcow2Options};
 use qed_core::{LockPolicy, ReadContext, ReadOnlyImage, VirtualDisk};
-use qed_fuzz::{CrashDisk, DiskContent};
-use qed_io::{Operation, Record, Storage};
+use qed_fuzz::{CrashState, SparseContent, Subject, disk_of, same_disk};
+use qed_io::Storage;
 
-use crate::directions::{Case, Direction};
+use crate::directions::{Case, Direction, Kept};
 
 /// Which of the two formats of a conversion a file has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,7 +17,7 @@ pub(crate) enum Format {
 }
 
 /// By the first bytes: no disk of these cases begins like an image.
-pub(crate) fn format_of(case: &Case, state: &DiskContent) -> Format {
+pub(crate) fn format_of(case: &Case, state: &SparseContent) -> Format {
     let mut magic = [0; 4];
     state.read(&mut magic, 0);
     let is_new = match case.direction {
@@ -28,41 +28,64 @@ pub(crate) fn format_of(case: &Case, state: &DiskContent) -> Format {
     if is_new { Format::New } else { Format::Old }
 }
 
-/// Judges one state; after the last step it must be of the new format and have no tail.
-pub(crate) fn judge(case: &Case, state: &DiskContent, is_last: bool) -> Result<Format, String> {
-    let found = format_of(case, state);
-    if is_last && found == Format::Old {
-        return Err("the conversion returned, and was not durable".to_owned());
+impl Subject for Case {
+    type Kind = Format;
+
+    fn make(&self) -> SparseContent {
+        self.start.clone()
     }
-    // With a plan beside it another call finishes, from either format.
-    let mut finished = state.clone();
-    let has_plan = case.direction != Direction::ToQcow2;
-    if !is_last && (found == Format::Old || has_plan) {
-        let disk = Arc::new(CrashDisk::new(state.clone()));
-        case.convert_on(disk.clone(), &case.plan_of(state))?;
-        finished = disk.content();
+
+    fn run(&self, storage: Arc<dyn Storage>) -> Result<(), String> {
+        self.convert_on(storage, &Kept::default())
     }
-    let is_done = is_last || found == Format::New || finished != *state;
-    if is_done {
-        reads_as(case, &finished, Format::New, true)?;
+
+    /// With the plan that stands beside the file another call finishes, from either format.
+    fn recover(&self, storage: Arc<dyn Storage>) -> Result<(), String> {
+        let plan = self.plan_of(&*storage);
+        self.convert_on(storage, &plan)
     }
-    // A forgery in the guest's first cluster may be in the way until another call wipes it.
-    if found == Format::Old || !case.name.contains("forged") {
-        reads_as(case, state, found, is_last)?;
+
+    /// After the last step it must be of the new format and have no tail.
+    fn judge(&self, state: &CrashState) -> Result<Format, String> {
+        let (content, is_over) = (&state.content, state.is_over);
+        let found = format_of(self, content);
+        if is_over && found == Format::Old {
+            return Err("the conversion returned, and was not durable".to_owned());
+        }
+        let mut finished = content.clone();
+        let has_plan = self.direction != Direction::ToQcow2;
+        if !is_over && (found == Format::Old || has_plan) {
+            let disk = state.disk();
+            self.recover(disk.clone())?;
+            finished = disk.content();
+        }
+        let is_done = is_over || found == Format::New || finished != *content;
+        if is_done {
+            reads_as(self, &finished, Format::New, true)?;
+        }
+        // A forgery in the guest's first cluster may be in the way until another call wipes it.
+        if found == Format::Old || !self.name.contains("forged") {
+            reads_as(self, content, found, is_over)?;
+        }
+        Ok(found)
     }
-    Ok(found)
 }
 
 /// Whether the file in this format has the disk; a raw one that is not over may be longer.
-fn reads_as(case: &Case, state: &DiskContent, format: Format, is_over: bool) -> Result<(), String> {
-    let storage: Arc<dyn Storage> = Arc::new(CrashDisk::new(state.clone()));
+fn reads_as(
+    case: &Case,
+    state: &SparseContent,
+    format: Format,
+    is_over: bool,
+) -> Result<(), String> {
+    let storage: Arc<dyn Storage> = disk_of(state);
     let mut bytes = match (case.direction, format) {
         (Direction::ToQcow2, Format::New) => {
             let options = Qcow2Options::new(&case.gate, LockPolicy::None);
             let image = Qcow2Image::open(storage, &options);
             all_of(&image.map_err(|error| format!("QCOW2: {error:?}"))?)?
         }
-        (Direction::FromRaw, Format::Old) | (Direction::ToRaw, Format::New) => state.bytes(),
+        (Direction::FromRaw, Format::Old) | (Direction::ToRaw, Format::New) => state.to_vec(),
         _ => {
             let context = ReadContext::new(&case.gate, LockPolicy::None);
             let image = ReadOnlyImage::open(storage, &context);
@@ -74,33 +97,11 @@ fn reads_as(case: &Case, state: &DiskContent, format: Format, is_over: bool) -> 
     if is_raw_tail {
         bytes.truncate(case.disk.len());
     }
-    if bytes.len() != case.disk.len() {
-        return Err(format!("{format:?}: the disk has {} bytes", bytes.len()));
-    }
-    match bytes.iter().zip(&case.disk).position(|(found, wanted)| found != wanted) {
-        Some(at) => Err(format!("{format:?}: byte {at:#x} of the disk is lost")),
-        None => Ok(()),
-    }
+    same_disk(&bytes, &case.disk).map_err(|problem| format!("{format:?}: {problem}"))
 }
 
 fn all_of(disk: &dyn VirtualDisk) -> Result<Vec<u8>, String> {
     let mut bytes = vec![0; usize::try_from(disk.len()).unwrap()];
     disk.read_at(&mut bytes, 0).map_err(|error| format!("{error:?}"))?;
     Ok(bytes)
-}
-
-/// What the file holds once all of a run is done.
-pub(crate) fn applied(start: &DiskContent, run: &[Record]) -> DiskContent {
-    let disk = CrashDisk::new(start.clone());
-    for record in run {
-        let done = match &record.operation {
-            Operation::Write { offset, bytes } => disk.write_at(bytes, *offset),
-            Operation::WriteZeroes(range) => disk.write_zeroes(range.clone()),
-            Operation::PunchHole(range) => disk.punch_hole(range.clone()).map(|_| ()),
-            Operation::SetLen(len) => disk.set_len(*len),
-            Operation::Flush => Ok(()),
-        };
-        done.unwrap();
-    }
-    disk.content()
 }

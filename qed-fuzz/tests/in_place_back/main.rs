@@ -6,14 +6,13 @@
 mod directions;
 mod judge;
 
-use std::collections::HashSet;
-use std::hash::{DefaultHasher, Hash, Hasher};
-
-use qed_fuzz::crash_points;
-use qed_io::Operation;
+use qed_fuzz::{
+    CrashState, Seen, Subject, crash_points, each_state, flushes, recorded, run_of, without_flush,
+};
+use qed_io::Record;
 
 use crate::directions::{Case, all};
-use crate::judge::{Format, judge};
+use crate::judge::Format;
 
 /// Up to this many states of one crash point are all built unless the environment says otherwise.
 const MOST: u64 = 96;
@@ -27,38 +26,25 @@ fn most() -> u64 {
 struct Tally {
     old: u64,
     new: u64,
-    seen: HashSet<u64>,
+    seen: Seen,
 }
 
 impl Tally {
-    /// Judges every state of the conversion, with one of its flushes left out if `without` says so.
-    fn judge_all(&mut self, case: &Case, without: Option<usize>) -> Result<(), String> {
-        let mut run = case.convert(&case.start)?;
-        if let Some(flush) = without {
-            let flushes = (0..run.len()).filter(|i| run[*i].operation == Operation::Flush);
-            let place = flushes.collect::<Vec<_>>()[flush];
-            run.remove(place);
-        }
-        let points = crash_points(&case.start, &run);
-        for (number, point) in points.iter().enumerate() {
-            let is_last = number + 1 == points.len();
-            let mut outcome = Ok(());
-            point.for_each_state(most(), |state| {
-                let mut hasher = DefaultHasher::new();
-                state.hash(&mut hasher);
-                let is_new = self.seen.insert(hasher.finish());
-                if outcome.is_err() || !(is_new || is_last) {
-                    return;
-                }
-                outcome =
-                    judge(case, &state, is_last && without.is_none()).map(|found| match found {
-                        Format::Old => self.old += u64::from(is_new),
-                        Format::New => self.new += u64::from(is_new),
-                    });
-            });
-            outcome.map_err(|error| format!("{}, point {number}: {error}", case.name))?;
-        }
-        Ok(())
+    /// Judges every state of a run of the conversion; one that is `whole` is durable when it is over.
+    fn judge_all(&mut self, case: &Case, run: &[Record], whole: bool) -> Result<(), String> {
+        let outcome = each_state(case, run, most(), &mut |mut state| {
+            let is_new = self.seen.add(&state.content);
+            if !(is_new || state.is_over) {
+                return Ok(());
+            }
+            state.is_over &= whole;
+            match case.judge(&state)? {
+                Format::Old => self.old += u64::from(is_new),
+                Format::New => self.new += u64::from(is_new),
+            }
+            Ok(())
+        });
+        outcome.map_err(|problem| format!("{}, {problem}", case.name))
     }
 }
 
@@ -67,7 +53,8 @@ fn every_state_is_one_of_the_two_formats() {
     let mut states = 0;
     for case in all() {
         let mut tally = Tally::default();
-        tally.judge_all(&case, None).unwrap_or_else(|error| panic!("{error}"));
+        let judged = run_of(&case).and_then(|run| tally.judge_all(&case, &run, true));
+        judged.unwrap_or_else(|error| panic!("{error}"));
         assert!(tally.old >= 5 && tally.new >= 1, "{}: {tally:?}", case.name);
         states += tally.old + tally.new;
     }
@@ -79,11 +66,10 @@ fn every_state_is_one_of_the_two_formats() {
 #[test]
 fn a_commit_that_does_not_wait_is_found() {
     for case in all() {
-        let run = case.convert(&case.start).unwrap();
-        let flushes = run.iter().filter(|it| it.operation == Operation::Flush).count();
+        let run = run_of(&case).unwrap();
         // Behind it are the flush of the commit, and that of what is wiped or cut.
-        let before_commit = flushes - 3;
-        let outcome = Tally::default().judge_all(&case, Some(before_commit));
+        let without = without_flush(&run, flushes(&run).len() - 3);
+        let outcome = Tally::default().judge_all(&case, &without, false);
         assert!(outcome.is_err(), "{}: nobody misses the flush before the commit", case.name);
     }
 }
@@ -92,15 +78,15 @@ fn a_commit_that_does_not_wait_is_found() {
 #[test]
 fn another_call_finishes_from_every_kind_of_state() {
     for case in all() {
-        let run = case.convert(&case.start).unwrap();
+        let run = run_of(&case).unwrap();
         for point in crash_points(&case.start, &run) {
             let mut last = None;
             point.for_each_state(8, |state| last = Some(state));
             let state = last.unwrap();
             if judge::format_of(&case, &state) == Format::Old {
-                let run = case.convert(&state).unwrap();
-                let end = judge::applied(&state, &run);
-                assert_eq!(judge(&case, &end, true), Ok(Format::New), "{}", case.name);
+                let (content, _) = recorded(&state, |storage| case.recover(storage)).unwrap();
+                let over = CrashState { content, position: usize::MAX, is_over: true };
+                assert_eq!(case.judge(&over), Ok(Format::New), "{}", case.name);
             }
         }
     }

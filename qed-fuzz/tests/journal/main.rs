@@ -13,9 +13,7 @@ mod session;
 mod verify;
 mod workload;
 
-use std::collections::HashSet;
-
-use qed_fuzz::crash_points;
+use qed_fuzz::{Seen, crash_points};
 
 use crate::mutant::Mutant;
 use crate::session::Session;
@@ -32,13 +30,13 @@ const MANY_SECTORS_MAX: u64 = 1 << 11;
 fn crash(workload: &Workload, mutant: Mutant, most: u64) -> Result<Tally, String> {
     let run = workload.run(mutant).map_err(|error| format!("{workload:?}: {error}"))?;
     let mut verifier = Verifier::new(mutant, workload.start, 1);
-    let mut seen = HashSet::new();
+    let mut seen = Seen::default();
     for point in crash_points(&run.start, &run.records) {
         let point = point.with_garbage(Session::is_checksummed);
         let allowed = run.allowed(point.position);
         let mut outcome = Ok(());
         point.for_each_state(most, |content| {
-            if outcome.is_ok() && seen.insert(verify::fingerprint(&content)) {
+            if outcome.is_ok() && seen.add(&content) {
                 outcome = verifier.verify(content, &allowed);
             }
         });

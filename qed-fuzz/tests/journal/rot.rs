@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use qed_fuzz::{CrashDisk, DiskContent};
+use qed_fuzz::{SparseContent, SparseStorage};
 use qed_io::Storage;
 
 use crate::mutant::Mutant;
@@ -13,8 +13,8 @@ use crate::workload::Set;
 const COMMITS: u64 = 5;
 
 /// An image whose journal holds the commits, and its tables.
-fn journaled(mutant: Mutant) -> (DiskContent, Tables) {
-    let disk = Arc::new(CrashDisk::new(DiskContent::default()));
+fn journaled(mutant: Mutant) -> (SparseContent, Tables) {
+    let disk = Arc::new(SparseStorage::new(SparseContent::default()));
     qed_journal::TestImage::create(disk.clone(), 8).unwrap();
     let session = Session::open(disk.clone(), mutant).unwrap();
     for value in 1..=COMMITS {
@@ -31,7 +31,7 @@ fn lost_silently(mutant: Mutant) -> usize {
     let lost = |block: &u64| {
         let mut content = content.clone();
         content.rot(16384 + block * 4096 + 70);
-        let disk: Arc<dyn Storage> = Arc::new(CrashDisk::new(content));
+        let disk: Arc<dyn Storage> = Arc::new(SparseStorage::new(content));
         read_only(disk, mutant).is_ok_and(|(found, _)| found != tables)
     };
     (1..COMMITS).filter(lost).count()

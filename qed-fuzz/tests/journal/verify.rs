@@ -1,9 +1,8 @@
 //! What must hold after a crash, whatever survived it.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
-use qed_fuzz::{CrashDisk, DiskContent, crash_points};
+use qed_fuzz::{SparseContent, SparseStorage, crash_points, told};
 use qed_io::Recorder;
 
 use crate::mutant::Mutant;
@@ -55,7 +54,7 @@ impl Verifier {
     /// One state of the workload; one in four is crashed again while it recovers.
     pub(crate) fn verify(
         &mut self,
-        content: DiskContent,
+        content: SparseContent,
         allowed: &[Tables],
     ) -> Result<(), String> {
         self.tally.states += 1;
@@ -65,7 +64,7 @@ impl Verifier {
 
     fn recover(
         &mut self,
-        content: DiskContent,
+        content: SparseContent,
         allowed: &[Tables],
         depth: u32,
     ) -> Result<(), String> {
@@ -98,7 +97,7 @@ impl Verifier {
 
     fn crash_again(
         &mut self,
-        start: &DiskContent,
+        start: &SparseContent,
         recorder: &Recorder,
         history: &History,
         depth: u32,
@@ -119,36 +118,17 @@ impl Verifier {
         Ok(())
     }
 
-    fn disk(&self, content: DiskContent) -> Arc<CrashDisk> {
+    fn disk(&self, content: SparseContent) -> Arc<SparseStorage> {
         Arc::new(match self.start {
-            Start::Device => CrashDisk::device(content),
-            Start::New | Start::StaleRing => CrashDisk::new(content),
+            Start::Device => SparseStorage::new(content).into_device(),
+            Start::New | Start::StaleRing => SparseStorage::new(content),
         })
     }
-}
-
-/// Names a state.
-pub(crate) fn fingerprint(content: &DiskContent) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    content.hash(&mut hasher);
-    hasher.finish()
 }
 
 /// What is committed after a recovery: single blocks, where a lost commit may have left others.
 fn probes() -> [Vec<Set>; 3] {
     [40, 41, 1500].map(|slot| vec![Set { slot, count: 1, value: slot }])
-}
-
-fn told<E: std::error::Error>(what: &str) -> impl Fn(E) -> String {
-    move |error| {
-        let mut text = format!("{what}: {error}");
-        let mut source = error.source();
-        while let Some(error) = source {
-            text.push_str(&format!(": {error}"));
-            source = error.source();
-        }
-        text
-    }
 }
 
 fn difference(what: &str, found: &Tables, expected: &Tables) -> String {

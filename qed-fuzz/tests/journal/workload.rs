@@ -4,7 +4,7 @@ use std::io;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use qed_fuzz::{CrashDisk, DiskContent, Random};
+use qed_fuzz::{Random, SparseContent, SparseStorage};
 use qed_io::{Record, Recorder, Storage};
 use qed_journal::TestImage;
 use qed_spec::{Epoch, JournalRing, JournalSequence};
@@ -50,7 +50,7 @@ pub(crate) struct Workload {
 
 /// What a run left behind.
 pub(crate) struct Run {
-    pub(crate) start: DiskContent,
+    pub(crate) start: SparseContent,
     pub(crate) records: Vec<Record>,
     history: History,
 }
@@ -161,12 +161,15 @@ impl Set {
 }
 
 impl Start {
-    fn disk(self) -> Arc<CrashDisk> {
+    fn disk(self) -> Arc<SparseStorage> {
         let len = 16384 + (RING_BLOCKS + TestImage::TABLES) * 4096;
         let disk = Arc::new(match self {
             // The journal asks for no more of a device than it has.
-            Self::Device => CrashDisk::device(DiskContent::stale(len, len + (10_000 << 12), 0xd7)),
-            Self::New | Self::StaleRing => CrashDisk::new(DiskContent::default()),
+            Self::Device => {
+                SparseStorage::new(SparseContent::stale(len, len + (10_000 << 12), 0xd7))
+                    .into_device()
+            }
+            Self::New | Self::StaleRing => SparseStorage::new(SparseContent::default()),
         });
         TestImage::create(disk.clone(), RING_BLOCKS).unwrap();
         if self == Self::StaleRing {

@@ -1,6 +1,6 @@
 //! Made-up headers of QCOW2 images without a disk, and what is asked of them.
 
-use qed_fuzz::DiskContent;
+use qed_fuzz::SparseContent;
 
 const FORMAT: u32 = 0xe279_2aca;
 const FEATURE_NAMES: u32 = 0x6803_f857;
@@ -23,7 +23,7 @@ pub(crate) struct Case {
 
 impl Case {
     /// Cluster 0, a refcount table, and a cluster more.
-    pub(crate) fn start(&self) -> DiskContent {
+    pub(crate) fn start(&self) -> SparseContent {
         let cluster = 1_usize << self.cluster_bits;
         let header_len = if self.version == 2 { 72 } else { 112 };
         let mut bytes = vec![0; header_len];
@@ -51,7 +51,7 @@ impl Case {
             bytes[100..104].copy_from_slice(&112_u32.to_be_bytes());
         }
         bytes.resize(3 * cluster, 0);
-        DiskContent::of(&bytes)
+        SparseContent::of(&bytes)
     }
 
     /// Whether header and names would need all of the first cluster while they move, or extensions

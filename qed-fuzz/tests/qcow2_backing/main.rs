@@ -7,8 +7,10 @@ mod header;
 use std::sync::Arc;
 
 use qed_convert::{Qcow2Backing, Qcow2Header, SetQcow2BackingError, set_qcow2_backing};
-use qed_fuzz::{CrashDisk, DiskContent, crash_points};
-use qed_io::{Operation, Record, Recorder};
+use qed_fuzz::{
+    CrashState, SparseContent, Subject, disk_of, each_state, flushes, recorded, told, without_flush,
+};
+use qed_io::{Operation, Record, Storage};
 
 use crate::header::{Case, OTHERS, cases, extensions_of};
 
@@ -18,46 +20,70 @@ const MOST: u64 = 64;
 type Pair = Option<(Vec<u8>, Option<Vec<u8>>)>;
 
 /// The backing file that an image names; a format without a name means nothing.
-fn pair_of(state: &DiskContent) -> Result<Pair, String> {
-    let storage = CrashDisk::new(state.clone());
-    let header = Qcow2Header::read(&storage).map_err(|error| format!("{error:?}"))?;
+fn pair_of(state: &SparseContent) -> Result<Pair, String> {
+    let header = Qcow2Header::read(&*disk_of(state)).map_err(|error| format!("{error:?}"))?;
     let format = header.backing_format().map(<[u8]>::to_vec);
     Ok(header.backing_name().map(|name| (name.as_bytes().to_vec(), format)))
 }
 
-fn run(case: &Case) -> Result<Vec<Record>, SetQcow2BackingError> {
-    let recorder = Recorder::new(Arc::new(CrashDisk::new(case.start())));
-    let backing = case.new.as_ref().map(|(name, format)| Qcow2Backing { name, format });
-    set_qcow2_backing(&recorder, backing)?;
-    Ok(recorder.records())
+impl Case {
+    fn set_on(&self, storage: &dyn Storage) -> Result<(), SetQcow2BackingError> {
+        let backing = self.new.as_ref().map(|(name, format)| Qcow2Backing { name, format });
+        set_qcow2_backing(storage, backing)
+    }
+
+    /// What setting the backing file does, unless there is no room.
+    fn written(&self) -> Option<Vec<Record>> {
+        let mut is_refused = false;
+        let set = recorded(&self.make(), |storage| {
+            self.set_on(&*storage).or_else(|error| match error {
+                SetQcow2BackingError::NoRoom => {
+                    is_refused = true;
+                    Ok(())
+                }
+                other => Err(format!("{self:?}: {other:?}")),
+            })
+        });
+        let (_, run) = set.unwrap_or_else(|problem| panic!("{problem}"));
+        (!is_refused).then_some(run)
+    }
+}
+
+impl Subject for Case {
+    type Kind = ();
+
+    fn make(&self) -> SparseContent {
+        self.start()
+    }
+
+    fn run(&self, storage: Arc<dyn Storage>) -> Result<(), String> {
+        self.set_on(&*storage).map_err(told("setting"))
+    }
+
+    fn recover(&self, storage: Arc<dyn Storage>) -> Result<(), String> {
+        self.run(storage)
+    }
+
+    fn judge(&self, state: &CrashState) -> Result<(), String> {
+        let start = self.make();
+        let new = self.new.as_ref().map(|(name, format)| (name.clone(), Some(format.clone())));
+        let found = pair_of(&state.content)?;
+        if found != new && (state.is_over || found != pair_of(&start)?) {
+            return Err(format!("names {found:?}"));
+        }
+        let [was, is] =
+            [&start, &state.content].map(|content| extensions_of(&content.to_vec(), OTHERS));
+        if was == is { Ok(()) } else { Err("another extension changed".to_owned()) }
+    }
 }
 
 /// Judges every state of a run; how many there were.
 fn judge(case: &Case, run: &[Record]) -> Result<u64, String> {
-    let start = case.start();
-    let old = pair_of(&start)?;
-    let new = case.new.as_ref().map(|(name, format)| (name.clone(), Some(format.clone())));
-    let others = extensions_of(&start.bytes(), OTHERS);
-    let points = crash_points(&start, run);
     let mut states = 0;
-    for (number, point) in points.iter().enumerate() {
-        let is_last = number + 1 == points.len();
-        let mut outcome = Ok(());
-        point.for_each_state(MOST, |state| {
-            states += 1;
-            outcome = outcome.clone().and_then(|()| {
-                let found = pair_of(&state)?;
-                if found != new && (is_last || found != old) {
-                    return Err(format!("names {found:?}"));
-                }
-                match extensions_of(&state.bytes(), OTHERS) == others {
-                    true => Ok(()),
-                    false => Err("another extension changed".to_owned()),
-                }
-            });
-        });
-        outcome.map_err(|error| format!("point {number}: {error}"))?;
-    }
+    each_state(case, run, MOST, &mut |state| {
+        states += 1;
+        case.judge(&state)
+    })?;
     Ok(states)
 }
 
@@ -65,17 +91,16 @@ fn judge(case: &Case, run: &[Record]) -> Result<u64, String> {
 fn every_state_names_the_old_file_or_the_new_one() {
     let (mut states, mut runs, mut refused) = (0, 0, 0);
     for case in cases() {
-        match run(&case) {
-            Ok(run) => {
+        match case.written() {
+            Some(run) => {
                 let judged = judge(&case, &run);
                 states += judged.unwrap_or_else(|error| panic!("{case:?}: {error}"));
                 runs += 1;
             }
-            Err(SetQcow2BackingError::NoRoom) => {
+            None => {
                 assert!(case.may_lack_room(), "{case:?}: refused");
                 refused += 1;
             }
-            Err(other) => panic!("{case:?}: {other:?}"),
         }
     }
     println!("{states} states of {runs} runs, {refused} refused");
@@ -86,13 +111,11 @@ fn every_state_names_the_old_file_or_the_new_one() {
 #[test]
 fn a_name_that_is_not_durable_is_found() {
     let is_found = |case: &Case| {
-        let Ok(mut run) = run(case) else { return false };
-        let first = run.iter().position(|it| it.operation == Operation::Flush).unwrap();
-        let names_come_first = run[..first]
+        let Some(run) = case.written() else { return false };
+        let names_come_first = run[..flushes(&run)[0]]
             .iter()
             .any(|it| matches!(&it.operation, Operation::Write { offset, .. } if *offset >= 512));
-        run.remove(first);
-        names_come_first && judge(case, &run).is_err()
+        names_come_first && judge(case, &without_flush(&run, 0)).is_err()
     };
     let found = cases().iter().filter(|case| is_found(case)).count();
     assert!(found >= 100, "only {found} runs miss their first flush");

@@ -8,7 +8,6 @@ use std::path::Path;
 
 use qed_io::Operation;
 
-use super::super::disk::DiskContent;
 use super::super::failure::write_sparse;
 use super::super::guest::{Event, Guest, Tag, What, content};
 use super::super::judge::{Depth, judge};
@@ -16,6 +15,7 @@ use super::super::run::Run;
 use super::super::workload::{CRASH_CLUSTER, Mode};
 use super::read_write_log;
 use crate::qemu::{qemu_img, qemu_io};
+use crate::sparse::SparseContent;
 
 /// An image with one cluster, at the start of the disk, and the log of a write to the next.
 const IMAGE: &[u8] = include_bytes!("../../../tests/crash/qemu/image");
@@ -69,7 +69,7 @@ fn the_log_is_what_qemu_writes() {
 
 #[test]
 fn one_state_of_eight_gives_a_cluster_to_two() {
-    let start = DiskContent::of(IMAGE);
+    let start = SparseContent::of(IMAGE);
     let records = read_write_log(LOG).unwrap();
     let flush = records.iter().position(|record| record.operation == Operation::Flush).unwrap();
     // NEED_CHECK, the data, and the entry.
@@ -93,7 +93,7 @@ fn one_state_of_eight_gives_a_cluster_to_two() {
 }
 
 /// A disk of which the second cluster was written, and not flushed.
-fn run(start: &DiskContent) -> Run {
+fn run(start: &SparseContent) -> Run {
     let asked = |first, tag| What::Asked { first, count: CRASH_CLUSTER, tag };
     let acknowledged = What::Acknowledged { under_way: Vec::new() };
     let what = [asked(0, FIRST), acknowledged, asked(CRASH_CLUSTER, SECOND)];
@@ -111,7 +111,7 @@ fn run(start: &DiskContent) -> Run {
 }
 
 /// Whether a write to the third cluster of the disk shows in the second, in QEMU's own eyes.
-fn qemu_shares_a_cluster(state: &DiskContent) -> bool {
+fn qemu_shares_a_cluster(state: &SparseContent) -> bool {
     let folder = tempfile::tempdir().unwrap();
     let image = folder.path().join("image");
     write_sparse(state, &image).unwrap();
