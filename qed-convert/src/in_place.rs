@@ -25,39 +25,10 @@ mod undo;
 mod verify;
 
 pub use error::{InPlaceError, Refusal, Step};
-pub use from_raw::{FromRawError, FromRawOptions, FromRawPlan, plan_raw_to_qed, raw_to_qed};
+pub use from_raw::{FromRawOptions, FromRawPlan, plan_raw_to_qed, raw_to_qed};
 pub use kept_plan::PlanFault;
 pub use plan::{Dropped, InPlacePlan, ToQed, ToQedOptions};
 pub use plan_file::{PlanFile, PlanStore};
-pub use step::StepError;
-pub use to_qcow2::{ToQcow2Error, ToQcow2Options, ToQcow2Plan, plan_qed_to_qcow2, qed_to_qcow2};
-pub use to_raw::{ToRawError, ToRawOptions, ToRawPlan, plan_qed_to_raw, qed_to_raw};
+pub use to_qcow2::{ToQcow2Options, ToQcow2Plan, plan_qed_to_qcow2, qed_to_qcow2};
+pub use to_raw::{ToRawOptions, ToRawPlan, plan_qed_to_raw, qed_to_raw};
 pub use undo::{finalize, undo};
-
-use qed_io::Storage;
-
-/// Bytes of the first sector: what changes the format.
-const SECTOR: usize = 512;
-type Sector = [u8; SECTOR];
-
-fn read<const LEN: usize>(storage: &dyn Storage, at: u64) -> Result<[u8; LEN], InPlaceError> {
-    let mut bytes = [0; LEN];
-    storage.read_at(&mut bytes, at).map_err(InPlaceError::io(Step::Read, at))?;
-    Ok(bytes)
-}
-
-fn write(storage: &dyn Storage, step: Step, bytes: &[u8], at: u64) -> Result<(), InPlaceError> {
-    storage.write_at(bytes, at).map_err(InPlaceError::io(step, at))
-}
-
-fn flush(storage: &dyn Storage, step: Step) -> Result<(), InPlaceError> {
-    storage.flush().map_err(InPlaceError::io(step, 0))
-}
-
-fn set_len(storage: &dyn Storage, step: Step, len: u64) -> Result<(), InPlaceError> {
-    storage.set_len(len).map_err(InPlaceError::io(step, len))
-}
-
-fn len(storage: &dyn Storage) -> Result<u64, InPlaceError> {
-    storage.len().map_err(InPlaceError::io(Step::Read, 0))
-}

@@ -10,9 +10,7 @@ use crate::chain::{BackingNameChanged, ChainError};
 use crate::commit::CommitError;
 use crate::compare::CompareError;
 use crate::convert::ConvertError;
-use crate::in_place::{
-    FromRawError, InPlaceError, PlanFault, Refusal, StepError, ToQcow2Error, ToRawError,
-};
+use crate::in_place::{InPlaceError, PlanFault, Refusal};
 use crate::measure::MeasureError;
 use crate::qcow2::{
     Qcow2Corruption, Qcow2EntryFault, Qcow2FormatError, Qcow2OpenError, Qcow2ReadError,
@@ -222,11 +220,19 @@ impl InPlaceError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Refused(refusal) => refusal.kind(),
+            Self::Plan(fault) => fault.kind(),
+            Self::Lock(error) => error.kind(),
+            Self::Open(error) => error.kind(),
+            Self::Image(error) => error.kind(),
+            Self::Amend(error) => error.kind(),
+            Self::Options(error) => error.kind(),
+            Self::Unreadable(error) => error.kind(),
+            Self::UnreadableTable(error) => error.kind(),
             Self::Qcow2(error) => error.kind(),
             Self::Read(error) => error.kind(),
             Self::Qed(error) => error.kind(),
             Self::Io { source, .. } => source.into(),
-            Self::Verify { .. } | Self::Tables { .. } => ErrorKind::Corrupt,
+            Self::Verify { .. } | Self::Tables { .. } | Self::Differ { .. } => ErrorKind::Corrupt,
             Self::InDoubt => ErrorKind::Io,
         }
     }
@@ -241,71 +247,30 @@ impl Refusal {
             | Self::ClusterSize { .. }
             | Self::TooLarge { .. }
             | Self::FileTooLong { .. }
-            | Self::BackingFormat(_) => ErrorKind::Unsupported,
-            Self::MarkedCorrupt | Self::Shared { .. } => ErrorKind::Corrupt,
-            Self::DirtySnapshots => ErrorKind::Dirty,
-            Self::HeaderArea { .. } => ErrorKind::NoSpace,
-            Self::NothingToUndo | Self::NothingToFinalize => ErrorKind::NotFound,
-            Self::Snapshots { .. } | Self::UnknownBytes { .. } | Self::Changed => {
-                ErrorKind::Refused
-            }
-        }
-    }
-}
-
-impl ToQcow2Error {
-    /// Its class.
-    #[must_use]
-    pub fn kind(&self) -> ErrorKind {
-        match self {
-            Self::Open(error) => error.kind(),
-            Self::Image(error) => error.kind(),
-            Self::Options(error) => error.kind(),
-            Self::Step(error) => error.kind(),
-            Self::BlockDevice | Self::TooLong { .. } => ErrorKind::Unsupported,
-            Self::SharedCluster { .. } => ErrorKind::Corrupt,
-            Self::CanBeUndone => ErrorKind::Refused,
-            Self::BackingFormatUnknown => ErrorKind::InvalidInput,
-            Self::FormatTooLong | Self::NoRoomForName => ErrorKind::NoSpace,
-            Self::Unreadable(error) => error.kind(),
-            Self::UnreadableTable(error) => error.kind(),
-            Self::Differ { .. } => ErrorKind::Corrupt,
-        }
-    }
-}
-
-impl FromRawError {
-    /// Its class.
-    #[must_use]
-    pub fn kind(&self) -> ErrorKind {
-        match self {
-            Self::Lock(error) => error.kind(),
-            Self::Step(error) => error.kind(),
-            Self::BlockDevice | Self::Geometry { .. } => ErrorKind::Unsupported,
-            Self::Empty | Self::Unaligned { .. } | Self::Header(_) => ErrorKind::InvalidInput,
-            Self::NotRaw { .. } => ErrorKind::WrongFormat,
-            Self::Plan(fault) => fault.kind(),
-        }
-    }
-}
-
-impl ToRawError {
-    /// Its class.
-    #[must_use]
-    pub fn kind(&self) -> ErrorKind {
-        match self {
-            Self::Lock(error) => error.kind(),
-            Self::Open(error) => error.kind(),
-            Self::Amend(error) => error.kind(),
-            Self::Image(error) => error.kind(),
-            Self::Step(error) => error.kind(),
-            Self::BlockDevice
+            | Self::BackingFormat(_)
+            | Self::TooLong { .. }
+            | Self::Geometry { .. }
             | Self::HasBacking
-            | Self::Empty
+            | Self::EmptyDisk
             | Self::Elsewhere { .. }
             | Self::InTheWay { .. } => ErrorKind::Unsupported,
-            Self::LooksLikeQed => ErrorKind::Refused,
-            Self::Plan(fault) => fault.kind(),
+            Self::MarkedCorrupt | Self::Shared { .. } | Self::SharedCluster { .. } => {
+                ErrorKind::Corrupt
+            }
+            Self::EmptyFile | Self::Unaligned { .. } | Self::BackingFormatUnknown => {
+                ErrorKind::InvalidInput
+            }
+            Self::NotRaw { .. } => ErrorKind::WrongFormat,
+            Self::DirtySnapshots => ErrorKind::Dirty,
+            Self::HeaderArea { .. } | Self::FormatTooLong | Self::NoRoomForName => {
+                ErrorKind::NoSpace
+            }
+            Self::NothingToUndo | Self::NothingToFinalize => ErrorKind::NotFound,
+            Self::Snapshots { .. }
+            | Self::UnknownBytes { .. }
+            | Self::Changed
+            | Self::CanBeUndone
+            | Self::LooksLikeQed => ErrorKind::Refused,
         }
     }
 }
@@ -319,16 +284,7 @@ impl PlanFault {
             | Self::OtherPlan { .. }
             | Self::Grown { .. }
             | Self::Shrunk { .. } => ErrorKind::Refused,
-            Self::Step(error) => error.kind(),
         }
-    }
-}
-
-impl StepError {
-    /// Its class.
-    #[must_use]
-    pub fn kind(&self) -> ErrorKind {
-        (&self.source).into()
     }
 }
 

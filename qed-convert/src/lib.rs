@@ -27,10 +27,10 @@ pub use commit::{CommitBase, CommitError, commit};
 pub use compare::{CompareError, CompareOptions, Comparison, Side, compare};
 pub use convert::{ConvertError, ConvertOptions, Order, Summary, WriteAction, convert};
 pub use in_place::{
-    Dropped, FromRawError, FromRawOptions, FromRawPlan, InPlaceError, InPlacePlan, PlanFault,
-    PlanFile, PlanStore, Refusal, Step, StepError, ToQcow2Error, ToQcow2Options, ToQcow2Plan,
-    ToQed, ToQedOptions, ToRawError, ToRawOptions, ToRawPlan, finalize, plan_qed_to_qcow2,
-    plan_qed_to_raw, plan_raw_to_qed, qed_to_qcow2, qed_to_raw, raw_to_qed, undo,
+    Dropped, FromRawOptions, FromRawPlan, InPlaceError, InPlacePlan, PlanFault, PlanFile,
+    PlanStore, Refusal, Step, ToQcow2Options, ToQcow2Plan, ToQed, ToQedOptions, ToRawOptions,
+    ToRawPlan, finalize, plan_qed_to_qcow2, plan_qed_to_raw, plan_raw_to_qed, qed_to_qcow2,
+    qed_to_raw, raw_to_qed, undo,
 };
 pub use measure::{Measure, MeasureError, MeasureTarget, measure, measure_size, qcow2_bitmaps_len};
 pub use progress::{NoProgress, Progress};

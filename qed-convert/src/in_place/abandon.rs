@@ -3,8 +3,8 @@
 use qed_io::Storage;
 
 use super::area::RECORD_AREA_START;
-use super::error::{InPlaceError, Step};
-use super::{flush, len, set_len, write};
+use crate::in_place::error::{InPlaceError, Step};
+use crate::in_place::step::{flush, len, set_len, write};
 
 /// Cuts the file to `end` and zeroes the `area` bytes that the conversion wrote in cluster 0.
 ///

@@ -8,8 +8,8 @@ use qed_spec::{
     RawUndoRecord, StoredBackingFormat, SuperblockBuilder, SuperblockCopy, UndoRecord,
 };
 
-use super::error::{InPlaceError, Refusal, Step};
-use super::{SECTOR, Sector};
+use crate::in_place::error::{InPlaceError, Refusal, Step};
+use crate::in_place::step::{self, SECTOR, Sector};
 use crate::qcow2::Qcow2Header;
 
 /// First byte that is written.
@@ -74,7 +74,7 @@ impl Area {
         let mut bytes = vec![0; usize::try_from(len(cluster_size)).expect("at most 14 KiB")];
         let start = RECORD_AREA_START;
         storage.read_at(&mut bytes, start).map_err(InPlaceError::io(Step::Read, start))?;
-        let first = super::read(storage, 0)?;
+        let first = step::read(storage, 0)?;
         let mut found = Found::Nothing;
         for (at, sector) in (start..).step_by(SECTOR).zip(bytes.chunks(SECTOR)) {
             match sector.iter().position(|byte| *byte != 0) {

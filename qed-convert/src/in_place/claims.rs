@@ -1,8 +1,7 @@
 //! Which clusters of the file are in use, so that none gets two uses.
 
+use crate::in_place::error::Refusal;
 use qed_layout::ClusterSet;
-
-use super::error::Refusal;
 
 /// Clusters of the longest file: half a gibibyte of bits.
 const MAX_CLUSTERS: u64 = 1 << 32;

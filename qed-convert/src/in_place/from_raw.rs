@@ -7,13 +7,13 @@
 mod layout;
 
 use qed_core::LockPolicy;
-use qed_io::{ImageLock, LockError, Storage};
-use qed_spec::{Geometry, HeaderError};
-use thiserror::Error;
+use qed_io::{ImageLock, Storage};
+use qed_spec::Geometry;
 
+use crate::in_place::error::{InPlaceError, Step, failed};
 use crate::in_place::kept_plan::{Made, Plan, PlanFault, Way, inode_of};
 use crate::in_place::plan_file::PlanStore;
-use crate::in_place::step::{self, SECTOR_LEN, StepError, failed};
+use crate::in_place::step::{self, SECTOR};
 use layout::Layout;
 
 /// How a raw file becomes a QED image.
@@ -36,51 +36,6 @@ pub struct FromRawPlan {
     pub new_len: u64,
 }
 
-/// Why a raw file did not become a QED image in place. Unless the step was `commit` or `wipe`, it is
-/// the raw file that it was.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum FromRawError {
-    /// Somebody else uses the file.
-    #[error(transparent)]
-    Lock(#[from] LockError),
-    /// The storage failed.
-    #[error(transparent)]
-    Step(#[from] StepError),
-    /// A block device has no end to append to.
-    #[error("a block device cannot be converted in place; use 'qed convert'")]
-    BlockDevice,
-    /// There is nothing to convert.
-    #[error("the file is empty; use 'qed create'")]
-    Empty,
-    /// The disk would not be whole sectors.
-    #[error("the file has {len} bytes, which is no multiple of 512; 'truncate -s %512' adds zeros")]
-    Unaligned {
-        /// Bytes.
-        len: u64,
-    },
-    /// The file begins like an image.
-    #[error("the file begins like a {format} image; state its format")]
-    NotRaw {
-        /// The name of the format.
-        format: &'static str,
-    },
-    /// QEMU opens no image with clusters of this size and a disk of this size.
-    #[error("clusters of {cluster_len} bytes cannot map {len} bytes in an image that QEMU opens")]
-    Geometry {
-        /// Bytes.
-        cluster_len: u32,
-        /// Bytes.
-        len: u64,
-    },
-    /// The header would break a rule.
-    #[error(transparent)]
-    Header(#[from] HeaderError),
-    /// A plan is there that is not acted on.
-    #[error(transparent)]
-    Plan(#[from] PlanFault),
-}
-
 /// Says what [`raw_to_qed`] would do, and changes nothing.
 ///
 /// # Errors
@@ -88,8 +43,8 @@ pub enum FromRawError {
 pub fn plan_raw_to_qed(
     storage: &dyn Storage,
     options: &FromRawOptions,
-) -> Result<FromRawPlan, FromRawError> {
-    let len = storage.len().map_err(failed("scan"))?;
+) -> Result<FromRawPlan, InPlaceError> {
+    let len = step::len(storage)?;
     Ok(Layout::plan(storage, options, len)?.summary())
 }
 
@@ -106,12 +61,12 @@ pub fn raw_to_qed(
     storage: &dyn Storage,
     plans: &dyn PlanStore,
     options: &FromRawOptions,
-) -> Result<FromRawPlan, FromRawError> {
+) -> Result<FromRawPlan, InPlaceError> {
     if options.lock == LockPolicy::Take {
         storage.lock(ImageLock::WRITE)?;
     }
-    let len = storage.len().map_err(failed("scan"))?;
-    let Some(bytes) = plans.load().map_err(failed("plan"))? else {
+    let len = step::len(storage)?;
+    let Some(bytes) = plans.load().map_err(failed(Step::Plan))? else {
         return convert(storage, plans, options, len);
     };
     let shown = || plans.shown();
@@ -120,7 +75,7 @@ pub fn raw_to_qed(
     if plan.way != Way::RawToQed || !plan.is_of(storage) {
         return Err(other().into());
     }
-    let sector = step::read_sector(storage)?;
+    let sector = step::read(storage, 0)?;
     let layout = Layout::of(&plan).ok_or_else(other)?;
     if sector == plan.new {
         finish(&layout, storage, plans)?;
@@ -145,8 +100,8 @@ fn cut(
     plans: &dyn PlanStore,
     plan: &Plan,
     layout: &Layout,
-) -> Result<(), FromRawError> {
-    let (len, raw_len) = (storage.len().map_err(failed("scan"))?, plan.raw_len);
+) -> Result<(), InPlaceError> {
+    let (len, raw_len) = (step::len(storage)?, plan.raw_len);
     let is_ours = match &plan.made {
         Some(made) => made.tail.is_behind(storage, raw_len)?,
         // In a plan of an earlier version is no more than where things go.
@@ -155,7 +110,8 @@ fn cut(
     if !is_ours {
         return Err(PlanFault::Grown { plan: plans.shown(), len, raw_len }.into());
     }
-    Ok(storage.set_len(raw_len).and_then(|()| storage.flush()).map_err(failed("cut"))?)
+    step::set_len(storage, Step::Cut, raw_len)?;
+    step::flush(storage, Step::Cut)
 }
 
 fn convert(
@@ -163,17 +119,17 @@ fn convert(
     plans: &dyn PlanStore,
     options: &FromRawOptions,
     len: u64,
-) -> Result<FromRawPlan, FromRawError> {
+) -> Result<FromRawPlan, InPlaceError> {
     let layout = Layout::plan(storage, options, len)?;
     let new = layout.header_sector()?;
-    let (old, first) = (step::read_sector(storage)?, layout.read_first(storage)?);
+    let (old, first) = (step::read(storage, 0)?, layout.read_first(storage)?);
     let made = Some(Made { inode: inode_of(storage), tail: layout.tail(&first) });
     let plan = Plan { way: Way::RawToQed, raw_len: len, old, new, made };
-    plans.save(&plan.encode()).map_err(failed("plan"))?;
+    plans.save(&plan.encode()).map_err(failed(Step::Plan))?;
     if let Err(error) = layout.append(storage, &first) {
         // The error that is returned says more than a file that stays long; the plan stays for it.
         let _ = storage.set_len(len).and_then(|()| storage.flush()).and_then(|()| plans.remove());
-        return Err(error.into());
+        return Err(error);
     }
     step::commit(storage, &new)?;
     finish(&layout, storage, plans)?;
@@ -182,9 +138,13 @@ fn convert(
 
 /// Step "wipe": nothing of the guest's is left in the header area, where a superblock could be
 /// read into it. Then the plan is over.
-fn finish(layout: &Layout, storage: &dyn Storage, plans: &dyn PlanStore) -> Result<(), StepError> {
-    let range = SECTOR_LEN as u64..layout.geometry.cluster_size_bytes();
-    storage.write_zeroes(range).map_err(failed("wipe"))?;
-    storage.flush().map_err(failed("wipe"))?;
-    plans.remove().map_err(failed("plan"))
+fn finish(
+    layout: &Layout,
+    storage: &dyn Storage,
+    plans: &dyn PlanStore,
+) -> Result<(), InPlaceError> {
+    let range = SECTOR as u64..layout.geometry.cluster_size_bytes();
+    storage.write_zeroes(range).map_err(failed(Step::Wipe))?;
+    step::flush(storage, Step::Wipe)?;
+    plans.remove().map_err(failed(Step::Plan))
 }

@@ -9,13 +9,14 @@ use flate2::Crc;
 use qed_io::{FileStorage, Storage};
 use thiserror::Error;
 
-use crate::in_place::step::{SECTOR_LEN, StepError, failed};
+use crate::in_place::error::{InPlaceError, Step, failed};
+use crate::in_place::step::{self, SECTOR, Sector};
 use crate::zero::is_zero;
 
 const MAGIC: [u8; 8] = *b"QEDPLAN2";
 /// Of earlier versions, without what [`Plan::made`] has.
 const MAGIC_V1: [u8; 8] = *b"QEDPLAN1";
-const V1_LEN: usize = 24 + 2 * SECTOR_LEN;
+const V1_LEN: usize = 24 + 2 * SECTOR;
 /// Bytes before the sectors.
 const HEAD_LEN: usize = 48;
 /// Where the plan's own checksum is.
@@ -37,9 +38,9 @@ pub(crate) struct Plan {
     /// Bytes of the raw file.
     pub(crate) raw_len: u64,
     /// Sector 0 before the commit.
-    pub(crate) old: [u8; SECTOR_LEN],
+    pub(crate) old: Sector,
     /// Sector 0 after the commit.
-    pub(crate) new: [u8; SECTOR_LEN],
+    pub(crate) new: Sector,
     /// Not in the plans of earlier versions.
     pub(crate) made: Option<Made>,
 }
@@ -64,7 +65,7 @@ impl Tail {
     /// Adds bytes; only the last that are added may be no whole sectors.
     pub(crate) fn add(&mut self, bytes: &[u8]) {
         self.len += bytes.len() as u64;
-        self.sums.extend(bytes.chunks(SECTOR_LEN).map(checksum));
+        self.sums.extend(bytes.chunks(SECTOR).map(checksum));
     }
 
     /// Adds a part of the file.
@@ -72,7 +73,7 @@ impl Tail {
         &mut self,
         storage: &dyn Storage,
         range: Range<u64>,
-    ) -> Result<(), StepError> {
+    ) -> Result<(), InPlaceError> {
         for_each_piece(storage, range, |bytes| {
             self.add(bytes);
             true
@@ -82,14 +83,18 @@ impl Tail {
 
     /// Whether this is what `storage` has behind byte `start`, to its end. While it was written or
     /// cut, a crash may have left zeros for some of the sectors.
-    pub(crate) fn is_behind(&self, storage: &dyn Storage, start: u64) -> Result<bool, StepError> {
-        let end = storage.len().map_err(failed("scan"))?;
+    pub(crate) fn is_behind(
+        &self,
+        storage: &dyn Storage,
+        start: u64,
+    ) -> Result<bool, InPlaceError> {
+        let end = step::len(storage)?;
         if start.checked_add(self.len) != Some(end) {
             return Ok(false);
         }
         let mut sums = self.sums.iter();
         for_each_piece(storage, start..end, |bytes| {
-            let mut sectors = bytes.chunks(SECTOR_LEN).zip(sums.by_ref());
+            let mut sectors = bytes.chunks(SECTOR).zip(sums.by_ref());
             sectors.all(|(sector, sum)| checksum(sector) == *sum || is_zero(sector))
         })
     }
@@ -139,9 +144,6 @@ pub enum PlanFault {
         /// Bytes of the disk when the plan was made.
         raw_len: u64,
     },
-    /// The file could not be read.
-    #[error(transparent)]
-    Step(#[from] StepError),
 }
 
 impl Plan {
@@ -166,15 +168,15 @@ impl Plan {
     /// The plan in `bytes`, if it is one.
     pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
         let word = |at: usize| bytes.get(at..)?.first_chunk().copied().map(u64::from_le_bytes);
-        let sector = |at: usize| bytes.get(at..)?.first_chunk::<SECTOR_LEN>().copied();
+        let sector = |at: usize| bytes.get(at..)?.first_chunk::<SECTOR>().copied();
         let way = match word(8)? {
             1 => Way::RawToQed,
             2 => Way::QedToRaw,
             _ => return None,
         };
         let is_v1 = bytes.starts_with(&MAGIC_V1) && bytes.len() == V1_LEN;
-        let sectors = if is_v1 { V1_LEN - 2 * SECTOR_LEN } else { HEAD_LEN };
-        let (old, new) = (sector(sectors)?, sector(sectors + SECTOR_LEN)?);
+        let sectors = if is_v1 { V1_LEN - 2 * SECTOR } else { HEAD_LEN };
+        let (old, new) = (sector(sectors)?, sector(sectors + SECTOR)?);
         let plan = Self { way, raw_len: word(16)?, old, new, made: None };
         if is_v1 {
             return Some(plan);
@@ -182,10 +184,10 @@ impl Plan {
         let mut unsummed = bytes.to_vec();
         unsummed[SUM].fill(0);
         let sum = u32::from_le_bytes(*bytes[SUM].first_chunk()?);
-        let (sums, rest) = bytes[HEAD_LEN + 2 * SECTOR_LEN..].as_chunks();
+        let (sums, rest) = bytes[HEAD_LEN + 2 * SECTOR..].as_chunks();
         let sums: Vec<u32> = sums.iter().map(|sum| u32::from_le_bytes(*sum)).collect();
         let tail = Tail { len: word(32)?, sums };
-        let is_whole = tail.len.div_ceil(SECTOR_LEN as u64) == tail.sums.len() as u64;
+        let is_whole = tail.len.div_ceil(SECTOR as u64) == tail.sums.len() as u64;
         let is_sound = sum == checksum(&unsummed) && rest.is_empty() && is_whole;
         let made = Some(Made { inode: word(24)?, tail });
         (bytes.starts_with(&MAGIC) && is_sound).then_some(Self { made, ..plan })
@@ -207,13 +209,13 @@ fn for_each_piece(
     storage: &dyn Storage,
     range: Range<u64>,
     mut look: impl FnMut(&[u8]) -> bool,
-) -> Result<bool, StepError> {
+) -> Result<bool, InPlaceError> {
     let mut piece = Vec::new();
     let mut at = range.start;
     while at < range.end {
         let len = PIECE.min(range.end - at);
         piece.resize(usize::try_from(len).expect("a small piece"), 0);
-        storage.read_at(&mut piece, at).map_err(failed("scan"))?;
+        storage.read_at(&mut piece, at).map_err(failed(Step::Read))?;
         if !look(&piece) {
             return Ok(false);
         }
@@ -236,10 +238,10 @@ mod tests {
     fn a_plan_is_read_as_it_was_written_and_nothing_else_is_one() {
         for way in [Way::RawToQed, Way::QedToRaw] {
             let mut tail = Tail::default();
-            tail.add(&[5; 3 * SECTOR_LEN]);
+            tail.add(&[5; 3 * SECTOR]);
             tail.add(&[6; 100]);
             let made = Some(Made { inode: 7, tail });
-            let (old, new) = ([1; SECTOR_LEN], [2; SECTOR_LEN]);
+            let (old, new) = ([1; SECTOR], [2; SECTOR]);
             let plan = Plan { way, raw_len: 12_345, old, new, made };
             let bytes = plan.encode();
             assert_eq!(Plan::parse(&bytes), Some(plan));
@@ -255,8 +257,8 @@ mod tests {
     #[test]
     fn a_plan_of_an_earlier_version_is_read() {
         let mut bytes = [*b"QEDPLAN1", 2_u64.to_le_bytes(), 77_u64.to_le_bytes()].concat();
-        bytes.extend([[1; SECTOR_LEN], [2; SECTOR_LEN]].concat());
-        let (old, new) = ([1; SECTOR_LEN], [2; SECTOR_LEN]);
+        bytes.extend([[1; SECTOR], [2; SECTOR]].concat());
+        let (old, new) = ([1; SECTOR], [2; SECTOR]);
         let plan = Plan { way: Way::QedToRaw, raw_len: 77, old, new, made: None };
         assert_eq!(Plan::parse(&bytes), Some(plan));
         assert_eq!(Plan::parse(&bytes[..bytes.len() - 1]), None);

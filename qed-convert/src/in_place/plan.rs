@@ -11,13 +11,14 @@ use qed_spec::{
     UndoRecord,
 };
 
+use super::abandon;
 use super::area::{Area, Found, RECORD_AREA_START};
-use super::error::{InPlaceError, Refusal, Step};
 use super::scan::{Scan, scan};
 use super::translate::append;
 use super::undo::leftover;
 use super::verify::compare;
-use super::{Sector, abandon, flush, len, read, set_len, write};
+use crate::in_place::error::{InPlaceError, Refusal, Step};
+use crate::in_place::step::{SECTOR, Sector, flush, len, read, set_len, write};
 use crate::qcow2::{Qcow2Header, Qcow2Image, Qcow2Options};
 
 /// Smallest cluster of QED in bytes.
@@ -234,7 +235,7 @@ impl ToQed {
     /// Takes away what was written, unless the image is QED already.
     fn give_up(&self, error: InPlaceError) -> InPlaceError {
         let storage = &*self.storage;
-        match read::<{ super::SECTOR }>(storage, 0) {
+        match read::<SECTOR>(storage, 0) {
             Ok(found) if found == self.sector => {
                 // The file is as good with what is left as without: the first error is told.
                 let _cleaned = abandon::clean(storage, self.base, self.area.len());

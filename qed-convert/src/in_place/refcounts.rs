@@ -3,7 +3,7 @@
 
 use qed_io::Storage;
 
-use super::error::{InPlaceError, Step};
+use crate::in_place::error::{InPlaceError, Step};
 use crate::qcow2::Qcow2Header;
 
 /// Offsets of the refcount blocks that lie inside the file, for its clusters.

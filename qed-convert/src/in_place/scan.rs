@@ -5,8 +5,8 @@ use qed_io::Storage;
 use qed_spec::Geometry;
 
 use super::claims::Claims;
-use super::error::{InPlaceError, Refusal};
 use super::refcounts::blocks;
+use crate::in_place::error::{InPlaceError, Refusal};
 use crate::qcow2::{Cluster, ClusterKind, Qcow2Header, References};
 
 /// What the tables of an image say, summed up.

@@ -2,64 +2,60 @@
 //!
 //! Step names are those of docs/write-ordering.md.
 
-use std::io;
 use std::ops::Range;
 
 use qed_io::{Growth, Storage};
-use qed_layout::ReadError;
-use thiserror::Error;
+
+use super::error::{InPlaceError, Step, failed};
 
 /// Bytes of sector 0: what a disk writes whole or not at all.
-pub(crate) const SECTOR_LEN: usize = 512;
+pub(super) const SECTOR: usize = 512;
+pub(super) type Sector = [u8; SECTOR];
 
-/// The storage failed in a step of a conversion.
-#[derive(Debug, Error)]
-#[error("step '{step}'")]
-pub struct StepError {
-    /// The name of the step.
-    pub step: &'static str,
-    /// What the storage said.
-    #[source]
-    pub source: io::Error,
+pub(super) fn read<const LEN: usize>(
+    storage: &dyn Storage,
+    at: u64,
+) -> Result<[u8; LEN], InPlaceError> {
+    let mut bytes = [0; LEN];
+    storage.read_at(&mut bytes, at).map_err(InPlaceError::io(Step::Read, at))?;
+    Ok(bytes)
 }
 
-impl From<ReadError> for StepError {
-    fn from(error: ReadError) -> Self {
-        Self { step: "scan", source: error.source }
-    }
+pub(super) fn write(
+    storage: &dyn Storage,
+    step: Step,
+    bytes: &[u8],
+    at: u64,
+) -> Result<(), InPlaceError> {
+    storage.write_at(bytes, at).map_err(InPlaceError::io(step, at))
 }
 
-/// Names the step in which the storage failed.
-pub(crate) fn failed(step: &'static str) -> impl FnOnce(io::Error) -> StepError {
-    move |source| StepError { step, source }
+pub(super) fn flush(storage: &dyn Storage, step: Step) -> Result<(), InPlaceError> {
+    storage.flush().map_err(InPlaceError::io(step, 0))
 }
 
-/// Step "append": the file covers all that is appended, and new space reads as zeros.
-pub(crate) fn grow(storage: &dyn Storage, len: u64) -> Result<(), StepError> {
-    storage.set_len(len).map_err(failed("append"))
+pub(super) fn set_len(storage: &dyn Storage, step: Step, len: u64) -> Result<(), InPlaceError> {
+    storage.set_len(len).map_err(InPlaceError::io(step, len))
+}
+
+pub(super) fn len(storage: &dyn Storage) -> Result<u64, InPlaceError> {
+    storage.len().map_err(InPlaceError::io(Step::Read, 0))
 }
 
 /// Step "commit": everything that sector 0 is going to name is durable, then it is written, then it
 /// is durable itself.
-pub(crate) fn commit(storage: &dyn Storage, sector: &[u8; SECTOR_LEN]) -> Result<(), StepError> {
-    storage.flush().map_err(failed("append"))?;
-    storage.write_at(sector, 0).map_err(failed("commit"))?;
-    storage.flush().map_err(failed("commit"))
-}
-
-/// Sector 0 as the file has it.
-pub(crate) fn read_sector(storage: &dyn Storage) -> Result<[u8; SECTOR_LEN], StepError> {
-    let mut sector = [0; SECTOR_LEN];
-    storage.read_at(&mut sector, 0).map_err(failed("scan"))?;
-    Ok(sector)
+pub(super) fn commit(storage: &dyn Storage, sector: &Sector) -> Result<(), InPlaceError> {
+    flush(storage, Step::Append)?;
+    write(storage, Step::Commit, sector, 0)?;
+    flush(storage, Step::Commit)
 }
 
 /// Makes `range` read as zeros, and gives its space back where that can be done.
-pub(crate) fn wipe(
+pub(super) fn wipe(
     storage: &dyn Storage,
     range: Range<u64>,
-    step: &'static str,
-) -> Result<(), StepError> {
+    step: Step,
+) -> Result<(), InPlaceError> {
     if range.is_empty() || storage.punch_hole(range.clone()).map_err(failed(step))? {
         return Ok(());
     }
@@ -67,6 +63,6 @@ pub(crate) fn wipe(
 }
 
 /// Whether the file can grow and shrink, which a block device cannot.
-pub(crate) fn is_regular(storage: &dyn Storage) -> bool {
+pub(super) fn is_regular(storage: &dyn Storage) -> bool {
     storage.growth() == Growth::Zeros
 }

@@ -5,7 +5,6 @@
 //! `to_qcow2/tables.rs` writes the tables, `to_qcow2/verify.rs` reads both views. Whoever calls
 //! keeps others away from the file. Step names are those of docs/write-ordering.md.
 
-mod error;
 mod name;
 mod sources;
 mod tables;
@@ -21,13 +20,12 @@ use qed_core::{
 use qed_io::Storage;
 use qed_spec::{AutoclearFeatures, Header};
 
-use crate::in_place::step::{self, SECTOR_LEN, failed};
 use crate::target::qcow2::header::{Places, encode_sector};
 use crate::target::qcow2::refcounts::max_file_len;
 use crate::{NewBacking, Qcow2CreateOptions};
 
-pub use error::ToQcow2Error;
-
+use crate::in_place::error::{InPlaceError, Refusal, Step, failed};
+use crate::in_place::step::{self, SECTOR, Sector};
 use name::NewName;
 use sources::Found;
 use tables::{Layout, write_tables};
@@ -66,7 +64,7 @@ pub struct ToQcow2Plan {
 pub fn plan_qed_to_qcow2(
     storage: &Arc<dyn Storage>,
     options: &ToQcow2Options<'_>,
-) -> Result<ToQcow2Plan, ToQcow2Error> {
+) -> Result<ToQcow2Plan, InPlaceError> {
     let gate = NoteFormat::default();
     let image = ReadOnlyImage::open(storage.clone(), &ReadContext::new(&gate, options.lock))?;
     refuse_undoable(&image.header())?;
@@ -85,13 +83,13 @@ pub fn plan_qed_to_qcow2(
 pub fn qed_to_qcow2(
     storage: &Arc<dyn Storage>,
     options: &ToQcow2Options<'_>,
-) -> Result<ToQcow2Plan, ToQcow2Error> {
+) -> Result<ToQcow2Plan, InPlaceError> {
     let gate = NoteFormat::default();
     let context = WriteContext::new(&gate, options.lock, options.recovery);
     // Opening for writing gives up what undoing needs.
     refuse_undoable(&read_header(&**storage)?)?;
     let image = Image::open(storage.clone(), &context)?;
-    let old_len = image.storage().len().map_err(failed("scan"))?;
+    let old_len = image.storage().len().map_err(failed(Step::Read))?;
     let planned = Conversion::plan(&image, gate.format(), options);
     // Step "close": the log is empty, no table is marked, and the tables say everything.
     image.close()?;
@@ -123,10 +121,10 @@ impl Conversion {
         image: &ReadOnlyImage,
         stated: BackingFormat,
         options: &ToQcow2Options<'_>,
-    ) -> Result<Self, ToQcow2Error> {
+    ) -> Result<Self, InPlaceError> {
         let storage = &**image.storage();
         if !step::is_regular(storage) {
-            return Err(ToQcow2Error::BlockDevice);
+            return Err(Refusal::BlockDevice.into());
         }
         let old_cluster_len = image.geometry().cluster_size_bytes();
         let cluster_len = old_cluster_len.min(MAX_CLUSTER_LEN);
@@ -134,17 +132,17 @@ impl Conversion {
         new.cluster_len = u32::try_from(cluster_len).expect("at most 2 MiB");
         new.backing = backing(image, stated, options)?;
         new.validate()?;
-        let old_len = storage.len().map_err(failed("scan"))?;
+        let old_len = step::len(storage)?;
         let max = max_file_len(cluster_len, new.refcount_bits);
         if old_len > max {
-            return Err(ToQcow2Error::TooLong { len: old_len, max });
+            return Err(Refusal::TooLong { len: old_len, max }.into());
         }
         // A cluster that the end of the file cuts off is going to be there in full.
         let used = old_len.next_multiple_of(old_cluster_len);
         let found = Found::scan(image, cluster_len, used / cluster_len)?;
         let layout = Layout::new(&new, used, found.tables);
         if layout.end > max {
-            return Err(ToQcow2Error::TooLong { len: layout.end, max });
+            return Err(Refusal::TooLong { len: layout.end, max }.into());
         }
         let name = new
             .backing
@@ -165,39 +163,39 @@ impl Conversion {
 
     /// Step "append": tables and refcounts behind the end of the file, the name where the QED image
     /// has nothing. Gives the sector that will name them.
-    fn append(&self, storage: &Arc<dyn Storage>) -> Result<[u8; SECTOR_LEN], ToQcow2Error> {
-        step::grow(&**storage, self.layout.end)?;
+    fn append(&self, storage: &Arc<dyn Storage>) -> Result<Sector, InPlaceError> {
+        step::set_len(&**storage, Step::Append, self.layout.end)?;
         write_tables(storage, &self.options, &self.layout, &self.found.clusters)?;
         if let Some(name) = &self.name {
-            storage.write_at(&name.bytes, name.at).map_err(failed("append"))?;
+            step::write(&**storage, Step::Append, &name.bytes, name.at)?;
         }
         let Layout { l1_at, refcounts, .. } = self.layout;
         let name_at = self.name.as_ref().map_or(0, |name| name.at);
         encode_sector(&self.options, &Places { name_at, l1_at, refcounts })
-            .ok_or(ToQcow2Error::FormatTooLong)
+            .ok_or(Refusal::FormatTooLong.into())
     }
 
     /// Step "wipe": what no entry names reads as zeros, the superblocks and the tables of QED
     /// among it, so that nothing of it shows up when a later writer takes the space.
-    fn wipe(&self, storage: &dyn Storage) -> Result<(), ToQcow2Error> {
+    fn wipe(&self, storage: &dyn Storage) -> Result<(), InPlaceError> {
         let cluster_len = u64::from(self.options.cluster_len);
         let kept = self.name.as_ref().map_or(cluster_len..cluster_len, NewName::range);
-        for range in [SECTOR_LEN as u64..kept.start, kept.end..cluster_len] {
-            step::wipe(storage, range, "wipe")?;
+        for range in [SECTOR as u64..kept.start, kept.end..cluster_len] {
+            step::wipe(storage, range, Step::Wipe)?;
         }
         let end = self.layout.first_table / cluster_len;
         for gap in self.found.clusters.gaps(end) {
-            step::wipe(storage, gap.start * cluster_len..gap.end * cluster_len, "wipe")?;
+            step::wipe(storage, gap.start * cluster_len..gap.end * cluster_len, Step::Wipe)?;
         }
-        Ok(storage.flush().map_err(failed("wipe"))?)
+        step::flush(storage, Step::Wipe)
     }
 }
 
 /// Refuses an image that can still become the QCOW2 image that it was.
-fn refuse_undoable(header: &Header) -> Result<(), ToQcow2Error> {
+fn refuse_undoable(header: &Header) -> Result<(), InPlaceError> {
     let autoclear = header.fields().autoclear_features;
     if autoclear.contains(AutoclearFeatures::CONVERSION_UNDO) {
-        return Err(ToQcow2Error::CanBeUndone);
+        return Err(Refusal::CanBeUndone.into());
     }
     Ok(())
 }
@@ -207,14 +205,14 @@ fn backing(
     image: &ReadOnlyImage,
     stated: BackingFormat,
     options: &ToQcow2Options<'_>,
-) -> Result<Option<NewBacking>, ToQcow2Error> {
+) -> Result<Option<NewBacking>, InPlaceError> {
     let Some(name) = image.backing_name() else { return Ok(None) };
     let format = match stated {
         BackingFormat::Raw => Some("raw".to_owned()),
         BackingFormat::Named(format) => Some(format),
         BackingFormat::Unstated => options.backing_format.clone(),
     };
-    let Some(format) = format else { return Err(ToQcow2Error::BackingFormatUnknown) };
+    let Some(format) = format else { return Err(Refusal::BackingFormatUnknown.into()) };
     Ok(Some(NewBacking { name, format: Some(format), len: 0 }))
 }
 

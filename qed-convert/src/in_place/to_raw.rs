@@ -8,17 +8,17 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use qed_core::{
-    AmendError, ExtentKind, ImageError, Layout, LockPolicy, OpenError, ReadContext, ReadOnlyImage,
-    RecoveryPolicy, RefuseBacking, amend,
+    ExtentKind, Layout, LockPolicy, ReadContext, ReadOnlyImage, RecoveryPolicy, RefuseBacking,
+    amend,
 };
-use qed_io::{ImageLock, LockError, Storage};
+use qed_io::{ImageLock, Storage};
 use qed_layout::{PieceBuffer, TableReader};
 use qed_spec::{Anchor, GuestOffset, HostOffset, L1Entry, SuperblockCopy};
-use thiserror::Error;
 
+use crate::in_place::error::{InPlaceError, Refusal, Step, failed};
 use crate::in_place::kept_plan::{Made, Plan, PlanFault, Tail, Way, inode_of};
 use crate::in_place::plan_file::PlanStore;
-use crate::in_place::step::{self, SECTOR_LEN, StepError, failed};
+use crate::in_place::step::{self, SECTOR, Sector};
 
 /// How a QED image becomes a raw file.
 #[derive(Debug, Clone)]
@@ -38,61 +38,6 @@ pub struct ToRawPlan {
     pub new_len: u64,
 }
 
-/// Why a QED image did not become a raw file in place. Unless the step was `commit` or `cut`, it is a
-/// QED image with the same disk.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum ToRawError {
-    /// Somebody else uses the file.
-    #[error(transparent)]
-    Lock(#[from] LockError),
-    /// The image does not open.
-    #[error(transparent)]
-    Open(#[from] OpenError),
-    /// The image could not be closed, or given QEMU's layout.
-    #[error(transparent)]
-    Amend(#[from] AmendError),
-    /// A table could not be read.
-    #[error(transparent)]
-    Image(#[from] ImageError),
-    /// The storage failed.
-    #[error(transparent)]
-    Step(#[from] StepError),
-    /// A block device has no end to cut.
-    #[error("a block device cannot be converted in place; use 'qed convert -O raw'")]
-    BlockDevice,
-    /// A raw file has no backing file.
-    #[error("the image has a backing file; 'qed rebase -b \"\"' copies what it needs of it")]
-    HasBacking,
-    /// The disk has no bytes.
-    #[error("the disk is empty")]
-    Empty,
-    /// A cluster is not where the raw file has it.
-    #[error("byte {guest:#x} of the disk is at {host:#x} of the file; use 'qed convert -O raw'")]
-    Elsewhere {
-        /// Byte of the virtual disk.
-        guest: u64,
-        /// Byte of the file.
-        host: u64,
-    },
-    /// Something else is where the raw file has a cluster.
-    #[error(
-        "a table or a cluster lies at {host:#x}, where the raw file has zeros; use 'qed convert -O raw'"
-    )]
-    InTheWay {
-        /// Byte of the file.
-        host: u64,
-    },
-    /// The guest's first cluster would be taken for something of QED.
-    #[error(
-        "the first cluster of the disk holds what reads like a part of QED; use 'qed convert -O raw'"
-    )]
-    LooksLikeQed,
-    /// A plan is there that is not acted on.
-    #[error(transparent)]
-    Plan(#[from] PlanFault),
-}
-
 /// Says what [`qed_to_raw`] would do, and changes nothing.
 ///
 /// # Errors
@@ -100,7 +45,7 @@ pub enum ToRawError {
 pub fn plan_qed_to_raw(
     storage: &Arc<dyn Storage>,
     options: &ToRawOptions<'_>,
-) -> Result<ToRawPlan, ToRawError> {
+) -> Result<ToRawPlan, InPlaceError> {
     let image = open(storage, options.lock)?;
     Ok(Moves::plan(&image)?.summary)
 }
@@ -116,11 +61,11 @@ pub fn qed_to_raw(
     storage: &Arc<dyn Storage>,
     plans: &dyn PlanStore,
     options: &ToRawOptions<'_>,
-) -> Result<ToRawPlan, ToRawError> {
+) -> Result<ToRawPlan, InPlaceError> {
     if options.lock == LockPolicy::Take {
         storage.lock(ImageLock::WRITE)?;
     }
-    if let Some(bytes) = plans.load().map_err(failed("plan"))?
+    if let Some(bytes) = plans.load().map_err(failed(Step::Plan))?
         && let Some(done) = resume(&**storage, plans, &bytes)?
     {
         return Ok(done);
@@ -139,10 +84,10 @@ fn resume(
     storage: &dyn Storage,
     plans: &dyn PlanStore,
     plan: &[u8],
-) -> Result<Option<ToRawPlan>, ToRawError> {
+) -> Result<Option<ToRawPlan>, InPlaceError> {
     let shown = || plans.shown();
     let plan = Plan::parse(plan).ok_or_else(|| PlanFault::NotAPlan { plan: shown() })?;
-    let sector = step::read_sector(storage)?;
+    let sector = step::read(storage, 0)?;
     let is_new = sector == plan.new;
     let fits = is_new || sector == plan.old;
     if plan.way != Way::QedToRaw || !plan.is_of(storage) || !fits {
@@ -151,7 +96,7 @@ fn resume(
     if !is_new {
         return Ok(None);
     }
-    let (len, raw_len) = (storage.len().map_err(failed("scan"))?, plan.raw_len);
+    let (len, raw_len) = (step::len(storage)?, plan.raw_len);
     // A plan of an earlier version does not say what may be cut.
     let is_ours = |made: &Made| made.tail.is_behind(storage, raw_len);
     if len != raw_len && !plan.made.as_ref().map_or(Ok(false), is_ours)? {
@@ -165,14 +110,15 @@ fn resume(
     Ok(Some(ToRawPlan { old_len: len, new_len: raw_len }))
 }
 
-fn open(storage: &Arc<dyn Storage>, lock: LockPolicy) -> Result<ReadOnlyImage, ToRawError> {
+fn open(storage: &Arc<dyn Storage>, lock: LockPolicy) -> Result<ReadOnlyImage, InPlaceError> {
     Ok(ReadOnlyImage::open(storage.clone(), &ReadContext::new(&RefuseBacking, lock))?)
 }
 
 /// Step "cut": the file ends with the disk. Then the plan is over.
-fn finish(storage: &dyn Storage, plans: &dyn PlanStore, len: u64) -> Result<(), StepError> {
-    storage.set_len(len).and_then(|()| storage.flush()).map_err(failed("cut"))?;
-    plans.remove().map_err(failed("plan"))
+fn finish(storage: &dyn Storage, plans: &dyn PlanStore, len: u64) -> Result<(), InPlaceError> {
+    step::set_len(storage, Step::Cut, len)?;
+    step::flush(storage, Step::Cut)?;
+    plans.remove().map_err(failed(Step::Plan))
 }
 
 /// What has to be written for the file to read as the disk.
@@ -185,19 +131,19 @@ struct Moves {
 }
 
 impl Moves {
-    fn plan(image: &ReadOnlyImage) -> Result<Self, ToRawError> {
+    fn plan(image: &ReadOnlyImage) -> Result<Self, InPlaceError> {
         let storage = &**image.storage();
         if !step::is_regular(storage) {
-            return Err(ToRawError::BlockDevice);
+            return Err(Refusal::BlockDevice.into());
         }
         if image.backing_name().is_some() {
-            return Err(ToRawError::HasBacking);
+            return Err(Refusal::HasBacking.into());
         }
         let size = image.image_size();
         if size == 0 {
-            return Err(ToRawError::Empty);
+            return Err(Refusal::EmptyDisk.into());
         }
-        let old_len = storage.len().map_err(failed("scan"))?;
+        let old_len = step::len(storage)?;
         let cluster_len = image.geometry().cluster_size_bytes();
         let (elsewhere, zeros) = runs(image, cluster_len)?;
         let mut in_the_way = tables(image)?;
@@ -206,32 +152,36 @@ impl Moves {
         for taken in in_the_way {
             let behind = zeros.partition_point(|zero| zero.end <= taken.start);
             if let Some(zero) = zeros.get(behind).filter(|zero| zero.start < taken.end) {
-                return Err(ToRawError::InTheWay { host: taken.start.max(zero.start) });
+                return Err(Refusal::InTheWay { host: taken.start.max(zero.start) }.into());
             }
         }
         let mut first = vec![0; usize::try_from(cluster_len).expect("at most 64 MiB")];
         let there = usize::try_from(size.min(cluster_len)).expect("at most 64 MiB");
         image.read_at(&mut first[..there], GuestOffset::new(0))?;
         if reads_like_qed(&first) {
-            return Err(ToRawError::LooksLikeQed);
+            return Err(Refusal::LooksLikeQed.into());
         }
         Ok(Self { summary: ToRawPlan { old_len, new_len: size }, first, zeros })
     }
 
-    fn convert(&self, storage: &Arc<dyn Storage>, plans: &dyn PlanStore) -> Result<(), StepError> {
+    fn convert(
+        &self,
+        storage: &Arc<dyn Storage>,
+        plans: &dyn PlanStore,
+    ) -> Result<(), InPlaceError> {
         let (storage, len) = (&**storage, self.summary.new_len);
-        let (new, rest) = self.first.split_at(SECTOR_LEN);
-        let new: [u8; SECTOR_LEN] = new.try_into().expect("split there");
-        let old = step::read_sector(storage)?;
+        let (new, rest) = self.first.split_at(SECTOR);
+        let new: Sector = new.try_into().expect("split there");
+        let old = step::read(storage, 0)?;
         let made = Some(self.made(storage)?);
         let plan = Plan { way: Way::QedToRaw, raw_len: len, old, new, made };
-        plans.save(&plan.encode()).map_err(failed("plan"))?;
+        plans.save(&plan.encode()).map_err(failed(Step::Plan))?;
         // Step "prepare": what no entry names gets the bytes that the raw file has there.
         for range in &self.zeros {
             let end = range.end.min(self.summary.old_len);
-            step::wipe(storage, range.start.min(end)..end, "prepare")?;
+            step::wipe(storage, range.start.min(end)..end, Step::Prepare)?;
         }
-        storage.write_at(rest, SECTOR_LEN as u64).map_err(failed("prepare"))?;
+        step::write(storage, Step::Prepare, rest, SECTOR as u64)?;
         step::commit(storage, &new)?;
         finish(storage, plans, len)
     }
@@ -239,7 +189,7 @@ impl Moves {
 
 impl Moves {
     /// What tells the file from any other once it is raw and not cut yet.
-    fn made(&self, storage: &dyn Storage) -> Result<Made, StepError> {
+    fn made(&self, storage: &dyn Storage) -> Result<Made, InPlaceError> {
         let ToRawPlan { old_len, new_len } = self.summary;
         let cluster_len = self.first.len() as u64;
         // Of a disk shorter than a cluster the rest of the first cluster is written too.
@@ -259,7 +209,7 @@ type Runs = Vec<Range<u64>>;
 ///
 /// # Errors
 /// Any other cluster that is not where the raw file has it.
-fn runs(image: &ReadOnlyImage, cluster_len: u64) -> Result<(Runs, Runs), ToRawError> {
+fn runs(image: &ReadOnlyImage, cluster_len: u64) -> Result<(Runs, Runs), InPlaceError> {
     let (size, mut first, mut zeros) = (image.image_size(), Vec::new(), Runs::new());
     let mut at = 0;
     while at < size {
@@ -270,7 +220,7 @@ fn runs(image: &ReadOnlyImage, cluster_len: u64) -> Result<(Runs, Runs), ToRawEr
             ExtentKind::Data(host) if at == 0 => first.push(host.get()..host.get() + cluster_len),
             ExtentKind::Data(host) if host.get() == at => {}
             ExtentKind::Data(host) => {
-                return Err(ToRawError::Elsewhere { guest: at, host: host.get() });
+                return Err(Refusal::Elsewhere { guest: at, host: host.get() }.into());
             }
             ExtentKind::Zero | ExtentKind::Unallocated if at > 0 => match zeros.last_mut() {
                 Some(last) if last.end == at => last.end = end,
@@ -284,19 +234,19 @@ fn runs(image: &ReadOnlyImage, cluster_len: u64) -> Result<(Runs, Runs), ToRawEr
 }
 
 /// Where the tables lie.
-fn tables(image: &ReadOnlyImage) -> Result<Runs, ToRawError> {
+fn tables(image: &ReadOnlyImage) -> Result<Runs, InPlaceError> {
     let (geometry, storage) = (image.geometry(), &**image.storage());
     let table_len = geometry.table_size_bytes();
     let l1 = image.header().fields().l1_table_offset;
     let mut tables = Runs::new();
     tables.push(l1.get()..l1.get() + table_len);
-    let reader = TableReader::new(storage, storage.len().map_err(failed("scan"))?, table_len);
+    let reader = TableReader::new(storage, step::len(storage)?, table_len);
     reader.for_each(reader.pieces(l1), &mut PieceBuffer::default(), |_, value| {
         if let Ok(L1Entry::Table(cluster)) = L1Entry::decode(value, geometry) {
             let start = geometry.host_offset(cluster).get();
             tables.push(start..start.saturating_add(table_len));
         }
-        Ok::<(), StepError>(())
+        Ok::<(), InPlaceError>(())
     })?;
     Ok(tables)
 }

@@ -3,9 +3,9 @@
 use qed_io::Storage;
 use qed_spec::{Geometry, GuestOffset, L2Entry};
 
-use super::error::{InPlaceError, Step};
 use super::plan::Places;
-use super::write;
+use crate::in_place::error::{InPlaceError, Step};
+use crate::in_place::step::write;
 use crate::qcow2::{ClusterKind, Qcow2Header, Qcow2Image, References};
 
 /// An entry of the QED image.

@@ -8,13 +8,14 @@ use qed_layout::{FirstSector, SUPPORTED_WITHOUT_LOG};
 use qed_spec::{AutoclearFeatures, Features, Header, UNDO_RECORD_LEN_BYTES, UndoRecord};
 
 use super::area::{Area, Found};
-use super::error::{InPlaceError, Refusal, Step};
 use super::plan::Places;
 use super::refcounts::end_of_counted;
 use super::scan::scan;
 use super::verify::compare;
-use super::{SECTOR, Sector, abandon, area, flush, len, read, write};
+use super::{abandon, area};
 use crate::chain::{ImageFormat, Recognised};
+use crate::in_place::error::{InPlaceError, Refusal, Step};
+use crate::in_place::step::{SECTOR, Sector, flush, len, read, write};
 use crate::qcow2::Qcow2Header;
 
 /// Bytes of cluster 0 that a QCOW2 header is parsed from; no cluster is larger.

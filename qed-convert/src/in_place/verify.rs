@@ -4,10 +4,10 @@ use qed_io::Storage;
 use qed_layout::SUPPORTED_WITHOUT_LOG;
 use qed_spec::Header;
 
-use super::error::{InPlaceError, Step};
 use super::plan::Places;
 use super::translate::for_each_entry;
-use super::{Sector, len};
+use crate::in_place::error::{InPlaceError, Step};
+use crate::in_place::step::{Sector, len};
 use crate::qcow2::Qcow2Header;
 
 /// Compares the QCOW2 image of `header`, in the first `file_len` bytes, with the QED image that

@@ -34,10 +34,6 @@ fn gone() -> BackingError {
     BackingError::new(0, NotFound, "gone")
 }
 
-fn step() -> StepError {
-    StepError { step: "copy", source: full() }
-}
-
 fn compressed() -> Qcow2OptionError {
     Qcow2OptionError::Unsupported { option: "x".into() }
 }
@@ -156,7 +152,7 @@ fn of_qcow2() {
 #[test]
 fn of_qcow2_to_qed_in_place() {
     let format = BackingFormatError::Length { found: 0 };
-    let io = InPlaceError::Io { step: Step::Read, at: 0, source: full() };
+    let io = InPlaceError::Io { step: Step::Read, at: Some(0), source: full() };
     check([
         (InPlaceError::Refused(Refusal::BlockDevice).kind(), Unsupported),
         (InPlaceError::Qcow2(Qcow2OpenError::Lock(held())).kind(), Locked),
@@ -184,31 +180,22 @@ fn of_the_other_conversions_in_place() {
     let unreadable = || Box::new(Qcow2OpenError::Format(Qcow2FormatError::ExternalDataFile));
     let plan = || PlanFault::NotAPlan { plan: "p".into() };
     check([
-        (ToQcow2Error::Open(OpenError::NeedsRecovery).kind(), Dirty),
-        (ToQcow2Error::Image(ImageError::WritesStopped).kind(), ErrorKind::ReadOnly),
-        (ToQcow2Error::Options(WIDTH).kind(), InvalidInput),
-        (ToQcow2Error::Step(step()).kind(), NoSpace),
-        (ToQcow2Error::BlockDevice.kind(), Unsupported),
-        (ToQcow2Error::SharedCluster { host: 1 }.kind(), Corrupt),
-        (ToQcow2Error::CanBeUndone.kind(), Refused),
-        (ToQcow2Error::BackingFormatUnknown.kind(), InvalidInput),
-        (ToQcow2Error::NoRoomForName.kind(), NoSpace),
-        (ToQcow2Error::Unreadable(unreadable()).kind(), Unsupported),
-        (ToQcow2Error::UnreadableTable(gone()).kind(), NotFound),
-        (ToQcow2Error::Differ { at: 0 }.kind(), Corrupt),
-        (FromRawError::Lock(held()).kind(), Locked),
-        (FromRawError::Step(step()).kind(), NoSpace),
-        (FromRawError::BlockDevice.kind(), Unsupported),
-        (FromRawError::Empty.kind(), InvalidInput),
-        (FromRawError::NotRaw { format: "qed" }.kind(), WrongFormat),
-        (FromRawError::Plan(plan()).kind(), Refused),
-        (ToRawError::Lock(held()).kind(), Locked),
-        (ToRawError::Open(OpenError::NeedsRecovery).kind(), Dirty),
-        (ToRawError::Amend(OpenError::NeedsRecovery.into()).kind(), Dirty),
-        (ToRawError::Image(ImageError::WritesStopped).kind(), ErrorKind::ReadOnly),
-        (ToRawError::Step(step()).kind(), NoSpace),
-        (ToRawError::HasBacking.kind(), Unsupported),
-        (ToRawError::LooksLikeQed.kind(), Refused),
-        (ToRawError::Plan(PlanFault::Step(step())).kind(), NoSpace),
+        (InPlaceError::Open(OpenError::NeedsRecovery).kind(), Dirty),
+        (InPlaceError::Image(ImageError::WritesStopped).kind(), ErrorKind::ReadOnly),
+        (InPlaceError::Options(WIDTH).kind(), InvalidInput),
+        (Refusal::SharedCluster { host: 1 }.kind(), Corrupt),
+        (Refusal::CanBeUndone.kind(), Refused),
+        (Refusal::BackingFormatUnknown.kind(), InvalidInput),
+        (Refusal::NoRoomForName.kind(), NoSpace),
+        (InPlaceError::Unreadable(unreadable()).kind(), Unsupported),
+        (InPlaceError::UnreadableTable(gone()).kind(), NotFound),
+        (InPlaceError::Differ { at: 0 }.kind(), Corrupt),
+        (Refusal::EmptyFile.kind(), InvalidInput),
+        (Refusal::NotRaw { format: "qed" }.kind(), WrongFormat),
+        (InPlaceError::Plan(plan()).kind(), Refused),
+        (InPlaceError::Lock(held()).kind(), Locked),
+        (InPlaceError::Amend(OpenError::NeedsRecovery.into()).kind(), Dirty),
+        (Refusal::HasBacking.kind(), Unsupported),
+        (Refusal::LooksLikeQed.kind(), Refused),
     ]);
 }

@@ -6,7 +6,8 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 
 use qed_convert::{
-    FromRawError, FromRawOptions, PlanFault, PlanFile, PlanStore, plan_raw_to_qed, raw_to_qed,
+    FromRawOptions, InPlaceError, PlanFault, PlanFile, PlanStore, Refusal, plan_raw_to_qed,
+    raw_to_qed,
 };
 use qed_core::LockPolicy;
 use qed_io::{FileOptions, FileStorage, MemoryStorage, Storage};
@@ -122,7 +123,7 @@ fn what_is_no_raw_disk_is_refused_and_left_alone() {
     make(&lab, 20_000 * MIB);
     let file = FileStorage::open(lab.path("x.raw"), FileOptions::READ_WRITE).expect("a file");
     let refused = raw_to_qed(&file, &Kept::default(), &options(4096));
-    assert!(matches!(refused, Err(FromRawError::Geometry { .. })), "{refused:?}");
+    assert!(matches!(refused, Err(InPlaceError::Refused(Refusal::Geometry { .. }))), "{refused:?}");
 }
 
 #[test]
@@ -133,7 +134,7 @@ fn a_plan_that_does_not_fit_the_file_is_not_acted_on() {
     kept.save(b"garbage").expect("memory");
     let refused = raw_to_qed(&storage, &kept, &options(65536));
     let not_a_plan = |plan: &PlanFault| matches!(plan, PlanFault::NotAPlan { .. });
-    assert!(matches!(&refused, Err(FromRawError::Plan(plan)) if not_a_plan(plan)), "{refused:?}");
+    assert!(matches!(&refused, Err(InPlaceError::Plan(plan)) if not_a_plan(plan)), "{refused:?}");
     // The last has a new sector that no conversion writes.
     for (first, way) in [(4, 1), (3, 2), (3, 1)] {
         let mut plan = b"QEDPLAN1".to_vec();
@@ -145,7 +146,7 @@ fn a_plan_that_does_not_fit_the_file_is_not_acted_on() {
         let refused = raw_to_qed(&storage, &kept, &options(65536));
         let other_plan = |plan: &PlanFault| matches!(plan, PlanFault::OtherPlan { .. });
         assert!(
-            matches!(&refused, Err(FromRawError::Plan(plan)) if other_plan(plan)),
+            matches!(&refused, Err(InPlaceError::Plan(plan)) if other_plan(plan)),
             "{refused:?}"
         );
     }

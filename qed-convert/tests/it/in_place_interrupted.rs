@@ -6,8 +6,7 @@ use std::io;
 use std::sync::Arc;
 
 use qed_convert::{
-    FromRawError, FromRawOptions, PlanFault, PlanStore, ToRawError, ToRawOptions, qed_to_raw,
-    raw_to_qed,
+    FromRawOptions, InPlaceError, PlanFault, PlanStore, ToRawOptions, qed_to_raw, raw_to_qed,
 };
 use qed_core::{
     LockPolicy, ReadContext, ReadOnlyImage, RecoveryPolicy, RefuseBacking, VirtualDisk,
@@ -79,12 +78,12 @@ fn bytes_of(storage: &dyn Storage) -> Vec<u8> {
     bytes
 }
 
-fn to_qed(storage: &dyn Storage, plan: &Kept) -> Result<(), FromRawError> {
+fn to_qed(storage: &dyn Storage, plan: &Kept) -> Result<(), InPlaceError> {
     let options = FromRawOptions { lock: LockPolicy::Take, cluster_len: CLUSTER_LEN };
     raw_to_qed(storage, plan, &options).map(|_| ())
 }
 
-fn to_raw(storage: Arc<dyn Storage>, plan: &Kept) -> Result<(), ToRawError> {
+fn to_raw(storage: Arc<dyn Storage>, plan: &Kept) -> Result<(), InPlaceError> {
     let options = ToRawOptions { lock: LockPolicy::Take, recovery: RecoveryPolicy::Refuse };
     qed_to_raw(&storage, plan, &options).map(|_| ())
 }
@@ -95,7 +94,7 @@ fn half_a_qed(plan: &Kept) -> Vec<u8> {
     let faulty = Faulty::new(inner.clone());
     faulty.fail_when(|request| request.kind == RequestKind::Flush, Fault::Io, Repeat::Once);
     let failed = to_qed(&faulty, plan).expect_err("the flush before the commit fails");
-    assert!(matches!(failed, FromRawError::Step(_)), "{failed:?}");
+    assert!(matches!(failed, InPlaceError::Io { .. }), "{failed:?}");
     let left = bytes_of(&*inner);
     assert!(left.len() > RAW_LEN && left[..RAW_LEN] == disk());
     left
@@ -112,7 +111,7 @@ fn half_a_raw(plan: &Kept) -> Vec<u8> {
         Repeat::Once,
     );
     let failed = to_raw(Arc::new(faulty), plan).expect_err("the cut fails");
-    assert!(matches!(failed, ToRawError::Step(_)), "{failed:?}");
+    assert!(matches!(failed, InPlaceError::Io { .. }), "{failed:?}");
     let left = bytes_of(&*inner);
     assert!(left.len() > RAW_LEN && left[..RAW_LEN] == disk());
     left
@@ -148,7 +147,7 @@ fn from_raw_after(what: &str, plan: &Kept, file: Vec<u8>, wanted: Outcome) {
             assert!(found == file[..RAW_LEN], "{what}: the disk differs");
             assert_eq!(plan.load().expect("memory"), None, "{what}");
         }
-        Err(FromRawError::Plan(fault)) => {
+        Err(InPlaceError::Plan(fault)) => {
             assert_left_alone(what, &fault, wanted, &file, &bytes_of(&*storage));
             assert_eq!(plan.load().expect("memory"), kept, "{what}: the plan stays");
         }
@@ -208,7 +207,7 @@ fn an_interrupted_raw_file_loses_nothing_that_is_not_its_own() {
                     assert!(bytes_of(&*storage) == file[..RAW_LEN], "{what}: the disk differs");
                     assert_eq!(plan.load().expect("memory"), None, "{what}");
                 }
-                Err(ToRawError::Plan(fault)) => {
+                Err(InPlaceError::Plan(fault)) => {
                     assert_left_alone(what, &fault, wanted, &file, &bytes_of(&*storage));
                 }
                 Err(other) => panic!("{what}: {other:?}"),

@@ -4,7 +4,7 @@ use std::fs;
 use std::sync::Arc;
 
 use qed_convert::{
-    Qcow2OptionError, ToQcow2Error, ToQcow2Options, plan_qed_to_qcow2, qed_to_qcow2,
+    InPlaceError, Qcow2OptionError, Refusal, ToQcow2Options, plan_qed_to_qcow2, qed_to_qcow2,
 };
 use qed_core::{
     BackingFormat, CorruptTable, CreateBacking, CreateOptions, GivenBacking, Identity, Image,
@@ -146,7 +146,10 @@ fn a_backing_file_without_a_format_needs_one_stated() {
     let storage = writable(&lab, "x.qed");
     let before = fs::read(lab.path("x.qed")).expect("a file");
     let refused = qed_to_qcow2(&storage, &options(RecoveryPolicy::Refuse));
-    assert!(matches!(refused, Err(ToQcow2Error::BackingFormatUnknown)), "{refused:?}");
+    assert!(
+        matches!(refused, Err(InPlaceError::Refused(Refusal::BackingFormatUnknown))),
+        "{refused:?}"
+    );
     assert!(fs::read(lab.path("x.qed")).expect("a file") == before);
     let backing_format = Some("qcow2".to_owned());
     let stated = ToQcow2Options { backing_format, ..options(RecoveryPolicy::Refuse) };
@@ -174,7 +177,7 @@ fn what_qcow2_cannot_hold_is_refused_and_left_alone() {
     let refused = qed_to_qcow2(&storage, &options(RecoveryPolicy::Refuse));
     let found = matches!(
         refused,
-        Err(ToQcow2Error::Options(Qcow2OptionError::BackingNameTooLong { found: 1024, max: 1023 }))
+        Err(InPlaceError::Options(Qcow2OptionError::BackingNameTooLong { found: 1024, max: 1023 }))
     );
     assert!(found, "{refused:?}");
     // Two entries that name one cluster.
@@ -190,7 +193,7 @@ fn what_qcow2_cannot_hold_is_refused_and_left_alone() {
     let refused = qed_to_qcow2(&storage, &options(RecoveryPolicy::Refuse));
     let is_refused = matches!(
         refused,
-        Err(ToQcow2Error::Image(ImageError::Corrupt(CorruptTable::L2Shared { .. })))
+        Err(InPlaceError::Image(ImageError::Corrupt(CorruptTable::L2Shared { .. })))
     );
     assert!(is_refused, "{refused:?}");
     assert!(fs::read(lab.path("x.qed")).expect("a file") == bytes);

@@ -4,7 +4,8 @@ use std::fs;
 use std::sync::Arc;
 
 use qed_convert::{
-    FromRawOptions, PlanFile, ToRawError, ToRawOptions, plan_qed_to_raw, qed_to_raw, raw_to_qed,
+    FromRawOptions, InPlaceError, PlanFile, Refusal, ToRawOptions, plan_qed_to_raw, qed_to_raw,
+    raw_to_qed,
 };
 use qed_core::{Image, Layout, LockPolicy, RecoveryPolicy, RefuseBacking, WriteContext, amend};
 use qed_io::{FileOptions, FileStorage, Storage};
@@ -98,7 +99,7 @@ fn what_is_not_where_a_raw_file_has_it_is_refused_and_left_alone() {
         let storage = writable(&lab, "x.raw");
         let plan = PlanFile::beside(&lab.path("x.raw"));
         let error = qed_to_raw(&storage, &plan, &BACK).expect_err(script);
-        let gate = matches!(&error, ToRawError::Open(_)) && message == "backing file";
+        let gate = matches!(&error, InPlaceError::Open(_)) && message == "backing file";
         assert!(gate || error.to_string().contains(message), "{error:?}, not: {message}");
         assert!(fs::read(lab.path("x.raw")).expect("a file") == before, "{script}");
         assert!(!plan.path().exists(), "{script}");
@@ -116,7 +117,10 @@ fn a_first_cluster_that_reads_like_a_superblock_is_refused() {
         image.close().expect("room in /tmp");
         let plan = PlanFile::beside(&lab.path("x.raw"));
         let refused = qed_to_raw(&storage, &plan, &BACK);
-        assert!(matches!(refused, Err(ToRawError::LooksLikeQed)), "{at}: {refused:?}");
+        assert!(
+            matches!(refused, Err(InPlaceError::Refused(Refusal::LooksLikeQed))),
+            "{at}: {refused:?}"
+        );
     }
 }
 

@@ -8,8 +8,8 @@ use std::time::Instant;
 
 use anyhow::{Context as _, bail};
 use qed_convert::{
-    FromRawError, FromRawOptions, PlanFile, ToQcow2Error, ToQcow2Options, ToRawError, ToRawOptions,
-    plan_qed_to_qcow2, plan_qed_to_raw, plan_raw_to_qed, qed_to_qcow2, qed_to_raw, raw_to_qed,
+    FromRawOptions, InPlaceError, PlanFile, ToQcow2Options, ToRawOptions, plan_qed_to_qcow2,
+    plan_qed_to_raw, plan_raw_to_qed, qed_to_qcow2, qed_to_raw, raw_to_qed,
 };
 use qed_core::{LockPolicy, RecoveryPolicy};
 use qed_io::Storage;
@@ -53,7 +53,7 @@ pub(super) fn to_qcow2(
             true => plan_qed_to_qcow2(&storage, &options)?,
             false => qed_to_qcow2(&storage, &options)?,
         };
-        Ok::<_, ToQcow2Error>([plan.old_len, plan.new_len])
+        Ok::<_, InPlaceError>([plan.old_len, plan.new_len])
     })
 }
 
@@ -75,7 +75,7 @@ pub(super) fn to_raw(
             true => plan_qed_to_raw(&storage, &options)?,
             false => qed_to_raw(&storage, &PlanFile::beside(&path), &options)?,
         };
-        Ok::<_, ToRawError>([plan.old_len, plan.new_len])
+        Ok::<_, InPlaceError>([plan.old_len, plan.new_len])
     })
 }
 
@@ -96,7 +96,7 @@ pub(super) fn from_raw(
             true => plan_raw_to_qed(&*storage, &options)?,
             false => raw_to_qed(&*storage, &PlanFile::beside(&path), &options)?,
         };
-        Ok::<_, FromRawError>([plan.old_len, plan.new_len])
+        Ok::<_, InPlaceError>([plan.old_len, plan.new_len])
     })
 }
 

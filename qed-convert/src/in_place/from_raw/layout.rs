@@ -10,10 +10,11 @@ use qed_spec::{
     HostOffset,
 };
 
-use crate::in_place::from_raw::{FromRawError, FromRawOptions, FromRawPlan};
+use crate::in_place::error::{InPlaceError, Refusal, Step, failed};
+use crate::in_place::from_raw::{FromRawOptions, FromRawPlan};
 use crate::in_place::kept_plan::{Plan, Tail};
 use crate::in_place::plan::geometry_for;
-use crate::in_place::step::{self, SECTOR_LEN, StepError, failed};
+use crate::in_place::step::{self, SECTOR, Sector};
 use crate::zero::is_zero;
 
 /// Bytes that are written at a time.
@@ -38,25 +39,25 @@ impl Layout {
         storage: &dyn Storage,
         options: &FromRawOptions,
         len: u64,
-    ) -> Result<Self, FromRawError> {
+    ) -> Result<Self, InPlaceError> {
         if !step::is_regular(storage) {
-            return Err(FromRawError::BlockDevice);
+            return Err(Refusal::BlockDevice.into());
         }
         if len == 0 {
-            return Err(FromRawError::Empty);
+            return Err(Refusal::EmptyFile.into());
         }
-        if !len.is_multiple_of(SECTOR_LEN as u64) {
-            return Err(FromRawError::Unaligned { len });
+        if !len.is_multiple_of(SECTOR as u64) {
+            return Err(Refusal::Unaligned { len }.into());
         }
-        let sector = step::read_sector(storage)?;
+        let sector: Sector = step::read(storage, 0)?;
         for (magic, format) in [(QED_MAGIC, "QED"), (QCOW2_MAGIC, "QCOW2")] {
             if sector.starts_with(&magic) {
-                return Err(FromRawError::NotRaw { format });
+                return Err(Refusal::NotRaw { format }.into());
             }
         }
         let cluster_len = options.cluster_len;
         let shape = geometry_for(len, cluster_len.into()).filter(|_| len <= MAX_DISK_LEN);
-        let geometry = shape.ok_or(FromRawError::Geometry { cluster_len, len })?;
+        let geometry = shape.ok_or(Refusal::Geometry { cluster_len, len })?;
         Ok(Self { geometry, len })
     }
 
@@ -97,7 +98,7 @@ impl Layout {
         self.table(self.tables() + 1)
     }
 
-    pub(super) fn header_sector(&self) -> Result<[u8; SECTOR_LEN], HeaderError> {
+    pub(super) fn header_sector(&self) -> Result<Sector, HeaderError> {
         let fields = HeaderFields {
             geometry: self.geometry,
             header_size_clusters: 1,
@@ -107,20 +108,20 @@ impl Layout {
             l1_table_offset: HostOffset::new(self.table(self.tables())),
             image_size: self.len,
         };
-        Ok(Header::new(fields, self.end())?.encode_sector(&[0; SECTOR_LEN]))
+        Ok(Header::new(fields, self.end())?.encode_sector(&[0; SECTOR]))
     }
 
     /// The guest's first cluster, as far as the file has it.
-    pub(super) fn read_first(&self, storage: &dyn Storage) -> Result<Vec<u8>, StepError> {
+    pub(super) fn read_first(&self, storage: &dyn Storage) -> Result<Vec<u8>, InPlaceError> {
         let len = self.geometry.cluster_size_bytes().min(self.len);
         let mut first = vec![0; usize::try_from(len).expect("at most 64 MiB")];
-        storage.read_at(&mut first, 0).map_err(failed("scan"))?;
+        storage.read_at(&mut first, 0).map_err(failed(Step::Read))?;
         Ok(first)
     }
 
     /// Step "append": the first cluster, the tables.
-    pub(super) fn append(&self, storage: &dyn Storage, first: &[u8]) -> Result<(), StepError> {
-        step::grow(storage, self.end())?;
+    pub(super) fn append(&self, storage: &dyn Storage, first: &[u8]) -> Result<(), InPlaceError> {
+        step::set_len(storage, Step::Append, self.end())?;
         self.for_each_piece(first, |at, piece| {
             // New space reads as zeros: blocks of zeros stay holes.
             let blocks: Vec<&[u8]> = piece.chunks(BLOCK).collect();
@@ -129,7 +130,7 @@ impl Layout {
                 let end = from + run.iter().map(|block| block.len()).sum::<usize>();
                 if !is_zero(run[0]) {
                     let written = storage.write_at(&piece[from..end], at + from as u64);
-                    written.map_err(failed("append"))?;
+                    written.map_err(failed(Step::Append))?;
                 }
                 from = end;
             }

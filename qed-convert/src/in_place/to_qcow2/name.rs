@@ -2,10 +2,9 @@
 
 use std::ops::Range;
 
+use crate::in_place::error::{InPlaceError, Refusal};
+use crate::in_place::step::SECTOR;
 use qed_spec::{ANCHOR_LEN_BYTES, Anchor, Header, SUPERBLOCK_LEN_BYTES, SuperblockCopy};
-
-use crate::in_place::step::SECTOR_LEN;
-use crate::in_place::to_qcow2::ToQcow2Error;
 
 /// Where the header area may hold a bitmap or a journal from.
 const STRUCTURES_AT: u64 = 16 << 10;
@@ -22,15 +21,15 @@ impl NewName {
         header: &Header,
         name: &[u8],
         cluster_len: u64,
-    ) -> Result<Self, ToQcow2Error> {
+    ) -> Result<Self, InPlaceError> {
         let len = name.len() as u64;
         let taken = taken(header);
-        let starts = taken.iter().map(|range| range.end).chain([SECTOR_LEN as u64]);
+        let starts = taken.iter().map(|range| range.end).chain([SECTOR as u64]);
         let fits = |at: &u64| {
             let is_free = taken.iter().all(|range| at + len <= range.start || range.end <= *at);
-            *at >= SECTOR_LEN as u64 && is_free && at + len <= cluster_len.min(STRUCTURES_AT)
+            *at >= SECTOR as u64 && is_free && at + len <= cluster_len.min(STRUCTURES_AT)
         };
-        let at = starts.filter(fits).min().ok_or(ToQcow2Error::NoRoomForName)?;
+        let at = starts.filter(fits).min().ok_or(Refusal::NoRoomForName)?;
         Ok(Self { at, bytes: name.to_vec() })
     }
 

@@ -4,11 +4,10 @@
 
 use std::ops::Range;
 
+use crate::in_place::error::{InPlaceError, Refusal};
 use qed_core::{ExtentKind, ImageError, ReadOnlyImage};
 use qed_layout::ClusterSet;
 use qed_spec::GuestOffset;
-
-use crate::in_place::to_qcow2::ToQcow2Error;
 
 /// What an L2 table of QCOW2 says of a run of bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,7 +49,7 @@ impl Found {
         image: &ReadOnlyImage,
         cluster_len: u64,
         file_clusters: u64,
-    ) -> Result<Self, ToQcow2Error> {
+    ) -> Result<Self, InPlaceError> {
         let mut found = Self { clusters: ClusterSet::unlimited(file_clusters), tables: 0 };
         let claim = |run| found.clusters.insert(run).expect("a set without a limit");
         claim(0..1);
@@ -63,7 +62,10 @@ impl Found {
             }
             let Source::Data(host) = source else { return Ok(()) };
             match claim(host / cluster_len..(host + len).div_ceil(cluster_len)) {
-                Some(cluster) => Err(ToQcow2Error::SharedCluster { host: cluster * cluster_len }),
+                Some(cluster) => {
+                    let host = cluster * cluster_len;
+                    Err(InPlaceError::from(Refusal::SharedCluster { host }))
+                }
                 None => Ok(()),
             }
         })?;

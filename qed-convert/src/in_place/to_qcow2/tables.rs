@@ -10,9 +10,10 @@ use qed_io::Storage;
 use qed_layout::ClusterSet;
 
 use crate::Qcow2CreateOptions;
-use crate::in_place::step::{StepError, failed};
+use crate::in_place::error::{InPlaceError, Step};
+use crate::in_place::step;
+use crate::in_place::to_qcow2::NoteFormat;
 use crate::in_place::to_qcow2::sources::{Source, for_each_run};
-use crate::in_place::to_qcow2::{NoteFormat, ToQcow2Error};
 use crate::target::qcow2::refcounts::{RefcountTable, Sizes, for_each_block, table_bytes};
 use crate::target::qcow2::{COPIED, ZERO};
 
@@ -51,13 +52,13 @@ pub(super) fn write_tables(
     options: &Qcow2CreateOptions,
     layout: &Layout,
     kept: &ClusterSet,
-) -> Result<(), ToQcow2Error> {
+) -> Result<(), InPlaceError> {
     let gate = NoteFormat::default();
     let context = ReadContext::new(&gate, LockPolicy::None);
     let image = ReadOnlyImage::open(storage.clone(), &context)?;
     let l1 = write_l2_tables(&image, &**storage, options, layout)?;
-    storage.write_at(&l1, layout.l1_at).map_err(failed("append"))?;
-    Ok(write_refcounts(&**storage, options, layout, kept)?)
+    step::write(&**storage, Step::Append, &l1, layout.l1_at)?;
+    write_refcounts(&**storage, options, layout, kept)
 }
 
 /// Writes the L2 tables that map anything; the bytes of the L1 table.
@@ -66,7 +67,7 @@ fn write_l2_tables(
     storage: &dyn Storage,
     options: &Qcow2CreateOptions,
     layout: &Layout,
-) -> Result<Vec<u8>, ToQcow2Error> {
+) -> Result<Vec<u8>, InPlaceError> {
     let cluster_len = u64::from(options.cluster_len);
     let reach = cluster_len / 8 * cluster_len;
     let mut l1 = Vec::new();
@@ -76,7 +77,7 @@ fn write_l2_tables(
         let range = start..options.size.min(start + reach);
         table.fill(0);
         if fill_table(image, range, cluster_len, &mut table)? {
-            storage.write_at(&table, host).map_err(failed("append"))?;
+            step::write(storage, Step::Append, &table, host)?;
             l1.extend((host | COPIED).to_be_bytes());
             host += cluster_len;
         } else {
@@ -117,7 +118,7 @@ fn write_refcounts(
     options: &Qcow2CreateOptions,
     layout: &Layout,
     kept: &ClusterSet,
-) -> Result<(), StepError> {
+) -> Result<(), InPlaceError> {
     let cluster_len = u64::from(options.cluster_len);
     let new = layout.first_table / cluster_len;
     let count = |cluster| u64::from(cluster >= new || kept.contains(cluster));
@@ -125,8 +126,8 @@ fn write_refcounts(
     let (blocks, bits) = (layout.sizes.blocks, options.refcount_bits);
     for_each_block(blocks, cluster_len, bits, total, count, |bytes, block| {
         let at = layout.blocks_at + block * cluster_len;
-        storage.write_at(bytes, at).map_err(failed("append"))
+        step::write(storage, Step::Append, bytes, at)
     })?;
     let table = table_bytes(layout.blocks_at, layout.sizes, cluster_len);
-    storage.write_at(&table, layout.refcounts.at).map_err(failed("append"))
+    step::write(storage, Step::Append, &table, layout.refcounts.at)
 }

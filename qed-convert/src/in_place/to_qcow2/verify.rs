@@ -7,24 +7,25 @@ use std::sync::Arc;
 use qed_core::{GuestExtentKind, LockPolicy, ReadContext, ReadOnlyImage, VirtualDisk};
 use qed_io::{Growth, ImageLock, LockError, Storage, StorageRun};
 
-use crate::in_place::step::SECTOR_LEN;
+use crate::in_place::error::InPlaceError;
+use crate::in_place::step::{SECTOR, Sector};
+use crate::in_place::to_qcow2::NoteFormat;
 use crate::in_place::to_qcow2::sources::{Source, for_each_run};
-use crate::in_place::to_qcow2::{NoteFormat, ToQcow2Error};
 use crate::qcow2::{Qcow2Image, Qcow2Options};
 
 /// Step "verify": walks both tables in lock step.
 pub(super) fn both_views_agree(
     storage: &Arc<dyn Storage>,
-    sector: [u8; SECTOR_LEN],
-) -> Result<(), ToQcow2Error> {
+    sector: Sector,
+) -> Result<(), InPlaceError> {
     let gate = NoteFormat::default();
     let context = ReadContext::new(&gate, LockPolicy::None);
     let old = ReadOnlyImage::open(storage.clone(), &context)?;
     let view: Arc<dyn Storage> = Arc::new(WithSector { storage: storage.clone(), sector });
     let new = Qcow2Image::open(view, &Qcow2Options::new(&gate, LockPolicy::None));
-    let new = new.map_err(|error| ToQcow2Error::Unreadable(Box::new(error)))?;
+    let new = new.map_err(|error| InPlaceError::Unreadable(Box::new(error)))?;
     if new.image_size() != old.image_size() {
-        return Err(ToQcow2Error::Differ { at: old.image_size().min(new.image_size()) });
+        return Err(InPlaceError::Differ { at: old.image_size().min(new.image_size()) });
     }
     let mut next = 0;
     for_each_run(&old, 0..old.image_size(), |at, len, source| {
@@ -36,11 +37,11 @@ pub(super) fn both_views_agree(
 }
 
 /// Whether all of `range` has the mapping `source` in `new`.
-fn expect(new: &Qcow2Image, range: Range<u64>, source: Option<Source>) -> Result<(), ToQcow2Error> {
+fn expect(new: &Qcow2Image, range: Range<u64>, source: Option<Source>) -> Result<(), InPlaceError> {
     let mut at = range.start;
     while at < range.end {
         let extent = new.extent_at(at, range.end - at);
-        let extent = extent.map_err(ToQcow2Error::UnreadableTable)?;
+        let extent = extent.map_err(InPlaceError::UnreadableTable)?;
         let wanted = match source {
             Some(Source::Data(host)) => {
                 GuestExtentKind::Data { host_offset: host + (at - range.start) }
@@ -49,7 +50,7 @@ fn expect(new: &Qcow2Image, range: Range<u64>, source: Option<Source>) -> Result
             None => GuestExtentKind::Unallocated,
         };
         if extent.kind != wanted {
-            return Err(ToQcow2Error::Differ { at });
+            return Err(InPlaceError::Differ { at });
         }
         at += extent.len;
     }
@@ -60,7 +61,7 @@ fn expect(new: &Qcow2Image, range: Range<u64>, source: Option<Source>) -> Result
 #[derive(Debug)]
 struct WithSector {
     storage: Arc<dyn Storage>,
-    sector: [u8; SECTOR_LEN],
+    sector: Sector,
 }
 
 impl Storage for WithSector {
@@ -70,7 +71,7 @@ impl Storage for WithSector {
 
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
         self.storage.read_at(buf, offset)?;
-        let from = usize::try_from(offset).unwrap_or(usize::MAX).min(SECTOR_LEN);
+        let from = usize::try_from(offset).unwrap_or(usize::MAX).min(SECTOR);
         let changed = &self.sector[from..];
         for (byte, new) in buf.iter_mut().zip(changed) {
             *byte = *new;
