@@ -7,7 +7,9 @@ use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
-use qed_core::{BackingError, ExtentKind, Extents, Image, ImageError, VirtualDisk, read_backing};
+use qed_core::{
+    BackingError, ExtentKind, Extents, Image, ImageError, VirtualDisk, ZeroMode, read_backing,
+};
 use qed_spec::GuestOffset;
 use thiserror::Error;
 
@@ -184,7 +186,7 @@ impl Run<'_> {
         // As QEMU does it: zeros that the old backing file has are data, those past its end are not.
         if at.get() >= old_len && is_zero(bytes) {
             // The new backing file may be longer than the old one.
-            self.image.write_zeroes_over_any_backing(at, len)?;
+            self.image.write_zeroes(at, len, ZeroMode::Explicit)?;
         } else {
             self.image.write_at(bytes, at)?;
         }

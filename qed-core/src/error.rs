@@ -49,6 +49,9 @@ pub enum ImageError {
     /// A flush failed earlier: what the file holds is unknown, so the image takes no more writes.
     #[error("the image is read-only since a flush failed; close it and check the file")]
     WritesStopped,
+    /// The image was closed.
+    #[error("the image is closed")]
+    Closed,
     /// The journal failed; the image takes no more writes.
     #[error("journal")]
     Journal(#[source] JournalError),

@@ -28,6 +28,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod change;
 mod data;
 mod durability;
 mod error;
@@ -43,11 +44,13 @@ pub use data::disk::{
     GuestExtentKind, RefuseBacking, VirtualDisk, read_backing,
 };
 pub use data::raw::RawFile;
-pub use durability::log::{JournalReplay, ShownReplay, replay_journal, show_replayed};
+pub use durability::log::recovery::{JournalReplay, replay_journal};
+pub use durability::log::replayed::{ShownReplay, show_replayed};
 pub use error::{
     AmendError, CorruptTable, CreateError, ImageError, IoAction, OpenError, ResizeError,
     SetBackingError,
 };
+pub use head::consistency::Consistency;
 pub use head::create::{
     CreateBacking, CreateOptions, DEFAULT_RING_LEN_BYTES, Identity, Layout, NewHeaderArea, create,
     header_area,
@@ -56,12 +59,12 @@ pub use head::mode::{describe_header, read_header};
 pub use head::stored_format::{StoredFormat, read_stored_format};
 pub use image::Image;
 pub use image::amend::amend;
-pub use image::consistency::Consistency;
 pub use image::extents::Extents;
+pub use image::io::ZeroMode;
 pub use image::read_only::ReadOnlyImage;
 pub use image::request::{Allocation, Prepared, Request};
 pub use image::resize::Shrink;
-pub use map::tables::{Extent, ExtentKind};
+pub use map::mapping::{Extent, ExtentKind};
 pub use options::{
     DEFAULT_CACHE_LIMIT_BYTES, LockPolicy, ReadContext, RecoveryHook, RecoveryPolicy, WriteContext,
 };

@@ -1,9 +1,10 @@
 //! From guest ranges to places in the image file.
 
 pub(crate) mod cache;
-pub(crate) mod end_in_use;
 pub(crate) mod index;
 pub(crate) mod l1;
+pub(crate) mod mapping;
 pub(crate) mod pieces;
 pub(crate) mod slice;
 pub(crate) mod tables;
+pub(crate) mod used_end;

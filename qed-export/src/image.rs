@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use qed_core::{
-    BackingError, ExtentKind, Extents, GuestExtent, GuestExtentKind, Image, ImageError, VirtualDisk,
+    BackingError, ExtentKind, Extents, GuestExtent, GuestExtentKind, Image, ImageError,
+    VirtualDisk, ZeroMode,
 };
 use qed_spec::GuestOffset;
 
@@ -45,7 +46,7 @@ impl QedDisk {
             let extent = self.0.map(guest, end - at)?;
             at += match extent.kind {
                 ExtentKind::Data(_) => {
-                    self.0.write_zeroes(guest, extent.len)?;
+                    self.0.write_zeroes(guest, extent.len, ZeroMode::IfNeeded)?;
                     extent.len
                 }
                 ExtentKind::Zero | ExtentKind::Unallocated => {
@@ -110,7 +111,7 @@ impl BlockDevice for QedDisk {
                 if speed == Speed::FastOnly && !self.zeroes_fast(at, len)? {
                     return Err(DeviceError::NotFast);
                 }
-                self.0.write_zeroes(GuestOffset::new(at), len)?;
+                self.0.write_zeroes(GuestOffset::new(at), len, ZeroMode::IfNeeded)?;
             }
         }
         self.settle(how.durability)
@@ -126,7 +127,7 @@ impl BlockDevice for QedDisk {
     }
 
     fn extent_at(&self, at: u64, max_len: u64) -> Result<Extent, DeviceError> {
-        extent_of(&*self.0, at, max_len)
+        extent_of(&self.0, at, max_len)
     }
 
     fn each_extent(
@@ -134,7 +135,7 @@ impl BlockDevice for QedDisk {
         range: Range<u64>,
         visit: &mut dyn FnMut(Extent) -> ControlFlow<()>,
     ) -> Result<(), DeviceError> {
-        each_extent_of(&*self.0, range, visit)
+        each_extent_of(&self.0, range, visit)
     }
 
     fn maintain(&self, now: Instant) -> Result<Option<Instant>, DeviceError> {

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::sync::Arc;
 
-use qed_core::{BackingGate, Image, LockPolicy, RecoveryPolicy, Shrink, WriteContext};
+use qed_core::{BackingGate, Image, LockPolicy, RecoveryPolicy, Shrink, WriteContext, ZeroMode};
 use qed_io::Storage;
 use qed_spec::GuestOffset;
 
@@ -54,7 +54,11 @@ pub fn apply(image: &Image, operation: &Operation) -> Result<(), Box<dyn Error>>
             image.write_at(&content(*fill, range.clone()), GuestOffset::new(range.start))?;
         }
         Operation::WriteZeroes { range } => {
-            image.write_zeroes(GuestOffset::new(range.start), range.end - range.start)?;
+            image.write_zeroes(
+                GuestOffset::new(range.start),
+                range.end - range.start,
+                ZeroMode::IfNeeded,
+            )?;
         }
         Operation::Read { range } => {
             let mut buf = vec![0; usize::try_from(range.end - range.start)?];

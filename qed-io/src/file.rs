@@ -15,7 +15,7 @@ mod space;
 mod transfer;
 
 use std::any::Any;
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -177,6 +177,25 @@ impl Storage for FileStorage {
             Some(direct) => direct.read_at(self.fd.as_fd(), buf, offset),
             None => transfer::read_exact(self.fd.as_fd(), buf, offset),
         }
+    }
+
+    fn read_vectored_at(&self, bufs: &mut [IoSliceMut<'_>], offset: u64) -> io::Result<()> {
+        let len = bufs.iter().try_fold(0, |sum: usize, buf| sum.checked_add(buf.len()));
+        let len = len.filter(|len| transfer::end_of(offset, *len).is_some());
+        let len = len.ok_or(io::ErrorKind::UnexpectedEof)?;
+        if self.direct.is_none() {
+            return transfer::read_exact_vectored(self.fd.as_fd(), bufs, offset);
+        }
+        // One copy, as for a write.
+        let mut all = vec![0; len];
+        self.read_at(&mut all, offset)?;
+        let mut rest = &all[..];
+        for buf in bufs {
+            let (now, later) = rest.split_at(buf.len());
+            buf.copy_from_slice(now);
+            rest = later;
+        }
+        Ok(())
     }
 
     fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {

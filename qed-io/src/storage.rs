@@ -4,7 +4,7 @@
 
 use std::any::Any;
 use std::fmt::Debug;
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::ops::Range;
 
 use crate::lock::{ImageLock, LockError};
@@ -39,6 +39,20 @@ pub trait Storage: Any + Debug + Send + Sync {
     /// [`io::ErrorKind::UnexpectedEof`] when the range ends past the length; else the operating
     /// system's error. `buf` is unspecified after an error.
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()>;
+
+    /// Fills `bufs`, one after the other, from `offset`, as [`Storage::read_at`] does; a file reads them
+    /// in one system call. The slices themselves are unspecified afterwards.
+    ///
+    /// # Errors
+    /// As [`Storage::read_at`].
+    fn read_vectored_at(&self, bufs: &mut [IoSliceMut<'_>], offset: u64) -> io::Result<()> {
+        let mut at = offset;
+        for buf in bufs {
+            self.read_at(buf, at)?;
+            at = at.checked_add(buf.len() as u64).ok_or(io::ErrorKind::UnexpectedEof)?;
+        }
+        Ok(())
+    }
 
     /// Writes all of `buf` at `offset`, extending a regular file as needed (the gap reads as
     /// zeros). Durable after the next [`Storage::flush`].

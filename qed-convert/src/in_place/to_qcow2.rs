@@ -88,12 +88,11 @@ pub fn qed_to_qcow2(
     let context = WriteContext::new(&gate, options.lock, options.recovery);
     // Opening for writing gives up what undoing needs.
     refuse_undoable(&read_header(&**storage)?)?;
-    let image = Image::open(storage.clone(), &context)?;
-    let old_len = image.storage().len().map_err(failed(Step::Read))?;
-    let planned = Conversion::plan(&image, gate.format(), options);
-    // Step "close": the log is empty, no table is marked, and the tables say everything.
-    image.close()?;
-    let conversion = planned?;
+    // Step "close": the log is empty, no dirty bit is set, and the tables say everything.
+    Image::open(storage.clone(), &context)?.close()?;
+    let old_len = storage.len().map_err(failed(Step::Read))?;
+    let closed = ReadOnlyImage::open(storage.clone(), &ReadContext::new(&gate, LockPolicy::None))?;
+    let conversion = Conversion::plan(&closed, gate.format(), options)?;
     let prepared = conversion.append(storage).and_then(|sector| {
         verify::both_views_agree(storage, sector)?;
         Ok(sector)

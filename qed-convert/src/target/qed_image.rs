@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use qed_core::Image;
+use qed_core::{Image, ZeroMode};
 use qed_spec::GuestOffset;
 
 use crate::convert::{ConvertError, Turn};
@@ -33,7 +33,7 @@ impl<'a> QedImageSink<'a> {
             return Ok(());
         }
         let at = GuestOffset::new(range.start);
-        Ok(self.image.write_zeroes(at, range.end - range.start)?)
+        Ok(self.image.write_zeroes(at, range.end - range.start, ZeroMode::IfNeeded)?)
     }
 }
 

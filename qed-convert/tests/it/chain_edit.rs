@@ -5,7 +5,7 @@ use std::sync::Arc;
 use qed_convert::{CommitBase, NoProgress, Progress, RebaseError, RebaseOptions, commit, rebase};
 use qed_core::{
     BackingFormat, CreateBacking, CreateOptions, GivenBacking, Image, Layout, LockPolicy,
-    RecoveryPolicy, RefuseBacking, VirtualDisk, WriteContext, create,
+    RecoveryPolicy, RefuseBacking, VirtualDisk, WriteContext, ZeroMode, create,
 };
 use qed_io::{MemoryStorage, Storage};
 use qed_spec::{Geometry, GuestOffset};
@@ -35,7 +35,9 @@ fn scribble(image: &Image, random: &mut Random) {
         let at = random.below(size);
         let len = (1 + random.below(60_000)).min(size - at);
         if random.below(3) == 0 {
-            image.write_zeroes(GuestOffset::new(at), len).expect("a working storage");
+            image
+                .write_zeroes(GuestOffset::new(at), len, ZeroMode::IfNeeded)
+                .expect("a working storage");
         } else {
             image.write_at(&noise(random, len), GuestOffset::new(at)).expect("a working storage");
         }
@@ -66,16 +68,16 @@ fn a_committed_base_reads_as_its_overlay_did() {
         new_qed(&*top, geometry, size, true);
         let overlay = open(top.clone(), Some(base_file));
         scribble(&overlay, &mut random);
-        let want = read_all(&*overlay);
+        let want = read_all(&overlay);
         let threads = usize::try_from(1 + random.below(4)).unwrap();
         let got = if is_raw {
             let base_of = CommitBase::Raw(base.clone());
-            commit(&*overlay, 1, base_of, &options(threads), &NoProgress).unwrap();
+            commit(&overlay, 1, base_of, &options(threads), &NoProgress).unwrap();
             base.to_vec()
         } else {
             let image = open(base.clone(), None);
             let base_of = CommitBase::Qed(&image);
-            commit(&*overlay, 1, base_of, &options(threads), &NoProgress).unwrap();
+            commit(&overlay, 1, base_of, &options(threads), &NoProgress).unwrap();
             image.close().unwrap();
             read_all(&open_qed(base, None))
         };
@@ -109,7 +111,7 @@ fn a_rebased_overlay_reads_as_before_and_takes_no_more_than_it_must() {
         new_qed(&*storage, geometry, size, true);
         let image = open(storage.clone(), Some(Arc::new(old)));
         scribble(&image, &mut random);
-        let want = read_all(&*image);
+        let want = read_all(&image);
         let threads = std::num::NonZeroUsize::new(1 + usize::try_from(seed % 4).unwrap()).unwrap();
         let run = RebaseOptions { threads };
         let written = rebase(&image, new.as_deref(), &run, &NoProgress).unwrap();

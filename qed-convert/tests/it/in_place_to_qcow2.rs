@@ -8,7 +8,7 @@ use qed_convert::{
 };
 use qed_core::{
     BackingFormat, CorruptTable, CreateBacking, CreateOptions, GivenBacking, Identity, Image,
-    ImageError, Layout, LockPolicy, RawFile, RecoveryPolicy, WriteContext, create,
+    ImageError, Layout, LockPolicy, RawFile, RecoveryPolicy, WriteContext, ZeroMode, create,
 };
 use qed_io::{FileOptions, FileStorage, MemoryStorage, Storage};
 use qed_spec::{Epoch, Geometry, GuestOffset, ImageUuid};
@@ -77,7 +77,9 @@ fn make(lab: &Lab, layout: Layout, shape: (u32, u32, u64), backing: Option<&[u8]
         if step % 5 == 4 {
             let whole = (u64::from(cluster) * (1 + random.below(3))).min(size);
             let at = (at / u64::from(cluster) * u64::from(cluster)).min(size - whole);
-            image.write_zeroes(GuestOffset::new(at), whole).expect("room in /tmp");
+            image
+                .write_zeroes(GuestOffset::new(at), whole, ZeroMode::IfNeeded)
+                .expect("room in /tmp");
             expected.write_zeroes(at..at + whole).expect("room in /tmp");
         } else {
             let bytes = noise(&mut random, len);

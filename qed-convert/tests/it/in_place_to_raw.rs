@@ -7,7 +7,9 @@ use qed_convert::{
     FromRawOptions, InPlaceError, PlanFile, Refusal, ToRawOptions, plan_qed_to_raw, qed_to_raw,
     raw_to_qed,
 };
-use qed_core::{Image, Layout, LockPolicy, RecoveryPolicy, RefuseBacking, WriteContext, amend};
+use qed_core::{
+    Image, Layout, LockPolicy, RecoveryPolicy, RefuseBacking, WriteContext, ZeroMode, amend,
+};
 use qed_io::{FileOptions, FileStorage, Storage};
 use qed_spec::GuestOffset;
 
@@ -73,8 +75,10 @@ fn zero_clusters_become_holes() {
     let mut disk = make(&lab, 65536, 1 << 20);
     let storage = writable(&lab, "x.raw");
     let image = open(&storage);
-    image.write_zeroes(GuestOffset::new(3 << 16), 2 << 16).expect("room in /tmp");
-    image.write_zeroes(GuestOffset::new(0), 1 << 16).expect("room in /tmp");
+    image
+        .write_zeroes(GuestOffset::new(3 << 16), 2 << 16, ZeroMode::IfNeeded)
+        .expect("room in /tmp");
+    image.write_zeroes(GuestOffset::new(0), 1 << 16, ZeroMode::IfNeeded).expect("room in /tmp");
     image.close().expect("room in /tmp");
     disk[3 << 16..5 << 16].fill(0);
     disk[..1 << 16].fill(0);

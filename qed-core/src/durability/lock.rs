@@ -1,33 +1,74 @@
-//! The turn at writing tables and header: one thread has it, and it ends all writing if it panics.
-//!
-//! Knows nothing of what is written.
+//! The metadata lock: one thread writes tables and header at a time, and ends all writing if it panics.
+//! And what the steps of that thread work with.
 
 use std::ops::{Deref, DerefMut};
-use std::sync::MutexGuard;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::durability::dirty_bits::Marks;
+use qed_io::Storage;
+
+use crate::change::Pending;
+use crate::data::DataPath;
+use crate::durability::dirty_bits::DirtyBits;
+use crate::head::Head;
+use crate::head::writing::PanicWatch;
+use crate::map::tables::Tables;
+use crate::space::Space;
 
 /// Metadata that is not in the file stays so no longer than this, if [`crate::Image::maintain`] is
 /// called.
 const MAINTAIN_AFTER: Duration = Duration::from_secs(5);
 
-/// What is remembered from one turn at writing tables and header to the next.
-#[derive(Debug)]
-pub(crate) struct Turn {
-    /// When [`crate::Image::maintain`] first found something to do, if no tables were written since.
-    waiting_since: Option<Instant>,
-    /// The marks of single tables, in compat mode.
-    pub(crate) marks: Option<Marks>,
+/// The owners that a step works with.
+#[derive(Clone, Copy)]
+pub(crate) struct Cx<'a> {
+    pub(crate) head: &'a Head,
+    pub(crate) map: &'a Tables,
+    pub(crate) space: &'a Space,
+    pub(crate) data: &'a DataPath,
+    pub(crate) pending: &'a Pending,
 }
 
-impl Turn {
-    pub(crate) fn new(marks: Option<Marks>) -> Self {
-        Self { waiting_since: None, marks }
+impl Cx<'_> {
+    pub(crate) fn storage(&self) -> &dyn Storage {
+        &**self.head.storage()
+    }
+}
+
+/// The lock.
+#[derive(Debug)]
+pub(crate) struct MetadataLock(Mutex<Metadata>);
+
+/// What the holders of the lock share.
+#[derive(Debug)]
+pub(crate) struct Metadata {
+    /// When [`crate::Image::maintain`] first found something to do, if no tables were written since.
+    waiting_since: Option<Instant>,
+    /// In compat mode.
+    pub(crate) bits: Option<DirtyBits>,
+}
+
+/// The lock held, until dropped.
+pub(crate) struct MetadataGuard<'a> {
+    /// First, since fields are dropped in their order: the next holder after a panic finds writing
+    /// ended.
+    #[expect(dead_code, reason = "held, never read")]
+    watch: PanicWatch<'a>,
+    metadata: MutexGuard<'a, Metadata>,
+}
+
+impl MetadataLock {
+    pub(crate) fn new(bits: Option<DirtyBits>) -> Self {
+        Self(Mutex::new(Metadata { waiting_since: None, bits }))
     }
 
+    pub(crate) fn lock<'a>(&'a self, head: &'a Head) -> MetadataGuard<'a> {
+        let metadata = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        MetadataGuard { watch: head.writing().watch(), metadata }
+    }
+}
+
+impl Metadata {
     /// When what waits is due, if it began to wait at `now` at the latest.
     pub(crate) fn due(&mut self, now: Instant) -> Instant {
         *self.waiting_since.get_or_insert(now) + MAINTAIN_AFTER
@@ -38,58 +79,22 @@ impl Turn {
         self.waiting_since = None;
     }
 
-    pub(crate) fn is_unmarked(&self) -> bool {
-        self.marks.as_ref().is_none_or(Marks::is_clear)
+    /// Whether no dirty bit is set.
+    pub(crate) fn is_clear(&self) -> bool {
+        self.bits.as_ref().is_none_or(DirtyBits::is_clear)
     }
 }
 
-/// The turn, until dropped.
-pub(crate) struct TurnGuard<'a> {
-    /// First, since fields are dropped in their order: whoever gets the turn after a panic finds
-    /// writing ended.
-    #[expect(dead_code, reason = "held, never read")]
-    watch: PanicWatch<'a>,
-    turn: MutexGuard<'a, Turn>,
-}
+impl Deref for MetadataGuard<'_> {
+    type Target = Metadata;
 
-impl<'a> TurnGuard<'a> {
-    pub(crate) fn new(turn: MutexGuard<'a, Turn>, stopped: &'a AtomicBool) -> Self {
-        Self { watch: PanicWatch::new(stopped), turn }
+    fn deref(&self) -> &Metadata {
+        &self.metadata
     }
 }
 
-impl Deref for TurnGuard<'_> {
-    type Target = Turn;
-
-    fn deref(&self) -> &Turn {
-        &self.turn
-    }
-}
-
-impl DerefMut for TurnGuard<'_> {
-    fn deref_mut(&mut self) -> &mut Turn {
-        &mut self.turn
-    }
-}
-
-/// Ends all writing if a panic begins while this lives: entries that were taken for the file are in
-/// no list any more, and nobody knows which of them were written.
-pub(crate) struct PanicWatch<'a> {
-    stopped: &'a AtomicBool,
-    /// An image that a panic drops is closed like any other.
-    was_panicking: bool,
-}
-
-impl<'a> PanicWatch<'a> {
-    pub(crate) fn new(stopped: &'a AtomicBool) -> Self {
-        Self { stopped, was_panicking: thread::panicking() }
-    }
-}
-
-impl Drop for PanicWatch<'_> {
-    fn drop(&mut self) {
-        if thread::panicking() && !self.was_panicking {
-            self.stopped.store(true, Ordering::Release);
-        }
+impl DerefMut for MetadataGuard<'_> {
+    fn deref_mut(&mut self) -> &mut Metadata {
+        &mut self.metadata
     }
 }

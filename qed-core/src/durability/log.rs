@@ -1,34 +1,32 @@
-//! Journal mode: the journal of an open image, and the image as the journal's owner.
+//! Journal mode: what is pending goes to the journal as one commit, and home later.
 //!
-//! What a flush commits is in `journal/flush.rs`, opening in `journal/found.rs`, what a crash left in
-//! `journal/recovery.rs`. How a ring is written is qed-journal's.
+//! Opening is in `log/open.rs`, what a crash left in `log/recovery.rs`. How a ring is written is
+//! qed-journal's. Step names are those of docs/write-ordering.md.
 
-mod flush;
-mod found;
-mod judge;
-mod records;
-mod recovery;
-mod replayed;
+pub(crate) mod judge;
+pub(crate) mod open;
+pub(crate) mod owner;
+pub(crate) mod records;
+pub(crate) mod recovery;
+pub(crate) mod replayed;
 
 use std::collections::VecDeque;
-use std::io;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
-use qed_io::Storage;
-use qed_journal::{Owner, TailMove, TailMoved};
-use qed_spec::{Features, SectionType};
+use qed_journal::{Journal, JournalError, Owner, Ticket};
+use qed_spec::ClusterCount;
 
-pub(crate) use crate::durability::log::found::FoundJournal;
-pub use crate::durability::log::recovery::{JournalReplay, replay_journal};
-pub use crate::durability::log::replayed::{ShownReplay, show_replayed};
+use crate::durability::lock::{Cx, Metadata, MetadataLock};
+use crate::durability::log::owner::HeadOwner;
+use crate::durability::log::records::batches;
+use crate::error::{ImageError, IoAction};
 
-use crate::head::sector::HeaderSector;
-use crate::head::superblock::OpenSuperblock;
-
-/// What a writable image in journal mode has besides its journal, which its tables know.
+/// The journal of an open image.
 #[derive(Debug)]
-pub(crate) struct JournalKeeper {
-    superblock: Mutex<OpenSuperblock>,
+pub(crate) struct Log {
+    /// The map reads through it, too.
+    journal: Arc<Journal>,
     submitted: Mutex<Submitted>,
 }
 
@@ -42,18 +40,127 @@ struct Submitted {
     slices: VecDeque<(u64, Vec<u64>)>,
 }
 
-impl JournalKeeper {
-    fn new(superblock: OpenSuperblock) -> Self {
-        Self { superblock: Mutex::new(superblock), submitted: Mutex::default() }
+/// A flush that has given its entries to the journal.
+pub(super) struct SubmittedFlush {
+    ticket: Ticket,
+    /// The number of its last batch.
+    batch: u64,
+}
+
+impl Log {
+    pub(crate) fn new(journal: Arc<Journal>) -> Self {
+        Self { journal, submitted: Mutex::default() }
     }
 
-    pub(crate) fn superblock(&self) -> MutexGuard<'_, OpenSuperblock> {
-        self.superblock.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn journal(&self) -> &Arc<Journal> {
+        &self.journal
     }
 
-    /// Whether all that was submitted is committed.
-    pub(crate) fn is_committed(&self) -> bool {
+    /// Gives what is pending to the journal; cheap, without I/O but for a header in doubt.
+    pub(super) fn submit(
+        &self,
+        metadata: &mut Metadata,
+        cx: Cx<'_>,
+    ) -> Result<SubmittedFlush, ImageError> {
+        cx.head.writing().check()?;
+        settle_header(cx)?;
+        let pending = cx.pending.take(cx.map);
+        if !pending.is_empty() {
+            metadata.wait_anew();
+        }
+        // Taken after the entries: it covers all that they name.
+        let size = ClusterCount::new(cx.space.alloc.end.clusters());
+        let mut submitted = self.submitted();
+        let mut last = None;
+        let max_records = self.journal.max_records();
+        for batch in batches(&pending, cx.map.l1.offset(), cx.map.geometry, size, max_records) {
+            let ticket = self.journal.submit(batch);
+            last = Some(ticket.expect("batches keep to the most that a commit takes"));
+        }
+        submitted.batches += 1;
+        let batch = submitted.batches;
+        let slices = pending.slices.iter().map(|slice| slice.number).collect();
+        submitted.slices.push_back((batch, slices));
+        Ok(SubmittedFlush { ticket: last.expect("there is one batch at least"), batch })
+    }
+
+    /// Makes a submitted flush durable, together with those that other threads submitted.
+    // spec: QED-JRN-18
+    pub(super) fn commit(&self, flush: &SubmittedFlush, cx: Cx<'_>) -> Result<(), ImageError> {
+        self.work(cx, |journal, owner| journal.commit(&flush.ticket, owner))?;
+        let mut submitted = self.submitted();
+        let durable = submitted.slices.partition_point(|(batch, _)| *batch <= flush.batch);
+        for (_, numbers) in submitted.slices.drain(..durable) {
+            cx.map.cache.written(numbers);
+        }
+        Ok(())
+    }
+
+    /// Step "empty log": all that was ever flushed is in the tables, durably, and no record is left.
+    // spec: QED-JRN-29
+    pub(super) fn drain(&self, cx: Cx<'_>) -> Result<(), ImageError> {
+        self.work(cx, Journal::checkpoint)
+    }
+
+    /// Empties the log and clears JOURNAL_ACTIVE, which the next flush makes durable.
+    pub(super) fn mark_clean(&self, cx: Cx<'_>) -> Result<(), ImageError> {
+        self.work(cx, Journal::quiesce)
+    }
+
+    /// As [`crate::Image::maintain`]: a checkpoint once the ring is half full; after five seconds a
+    /// flush of what is pending, after five more without a write the journal is emptied. The metadata
+    /// lock is not held meanwhile, so that guest flushes go on.
+    pub(super) fn maintain(
+        &self,
+        lock: &MetadataLock,
+        now: Instant,
+        cx: Cx<'_>,
+    ) -> Result<Option<Instant>, ImageError> {
+        cx.head.writing().check()?;
+        let usage = self.journal.usage();
+        if usage.used_blocks * 2 >= usage.blocks {
+            self.drain(cx)?;
+        }
+        let is_written =
+            || self.is_committed() && cx.pending.is_empty(cx.map) && !cx.head.is_in_doubt();
+        let is_settled = || is_written() && !self.journal.usage().active;
+        let mut metadata = lock.lock(cx.head);
+        if is_settled() {
+            metadata.wait_anew();
+            return Ok(None);
+        }
+        let due = metadata.due(now);
+        if now < due {
+            return Ok(Some(due));
+        }
+        if is_written() {
+            drop(metadata);
+            self.mark_clean(cx)?;
+            cx.head.sync()?;
+            metadata = lock.lock(cx.head);
+        } else {
+            let flush = self.submit(&mut metadata, cx)?;
+            drop(metadata);
+            self.commit(&flush, cx)?;
+            metadata = lock.lock(cx.head);
+        }
+        metadata.wait_anew();
+        Ok((!is_settled()).then(|| metadata.due(now)))
+    }
+
+    /// Whether all that was submitted is committed; a commit that failed is tried again.
+    pub(super) fn is_committed(&self) -> bool {
         self.submitted().slices.is_empty()
+    }
+
+    /// Lets the journal work, with the head as its owner; what ends its writing ends the image's.
+    fn work(
+        &self,
+        cx: Cx<'_>,
+        work: impl FnOnce(&Journal, &dyn Owner) -> Result<(), JournalError>,
+    ) -> Result<(), ImageError> {
+        let _watch = cx.head.writing().watch();
+        work(&self.journal, &HeadOwner(cx.head)).map_err(|error| failed(error, cx))
     }
 
     fn submitted(&self) -> MutexGuard<'_, Submitted> {
@@ -61,47 +168,23 @@ impl JournalKeeper {
     }
 }
 
-/// The image as the owner of its journal: sector 0 and the superblocks.
-///
-/// Takes no lock but those of the two, which nobody holds while waiting for a commit or a
-/// checkpoint.
-struct ImageOwner<'a> {
-    storage: &'a dyn Storage,
-    sector: &'a Mutex<HeaderSector>,
-    superblock: &'a Mutex<OpenSuperblock>,
+/// Rewrites sector 0 if the file may hold another one since a write of it failed.
+fn settle_header(cx: Cx<'_>) -> Result<(), ImageError> {
+    if !cx.head.is_in_doubt() {
+        return Ok(());
+    }
+    cx.head.update(|_| ())?;
+    cx.head.sync()
 }
 
-impl ImageOwner<'_> {
-    fn write_active(&self, on: bool) -> io::Result<()> {
-        let mut sector = self.sector.lock().unwrap_or_else(PoisonError::into_inner);
-        let written = sector.write_fields(self.storage, |fields| {
-            fields.features.set(Features::JOURNAL_ACTIVE, on);
-        });
-        written.map_err(io::Error::other)
+// spec: QED-JRN-27
+fn failed(error: JournalError, cx: Cx<'_>) -> ImageError {
+    if let JournalError::Home { at, source } = error {
+        return ImageError::io(IoAction::WriteTable, at)(source);
     }
-}
-
-impl Owner for ImageOwner<'_> {
-    // spec: QED-JRN-16
-    fn set_active(&self) -> io::Result<()> {
-        self.write_active(true)?;
-        self.storage.flush()
-    }
-
-    fn clear_active(&self) -> io::Result<()> {
-        self.write_active(false)
-    }
-
-    // spec: QED-JRN-20, QED-JRN-24
-    fn move_tail(&self, to: TailMove) -> io::Result<TailMoved> {
-        let mut superblock = self.superblock.lock().unwrap_or_else(PoisonError::into_inner);
-        let written = superblock.write(self.storage, |builder| {
-            builder.set_epoch(to.epoch());
-            builder.set_section(SectionType::JOURNAL, &to.ring().encode())
-        });
-        let generation = written.map_err(io::Error::other)?;
-        self.storage.flush()?;
-        superblock.settle();
-        Ok(to.durable(generation))
+    cx.head.writing().stop();
+    match error {
+        JournalError::Failed => ImageError::WritesStopped,
+        error => ImageError::Journal(error),
     }
 }

@@ -16,7 +16,7 @@ impl ImageError {
             Self::Corrupt(error) => error.kind(),
             Self::Io { source, .. } => source.into(),
             Self::Backing(error) => error.kind(),
-            Self::WritesStopped | Self::SuperblockFull => ErrorKind::ReadOnly,
+            Self::WritesStopped | Self::Closed | Self::SuperblockFull => ErrorKind::ReadOnly,
             Self::Journal(error) => error.kind(),
             Self::NoSpace { .. } => ErrorKind::NoSpace,
         }
@@ -160,6 +160,7 @@ mod tests {
             (ImageError::io(IoAction::ReadData, AT)(full()), ErrorKind::NoSpace),
             (ImageError::Backing(refused), ErrorKind::Refused),
             (ImageError::WritesStopped, ErrorKind::ReadOnly),
+            (ImageError::Closed, ErrorKind::ReadOnly),
             (ImageError::Journal(JournalError::Failed), ErrorKind::ReadOnly),
             (ImageError::SuperblockFull, ErrorKind::ReadOnly),
             (ImageError::NoSpace { clusters: 1, end: AT }, ErrorKind::NoSpace),

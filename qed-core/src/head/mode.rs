@@ -1,14 +1,15 @@
 //! How the tables of an image survive a crash, as its superblock says it.
 
-use qed_io::Storage;
-use qed_spec::{ConsistencyMode, Features, Header, HeaderError, SectionType};
+use std::sync::Arc;
 
-use crate::durability::log::FoundJournal;
+use qed_io::Storage;
+use qed_spec::{AutoclearFeatures, ConsistencyMode, Features, Header, HeaderError, SectionType};
+
 use crate::error::OpenError;
-use crate::head::compat::Compat;
-use crate::head::sector::{HeaderSector, SUPPORTED};
-use crate::head::superblock::SuperblockBytes;
-use crate::image::read_only::storage_len;
+use crate::head::Head;
+use crate::head::sections::{FoundBitmap, FoundJournal};
+use crate::head::sector::{HeaderSector, SUPPORTED, storage_len};
+use crate::head::superblock::{OpenSuperblock, SuperblockBytes};
 
 /// The consistency mode of an image and what belongs to it.
 #[derive(Debug)]
@@ -16,9 +17,18 @@ pub(crate) enum Mode {
     /// The header says it all.
     Classic,
     /// Tables are written in place; a dirty bitmap says which a crash left in doubt.
-    Compat(Compat),
+    Compat(FoundBitmap),
     /// Changes of tables go to the journal first.
     Journal(FoundJournal),
+}
+
+/// What an image says of itself, before any table is read.
+#[derive(Debug)]
+pub(crate) struct FoundHead {
+    pub(crate) sector: HeaderSector,
+    pub(crate) mode: Mode,
+    /// Where the mode is not classic.
+    superblock: Option<OpenSuperblock>,
 }
 
 /// Reads and checks the header of the image in `storage`, and, if it says that a journal holds
@@ -30,10 +40,11 @@ pub(crate) enum Mode {
 pub fn read_header(storage: &dyn Storage) -> Result<Header, OpenError> {
     let file_len = storage_len(storage)?;
     let sector = HeaderSector::read(storage, file_len)?;
-    if is_active(sector.header()) {
-        Mode::read(storage, sector.header(), file_len)?;
+    let header = *sector.header();
+    if is_active(&header) {
+        FoundHead::of(storage, sector, file_len)?;
     }
-    Ok(*sector.header())
+    Ok(header)
 }
 
 /// Reads and checks a header that may need what is not supported, to be shown and nothing else, and
@@ -45,7 +56,7 @@ pub fn describe_header(storage: &dyn Storage) -> Result<(Header, Features), Open
     let file_len = storage_len(storage)?;
     let header = HeaderSector::describe(storage, file_len)?;
     let mut supported = SUPPORTED;
-    if is_active(&header) && Mode::read(storage, &header, file_len).is_err() {
+    if is_active(&header) && find_mode(storage, &header, file_len).is_err() {
         supported.remove(Features::JOURNAL_ACTIVE);
     }
     Ok((header, header.features().difference(supported)))
@@ -56,52 +67,90 @@ pub(crate) fn is_active(header: &Header) -> bool {
     header.features().contains(Features::JOURNAL_ACTIVE)
 }
 
-impl Mode {
-    /// Reads the superblock of an image, if it has one.
+impl FoundHead {
+    /// Reads sector 0 and the superblock of an image, if it has one.
     ///
     /// # Errors
     /// A superblock that forbids writing: a mode or a version that is not known, copies between
     /// which there is no choice, sections that break a rule.
-    // spec: QED-MODE-01, QED-FEAT-08
-    pub(crate) fn read(
-        storage: &dyn Storage,
-        header: &Header,
-        file_len: u64,
-    ) -> Result<Self, OpenError> {
-        let mode = Self::of_superblock(storage, header, file_len);
-        // spec: QED-JRN-31
-        if is_active(header)
-            && matches!(mode, Ok(Self::Classic | Self::Compat(_)) | Err(OpenError::NoJournal))
-        {
-            let (bit, name) = header
-                .features()
-                .first_unsupported(Features::CLASSIC)
-                .expect("JOURNAL_ACTIVE is set and no bit of a classic image");
-            return Err(HeaderError::UnsupportedFeature { bit, name }.into());
-        }
-        mode
+    pub(crate) fn read(storage: &dyn Storage) -> Result<Self, OpenError> {
+        let file_len = storage_len(storage)?;
+        Self::of(storage, HeaderSector::read(storage, file_len)?, file_len)
     }
 
-    fn of_superblock(
-        storage: &dyn Storage,
-        header: &Header,
-        file_len: u64,
-    ) -> Result<Self, OpenError> {
-        let Some(bytes) = SuperblockBytes::read(storage, header, file_len)? else {
-            return Ok(Self::Classic);
-        };
-        let choice = bytes.choose()?;
-        let Some((_, current)) = choice.current() else {
-            return Ok(Self::Classic);
-        };
-        let Some(mode) = current.section(SectionType::MODE) else {
-            return Ok(Self::Classic);
-        };
-        Ok(match ConsistencyMode::parse(mode.payload())? {
-            ConsistencyMode::Compat => Self::Compat(Compat::parse(&choice, &current, header)?),
-            ConsistencyMode::Journal => {
-                Self::Journal(FoundJournal::parse(&choice, &current, header)?)
-            }
-        })
+    fn of(storage: &dyn Storage, sector: HeaderSector, file_len: u64) -> Result<Self, OpenError> {
+        let (mode, superblock) = find_mode(storage, sector.header(), file_len)?;
+        Ok(Self { sector, mode, superblock })
     }
+
+    pub(crate) fn header(&self) -> &Header {
+        self.sector.header()
+    }
+
+    /// The head of a writable image, and its mode.
+    pub(crate) fn into_head(
+        self,
+        storage: Arc<dyn Storage>,
+        backing_name: Option<Vec<u8>>,
+    ) -> (Head, Mode) {
+        (Head::new(storage, self.sector, self.superblock, backing_name), self.mode)
+    }
+}
+
+impl Mode {
+    /// The autoclear bits of what the last writer kept up.
+    pub(crate) fn kept_bits(&self) -> AutoclearFeatures {
+        match self {
+            Self::Classic => AutoclearFeatures::empty(),
+            Self::Compat(found) => found.kept_bits(),
+            Self::Journal(found) => found.kept_bits(),
+        }
+    }
+
+    /// Whether another program may have written tables since the bitmap was last kept up.
+    pub(crate) fn wants_full_check(&self) -> bool {
+        matches!(self, Self::Compat(found) if !found.is_kept)
+    }
+}
+
+// spec: QED-MODE-01, QED-FEAT-08
+fn find_mode(
+    storage: &dyn Storage,
+    header: &Header,
+    file_len: u64,
+) -> Result<(Mode, Option<OpenSuperblock>), OpenError> {
+    let found = mode_of_superblock(storage, header, file_len);
+    // spec: QED-JRN-31
+    if is_active(header)
+        && matches!(found, Ok((Mode::Classic | Mode::Compat(_), _)) | Err(OpenError::NoJournal))
+    {
+        let (bit, name) = header
+            .features()
+            .first_unsupported(Features::CLASSIC)
+            .expect("JOURNAL_ACTIVE is set and no bit of a classic image");
+        return Err(HeaderError::UnsupportedFeature { bit, name }.into());
+    }
+    found
+}
+
+fn mode_of_superblock(
+    storage: &dyn Storage,
+    header: &Header,
+    file_len: u64,
+) -> Result<(Mode, Option<OpenSuperblock>), OpenError> {
+    let Some(bytes) = SuperblockBytes::read(storage, header, file_len)? else {
+        return Ok((Mode::Classic, None));
+    };
+    let choice = bytes.choose()?;
+    let Some((_, current)) = choice.current() else {
+        return Ok((Mode::Classic, None));
+    };
+    let Some(mode) = current.section(SectionType::MODE) else {
+        return Ok((Mode::Classic, None));
+    };
+    let mode = match ConsistencyMode::parse(mode.payload())? {
+        ConsistencyMode::Compat => Mode::Compat(FoundBitmap::parse(&current, header)?),
+        ConsistencyMode::Journal => Mode::Journal(FoundJournal::parse(&current, header)?),
+    };
+    Ok((mode, Some(OpenSuperblock::after(&choice, &current))))
 }

@@ -125,6 +125,12 @@ impl HeaderSector {
         Ok(Some(name))
     }
 }
+
+/// Bytes of the image file.
+pub(crate) fn storage_len(storage: &dyn Storage) -> Result<u64, ImageError> {
+    storage.len().map_err(ImageError::io(IoAction::Resize, HostOffset::new(0)))
+}
+
 /// The bytes of sector 0, and how many of them the file has.
 fn read_sector(
     storage: &dyn Storage,

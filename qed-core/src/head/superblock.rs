@@ -3,8 +3,8 @@
 
 use qed_io::Storage;
 use qed_spec::{
-    Epoch, Generation, Header, ImageUuid, SUPERBLOCK_LEN_BYTES, SectionType, Superblock,
-    SuperblockBuilder, SuperblockChoice, SuperblockCopy, SuperblockFull,
+    Epoch, Generation, Header, ImageUuid, SUPERBLOCK_LEN_BYTES, Superblock, SuperblockBuilder,
+    SuperblockChoice, SuperblockCopy, SuperblockFull,
 };
 
 use crate::error::{ImageError, IoAction, OpenError};
@@ -17,8 +17,6 @@ pub(crate) struct SuperblockBytes([[u8; SUPERBLOCK_LEN_BYTES]; 2]);
 pub(crate) struct OpenSuperblock {
     builder: SuperblockBuilder,
     next: Option<(SuperblockCopy, Generation)>,
-    /// The last write is not known to be durable, so the copy before it is still needed.
-    unsettled: bool,
 }
 
 impl SuperblockBytes {
@@ -55,11 +53,7 @@ impl SuperblockBytes {
 impl OpenSuperblock {
     /// Goes on from the current copy of `choice`, which was durable when the image was opened.
     pub(crate) fn after(choice: &SuperblockChoice<'_>, current: &Superblock<'_>) -> Self {
-        Self {
-            builder: SuperblockBuilder::from_superblock(current),
-            next: choice.next_write(),
-            unsettled: false,
-        }
+        Self { builder: SuperblockBuilder::from_superblock(current), next: choice.next_write() }
     }
 
     /// The first superblock of an image whose copies are both zeroed: nothing is written yet.
@@ -67,41 +61,19 @@ impl OpenSuperblock {
         Self {
             builder: SuperblockBuilder::new(uuid, epoch),
             next: Some((SuperblockCopy::A, Generation::FIRST)),
-            unsettled: false,
         }
     }
 
-    /// Whether the next write has to wait for a flush.
-    pub(crate) fn is_unsettled(&self) -> bool {
-        self.unsettled
-    }
-
-    /// A flush has returned since the last write.
-    pub(crate) fn settle(&mut self) {
-        self.unsettled = false;
-    }
-
-    /// Writes the superblock with another payload for one section; durable after a flush, and not
-    /// to be called again before it.
+    /// Writes the superblock with any change; the generation that was written. Durable after a flush,
+    /// and not to be called again before it.
     ///
     /// A write that fails may be tried again: it spoils only the copy that is not current.
-    pub(crate) fn write_section(
-        &mut self,
-        storage: &dyn Storage,
-        kind: SectionType,
-        payload: &[u8],
-    ) -> Result<(), ImageError> {
-        self.write(storage, |builder| builder.set_section(kind, payload)).map(drop)
-    }
-
-    /// As [`OpenSuperblock::write_section`], with any change; the generation that was written.
     // spec: QED-SB-11
     pub(crate) fn write(
         &mut self,
         storage: &dyn Storage,
         change: impl FnOnce(&mut SuperblockBuilder) -> Result<(), SuperblockFull>,
     ) -> Result<Generation, ImageError> {
-        debug_assert!(!self.unsettled, "the current copy is durable before the other is written");
         let (copy, generation) = self.next.ok_or(ImageError::SuperblockFull)?;
         let mut builder = self.builder.clone();
         change(&mut builder).map_err(|_| ImageError::SuperblockFull)?;
@@ -111,7 +83,6 @@ impl OpenSuperblock {
             .map_err(ImageError::io(IoAction::WriteHeader, at))?;
         self.builder = builder;
         self.next = generation.next().map(|generation| (copy.other(), generation));
-        self.unsettled = true;
         Ok(generation)
     }
 }

@@ -21,10 +21,10 @@ use qed_spec::{
 use crate::data::disk::GivenBacking;
 use crate::error::{AmendError, ImageError, IoAction};
 use crate::head::create::{Identity, Layout, ring_behind};
+use crate::head::sector::storage_len;
 use crate::image::Image;
 use crate::image::amend::found::Found;
 use crate::image::amend::room::make_room;
-use crate::image::read_only::storage_len;
 use crate::options::{LockPolicy, RecoveryPolicy, WriteContext};
 
 const SUPERBLOCK_LEN: u64 = SUPERBLOCK_LEN_BYTES as u64;

@@ -1,17 +1,68 @@
-//! Guest writes and write-zeroes, built on [`crate::Request`].
+//! Reads, writes and write-zeroes of the guest, built on [`crate::Request`].
 
-use qed_spec::{GuestOffset, HostOffset, L2Entry};
+use std::io::{IoSlice, IoSliceMut};
+use std::sync::Arc;
 
-use crate::error::{ImageError, IoAction};
+use qed_io::Storage;
+use qed_spec::{GuestOffset, L2Entry};
+
+use crate::change::Change;
+use crate::data::disk::{BackingError, GuestExtent, VirtualDisk};
+use crate::error::ImageError;
 use crate::image::Image;
 use crate::image::request::Prepared;
-use crate::map::tables::ExtentKind;
+use crate::image::view::{View, at as backing_error, total_len};
+use crate::map::mapping::{Extent, ExtentKind};
 use crate::space::claims::{Claim, Wait};
 
 /// Zeros that a partial write-zeroes writes at a time.
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
+/// What a write-zeroes makes of whole clusters that are not allocated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ZeroMode {
+    /// Zero clusters where the backing file could show through; elsewhere they read as zeros already.
+    IfNeeded,
+    /// Zero clusters always: they read as zeros whatever backing file the image has later.
+    Explicit,
+}
+
 impl Image {
+    /// Maps the longest run of guest bytes from `at` that one mapping of this image serves, at
+    /// most `len` bytes; see [`crate::ReadOnlyImage::map`]. A host offset stays valid until the virtual
+    /// disk shrinks; [`Image::request`] keeps that from happening.
+    ///
+    /// # Errors
+    /// As [`crate::ReadOnlyImage::map`].
+    // spec: QED-MAP-01
+    pub fn map(&self, at: GuestOffset, len: u64) -> Result<Extent, ImageError> {
+        let _request = self.space.guards.enter();
+        self.view().map(at, len)
+    }
+
+    /// Fills `buf` with the guest's bytes from `at`, through the backing chain.
+    ///
+    /// # Errors
+    /// As [`crate::ReadOnlyImage::read_at`].
+    // spec: QED-RW-01
+    pub fn read_at(&self, buf: &mut [u8], at: GuestOffset) -> Result<(), ImageError> {
+        let _request = self.space.guards.enter();
+        self.view().read(buf, at)
+    }
+
+    /// As [`Image::read_at`], into several buffers one after the other.
+    ///
+    /// # Errors
+    /// As [`Image::read_at`].
+    pub fn read_vectored_at(
+        &self,
+        bufs: &mut [IoSliceMut<'_>],
+        at: GuestOffset,
+    ) -> Result<(), ImageError> {
+        let _request = self.space.guards.enter();
+        self.view().read_vectored(bufs, at)
+    }
+
     /// Writes `buf` to the virtual disk at `at`, allocating clusters as needed.
     ///
     /// Visible to every read that starts after it returns; durable after the next
@@ -19,143 +70,200 @@ impl Image {
     ///
     /// # Errors
     /// [`ImageError::OutOfRange`] unless the whole range lies inside the virtual disk,
-    /// [`ImageError::WritesStopped`] after a failed flush, no space, errors of tables, data and
-    /// backing file. Part of the range may then hold the new bytes.
+    /// [`ImageError::WritesStopped`] after a failed flush, [`ImageError::Closed`], no space, errors of
+    /// tables, data and backing file. Part of the range may then hold the new bytes.
     // spec: QED-RW-02
     pub fn write_at(&self, buf: &[u8], at: GuestOffset) -> Result<(), ImageError> {
+        self.write_vectored_at(&[IoSlice::new(buf)], at)
+    }
+
+    /// As [`Image::write_at`], from several buffers one after the other: they go to the storage in as
+    /// few calls as the mapping allows.
+    ///
+    /// # Errors
+    /// As [`Image::write_at`].
+    pub fn write_vectored_at(
+        &self,
+        bufs: &[IoSlice<'_>],
+        at: GuestOffset,
+    ) -> Result<(), ImageError> {
         let _request = self.request();
-        self.view.check_range(at, buf.len() as u64)?;
-        let (mut rest, mut at) = (buf, at);
-        while !rest.is_empty() {
-            self.begin_write()?;
-            let done = self.write_some(rest, at)?;
-            at = at.checked_add(done as u64).expect("inside the virtual disk");
-            rest = &rest[done..];
-        }
-        Ok(())
-    }
-
-    /// Makes `len` bytes of the virtual disk from `at` read as zeros.
-    ///
-    /// Whole clusters that are not allocated become zero clusters where the backing file could
-    /// show through, and stay as they are elsewhere; allocated bytes are zeroed in place. Durable
-    /// after the next [`Image::flush`].
-    ///
-    /// # Errors
-    /// As [`Image::write_at`].
-    // spec: QED-RW-03
-    pub fn write_zeroes(&self, at: GuestOffset, len: u64) -> Result<(), ImageError> {
-        self.zero_steps(at, len, |at, left, size| self.zero_some(at, left, size))
-    }
-
-    /// Makes `len` bytes of the virtual disk from `at` read as zeros whatever backing file the
-    /// image has later: as [`Image::write_zeroes`], and whole clusters that are not allocated
-    /// always become zero clusters.
-    ///
-    /// # Errors
-    /// As [`Image::write_at`].
-    pub fn write_zeroes_over_any_backing(
-        &self,
-        at: GuestOffset,
-        len: u64,
-    ) -> Result<(), ImageError> {
-        self.zero_steps(at, len, |at, left, size| {
-            let extent = self.view.run(at, left)?;
-            match extent.kind {
-                ExtentKind::Unallocated => self.zero_backed(at, extent.len, size),
-                ExtentKind::Data(_) | ExtentKind::Zero => self.zero_some(at, left, size),
-            }
-        })
-    }
-
-    /// Runs `step`, which zeroes the first part of a range on a disk of a given size, until the
-    /// whole range is zero.
-    fn zero_steps(
-        &self,
-        at: GuestOffset,
-        len: u64,
-        step: impl Fn(GuestOffset, u64, u64) -> Result<u64, ImageError>,
-    ) -> Result<(), ImageError> {
-        self.view.check_range(at, len)?;
-        let (mut at, mut left) = (at, len);
+        let len = total_len(bufs.iter().map(|buf| buf.len()));
+        self.view().check_range(at, len)?;
+        let mut at = at;
+        let mut left = len;
         while left > 0 {
-            // A request a step: a range may be the whole disk, and a resize waits for requests.
-            let _request = self.request();
-            self.view.check_range(at, left)?;
             self.begin_write()?;
-            let done = step(at, left, self.view.image_size())?;
+            let done = self.write_some(bufs, len - left, at)?;
             at = at.checked_add(done).expect("inside the virtual disk");
             left -= done;
         }
         Ok(())
     }
 
-    fn write_some(&self, buf: &[u8], at: GuestOffset) -> Result<usize, ImageError> {
-        match self.prepare(at, buf.len() as u64)? {
+    /// Makes `len` bytes of the virtual disk from `at` read as zeros; `mode` says what becomes of whole
+    /// clusters that are not allocated. Allocated bytes are zeroed in place. Durable after the next
+    /// [`Image::flush`].
+    ///
+    /// # Errors
+    /// As [`Image::write_at`].
+    // spec: QED-RW-03
+    pub fn write_zeroes(
+        &self,
+        at: GuestOffset,
+        len: u64,
+        mode: ZeroMode,
+    ) -> Result<(), ImageError> {
+        self.view().check_range(at, len)?;
+        let (mut at, mut left) = (at, len);
+        while left > 0 {
+            // A request a step: a range may be the whole disk, and a resize waits for requests.
+            let _request = self.request();
+            self.view().check_range(at, left)?;
+            self.begin_write()?;
+            let done = self.zero_some(at, left, self.head.image_size(), mode)?;
+            at = at.checked_add(done).expect("inside the virtual disk");
+            left -= done;
+        }
+        Ok(())
+    }
+
+    /// What every step of a write begins with: makes room in the cache when too much is dirty.
+    ///
+    /// The caller may hold a request and claims: a flush waits for neither.
+    pub(super) fn begin_write(&self) -> Result<(), ImageError> {
+        self.head.writing().check()?;
+        self.durability.make_room(self.cx())
+    }
+
+    pub(super) fn view(&self) -> View<'_> {
+        View { head: &self.head, map: &self.map, data: &self.data }
+    }
+
+    /// Writes the first part of what is in `bufs` from byte `from` on; how many bytes.
+    fn write_some(
+        &self,
+        bufs: &[IoSlice<'_>],
+        from: u64,
+        at: GuestOffset,
+    ) -> Result<u64, ImageError> {
+        let len = total_len(bufs.iter().map(|buf| buf.len())) - from;
+        match self.prepare(at, len)? {
             Prepared::InPlace { host, len } => {
-                let len = usize::try_from(len).expect("at most the buffer's length");
-                self.write_data(&buf[..len], host)?;
+                with_part(bufs, from, len, |parts| self.data.write_vectored(parts, host))?;
                 Ok(len)
             }
             Prepared::Allocating(mut allocation) => {
-                let len = usize::try_from(allocation.len()).expect("at most the buffer's length");
-                allocation.write(&buf[..len])?;
+                let len = allocation.len();
+                with_part(bufs, from, len, |parts| allocation.write(parts))?;
                 allocation.commit()?;
                 Ok(len)
             }
         }
     }
 
-    fn write_data(&self, buf: &[u8], host: HostOffset) -> Result<(), ImageError> {
-        let storage = &self.view.tables.storage;
-        storage.write_at(buf, host.get()).map_err(ImageError::io(IoAction::WriteData, host))
+    /// Zeroes the first part of a range on a disk of `disk_end` bytes; how many bytes.
+    pub(super) fn zero_some(
+        &self,
+        at: GuestOffset,
+        len: u64,
+        disk_end: u64,
+        mode: ZeroMode,
+    ) -> Result<u64, ImageError> {
+        let extent = self.view().run(at, len)?;
+        match extent.kind {
+            ExtentKind::Data(host) => {
+                self.data.write_zeroes(host.get()..host.get() + extent.len)?;
+                Ok(extent.len)
+            }
+            ExtentKind::Zero => Ok(extent.len),
+            ExtentKind::Unallocated
+                if mode == ZeroMode::IfNeeded && !self.data.backing_covers(at) =>
+            {
+                Ok(extent.len)
+            }
+            ExtentKind::Unallocated => self.zero_unallocated(at, extent.len, disk_end),
+        }
     }
 
-    /// Zeroes the first part of a range on a disk of `disk_end` bytes; how many bytes.
-    pub(crate) fn zero_some(
+    /// Makes the first part of a range of unallocated bytes zeros of this image; how many bytes.
+    fn zero_unallocated(
         &self,
         at: GuestOffset,
         len: u64,
         disk_end: u64,
     ) -> Result<u64, ImageError> {
-        let extent = self.view.run(at, len)?;
-        match extent.kind {
-            ExtentKind::Data(host) => {
-                let range = host.get()..host.get() + extent.len;
-                let zeroed = self.view.tables.storage.write_zeroes(range);
-                zeroed.map_err(ImageError::io(IoAction::WriteData, host))?;
-                Ok(extent.len)
-            }
-            ExtentKind::Zero => Ok(extent.len),
-            ExtentKind::Unallocated if !self.view.backing_covers(at) => Ok(extent.len),
-            ExtentKind::Unallocated => self.zero_backed(at, extent.len, disk_end),
-        }
-    }
-
-    /// Hides the backing file for the first part of a range of unallocated bytes; how many bytes.
-    fn zero_backed(&self, at: GuestOffset, len: u64, disk_end: u64) -> Result<u64, ImageError> {
-        let tables = &self.view.tables;
-        let cluster = tables.geometry.cluster_size_bytes();
-        let within = tables.within_cluster(at);
+        let cluster = self.map.geometry.cluster_size_bytes();
+        let within = self.map.within_cluster(at);
         let to_end = disk_end - at.get();
         if within > 0 || len < cluster.min(to_end) {
             let part = len.min(cluster - within).min(ZEROS.len() as u64);
             let part = usize::try_from(part).expect("at most 64 KiB");
-            return self.write_some(&ZEROS[..part], at).map(|done| done as u64);
+            return self.write_some(&[IoSlice::new(&ZEROS[..part])], 0, at);
         }
         // The last cluster of the disk may be partial and still be replaced as a whole.
         let whole = if len == to_end { len } else { len - len % cluster };
         let (range, clusters) = self.to_claim(at, whole);
-        let _claim = Claim::take(&self.writer.in_flight, range, Wait::Yes);
+        let _claim = Claim::take(&self.space.claims, range, Wait::Yes);
         self.ensure_table(at)?;
         let unallocated = |entry| entry == L2Entry::Unallocated;
-        let count = tables.entries(at, clusters, unallocated)?.unwrap_or(0);
+        let count = self.map.entries(at, clusters, unallocated)?.unwrap_or(0);
         if count == 0 {
             // Another write was faster: look again.
             return Ok(0);
         }
-        let zeros = (0..count).map(|_| L2Entry::Zero);
-        tables.publish(at, zeros, false)?;
+        Change::zeros(at, count).publish(&self.map)?;
         Ok((count * cluster).min(whole))
+    }
+}
+
+/// Calls `act` with `len` bytes of `bufs` from byte `from` on.
+fn with_part<R>(
+    bufs: &[IoSlice<'_>],
+    from: u64,
+    len: u64,
+    act: impl FnOnce(&mut [IoSlice<'_>]) -> R,
+) -> R {
+    if let [one] = bufs {
+        return act(&mut [IoSlice::new(part_of(one, from, from + len))]);
+    }
+    let mut start = 0;
+    let parts = bufs.iter().map(|buf| {
+        let end = start + buf.len() as u64;
+        let inside = from.max(start)..(from + len).min(end);
+        let part = if inside.is_empty() {
+            &[]
+        } else {
+            part_of(buf, inside.start - start, inside.end - start)
+        };
+        start = end;
+        IoSlice::new(part)
+    });
+    let mut parts: Vec<_> = parts.filter(|part| !part.is_empty()).collect();
+    act(&mut parts)
+}
+
+fn part_of(buf: &[u8], from: u64, to: u64) -> &[u8] {
+    let index = |at| usize::try_from(at).expect("inside a buffer");
+    &buf[index(from)..index(to)]
+}
+
+impl VirtualDisk for Image {
+    fn len(&self) -> u64 {
+        self.image_size()
+    }
+
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<(), BackingError> {
+        let read = Self::read_at(self, buf, GuestOffset::new(offset));
+        read.map_err(|error| backing_error(offset, error))
+    }
+
+    fn extent_at(&self, offset: u64, max_len: u64) -> Result<GuestExtent, BackingError> {
+        let _request = self.space.guards.enter();
+        self.view().extent_at(offset, max_len)
+    }
+
+    fn data_storage(&self, offset: u64, depth: u32) -> Option<&Arc<dyn Storage>> {
+        self.view().data_storage(offset, depth)
     }
 }

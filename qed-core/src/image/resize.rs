@@ -2,18 +2,17 @@
 //!
 //! Step names are those of docs/write-ordering.md.
 
-use std::sync::atomic::Ordering;
-
 use qed_io::Growth;
-use qed_spec::{DirtyBitmapError, GuestOffset, HostOffset, L1Entry, L1Index, L2Entry};
+use qed_spec::{DirtyBitmapError, GuestOffset, L1Index, L2Entry};
 
-use crate::durability::lock::Turn;
-use crate::error::{ImageError, IoAction, ResizeError};
-use crate::head::sector::check_size;
+use crate::change::Change;
+use crate::durability::lock::Metadata;
+use crate::error::{ImageError, ResizeError};
+use crate::head::sector::{check_size, storage_len};
 use crate::image::Image;
-use crate::image::read_only::storage_len;
+use crate::image::io::ZeroMode;
+use crate::map::mapping::ExtentKind;
 use crate::map::slice::SLICE_ENTRIES;
-use crate::map::tables::ExtentKind;
 
 /// Whether a resize may delete what lies past a smaller end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,117 +37,116 @@ impl Image {
     /// delete may be gone; it can be tried again.
     // spec: QED-SIZE-01, QED-SIZE-02
     pub fn resize(&self, new_size: u64, shrink: Shrink) -> Result<(), ResizeError> {
-        let _drained = self.view.drain.drain();
-        let turn = &mut *self.writer.turn();
-        let old_size = self.view.image_size();
+        let _drained = self.space.guards.drain();
+        let metadata = &mut *self.durability.lock(&self.head);
+        let old_size = self.head.image_size();
         if new_size < old_size && shrink == Shrink::Refuse {
             return Err(ResizeError::WouldShrink { from: old_size, to: new_size });
         }
         check_size(new_size)?;
-        let file_len = storage_len(&*self.view.tables.storage)?;
-        let mut fields = *self.view.header().fields();
+        let file_len = storage_len(&**self.head.storage())?;
+        let header = self.head.header();
+        let mut fields = *header.fields();
         fields.image_size = new_size;
-        self.view.header().with_fields(fields, file_len)?;
-        check_marks(turn, self.view.geometry().l1_entries_for(new_size))?;
-        self.flush_and_place(turn)?;
-        self.empty_log()?;
+        header.with_fields(fields, file_len)?;
+        check_bits(metadata, self.map.geometry.l1_entries_for(new_size))?;
+        self.flush_and_place(metadata)?;
+        self.durability.drain_log(self.cx())?;
         if new_size >= old_size {
-            self.grow(turn, old_size, new_size)?;
+            self.grow(metadata, old_size, new_size)?;
         } else {
-            self.shrink(turn, old_size, new_size)?;
+            self.shrink(metadata, old_size, new_size)?;
         }
         Ok(())
     }
 
-    fn grow(&self, turn: &mut Turn, old_size: u64, new_size: u64) -> Result<(), ImageError> {
-        let tables = &self.view.tables;
+    fn grow(
+        &self,
+        metadata: &mut Metadata,
+        old_size: u64,
+        new_size: u64,
+    ) -> Result<(), ImageError> {
+        let map = &self.map;
         // What an interrupted grow or a foreign writer left past the end must not show up.
-        let slots = tables.geometry.l1_entries_for(new_size);
-        for l1 in tables.l1.extend(&*tables.storage, slots)? {
-            self.unlink(l1);
+        let slots = map.geometry.l1_entries_for(new_size);
+        for l1 in map.l1.extend(&**self.head.storage(), slots)? {
+            self.pending.unlink(l1, map);
         }
-        let table_end = old_size.next_multiple_of(tables.geometry.l2_coverage_bytes());
-        self.unmap(turn, old_size, table_end.min(new_size))?;
+        let table_end = old_size.next_multiple_of(map.geometry.l2_coverage_bytes());
+        self.unmap(metadata, old_size, table_end.min(new_size))?;
         // Step "zero tail".
-        let cluster = tables.geometry.cluster_size_bytes();
+        let cluster = map.geometry.cluster_size_bytes();
         let cluster_end = old_size.next_multiple_of(cluster);
-        self.zero(turn, old_size, cluster_end.min(new_size), new_size)?;
+        self.zero(metadata, old_size, cluster_end.min(new_size), new_size)?;
         // Step "hide backing".
-        let backing_len = self.view.backing().map_or(0, |backing| backing.len());
-        self.zero(turn, cluster_end, backing_len.min(new_size), new_size)?;
-        self.flush_in_turn(turn)?;
-        self.empty_log()?;
-        self.commit_size(turn, new_size)
+        let backing_len = self.data.backing().map_or(0, |backing| backing.len());
+        self.zero(metadata, cluster_end, backing_len.min(new_size), new_size)?;
+        self.durability.commit(metadata, self.cx())?;
+        self.durability.drain_log(self.cx())?;
+        // Step "commit size": one sector write, durable before anything relies on it.
+        self.head.set_image_size(new_size)
     }
 
-    fn shrink(&self, turn: &mut Turn, old_size: u64, new_size: u64) -> Result<(), ImageError> {
+    fn shrink(
+        &self,
+        metadata: &mut Metadata,
+        old_size: u64,
+        new_size: u64,
+    ) -> Result<(), ImageError> {
         self.wipe_cut_off(new_size)?;
         // Step "unmap".
-        let tables = &self.view.tables;
-        let coverage = tables.geometry.l2_coverage_bytes();
-        let first_gone = tables.geometry.l1_entries_for(new_size);
-        let clusters_gone = (first_gone * coverage) >> tables.geometry.cluster_bits();
-        self.unmap(turn, new_size, old_size.min(first_gone * coverage))?;
-        tables.cache.forget(&(clusters_gone / SLICE_ENTRIES..u64::MAX));
-        for l1 in first_gone..tables.l1.len() {
-            self.unlink(L1Index::new(l1));
+        let map = &self.map;
+        let coverage = map.geometry.l2_coverage_bytes();
+        let first_gone = map.geometry.l1_entries_for(new_size);
+        let clusters_gone = (first_gone * coverage) >> map.geometry.cluster_bits();
+        self.unmap(metadata, new_size, old_size.min(first_gone * coverage))?;
+        map.cache.forget(&(clusters_gone / SLICE_ENTRIES..u64::MAX));
+        for l1 in first_gone..map.l1.len() {
+            self.pending.unlink(L1Index::new(l1), map);
         }
-        self.flush_in_turn(turn)?;
-        self.empty_log()?;
-        self.commit_size(turn, new_size)?;
-        tables.l1.truncate(first_gone);
-        self.cut_file(turn)
-    }
-
-    /// Step "commit size": one sector write, durable before anything relies on it.
-    fn commit_size(&self, turn: &mut Turn, new_size: u64) -> Result<(), ImageError> {
-        let storage = &*self.view.tables.storage;
-        self.view.sector().write_fields(storage, |fields| fields.image_size = new_size)?;
-        self.sync(turn)?;
-        self.view.image_size.store(new_size, Ordering::Release);
-        Ok(())
+        self.durability.commit(metadata, self.cx())?;
+        self.durability.drain_log(self.cx())?;
+        // Step "commit size": one sector write, durable before anything relies on it.
+        self.head.set_image_size(new_size)?;
+        map.l1.truncate(first_gone);
+        self.cut_file(metadata)
     }
 
     /// Step "cut file": gives back what lies past the last cluster in use. A block device keeps
     /// its length and has no new space to hand out.
-    fn cut_file(&self, turn: &mut Turn) -> Result<(), ImageError> {
-        let tables = &self.view.tables;
-        if tables.storage.growth() == Growth::Stale {
+    fn cut_file(&self, metadata: &mut Metadata) -> Result<(), ImageError> {
+        let storage = &**self.head.storage();
+        if storage.growth() == Growth::Stale {
             return Ok(());
         }
-        let end = tables.end_in_use(&self.view.header(), storage_len(&*tables.storage)?)?;
-        if turn.marks.as_ref().is_some_and(|marks| marks.epoch_size() > end) {
-            self.set_epoch(turn, end)?;
-            self.sync(turn)?;
-        }
-        let cut = tables.storage.set_len(end);
-        cut.map_err(ImageError::io(IoAction::Resize, HostOffset::new(end)))?;
-        self.sync(turn)?;
-        tables.file_was_cut(end);
-        self.writer.alloc.restart(end);
+        let end = self.map.end_in_use(&self.head.header(), storage_len(storage)?)?;
+        self.durability.lower_recorded_end(metadata, end, self.cx())?;
+        self.space.alloc.end.cut(end)?;
+        self.head.sync()?;
+        self.space.owner.was_cut(end);
+        self.space.alloc.restart(end);
         Ok(())
     }
 
     /// Makes every cluster that starts in `from..to` unallocated; the tables stay.
-    fn unmap(&self, turn: &mut Turn, from: u64, to: u64) -> Result<(), ImageError> {
-        let tables = &self.view.tables;
-        let cluster = tables.geometry.cluster_size_bytes();
+    fn unmap(&self, metadata: &mut Metadata, from: u64, to: u64) -> Result<(), ImageError> {
+        let map = &self.map;
+        let cluster = map.geometry.cluster_size_bytes();
         let mut at = from.next_multiple_of(cluster);
         while at < to {
             let guest = GuestOffset::new(at);
-            if tables.table(tables.l1_index(guest))?.is_none() {
-                at = (at + 1).next_multiple_of(tables.geometry.l2_coverage_bytes());
+            if map.table(map.l1_index(guest))?.is_none() {
+                at = (at + 1).next_multiple_of(map.geometry.l2_coverage_bytes());
                 continue;
             }
-            let count = tables.clusters_left_in_slice(guest).min((to - at).div_ceil(cluster));
+            let count = map.clusters_left_in_slice(guest).min((to - at).div_ceil(cluster));
             // A slot that cannot be read as an entry is not unallocated either.
             let unallocated = |entry| entry == L2Entry::Unallocated;
-            if !matches!(tables.entries(guest, count, unallocated), Ok(Some(n)) if n == count) {
-                let cleared = (0..count).map(|_| L2Entry::Unallocated);
-                tables.publish(guest, cleared, false)?;
+            if !matches!(map.entries(guest, count, unallocated), Ok(Some(n)) if n == count) {
+                Change::unallocated(guest, count).publish(map)?;
             }
-            if tables.cache.is_crowded() {
-                self.flush_in_turn(turn)?;
+            if map.cache.is_crowded() {
+                self.durability.commit(metadata, self.cx())?;
             }
             at += count * cluster;
         }
@@ -159,44 +157,44 @@ impl Image {
     /// nothing there, but QEMU shows it when it grows the disk. spec: QED-QEMU-18
     // spec: QED-MAP-04
     fn wipe_cut_off(&self, new_size: u64) -> Result<(), ImageError> {
-        let tables = &self.view.tables;
+        let map = &self.map;
         let at = GuestOffset::new(new_size);
-        let within = tables.within_cluster(at);
+        let within = map.within_cluster(at);
         if within == 0 {
             return Ok(());
         }
-        let len = tables.geometry.cluster_size_bytes() - within;
-        if let ExtentKind::Data(host) = tables.run(at, len)?.kind {
-            let wiped = tables.storage.write_zeroes(host.get()..host.get() + len);
-            wiped.map_err(ImageError::io(IoAction::WriteData, host))?;
+        let len = map.geometry.cluster_size_bytes() - within;
+        if let ExtentKind::Data(host) = map.run(at, len)?.kind {
+            self.data.write_zeroes(host.get()..host.get() + len)?;
         }
         Ok(())
     }
 
-    fn unlink(&self, l1: L1Index) {
-        self.writer.pending_l1().insert(l1.get(), 0);
-        self.view.tables.l1.set(l1, L1Entry::Unallocated);
-    }
-
     /// Makes `from..to` read as zeros on a disk of `disk_end` bytes.
-    fn zero(&self, turn: &mut Turn, from: u64, to: u64, disk_end: u64) -> Result<(), ImageError> {
+    fn zero(
+        &self,
+        metadata: &mut Metadata,
+        from: u64,
+        to: u64,
+        disk_end: u64,
+    ) -> Result<(), ImageError> {
         let mut at = from;
         while at < to {
-            at += self.zero_some(GuestOffset::new(at), to - at, disk_end)?;
-            if self.view.tables.cache.is_crowded() {
-                self.flush_in_turn(turn)?;
+            at += self.zero_some(GuestOffset::new(at), to - at, disk_end, ZeroMode::IfNeeded)?;
+            if self.map.cache.is_crowded() {
+                self.durability.commit(metadata, self.cx())?;
             }
         }
         Ok(())
     }
 }
 
-/// Refuses a disk with tables that have no marks.
+/// Refuses a disk with tables that have no dirty bits.
 // spec: QED-DIRTY-02
-fn check_marks(turn: &Turn, slots: u64) -> Result<(), DirtyBitmapError> {
-    match &turn.marks {
-        Some(marks) if marks.slots() < slots => {
-            Err(DirtyBitmapError::TooShort { len_bytes: marks.slots() / 8, slots })
+fn check_bits(metadata: &Metadata, slots: u64) -> Result<(), DirtyBitmapError> {
+    match &metadata.bits {
+        Some(bits) if bits.slots() < slots => {
+            Err(DirtyBitmapError::TooShort { len_bytes: bits.slots() / 8, slots })
         }
         _ => Ok(()),
     }

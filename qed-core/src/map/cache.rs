@@ -12,6 +12,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::ops::Range;
 
+use qed_journal::DataOrder;
 use qed_spec::{Geometry, L2Entry};
 
 use crate::map::index::{Index, Numbered};
@@ -124,7 +125,7 @@ impl L2Cache {
         number: u64,
         index: u64,
         entries: impl Iterator<Item = L2Entry>,
-        data_first: bool,
+        order: DataOrder,
         geometry: Geometry,
     ) -> bool {
         let shard = self.shared(number);
@@ -134,7 +135,7 @@ impl L2Cache {
         for (slot, entry) in (index..SLICE_ENTRIES).zip(entries) {
             cached.value.set(slot, entry, geometry);
         }
-        self.mark(cached, data_first);
+        self.mark(cached, order);
         true
     }
 
@@ -167,7 +168,7 @@ impl L2Cache {
             let shard = self.shared(slice.number);
             if let Some(cached) = shard.slices.get(&slice.number) {
                 cached.value.put_back(&slice.copy.changed);
-                self.mark(cached, slice.copy.data_first);
+                self.mark(cached, slice.copy.order);
                 cached.value.unpin();
             }
         }
@@ -205,11 +206,11 @@ impl L2Cache {
     /// find it clean both list it. A flush that takes the number between the two steps waits for the
     /// shard before it looks at the mark.
     // spec: QED-RW-07
-    fn mark(&self, cached: &Cached, data_first: bool) {
+    fn mark(&self, cached: &Cached, order: DataOrder) {
         if !cached.value.is_dirty() {
             self.note_dirty(cached.number);
         }
-        cached.value.mark_dirty(data_first);
+        cached.value.mark_dirty(order);
     }
 
     fn note_dirty(&self, number: u64) {

@@ -10,44 +10,13 @@ use zerocopy::IntoBytes;
 
 use crate::error::{CorruptTable, ImageError, IoAction};
 use crate::map::pieces::for_each_piece;
+use crate::space::owner::TableRules;
 
 /// Slots of the L1 table, as read from disk or changed since.
 #[derive(Debug)]
 pub(crate) struct L1Table {
     slots: RwLock<Vec<u64>>,
     rules: TableRules,
-}
-
-/// Where an L2 table may lie.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct TableRules {
-    pub(crate) geometry: Geometry,
-    /// Bytes of the header area; nothing else lies below.
-    pub(crate) header_end: u64,
-    /// First byte of the L1 table.
-    pub(crate) l1_offset: u64,
-}
-
-impl TableRules {
-    pub(crate) fn of(header: &Header) -> Self {
-        Self {
-            geometry: header.geometry(),
-            header_end: header.header_area_len_bytes(),
-            l1_offset: header.fields().l1_table_offset.get(),
-        }
-    }
-
-    /// Whether `len` bytes at `offset` keep clear of the header area and the L1 table and lie below
-    /// `end`.
-    // spec: QED-TBL-07, QED-TBL-08, QED-CONS-06
-    pub(crate) fn allows(&self, offset: u64, len: u64, end: u64) -> bool {
-        let l1_end = self.l1_offset.saturating_add(self.geometry.table_size_bytes());
-        let Some(place_end) = offset.checked_add(len) else {
-            return false;
-        };
-        let clear_of_l1 = offset >= l1_end || place_end <= self.l1_offset;
-        offset >= self.header_end && place_end <= end && clear_of_l1
-    }
 }
 
 impl L1Table {
@@ -100,6 +69,15 @@ impl L1Table {
             }
         }
         Ok(tables.into_iter().map(|(offset, _)| offset).collect())
+    }
+
+    /// First byte of the table.
+    pub(crate) fn offset(&self) -> HostOffset {
+        HostOffset::new(self.rules.l1_offset)
+    }
+
+    pub(crate) fn geometry(&self) -> Geometry {
+        self.rules.geometry
     }
 
     pub(crate) fn len(&self) -> u64 {

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
+use qed_journal::DataOrder;
 use qed_spec::{Geometry, HostOffset, L2Entry};
 use zerocopy::IntoBytes;
 
@@ -144,8 +145,8 @@ impl Slice {
     }
 
     /// Marks the slice dirty, which is in the list of dirty slices by now.
-    pub(crate) fn mark_dirty(&self, data_first: bool) {
-        if data_first {
+    pub(crate) fn mark_dirty(&self, order: DataOrder) {
+        if order == DataOrder::First {
             self.data_first.store(true, Ordering::Release);
         }
         self.written.store(true, Ordering::Release);
@@ -164,7 +165,11 @@ impl Slice {
             home: self.home,
             bytes: values.as_bytes().into(),
             changed: std::array::from_fn(|i| self.changed[i].swap(0, Ordering::Relaxed)),
-            data_first: self.data_first.swap(false, Ordering::AcqRel),
+            order: if self.data_first.swap(false, Ordering::AcqRel) {
+                DataOrder::First
+            } else {
+                DataOrder::Together
+            },
         }
     }
 
@@ -211,8 +216,8 @@ pub(crate) struct SliceCopy {
     pub(crate) bytes: Box<[u8]>,
     /// The slots that were published since the copy before.
     pub(crate) changed: SlotSet,
-    /// An entry of the copy must not become durable before its data.
-    pub(crate) data_first: bool,
+    /// [`DataOrder::First`] if an entry of the copy must not become durable before its data.
+    pub(crate) order: DataOrder,
 }
 
 impl SliceCopy {

@@ -1,42 +1,23 @@
 //! From guest ranges to extents: the two-level lookup over the L1 table and the slice cache.
 //!
-//! Reads tables, never data.
+//! Believes what `space` lets an entry name. Reads tables, never data; what is published and linked here
+//! comes from a `Change`.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
 
 use qed_io::Storage;
-use qed_journal::Journal;
+use qed_journal::{DataOrder, Journal};
 use qed_spec::{
-    DirtyBitmap, Geometry, GuestCluster, GuestOffset, Header, HostCluster, HostOffset, L1Index,
-    L2Entry, L2Index, Lookup,
+    Geometry, GuestCluster, GuestOffset, HostCluster, HostOffset, L1Index, L2Entry, L2Index, Lookup,
 };
 
 use crate::error::{CorruptTable, ImageError, IoAction};
 use crate::map::cache::L2Cache;
-use crate::map::l1::{L1Table, TableRules};
+use crate::map::l1::L1Table;
+use crate::map::mapping::{Extent, ExtentKind};
 use crate::map::slice::{BadSlots, SLICE_ENTRIES, SLICE_LEN_BYTES, Slice, Slot};
-use crate::space::cross_links::CrossLinks;
-
-/// A run of guest bytes that one mapping of one image serves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Extent {
-    /// Bytes.
-    pub len: u64,
-    /// Where the bytes come from.
-    pub kind: ExtentKind,
-}
-
-/// What an [`Extent`] is made of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ExtentKind {
-    /// Stored in the image file from this offset.
-    Data(HostOffset),
-    /// Zeros, whatever the backing file holds.
-    Zero,
-    /// Not in this image: the backing file's bytes, zeros where there are none.
-    Unallocated,
-}
+use crate::space::owner::{SpaceMap, Written};
 
 /// The mapping of an open image.
 #[derive(Debug)]
@@ -45,54 +26,24 @@ pub(crate) struct Tables {
     pub(crate) geometry: Geometry,
     pub(crate) l1: L1Table,
     pub(crate) cache: L2Cache,
-    rules: TableRules,
     /// Of a writable image in journal mode: what is committed and not in the tables yet.
-    journal: Option<Box<Journal>>,
-    /// File length when the image was opened: what is on disk from before names nothing past it.
-    end_at_open: u64,
-    /// First bytes of the L2 tables found at open, ascending; no data cluster lies in one.
-    /// Empty for a read-only image, which cannot harm its tables.
-    tables_at_open: RwLock<Vec<u64>>,
-    /// Of a writable image: what is named twice. A reader cannot harm what it reads.
-    cross_links: Option<CrossLinks>,
-    /// Where only marked tables were checked after a crash: what the others may name.
-    foreign: Option<Foreign>,
-    /// Every L1 slot was checked at open, so what stands there now is ours or good.
-    vetted: bool,
-    /// An entry past the end reads as unallocated: the image was not closed cleanly and is
-    /// opened for reading only.
-    dangling_reads_unallocated: bool,
+    journal: Option<Arc<Journal>>,
+    space: Arc<SpaceMap>,
+    validation: Validation,
     /// A slot that breaks a rule was met.
     is_corrupt: AtomicBool,
 }
 
-/// What tells the tables of this program from those that another one wrote after a crash.
+/// When the tables are validated.
 #[derive(Debug)]
-pub(crate) struct Foreign {
-    /// The marks that the crash left.
-    pub(crate) marks: Vec<u8>,
-    pub(crate) bitmap: DirtyBitmap,
-}
-
-impl Foreign {
-    /// Byte after the last that the table of a slot may name.
-    // spec: QED-DIRTY-09
-    fn limit(&self, l1: L1Index) -> u64 {
-        let is_marked = self.bitmap.mark_of(l1).is_some_and(|(byte, mask)| {
-            let byte = usize::try_from(byte).ok().and_then(|byte| self.marks.get(byte));
-            byte.is_some_and(|byte| byte & mask != 0)
-        });
-        if is_marked { u64::MAX } else { self.bitmap.epoch_size() }
-    }
-}
-
-/// Whether the tables are vetted against each other before use.
-#[derive(Debug)]
-pub(crate) enum Vetting {
-    /// For reading: a bad slot is reported when it is met.
-    AsMet { dangling_reads_unallocated: bool },
-    /// For writing: every L1 slot is good and no guest write can reach a table.
-    All { foreign: Option<Foreign>, journal: Option<Box<Journal>> },
+pub(crate) enum Validation {
+    /// For reading: a bad slot is reported when a request meets it.
+    Lazy {
+        /// An entry past the end reads as unallocated: the image was not closed cleanly.
+        dangling_reads_unallocated: bool,
+    },
+    /// For writing: every L1 slot was checked, so what stands there now is of this session or good.
+    Eager,
 }
 
 /// A guest cluster as the cache sees it; its table slots are worked out when they are needed.
@@ -105,39 +56,24 @@ struct Place {
 }
 
 impl Tables {
-    pub(crate) fn open(
+    pub(crate) fn new(
         storage: Arc<dyn Storage>,
-        header: &Header,
-        file_len: u64,
+        l1: L1Table,
         cache_limit_bytes: u64,
-        vetting: Vetting,
-    ) -> Result<Self, ImageError> {
-        let l1 = L1Table::read(&*storage, header)?;
-        let vetted = matches!(vetting, Vetting::All { .. });
-        let tables_at_open = if vetted { l1.all_tables(file_len)? } else { Vec::new() };
-        let clusters = header.geometry().clusters_for(file_len).get();
-        let cross_links = vetted.then(|| CrossLinks::new(clusters, cache_limit_bytes));
-        let (foreign, journal, dangling_reads_unallocated) = match vetting {
-            Vetting::All { foreign, journal } => (foreign, journal, false),
-            Vetting::AsMet { dangling_reads_unallocated } => {
-                (None, None, dangling_reads_unallocated)
-            }
-        };
-        Ok(Self {
+        journal: Option<Arc<Journal>>,
+        space: Arc<SpaceMap>,
+        validation: Validation,
+    ) -> Self {
+        Self {
             storage,
-            geometry: header.geometry(),
+            geometry: l1.geometry(),
             l1,
             cache: L2Cache::new(cache_limit_bytes),
-            rules: TableRules::of(header),
             journal,
-            end_at_open: file_len,
-            tables_at_open: RwLock::new(tables_at_open),
-            cross_links,
-            foreign,
-            vetted,
-            dangling_reads_unallocated,
+            space,
+            validation,
             is_corrupt: AtomicBool::new(false),
-        })
+        }
     }
 
     /// The longest run from `at` with one mapping, at most `len` bytes, within the virtual disk;
@@ -206,29 +142,13 @@ impl Tables {
         &self,
         at: GuestOffset,
         entries: impl Iterator<Item = L2Entry> + Clone,
-        data_first: bool,
+        order: DataOrder,
     ) -> Result<(), ImageError> {
         let place = self.place(at);
-        while !self.cache.publish(
-            place.slice,
-            place.slot,
-            entries.clone(),
-            data_first,
-            self.geometry,
-        ) {
+        while !self.cache.publish(place.slice, place.slot, entries.clone(), order, self.geometry) {
             self.load(place)?;
         }
         Ok(())
-    }
-
-    /// The file was cut at `end`, past all tables in use: what is put there is no table.
-    pub(crate) fn file_was_cut(&self, end: u64) {
-        let mut tables = self.tables_at_open.write().unwrap_or_else(PoisonError::into_inner);
-        let kept = tables.partition_point(|table| *table < end);
-        tables.truncate(kept);
-        if let Some(links) = &self.cross_links {
-            links.forget_from(end >> self.geometry.cluster_bits());
-        }
     }
 
     /// The L1 slot that maps `at`.
@@ -264,17 +184,16 @@ impl Tables {
         self.is_corrupt.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn journal(&self) -> Option<&Journal> {
-        self.journal.as_deref()
-    }
-
     fn corrupt(&self, error: CorruptTable) -> ImageError {
         self.is_corrupt.store(true, Ordering::Relaxed);
         error.into()
     }
 
     fn table_limit(&self) -> u64 {
-        if self.vetted { u64::MAX } else { self.end_at_open }
+        match self.validation {
+            Validation::Eager => u64::MAX,
+            Validation::Lazy { .. } => self.space.end_at_open(),
+        }
     }
 
     /// Looks at a slice, loading it as often as it is evicted; none if its table does not exist.
@@ -302,13 +221,13 @@ impl Tables {
         let first_slot = lookup.l2.get() - place.slot;
         let home = self.geometry.host_offset(table).checked_add(first_slot * 8);
         let home = home.expect("a legal table lies inside the file");
-        let known = self.cross_links.as_ref().map(CrossLinks::generation);
+        let known = self.space.cross_links_found();
         self.cache.load(place.slice, |written| {
             let slice = self.read_slice(lookup.l1, home, written);
             slice.inspect(|slice| self.find_cross_links(place.slice, slice))
         })?;
         // What another thread found meanwhile it looked for in the cache, where the slice was not.
-        if known != self.cross_links.as_ref().map(CrossLinks::generation) {
+        if known != self.space.cross_links_found() {
             self.cache.look(place.slice, |slice| self.spoil_crossed(slice));
         }
         Ok(true)
@@ -318,22 +237,17 @@ impl Tables {
     /// of slices in the cache that it names, too.
     // spec: QED-TBL-11
     fn find_cross_links(&self, number: u64, slice: &Slice) {
-        let Some(links) = &self.cross_links else { return };
-        if links.claim(number, slice.clusters(self.geometry)) {
+        if self.space.claim(number, slice.clusters(self.geometry)) {
             self.is_corrupt.store(true, Ordering::Relaxed);
             self.cache.for_each(|cached| self.spoil_crossed(cached));
         }
-        if links.generation() > 0 {
+        if self.space.cross_links_found() > 0 {
             self.spoil_crossed(slice);
         }
     }
 
     fn spoil_crossed(&self, slice: &Slice) {
-        slice.spoil(self.geometry, |cluster| self.is_crossed(cluster));
-    }
-
-    fn is_crossed(&self, cluster: u64) -> bool {
-        self.cross_links.as_ref().is_some_and(|links| links.has(cluster))
+        slice.spoil(self.geometry, |cluster| self.space.is_crossed(cluster));
     }
 
     fn read_slice(
@@ -348,31 +262,19 @@ impl Tables {
             None => self.storage.read_at(&mut bytes, home.get()),
         };
         read.map_err(ImageError::io(IoAction::ReadTable, home))?;
-        // A slice of this session names clusters past the end at open, except in the slots that
-        // were bad when it was first read.
-        let read_limit = self.foreign.as_ref().map_or(u64::MAX, |foreign| foreign.limit(l1));
-        let end = if written.is_some() { u64::MAX } else { self.end_at_open.min(read_limit) };
-        let tables = self.tables_at_open.read().unwrap_or_else(PoisonError::into_inner);
-        let is_in_table = |at: u64| {
-            let after = tables.partition_point(|table| *table <= at);
-            let table = after.checked_sub(1).map(|before| tables[before]);
-            table.is_some_and(|table| at - table < self.geometry.table_size_bytes())
-        };
-        // spec: QED-TBL-07, QED-TBL-08
-        let is_legal = |at: HostOffset| {
-            self.rules.allows(at.get(), self.geometry.cluster_size_bytes(), end)
-                && !is_in_table(at.get())
-        };
+        // Slots that were bad when the slice was first read are none of this session.
+        let state = if written.is_some() { Written::InSession } else { Written::BeforeOpen };
+        let judge = self.space.judge(l1, state);
         let bad = written.unwrap_or_default();
-        Ok(Slice::decode(&bytes, home, self.geometry, bad, is_legal))
+        Ok(Slice::decode(&bytes, home, self.geometry, bad, |at| judge.may_name(at)))
     }
 
     /// Whether an entry names `len` bytes that a crash kept the file from covering.
     // spec: QED-CONS-05
     fn is_dangling(&self, value: u64, len: u64) -> bool {
-        self.dangling_reads_unallocated
+        matches!(self.validation, Validation::Lazy { dangling_reads_unallocated: true })
             && self.geometry.host_cluster(HostOffset::new(value)).is_some()
-            && value.saturating_add(len) > self.end_at_open
+            && value.saturating_add(len) > self.space.end_at_open()
     }
 
     /// The run of up to `clusters` clusters from `place` with one mapping.
@@ -422,7 +324,7 @@ impl Tables {
                 let l1 = lookup.l1;
                 let cluster = self.geometry.host_cluster(HostOffset::new(value));
                 Err(self.corrupt(match cluster {
-                    Some(cluster) if self.is_crossed(cluster.get()) => {
+                    Some(cluster) if self.space.is_crossed(cluster.get()) => {
                         CorruptTable::L2Shared { l1, l2, value }
                     }
                     _ => CorruptTable::L2Entry { l1, l2, value },

@@ -1,4 +1,4 @@
-//! The in-flight claim: who is allocating which guest clusters right now.
+//! The in-flight claims: which guest clusters are being allocated right now.
 //!
 //! Two allocating writes to one cluster meet here; writes to different clusters never wait for each
 //! other. A claim is held across the data I/O of its owner, the mutex is not.
@@ -7,13 +7,13 @@ use std::ops::{Deref, Range};
 use std::sync::{Condvar, Mutex, PoisonError};
 
 #[derive(Debug, Default)]
-pub(crate) struct InFlight {
-    claims: Mutex<Claims>,
+pub(crate) struct Claims {
+    held: Mutex<Held>,
     released: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct Claims {
+struct Held {
     /// Ranges of guest cluster numbers, few at a time: one per allocating write in flight.
     ranges: Vec<Range<u64>>,
     /// Requests that wait for a range; waking nobody would still cost a system call.
@@ -30,45 +30,45 @@ pub(crate) enum Wait {
 /// The right to allocate a range of guest clusters, until dropped; `O` is a reference to the owner
 /// or keeps it alive.
 #[derive(Debug)]
-pub(crate) struct Claim<O: Deref<Target = InFlight>> {
+pub(crate) struct Claim<O: Deref<Target = Claims>> {
     owner: O,
     range: Range<u64>,
 }
 
-impl InFlight {
+impl Claims {
     /// Claims `range`, which no other claim overlaps; else waits for that, or claims nothing.
     ///
-    /// Who waits holds no claim, so waiting cannot form a cycle.
+    /// A thread that waits holds no claim, so waiting cannot form a cycle.
     fn take(&self, range: Range<u64>, wait: Wait) -> bool {
-        let mut claims = self.claims.lock().unwrap_or_else(PoisonError::into_inner);
-        while claims.ranges.iter().any(|other| other.start < range.end && range.start < other.end) {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        while held.ranges.iter().any(|other| other.start < range.end && range.start < other.end) {
             if wait == Wait::No {
                 return false;
             }
-            claims.waiting += 1;
-            claims = self.released.wait(claims).unwrap_or_else(PoisonError::into_inner);
-            claims.waiting -= 1;
+            held.waiting += 1;
+            held = self.released.wait(held).unwrap_or_else(PoisonError::into_inner);
+            held.waiting -= 1;
         }
-        claims.ranges.push(range);
+        held.ranges.push(range);
         true
     }
 
     /// Replaces one claimed range, or removes it, and wakes those who wait.
     fn change(&self, from: &Range<u64>, to: Option<Range<u64>>) {
-        let mut claims = self.claims.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(index) = claims.ranges.iter().position(|range| range == from) {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(index) = held.ranges.iter().position(|range| range == from) {
             match to {
-                Some(to) => claims.ranges[index] = to,
-                None => drop(claims.ranges.swap_remove(index)),
+                Some(to) => held.ranges[index] = to,
+                None => drop(held.ranges.swap_remove(index)),
             }
         }
-        if claims.waiting > 0 {
+        if held.waiting > 0 {
             self.released.notify_all();
         }
     }
 }
 
-impl<O: Deref<Target = InFlight>> Claim<O> {
+impl<O: Deref<Target = Claims>> Claim<O> {
     /// Claims `range`, which no other claim overlaps; else waits for that, or claims nothing.
     pub(crate) fn take(owner: O, range: Range<u64>, wait: Wait) -> Option<Self> {
         owner.take(range.clone(), wait).then(|| Self { owner, range })
@@ -83,7 +83,7 @@ impl<O: Deref<Target = InFlight>> Claim<O> {
     }
 }
 
-impl<O: Deref<Target = InFlight>> Drop for Claim<O> {
+impl<O: Deref<Target = Claims>> Drop for Claim<O> {
     fn drop(&mut self) {
         self.owner.change(&self.range, None);
     }

@@ -1,52 +1,49 @@
-//! Keeps what is written in order in order: several requests that go through the disk together ask
-//! for space in any order, and what lies side by side for the guest is to lie side by side in the file.
+//! Reservation windows: keeps sequential guest writes contiguous in the image file, even when concurrent
+//! requests of one stream allocate out of order.
 //!
-//! A request that is a little ahead of such a run takes the space of those between as well and keeps
-//! it for them; one whose run takes turns with another run takes some more, for those that follow. Kept
-//! space is fresh, and named by nothing. What nobody came for is given to its guest clusters, as the
-//! zeros that they read as, before the image is closed.
+//! A request that is a little ahead of its stream reserves the space of those between as well; one whose
+//! stream takes turns with another reserves some more, for those that follow. What is set aside is fresh
+//! space that nothing names. Knows no tables: the caller says which clusters have space already, and
+//! places or gives back what no request acquired before the image is closed.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use qed_spec::{Geometry, GuestCluster, GuestOffset, HostCluster, L2Entry};
+use qed_spec::{Geometry, GuestCluster, HostCluster};
 
 use crate::error::ImageError;
-use crate::image::Image;
-use crate::map::tables::ExtentKind;
-use crate::space::alloc::Space;
+use crate::space::alloc::HostRun;
 
-/// Runs that are followed at a time.
-const RUNS: usize = 8;
-/// Bytes that a request may be ahead of its run, or behind.
+/// Streams that are followed at a time.
+const STREAMS: usize = 8;
+/// Bytes that a request may be ahead of its stream, or behind.
 const NEAR_BYTES: u64 = 4 << 20;
-/// Requests that have to go on with a run before anything is kept for it. Random ones rarely do.
+/// Requests of a stream before anything is set aside for it. Random ones rarely get there.
 const STEADY: u32 = 4;
 
 /// Requests of which it is known what they took.
 const RECENT: usize = 256;
 
-/// The runs of an image.
+/// The streams of an image.
 #[derive(Debug)]
-pub(crate) struct Runs(Mutex<State>);
+pub(crate) struct Streams(Mutex<State>);
 
 #[derive(Debug)]
 struct State {
-    runs: [Run; RUNS],
-    /// The run that was gone on with last.
+    streams: [Stream; STREAMS],
+    /// The stream of the request before.
     last: usize,
-    /// The run that was begun last; the one behind it is the next to be forgotten.
+    /// The stream that was begun last; the one behind it is the next to be forgotten.
     newest: usize,
-    /// Guest clusters that have space and have not come yet.
-    kept: BTreeMap<u64, HostCluster>,
+    /// Guest clusters that no request has written yet, and the space set aside for them.
+    windows: BTreeMap<u64, HostCluster>,
     /// Guest clusters that were given space lately: first and behind the last. Their entries may not
     /// tell of it yet.
     recent: [(u64, u64); RECENT],
     /// Of `recent`, the one that is replaced next.
     eldest: usize,
-    /// There were several requests at a time once. Whoever sends one after the other gets no more than
-    /// it asks for.
+    /// There were several requests at a time once: only then may they overtake each other.
     is_shared: bool,
     limits: Limits,
 }
@@ -54,26 +51,26 @@ struct State {
 /// Numbers of clusters.
 #[derive(Debug, Clone, Copy)]
 struct Limits {
-    /// That a request may be ahead of its run, or behind.
+    /// That a request may be ahead of its stream, or behind.
     near: u64,
-    /// That a run takes at once when it takes turns with others.
+    /// That a stream reserves at once when it takes turns with others.
     turn: u64,
-    /// That are kept at a time.
-    kept: u64,
+    /// That are set aside at a time.
+    windows: u64,
 }
 
-/// Where a run is.
+/// Where a stream is.
 #[derive(Debug, Default, Clone, Copy)]
-struct Run {
+struct Stream {
     /// The guest cluster behind those that have space.
     next: u64,
     requests: u32,
 }
 
-/// What a request is to take.
+/// What a request reserves besides its own.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-struct Share {
-    run: usize,
+struct Extra {
+    stream: usize,
     /// Clusters before its own and behind them, for others.
     before: u64,
     behind: u64,
@@ -81,7 +78,7 @@ struct Share {
 
 /// What a request asks for.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Wish {
+pub(crate) struct Want {
     /// Guest clusters, from the first that needs space.
     pub(crate) guest: GuestCluster,
     pub(crate) count: u64,
@@ -89,16 +86,16 @@ pub(crate) struct Wish {
     pub(crate) end: GuestCluster,
 }
 
-impl Runs {
+impl Streams {
     pub(crate) fn new(geometry: Geometry) -> Self {
         let near = (NEAR_BYTES >> geometry.cluster_bits()).clamp(2, 64);
-        let limits = Limits { near, turn: near / 2, kept: 4 * near };
-        let (runs, kept) = Default::default();
+        let limits = Limits { near, turn: near / 2, windows: 4 * near };
+        let (streams, windows) = Default::default();
         Self(Mutex::new(State {
-            runs,
+            streams,
             last: 0,
             newest: 0,
-            kept,
+            windows,
             recent: [(0, 0); RECENT],
             eldest: 0,
             is_shared: false,
@@ -106,64 +103,64 @@ impl Runs {
         }))
     }
 
-    /// Space for what is wished for, or for the first part of it: what is kept, or what `reserve`
-    /// makes of a number of clusters. Nothing is kept before `is_shared` says that there are several
-    /// requests at a time; `may_come` is asked how many of some guest clusters have
-    /// no space.
+    /// Space for what is wanted, or for the first part of it: what was set aside for it, or what
+    /// `reserve` makes of a number of clusters. Nothing is set aside before `is_shared` says that there
+    /// are several requests at a time; `may_come` is asked how many of some guest clusters have no
+    /// space.
     pub(crate) fn reserve(
         &self,
-        wish: Wish,
+        want: Want,
         is_shared: impl FnOnce() -> bool,
         may_come: impl Fn(u64, u64) -> Result<u64, ImageError>,
-        reserve: impl Fn(u64) -> Result<Space, ImageError>,
-    ) -> Result<Space, ImageError> {
-        let (guest, count) = (wish.guest.get(), wish.count);
+        reserve: impl Fn(u64) -> Result<HostRun, ImageError>,
+    ) -> Result<HostRun, ImageError> {
+        let (guest, count) = (want.guest.get(), want.count);
         let mut state = self.state();
         if let Some(space) = state.take(guest, count) {
             state.remember(guest, space.count);
             return Ok(space);
         }
         state.is_shared = state.is_shared || is_shared();
-        let mut share = state.share(wish);
-        let between = guest - share.before..guest;
-        if share.before > 0
-            && (state.has_given(&between) || may_come(between.start, share.before)? < share.before)
+        let mut extra = state.extra(want);
+        let between = guest - extra.before..guest;
+        if extra.before > 0
+            && (state.has_given(&between) || may_come(between.start, extra.before)? < extra.before)
         {
-            share.before = 0;
+            extra.before = 0;
         }
-        let after = guest + count..guest + count + share.behind;
-        if share.behind > 0 {
-            share.behind =
-                if state.has_given(&after) { 0 } else { may_come(after.start, share.behind)? };
+        let after = guest + count..guest + count + extra.behind;
+        if extra.behind > 0 {
+            extra.behind =
+                if state.has_given(&after) { 0 } else { may_come(after.start, extra.behind)? };
         }
-        let mut wanted = share.before + count + share.behind;
+        let mut wanted = extra.before + count + extra.behind;
         let mut space = reserve(wanted);
         if space.is_err() && wanted > count {
             // A request does not fail for the sake of others.
-            (share.before, share.behind, wanted) = (0, 0, count);
+            (extra.before, extra.behind, wanted) = (0, 0, count);
             space = reserve(count);
         }
         let space = space?;
-        // What was used before lies anywhere.
+        // Space that is used again lies anywhere.
         let space = if space.count < wanted {
-            Space { count: space.count.min(count), ..space }
+            HostRun { count: space.count.min(count), ..space }
         } else {
-            state.divide(share, guest, count, space)
+            state.divide(extra, guest, count, space)
         };
         state.remember(guest, space.count);
         Ok(space)
     }
 
-    /// All that is kept: guest clusters and their space.
-    fn take_kept(&self) -> BTreeMap<u64, HostCluster> {
-        std::mem::take(&mut self.state().kept)
+    /// All that is set aside: guest clusters and their space.
+    pub(crate) fn take_windows(&self) -> BTreeMap<u64, HostCluster> {
+        std::mem::take(&mut self.state().windows)
     }
 
-    /// As [`Runs::take_kept`], and nothing is kept from now on.
-    fn end(&self) -> BTreeMap<u64, HostCluster> {
+    /// As [`Streams::take_windows`], and nothing is set aside from now on.
+    pub(crate) fn end(&self) -> BTreeMap<u64, HostCluster> {
         let mut state = self.state();
-        state.limits.kept = 0;
-        std::mem::take(&mut state.kept)
+        state.limits.windows = 0;
+        std::mem::take(&mut state.windows)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -172,19 +169,19 @@ impl Runs {
 }
 
 impl State {
-    /// What is kept for the first of `count` clusters from `guest`, and for those after it as far as
-    /// it lies behind.
-    fn take(&mut self, guest: u64, count: u64) -> Option<Space> {
-        let first = self.kept.remove(&guest)?;
+    /// What was set aside for the first of `count` clusters from `guest`, and for those after it as far
+    /// as it lies behind.
+    fn take(&mut self, guest: u64, count: u64) -> Option<HostRun> {
+        let first = self.windows.remove(&guest)?;
         let mut taken = 1;
         let follows = |next: &HostCluster, taken| next.get() == first.get() + taken;
         while taken < count
-            && self.kept.get(&(guest + taken)).is_some_and(|next| follows(next, taken))
+            && self.windows.get(&(guest + taken)).is_some_and(|next| follows(next, taken))
         {
-            self.kept.remove(&(guest + taken));
+            self.windows.remove(&(guest + taken));
             taken += 1;
         }
-        Some(Space { first, count: taken, fresh: true })
+        Some(HostRun { first, count: taken, fresh: true })
     }
 
     fn remember(&mut self, guest: u64, count: u64) {
@@ -192,146 +189,55 @@ impl State {
         self.eldest = (self.eldest + 1) % RECENT;
     }
 
-    /// Whether one of the clusters has space that is kept, or that no entry may tell of yet.
+    /// Whether one of the clusters has space set aside, or space that no entry may tell of yet.
     fn has_given(&self, clusters: &Range<u64>) -> bool {
         let overlaps = |(start, end): &(u64, u64)| *start < clusters.end && clusters.start < *end;
-        self.kept.range(clusters.clone()).next().is_some() || self.recent.iter().any(overlaps)
+        self.windows.range(clusters.clone()).next().is_some() || self.recent.iter().any(overlaps)
     }
 
-    /// Goes on with the run that the request belongs to, or begins one.
-    fn share(&mut self, wish: Wish) -> Share {
-        let (guest, limits) = (wish.guest.get(), self.limits);
-        let behind_it = guest + wish.count;
-        let near = |run: &Run| run.requests > 0 && run.next.abs_diff(guest) <= limits.near;
-        let Some(index) = self.runs.iter().position(near) else {
-            self.newest = (self.newest + 1) % RUNS;
+    /// Goes on with the stream that the request belongs to, or begins one.
+    fn extra(&mut self, want: Want) -> Extra {
+        let (guest, limits) = (want.guest.get(), self.limits);
+        let after_it = guest + want.count;
+        let near =
+            |stream: &Stream| stream.requests > 0 && stream.next.abs_diff(guest) <= limits.near;
+        let Some(index) = self.streams.iter().position(near) else {
+            self.newest = (self.newest + 1) % STREAMS;
             self.last = self.newest;
-            self.runs[self.newest] = Run { next: behind_it, requests: 1 };
-            return Share::default();
+            self.streams[self.newest] = Stream { next: after_it, requests: 1 };
+            return Extra::default();
         };
         let takes_turns = std::mem::replace(&mut self.last, index) != index;
-        let run = &mut self.runs[index];
-        let next = run.next;
-        run.next = next.max(behind_it);
-        run.requests = run.requests.saturating_add(1);
-        let mut share = Share { run: index, ..Share::default() };
-        if self.is_shared && run.requests > STEADY && next <= guest {
-            let room = limits.kept.saturating_sub(self.kept.len() as u64);
-            share.before = (guest - next).min(room);
+        let stream = &mut self.streams[index];
+        let next = stream.next;
+        stream.next = next.max(after_it);
+        stream.requests = stream.requests.saturating_add(1);
+        let mut extra = Extra { stream: index, ..Extra::default() };
+        if self.is_shared && stream.requests > STEADY && next <= guest {
+            let room = limits.windows.saturating_sub(self.windows.len() as u64);
+            extra.before = (guest - next).min(room);
             if takes_turns {
-                let left = wish.end.get().saturating_sub(behind_it);
-                share.behind = limits.turn.min(left).min(room - share.before);
+                let left = want.end.get().saturating_sub(after_it);
+                extra.behind = limits.turn.min(left).min(room - extra.before);
             }
         }
-        share
+        extra
     }
 
-    /// Keeps the share of others and moves the run on.
-    fn divide(&mut self, share: Share, guest: u64, count: u64, space: Space) -> Space {
+    /// Sets the extra space aside and moves the stream on.
+    fn divide(&mut self, extra: Extra, guest: u64, count: u64, space: HostRun) -> HostRun {
         let host = |number| HostCluster::new(number).expect("behind the header's cluster");
-        let first = space.first.get() + share.before;
-        let mut keep = |guest: u64, from: u64, count: u64| {
-            self.kept.extend((0..count).map(|index| (guest + index, host(from + index))));
+        let first = space.first.get() + extra.before;
+        let mut set_aside = |guest: u64, from: u64, count: u64| {
+            self.windows.extend((0..count).map(|index| (guest + index, host(from + index))));
         };
-        keep(guest - share.before, space.first.get(), share.before);
-        keep(guest + count, first + count, share.behind);
-        if share.behind > 0 {
-            self.runs[share.run].next = guest + count + share.behind;
+        set_aside(guest - extra.before, space.first.get(), extra.before);
+        set_aside(guest + count, first + count, extra.behind);
+        if extra.behind > 0 {
+            self.streams[extra.stream].next = guest + count + extra.behind;
         }
-        Space { first: host(first), count, fresh: space.fresh }
+        HostRun { first: host(first), count, fresh: space.fresh }
     }
-}
-
-impl Image {
-    /// Space for `count` clusters of the guest from the one at `at`, or for the first of them.
-    pub(crate) fn reserve(&self, at: GuestOffset, count: u64) -> Result<Space, ImageError> {
-        let (tables, alloc) = (&self.view.tables, &self.writer.alloc);
-        let reserve = |count| alloc.reserve(&*tables.storage, count);
-        // Over a backing file the zeros of clusters that nobody came for would not be neutral.
-        if self.view.is_backed() {
-            return reserve(count);
-        }
-        let geometry = tables.geometry;
-        let end = geometry.clusters_for(self.view.image_size()).get();
-        let wish = Wish { guest: geometry.guest_cluster(at), count, end: GuestCluster::new(end) };
-        let is_shared = || self.view.drain.is_shared();
-        let may_come = |first, count| self.without_space(first, count);
-        self.writer.runs.reserve(wish, is_shared, may_come, reserve)
-    }
-
-    /// How many of `count` guest clusters from `first` on have no space yet.
-    fn without_space(&self, first: u64, count: u64) -> Result<u64, ImageError> {
-        let tables = &self.view.tables;
-        let mut free = 0;
-        while free < count {
-            let at = offset_of(tables.geometry, first + free);
-            let is_free = |entry| !matches!(entry, L2Entry::Data(_));
-            match tables.entries(at, count - free, is_free)? {
-                Some(found) if found > 0 => free += found,
-                _ => break,
-            }
-        }
-        Ok(free)
-    }
-
-    /// Step "place kept": what nobody came for becomes the data of its guest clusters, which read as
-    /// zeros before and after, or where these have data by now, that of others. Nothing is in flight.
-    ///
-    /// # Errors
-    /// The first of those that kept space from being placed; the other space is placed.
-    pub(crate) fn place_kept(&self) -> Result<(), ImageError> {
-        let kept = self.writer.runs.take_kept().into_iter();
-        kept.map(|(guest, host)| self.place(guest, host)).fold(Ok(()), Result::and)
-    }
-
-    /// Gives back all that is kept, and keeps nothing any more: the image gets a backing file, and
-    /// what was not written is to show it.
-    // spec: QED-BACK-06
-    pub(crate) fn give_back_kept(&self) {
-        self.writer.runs.end().into_values().for_each(|host| self.give_back_one(host));
-    }
-
-    fn place(&self, guest: u64, host: HostCluster) -> Result<(), ImageError> {
-        let tables = &self.view.tables;
-        let placed = self.next_without_data(offset_of(tables.geometry, guest)).and_then(|at| {
-            let publish = |at| tables.publish(at, std::iter::once(L2Entry::Data(host)), false);
-            at.map(publish).transpose()
-        });
-        if !matches!(placed, Ok(Some(()))) {
-            self.give_back_one(host);
-        }
-        placed.map(drop)
-    }
-
-    fn give_back_one(&self, host: HostCluster) {
-        self.writer.alloc.give_back(Space { first: host, count: 1, fresh: true });
-    }
-
-    /// The first cluster from `from`, or else from the start of the disk, that has a table and no data.
-    fn next_without_data(&self, from: GuestOffset) -> Result<Option<GuestOffset>, ImageError> {
-        let (tables, size) = (&self.view.tables, self.view.image_size());
-        for (mut at, end) in [(from.get(), size), (0, from.get().min(size))] {
-            while at < end {
-                let place = GuestOffset::new(at);
-                let run = tables.run(place, end - at)?;
-                if !matches!(run.kind, ExtentKind::Data(_)) && self.has_table(place)? {
-                    return Ok(Some(place));
-                }
-                at += run.len;
-            }
-        }
-        Ok(None)
-    }
-
-    fn has_table(&self, at: GuestOffset) -> Result<bool, ImageError> {
-        let tables = &self.view.tables;
-        Ok(tables.table(tables.l1_index(at))?.is_some())
-    }
-}
-
-fn offset_of(geometry: Geometry, cluster: u64) -> GuestOffset {
-    let offset = geometry.guest_cluster_offset(GuestCluster::new(cluster));
-    offset.expect("a cluster of the disk")
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Flushes beside writers that publish in one slice: what was published before a flush began is
 //! stored when it has ended, also where an earlier one could not write the slice home.
 
+use qed_journal::DataOrder;
 use std::convert::Infallible;
 
 use qed_spec::{Geometry, HostCluster, L2Entry};
@@ -44,7 +45,13 @@ impl Image {
 
     fn publish(&self, slice: u64, slot: u64, cluster: u64) {
         let entry = L2Entry::Data(HostCluster::new(cluster).unwrap());
-        while !self.cache.publish(slice, slot, [entry].into_iter(), false, self.geometry) {
+        while !self.cache.publish(
+            slice,
+            slot,
+            [entry].into_iter(),
+            DataOrder::Together,
+            self.geometry,
+        ) {
             let read = |_| {
                 let entries = [0, 1].map(|slot| self.slot(slice, slot).load(Ordering::SeqCst));
                 Ok::<_, Infallible>(Slice::new(entries))

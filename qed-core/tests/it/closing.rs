@@ -25,7 +25,7 @@ fn at(cluster: u64) -> GuestOffset {
 }
 
 /// Where the L2 table of an L1 slot lies in the file.
-fn table(image: &ReadOnlyImage, slot: u64) -> u64 {
+fn table(image: &Image, slot: u64) -> u64 {
     let mut offset = [0; 8];
     let l1 = image.header().fields().l1_table_offset.get();
     image.storage().read_at(&mut offset, l1 + slot * 8).unwrap();

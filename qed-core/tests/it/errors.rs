@@ -4,7 +4,7 @@ use std::error::Error;
 use std::io;
 use std::sync::Arc;
 
-use qed_core::{Image, ImageError, IoAction, RefuseBacking, ResizeError, Shrink};
+use qed_core::{Image, ImageError, IoAction, RefuseBacking, ResizeError, Shrink, ZeroMode};
 use qed_io::{Fault, Faulty, MemoryStorage, Repeat, Request, RequestKind, Storage};
 use qed_spec::GuestOffset;
 
@@ -28,7 +28,7 @@ fn a_failed_request_names_the_step_and_the_place() {
         other => panic!("{other:?}"),
     };
     let hide: Step = |image| {
-        image.write_zeroes_over_any_backing(GuestOffset::new(CLUSTER), CLUSTER)?;
+        image.write_zeroes(GuestOffset::new(CLUSTER), CLUSTER, ZeroMode::Explicit)?;
         image.flush()
     };
     // The request that fails, by its kind and first byte; then what is told: step and place.
@@ -37,7 +37,7 @@ fn a_failed_request_names_the_step_and_the_place() {
         (RequestKind::Read, DATA + 512, IoAction::ReadData, DATA + 512, read),
         (RequestKind::Write, DATA, IoAction::WriteData, DATA, |image| write(image, 0)),
         (RequestKind::WriteZeroes, DATA, IoAction::WriteData, DATA, |image| {
-            image.write_zeroes(GuestOffset::new(0), CLUSTER)
+            image.write_zeroes(GuestOffset::new(0), CLUSTER, ZeroMode::IfNeeded)
         }),
         (RequestKind::SetLen, 0, IoAction::Resize, DATA + 2 * CLUSTER, |image| {
             write(image, CLUSTER)

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use qed_core::{
     GivenBacking, Image, ImageError, LockPolicy, ReadContext, ReadOnlyImage, RefuseBacking, Shrink,
+    ZeroMode,
 };
 use qed_io::{
     Fault, Faulty, MemoryStorage, Operation, Recorder, Repeat, Request, RequestKind, Storage,
@@ -39,7 +40,7 @@ fn work(
             guest.written.retain(|(sector, _)| *sector != at);
             guest.written.push((at, round + 1));
         }
-        image.write_zeroes(GuestOffset::new(DISK / 2), 64 << 10)?;
+        image.write_zeroes(GuestOffset::new(DISK / 2), 64 << 10, ZeroMode::IfNeeded)?;
         guest.written.retain(|(at, _)| !(DISK / 2..DISK / 2 + (64 << 10)).contains(at));
         guest.flushed = guest.flushed.min(guest.written.len());
         image.flush()?;
@@ -92,7 +93,7 @@ fn a_failed_flush_ends_all_writing_and_reading_goes_on() {
     assert!(matches!(image.flush(), Err(ImageError::Io { .. })));
     for error in [
         image.write_at(&[1; 512], GuestOffset::new(0)).unwrap_err(),
-        image.write_zeroes(GuestOffset::new(0), 512).unwrap_err(),
+        image.write_zeroes(GuestOffset::new(0), 512, ZeroMode::IfNeeded).unwrap_err(),
         image.flush().unwrap_err(),
         image.request().prepare(GuestOffset::new(0), 512).map(drop).unwrap_err(),
     ] {

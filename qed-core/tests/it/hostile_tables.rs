@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use qed_core::{
     CorruptTable, Image, ImageError, LockPolicy, OpenError, ReadContext, ReadOnlyImage,
-    RefuseBacking,
+    RefuseBacking, ZeroMode,
 };
 use qed_io::{MemoryStorage, Storage};
 use qed_spec::{Features, GuestOffset};
@@ -67,7 +67,7 @@ fn an_l2_entry_into_metadata_or_nowhere_is_an_error_and_its_neighbours_work() {
         let at = GuestOffset::new(CLUSTER);
         let errors = [
             image.write_at(&[9; 512], at).unwrap_err(),
-            image.write_zeroes(at, CLUSTER).unwrap_err(),
+            image.write_zeroes(at, CLUSTER, ZeroMode::IfNeeded).unwrap_err(),
             image.read_at(&mut [0; 512], at).unwrap_err(),
         ];
         for error in errors {
@@ -199,7 +199,7 @@ fn errors_at(image: &Image, at: u64) -> [CorruptTable; 3] {
     let at = GuestOffset::new(at);
     let errors = [
         image.write_at(&[9; 512], at).unwrap_err(),
-        image.write_zeroes(at, CLUSTER).unwrap_err(),
+        image.write_zeroes(at, CLUSTER, ZeroMode::IfNeeded).unwrap_err(),
         image.read_at(&mut [0; 512], at).unwrap_err(),
     ];
     errors.map(|error| match error {

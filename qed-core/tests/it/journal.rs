@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use qed_core::{
     CreateOptions, Image, Layout, LockPolicy, OpenError, ReadContext, ReadOnlyImage,
-    RecoveryPolicy, RefuseBacking, ShownReplay, Shrink, WriteContext, create, replay_journal,
-    show_replayed,
+    RecoveryPolicy, RefuseBacking, ShownReplay, Shrink, VirtualDisk, WriteContext, create,
+    replay_journal, show_replayed,
 };
 use qed_io::{MemoryStorage, Storage};
 use qed_journal::RecoveryError;
@@ -68,9 +68,9 @@ fn write(image: &Image, at: u64, byte: u8) {
 }
 
 #[track_caller]
-fn assert_holds(image: &ReadOnlyImage, at: u64, byte: u8) {
+fn assert_holds(image: &dyn VirtualDisk, at: u64, byte: u8) {
     let mut buf = [0xee; 512];
-    image.read_at(&mut buf, GuestOffset::new(at)).unwrap();
+    image.read_at(&mut buf, at).unwrap();
     assert_eq!(buf, [byte; 512], "at {at:#x}");
 }
 

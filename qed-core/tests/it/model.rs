@@ -4,7 +4,7 @@ mod threads;
 
 use std::sync::Arc;
 
-use qed_core::{GivenBacking, Layout, Shrink, VirtualDisk};
+use qed_core::{GivenBacking, Layout, Shrink, VirtualDisk, ZeroMode};
 use qed_spec::{Geometry, GuestOffset};
 
 use crate::support::{Bytes, JOURNAL, Random, new_storage_of, open};
@@ -24,9 +24,9 @@ fn initial(gate: &GivenBacking, size: u64) -> Vec<u8> {
     model
 }
 
-fn read_all(image: &qed_core::ReadOnlyImage) -> Vec<u8> {
-    let mut all = vec![0xee; usize::try_from(image.image_size()).unwrap()];
-    image.read_at(&mut all, GuestOffset::new(0)).unwrap();
+fn read_all(disk: &dyn VirtualDisk) -> Vec<u8> {
+    let mut all = vec![0xee; usize::try_from(disk.len()).unwrap()];
+    disk.read_at(&mut all, 0).unwrap();
     all
 }
 
@@ -67,7 +67,7 @@ fn random_operations_equal_the_model() {
                     model[start..end].fill(byte);
                 }
                 9..12 => {
-                    image.write_zeroes(GuestOffset::new(at), len).unwrap();
+                    image.write_zeroes(GuestOffset::new(at), len, ZeroMode::IfNeeded).unwrap();
                     model[start..end].fill(0);
                 }
                 12..15 => {

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use qed_core::{
     GivenBacking, Image, ImageError, Layout, LockPolicy, ReadContext, ReadOnlyImage, RefuseBacking,
+    ZeroMode,
 };
 use qed_io::{Fault, Faulty, MemoryStorage, Repeat, RequestKind, Storage};
 use qed_spec::GuestOffset;
@@ -43,7 +44,7 @@ fn assert_writing_has_ended(image: Image, case: &str) {
     for (what, result) in [
         ("write", image.write_at(&[2; 512], at(9))),
         ("flush", image.flush()),
-        ("zeros", image.write_zeroes(at(0), 512)),
+        ("zeros", image.write_zeroes(at(0), 512, ZeroMode::IfNeeded)),
         ("maintain", image.maintain(now).map(drop)),
         ("maintain later", image.maintain(later).map(drop)),
         ("close", image.close()),

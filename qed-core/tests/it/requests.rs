@@ -5,7 +5,7 @@ use std::thread;
 
 use qed_core::{
     ExtentKind, GivenBacking, GuestExtentKind, ImageError, Prepared, RefuseBacking, Request,
-    Shrink, VirtualDisk, read_backing,
+    Shrink, VirtualDisk, ZeroMode, read_backing,
 };
 use qed_io::{Operation, Record, Recorder, Storage};
 use qed_spec::GuestOffset;
@@ -167,7 +167,7 @@ fn extents_name_the_layer_that_decides() {
     let gate = GivenBacking(Some(Arc::new(Bytes(vec![7; 8 * CLUSTER as usize]))));
     let image = open(storage, &gate);
     image.write_at(&[1; 2 * CLUSTER as usize], GuestOffset::new(CLUSTER)).unwrap();
-    image.write_zeroes(GuestOffset::new(4 * CLUSTER), CLUSTER).unwrap();
+    image.write_zeroes(GuestOffset::new(4 * CLUSTER), CLUSTER, ZeroMode::IfNeeded).unwrap();
     let data = match image.map(GuestOffset::new(CLUSTER + 5), DISK / 2).unwrap() {
         extent if extent.len == 2 * CLUSTER - 5 => extent.kind,
         extent => panic!("{extent:?}"),
@@ -196,7 +196,7 @@ fn requests_past_the_end_change_nothing() {
         let buf = vec![1; len as usize];
         for error in [
             image.write_at(&buf, at).unwrap_err(),
-            image.write_zeroes(at, len).unwrap_err(),
+            image.write_zeroes(at, len, ZeroMode::IfNeeded).unwrap_err(),
             image.map(at, len).unwrap_err(),
             image.request().prepare(at, len).map(drop).unwrap_err(),
         ] {
@@ -211,8 +211,8 @@ fn zeros_over_any_backing_hide_what_may_come_and_keep_the_clusters_there_are() {
     let storage = new_storage(small_geometry(), DISK, false);
     let image = open(storage.clone(), &RefuseBacking);
     image.write_at(&[1; 2 * CLUSTER as usize], GuestOffset::new(CLUSTER)).unwrap();
-    image.write_zeroes_over_any_backing(GuestOffset::new(4 * CLUSTER), CLUSTER).unwrap();
-    image.write_zeroes_over_any_backing(GuestOffset::new(512), 8 * CLUSTER).unwrap();
+    image.write_zeroes(GuestOffset::new(4 * CLUSTER), CLUSTER, ZeroMode::Explicit).unwrap();
+    image.write_zeroes(GuestOffset::new(512), 8 * CLUSTER, ZeroMode::Explicit).unwrap();
     let kind_at = |cluster| image.map(GuestOffset::new(cluster * CLUSTER), 1).unwrap().kind;
     for cluster in 0..9 {
         // The clusters at both ends are hidden in part, which takes one of data.
@@ -260,7 +260,7 @@ fn a_partial_write_over_a_zero_cluster_is_filled_with_zeros() {
     let storage = new_storage(small_geometry(), DISK, true);
     let gate = GivenBacking(Some(Arc::new(Bytes(vec![7; DISK as usize]))));
     let image = open(storage, &gate);
-    image.write_zeroes(GuestOffset::new(0), CLUSTER).unwrap();
+    image.write_zeroes(GuestOffset::new(0), CLUSTER, ZeroMode::IfNeeded).unwrap();
     image.write_at(&[1; 512], GuestOffset::new(1024)).unwrap();
     let mut cluster = [9; 4096];
     image.read_at(&mut cluster, GuestOffset::new(0)).unwrap();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use qed_core::{
     BackingError, CreateOptions, ExtentKind, GivenBacking, GuestExtent, GuestExtentKind, Image,
-    Layout, RefuseBacking, Shrink, VirtualDisk, create,
+    Layout, RefuseBacking, Shrink, VirtualDisk, ZeroMode, create,
 };
 use qed_io::{Existing, FileStorage, ImageLock, MemoryStorage, NewFileOptions, Storage};
 use qed_spec::{Geometry, GuestOffset};
@@ -227,7 +227,7 @@ fn the_largest_disks_are_written_zeroed_and_resized_at_their_ends() {
         let at_the_end = |size| GuestOffset::new(size - 512);
         image.write_at(&[1; 512], at_the_end(size)).unwrap();
         image.resize(size - 512, Shrink::Allow).unwrap();
-        image.write_zeroes(at_the_end(size - 512), 512).unwrap();
+        image.write_zeroes(at_the_end(size - 512), 512, ZeroMode::IfNeeded).unwrap();
         image.resize(512, Shrink::Allow).unwrap();
         image.resize(size, Shrink::Refuse).unwrap();
         image.resize(largest + 512, Shrink::Refuse).unwrap_err();

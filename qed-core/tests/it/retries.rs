@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use qed_core::{
     BackingFormat, CreateBacking, ExtentKind, GivenBacking, Image, LockPolicy, ReadContext,
-    ReadOnlyImage, Shrink, replay_journal,
+    ReadOnlyImage, Shrink, ZeroMode, replay_journal,
 };
 use qed_io::{Fault, Faulty, MemoryStorage, Repeat, Request, RequestKind, Storage};
 use qed_spec::{Geometry, GuestOffset};
@@ -58,7 +58,7 @@ fn perform(image: &Image, step: Step) -> Result<(), Box<dyn Error>> {
         Step::Write(at, len, byte) => {
             image.write_at(&vec![byte; len as usize], GuestOffset::new(at))?;
         }
-        Step::Zero(at, len) => image.write_zeroes(GuestOffset::new(at), len)?,
+        Step::Zero(at, len) => image.write_zeroes(GuestOffset::new(at), len, ZeroMode::IfNeeded)?,
         Step::Flush => image.flush()?,
         Step::Resize(size) => image.resize(size, Shrink::Allow)?,
         Step::SetBacking(name) => {

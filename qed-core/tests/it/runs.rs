@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use qed_core::{
-    BackingFormat, CreateBacking, ExtentKind, GivenBacking, Image, Layout, Prepared, ReadOnlyImage,
-    Shrink,
+    BackingFormat, CreateBacking, ExtentKind, GivenBacking, Image, Layout, Prepared, Shrink,
+    ZeroMode,
 };
 use qed_io::Storage;
 use qed_spec::{Geometry, GuestOffset};
@@ -36,14 +36,14 @@ fn write(image: &Image, clusters: &[u64]) {
     }
 }
 
-fn host(image: &ReadOnlyImage, cluster: u64) -> Option<u64> {
+fn host(image: &Image, cluster: u64) -> Option<u64> {
     match image.map(at(cluster), CLUSTER).unwrap().kind {
         ExtentKind::Data(host) => Some(host.get() / CLUSTER),
         _ => None,
     }
 }
 
-fn byte(image: &ReadOnlyImage, cluster: u64) -> u8 {
+fn byte(image: &Image, cluster: u64) -> u8 {
     let mut data = [0xee; CLUSTER as usize];
     image.read_at(&mut data, at(cluster)).unwrap();
     assert!(data.iter().all(|byte| *byte == data[0]), "cluster {cluster}");
@@ -53,7 +53,7 @@ fn byte(image: &ReadOnlyImage, cluster: u64) -> u8 {
 /// Clusters that have data in an image whose file has no more than those, the tables and what an
 /// empty image has.
 #[track_caller]
-fn data_clusters_of(storage: &dyn Storage, image: &ReadOnlyImage, empty: u64, tables: u64) -> u64 {
+fn data_clusters_of(storage: &dyn Storage, image: &Image, empty: u64, tables: u64) -> u64 {
     let data = (0..DISK / CLUSTER).filter(|cluster| host(image, *cluster).is_some()).count() as u64;
     let table = image.geometry().table_size_bytes();
     assert_eq!(storage.len().unwrap(), empty + tables * table + data * CLUSTER, "leaks");
@@ -87,7 +87,7 @@ fn what_was_kept_and_did_not_come_reads_as_before_and_is_no_leak() {
         let empty = storage.len().unwrap();
         let image = open(storage.clone(), &NOTHING);
         write(&image, &[0, 1, 2, 3, 4, 5]);
-        image.write_zeroes_over_any_backing(at(10), CLUSTER).unwrap();
+        image.write_zeroes(at(10), CLUSTER, ZeroMode::Explicit).unwrap();
         write(&image, &[20]);
         assert_eq!(host(&image, 10), None, "it is named by nothing");
         image.close().unwrap();

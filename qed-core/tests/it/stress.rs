@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Instant;
 
-use qed_core::{ExtentKind, GivenBacking, Image, Prepared, ReadOnlyImage, Shrink};
+use qed_core::{ExtentKind, GivenBacking, Image, Prepared, Shrink, ZeroMode};
 use qed_io::{Operation, Record, Recorder};
 use qed_spec::{Features, Geometry, GuestOffset};
 
@@ -39,7 +39,7 @@ impl Worker<'_> {
             match self.random.below(40) {
                 0..20 => self.write(at, byte),
                 20..24 => {
-                    self.image.write_zeroes(GuestOffset::new(at), 512).unwrap();
+                    self.image.write_zeroes(GuestOffset::new(at), 512, ZeroMode::IfNeeded).unwrap();
                     self.wrote.insert(at, 0);
                 }
                 24..36 => self.verify(at),
@@ -72,7 +72,7 @@ impl Worker<'_> {
     }
 }
 
-fn read(image: &ReadOnlyImage, at: u64) -> [u8; 512] {
+fn read(image: &Image, at: u64) -> [u8; 512] {
     let mut sector = [0xdd; 512];
     image.read_at(&mut sector, GuestOffset::new(at)).unwrap();
     sector

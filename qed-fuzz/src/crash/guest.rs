@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use qed_core::{ImageError, ReadOnlyImage};
+use qed_core::{Image, ImageError};
 use qed_spec::GuestOffset;
 
 use crate::sparse::{EMPTY, SECTOR, Sector};
@@ -91,7 +91,7 @@ impl Guest {
     ///
     /// # Errors
     /// The image cannot be read.
-    pub(crate) fn found(&self, image: &ReadOnlyImage) -> Result<Self, ImageError> {
+    pub(crate) fn found(&self, image: &Image) -> Result<Self, ImageError> {
         let size = image.image_size() / SECTOR;
         let mut sectors = BTreeMap::new();
         for sector in self.watched.iter().take_while(|sector| **sector < size) {

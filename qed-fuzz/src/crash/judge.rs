@@ -145,8 +145,8 @@ impl Case<'_> {
         self.unwatched(image)
     }
 
-    fn disk_content(&self, image: &ReadOnlyImage) -> Result<(), String> {
-        let size = image.image_size() / SECTOR;
+    fn disk_content(&self, image: &dyn VirtualDisk) -> Result<(), String> {
+        let size = image.len() / SECTOR;
         if !self.guest.sizes.contains(&size) {
             return Err(format!("the disk has {size} sectors, not {:?}", self.guest.sizes));
         }
@@ -223,13 +223,13 @@ impl Case<'_> {
     }
 
     /// The watched sectors that lie inside the disk.
-    fn read(&self, image: &ReadOnlyImage) -> Result<Vec<u8>, String> {
-        let sectors: Vec<u64> = self.watched(image.image_size() / SECTOR).collect();
+    fn read(&self, image: &dyn VirtualDisk) -> Result<Vec<u8>, String> {
+        let sectors: Vec<u64> = self.watched(image.len() / SECTOR).collect();
         let mut all = vec![0xee; sectors.len() * usize_of(SECTOR)];
         let mut rest = &mut all[..];
         for run in sectors.chunk_by(|a, b| a + 1 == *b) {
             let (part, after) = rest.split_at_mut(run.len() * usize_of(SECTOR));
-            image.read_at(part, GuestOffset::new(run[0] * SECTOR)).map_err(told("reading"))?;
+            image.read_at(part, run[0] * SECTOR).map_err(told("reading"))?;
             rest = after;
         }
         Ok(all)

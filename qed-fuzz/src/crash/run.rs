@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use qed_check::recover;
 use qed_core::{
     BackingFormat, CreateBacking, CreateOptions, DEFAULT_CACHE_LIMIT_BYTES, GivenBacking, Image,
-    LockPolicy, OpenError, Prepared, RecoveryPolicy, Shrink, WriteContext, create,
+    LockPolicy, OpenError, Prepared, RecoveryPolicy, Shrink, WriteContext, ZeroMode, create,
 };
 use qed_io::{Gate, Record, Recorder, Storage};
 use qed_spec::GuestOffset;
@@ -156,7 +156,11 @@ impl Runner {
             }
             Step::Zero { first, count } => {
                 self.log(What::Asked { first: *first, count: *count, tag: ZERO });
-                image.write_zeroes(GuestOffset::new(first * SECTOR), count * SECTOR)?;
+                image.write_zeroes(
+                    GuestOffset::new(first * SECTOR),
+                    count * SECTOR,
+                    ZeroMode::IfNeeded,
+                )?;
             }
             Step::Flush => self.flush(image, Vec::new())?,
             Step::Resize(size) => {

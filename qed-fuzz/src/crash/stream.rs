@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use qed_core::{Image, ImageError, ReadOnlyImage};
+use qed_core::{Image, ImageError, VirtualDisk};
 use qed_spec::GuestOffset;
 
 use super::guest::{Tag, content};
@@ -80,7 +80,7 @@ impl StreamDisk {
     /// If the image is smaller than the disk of the stream.
     pub fn check(
         &mut self,
-        image: &ReadOnlyImage,
+        image: &dyn VirtualDisk,
         acknowledged: u32,
         asked: u32,
     ) -> Result<(), String> {
@@ -95,7 +95,7 @@ impl StreamDisk {
             }
         }
         let mut bytes = vec![0; usize_of(self.stream.sectors * SECTOR)];
-        image.read_at(&mut bytes, GuestOffset::new(0)).map_err(|error| error.to_string())?;
+        image.read_at(&mut bytes, 0).map_err(|error| error.to_string())?;
         for (number, bytes) in bytes.chunks_exact(usize_of(SECTOR)).enumerate() {
             let word = u64::from_le_bytes(*bytes.first_chunk().expect("a sector has eight bytes"));
             let tag = Tag::try_from(word >> 32).expect("32 bits");

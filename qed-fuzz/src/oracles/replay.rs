@@ -129,7 +129,7 @@ pub(crate) fn assert_goes_on(
     }
     image.flush().expect("memory takes every write");
     let killed = Arc::new(start.copy());
-    assert_reads_as(&*image, &model);
+    assert_reads_as(&image, &model);
     image.close().expect("memory takes every write");
     for storage in [killed, start] {
         let (image, found) = open(&storage).expect("what was open opens again");

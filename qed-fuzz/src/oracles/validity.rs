@@ -131,7 +131,7 @@ pub(crate) fn assert_opened(
             assert!(!reference.is_dirty && !slots.iter().any(|table| is_bad(table.value)));
             assert!(!kept.wants_check() && kept != Kept::Unknown, "{kept:?} is written");
             let guest = Guest::new(reference, Reader::Vetted, None);
-            guest.assert_shown_by(&*image);
+            guest.assert_shown_by(&image);
             let is_shown_whole = guest.runs().iter().all(|run| run.source != Source::Corrupt);
             assert!(report.corruptions() > 0 || is_shown_whole, "what passes the check is refused");
             image.close().expect("nothing is to be written");

@@ -8,7 +8,7 @@ use arbitrary::{Result, Unstructured};
 use qed_check::recover;
 use qed_core::{
     DEFAULT_CACHE_LIMIT_BYTES, GivenBacking, Image, LockPolicy, Prepared, ReadContext,
-    ReadOnlyImage, RecoveryPolicy, WriteContext,
+    ReadOnlyImage, RecoveryPolicy, WriteContext, ZeroMode,
 };
 use qed_io::Storage;
 use qed_spec::GuestOffset;
@@ -80,7 +80,7 @@ impl Scene {
             self.may_leak |=
                 matches!(step, Step::Operate(Operation::Resize { .. }) | Step::Abandon { .. });
         }
-        assert_reads_as(&*image, &self.model);
+        assert_reads_as(&image, &self.model);
         match ending {
             Ending::Closed => image.close().expect("memory takes every write"),
             Ending::LetGo => {}
@@ -102,7 +102,7 @@ impl Scene {
         assert_reads_as(&reader.expect("what was flushed can be read"), &self.model);
         let image = Image::open(Arc::<SparseStorage>::clone(&self.storage), &context);
         let image = image.expect("what was flushed can be recovered");
-        assert_reads_as(&*image, &self.model);
+        assert_reads_as(&image, &self.model);
         image.close().expect("memory takes every write");
     }
 
@@ -133,7 +133,7 @@ fn take(image: &Image, step: &Step, now: &mut Instant, model: &mut Model) {
         }
         Step::ZeroOverAnyBacking(range) => {
             let (at, len) = (GuestOffset::new(range.start), range.end - range.start);
-            image.write_zeroes_over_any_backing(at, len).expect("inside the disk");
+            image.write_zeroes(at, len, ZeroMode::Explicit).expect("inside the disk");
             model.apply(&Operation::WriteZeroes { range: range.clone() });
         }
         Step::Abandon { range, fill } => {

@@ -115,9 +115,9 @@ fn write(scene: &Scene, storage: Arc<dyn Storage>) -> Result<Model, String> {
     Ok(Model::of(bytes))
 }
 
-fn reads_as(image: &ReadOnlyImage, model: &Model) -> Result<(), String> {
+fn reads_as(image: &dyn VirtualDisk, model: &Model) -> Result<(), String> {
     let mut bytes = vec![0xee; model.bytes().len()];
-    VirtualDisk::read_at(image, &mut bytes, 0).map_err(told("reading"))?;
+    image.read_at(&mut bytes, 0).map_err(told("reading"))?;
     same_disk(&bytes, model.bytes())
 }
 

@@ -10,7 +10,7 @@ use qed_convert::{
 };
 use qed_core::{
     BackingFormat, CreateBacking, CreateOptions, GivenBacking, Identity, Image, Layout, LockPolicy,
-    RecoveryPolicy, WriteContext, create,
+    RecoveryPolicy, WriteContext, ZeroMode, create,
 };
 use qed_fuzz::{SparseContent, disk_of, raw_backing};
 use qed_io::Storage;
@@ -122,7 +122,13 @@ impl Case {
             disk[at..at + len].copy_from_slice(&bytes);
         }
         let zeros = cluster as usize * 2..cluster as usize * 4;
-        image.write_zeroes(GuestOffset::new(zeros.start as u64), zeros.len() as u64).unwrap();
+        image
+            .write_zeroes(
+                GuestOffset::new(zeros.start as u64),
+                zeros.len() as u64,
+                ZeroMode::IfNeeded,
+            )
+            .unwrap();
         disk[zeros].fill(0);
         image.flush().unwrap();
         // What a crash leaves of an image that was not closed is what the flush made durable.
@@ -155,7 +161,9 @@ impl Case {
         let cluster = self.cluster_len as usize;
         if disk.len() > 3 * cluster {
             let image = open(storage.clone(), &self.gate);
-            image.write_zeroes(GuestOffset::new(cluster as u64), cluster as u64).unwrap();
+            image
+                .write_zeroes(GuestOffset::new(cluster as u64), cluster as u64, ZeroMode::IfNeeded)
+                .unwrap();
             image.close().unwrap();
             disk[cluster..2 * cluster].fill(0);
         }

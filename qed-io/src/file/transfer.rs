@@ -2,7 +2,7 @@
 //!
 //! Owns the loops over interrupted and short system calls; knows nothing of alignment.
 
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::BorrowedFd;
 
 use rustix::fs::SeekFrom;
@@ -40,6 +40,23 @@ pub(super) fn read_exact(fd: BorrowedFd<'_>, buf: &mut [u8], offset: u64) -> io:
     let len = buf.len();
     let step = |done: usize| rustix::io::pread(fd, &mut buf[done..], offset + done as u64);
     if until_done(len, step)? == len { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+}
+
+/// Fills `bufs`, one after the other, or fails with `UnexpectedEof`.
+pub(super) fn read_exact_vectored(
+    fd: BorrowedFd<'_>,
+    mut bufs: &mut [IoSliceMut<'_>],
+    offset: u64,
+) -> io::Result<()> {
+    let len = bufs.iter().map(|buf| buf.len()).sum();
+    let mut before = 0;
+    let done = until_done(len, |done| {
+        IoSliceMut::advance_slices(&mut bufs, done - before);
+        before = done;
+        let count = bufs.len().min(SLICES_PER_CALL);
+        rustix::io::preadv(fd, &mut bufs[..count], offset + done as u64)
+    })?;
+    if done == len { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
 }
 
 /// Writes all of `buf`.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use qed_core::{Image, LockPolicy, RecoveryPolicy, RefuseBacking, WriteContext};
+use qed_core::{Image, LockPolicy, RecoveryPolicy, RefuseBacking, WriteContext, ZeroMode};
 use qed_io::MemoryStorage;
 use qed_spec::GuestOffset;
 
@@ -34,7 +34,7 @@ fn survives(name: &str, storage: &Arc<MemoryStorage>) -> bool {
     for at in (0..image.image_size()).step_by(4096) {
         // A corrupt entry refuses the write; all others go through.
         drop(image.write_at(&[0xaa; 512], GuestOffset::new(at)));
-        drop(image.write_zeroes(GuestOffset::new(at), 4096));
+        drop(image.write_zeroes(GuestOffset::new(at), 4096, ZeroMode::IfNeeded));
         drop(image.write_at(&[0xaa; 4096], GuestOffset::new(at)));
     }
     let written = storage.to_vec();

@@ -12,7 +12,8 @@ use qed_journal::Claim;
 use qed_spec::{ClusterCount, Header, HostOffset, JournalRecord, L1Entry, L1Index};
 
 use crate::error::{ImageError, IoAction};
-use crate::map::l1::{L1Table, TableRules};
+use crate::map::l1::L1Table;
+use crate::space::owner::TableRules;
 
 /// Bytes of the L1 table that are read at a time.
 const PIECE: u64 = 64 << 10;

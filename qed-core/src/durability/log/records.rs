@@ -2,10 +2,10 @@
 
 use std::num::NonZeroU32;
 
-use qed_journal::{Batch, DataOrder};
+use qed_journal::Batch;
 use qed_spec::{ClusterCount, Geometry, HostOffset, JournalRecord, L1Entry, L2Entry};
 
-use crate::durability::home::Pending;
+use crate::change::Batch as Changes;
 use crate::map::cache::DirtySlice;
 use crate::map::slice::SLICE_ENTRIES;
 
@@ -16,16 +16,15 @@ use crate::map::slice::SLICE_ENTRIES;
 /// is linked early is all zeros.
 // spec: QED-JRN-15
 pub(super) fn batches(
-    pending: &Pending,
+    pending: &Changes,
     l1_offset: HostOffset,
     geometry: Geometry,
     physical_size: ClusterCount,
     max_records: usize,
 ) -> Vec<Batch> {
-    let data_first = pending.slices.iter().any(|slice| slice.copy.data_first);
-    let data = if data_first { DataOrder::First } else { DataOrder::Together };
+    let data = pending.order();
     let mut records: Vec<JournalRecord> = pending
-        .l1
+        .links
         .iter()
         .map(|(slot, value)| JournalRecord::L1Set {
             at: slot_at(l1_offset, *slot),

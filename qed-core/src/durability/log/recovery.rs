@@ -4,14 +4,13 @@ use std::sync::Arc;
 
 use qed_io::Storage;
 use qed_journal::Recovery;
-use qed_spec::{Header, HostOffset};
+use qed_spec::Header;
 
-use crate::durability::log::FoundJournal;
 use crate::durability::log::judge::Judge;
-use crate::error::{ImageError, IoAction, OpenError};
-use crate::head::mode::{Mode, is_active};
-use crate::head::sector::HeaderSector;
-use crate::image::read_only::storage_len;
+use crate::durability::log::owner::HeadOwner;
+use crate::error::OpenError;
+use crate::head::mode::{FoundHead, Mode, is_active};
+use crate::head::sections::FoundJournal;
 
 /// What a replay of the journal writes home.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,28 +38,20 @@ impl JournalReplay {
 /// or without one that was durable (nothing is written then), or failed I/O.
 // spec: QED-JRN-22, QED-JRN-23, QED-JRN-24
 pub fn replay_journal(storage: &Arc<dyn Storage>) -> Result<Option<JournalReplay>, OpenError> {
-    let file_len = storage_len(&**storage)?;
-    let sector = HeaderSector::read(&**storage, file_len)?;
-    match Mode::read(&**storage, sector.header(), file_len)? {
-        Mode::Journal(found) if is_active(sector.header()) => {
-            replay(storage, sector, found).map(Some)
-        }
-        _ => Ok(None),
+    let head = FoundHead::read(&**storage)?;
+    let header = *head.header();
+    let (head, mode) = head.into_head(storage.clone(), None);
+    let Mode::Journal(found) = mode else { return Ok(None) };
+    if !is_active(&header) {
+        return Ok(None);
     }
-}
-
-fn replay(
-    storage: &Arc<dyn Storage>,
-    sector: HeaderSector,
-    found: FoundJournal,
-) -> Result<JournalReplay, OpenError> {
-    let recovery = read(storage, sector.header(), &found)?;
+    let recovery = read(storage, &header, &found)?;
     let done = JournalReplay::of(&recovery);
-    let epoch = found.setup().epoch.after(found.setup().generation);
-    let replayed = recovery.replay()?;
-    found.with_owner(&**storage, sector, |owner| replayed.restart(owner, epoch)?.quiesce(owner))?;
-    storage.flush().map_err(ImageError::io(IoAction::Flush, HostOffset::new(0)))?;
-    Ok(done)
+    let epoch = found.setup.epoch.after(found.setup.generation);
+    let owner = HeadOwner(&head);
+    recovery.replay()?.restart(&owner, epoch)?.quiesce(&owner)?;
+    head.sync()?;
+    Ok(Some(done))
 }
 
 /// Reads and judges all that the journal holds.
@@ -71,7 +62,7 @@ pub(super) fn read(
     found: &FoundJournal,
 ) -> Result<Recovery, OpenError> {
     let mut judge = Judge::new(storage.clone(), header)?;
-    let recovery = Recovery::read(storage.clone(), *found.setup(), |claim| {
+    let recovery = Recovery::read(storage.clone(), found.setup, |claim| {
         judge.allows(claim).map_err(std::io::Error::other)
     })?;
     // Tables of before the log may be in the file, and some of the log; at its end all fit.

@@ -11,9 +11,8 @@ use qed_spec::{Features, HEADER_LEN_BYTES, HostOffset};
 
 use crate::durability::log::recovery::{JournalReplay, read};
 use crate::error::OpenError;
-use crate::head::mode::{Mode, is_active};
-use crate::head::sector::HeaderSector;
-use crate::image::read_only::storage_len;
+use crate::head::mode::{FoundHead, Mode, is_active};
+use crate::head::sector::{HeaderSector, storage_len};
 
 /// Runs of table slots that a reader keeps in memory, some 200 MiB: a ring with more wants to be
 /// replayed by a writer first.
@@ -42,26 +41,22 @@ pub struct ShownReplay {
 // spec: QED-JRN-23
 pub fn show_replayed(storage: &Arc<dyn Storage>) -> Result<Option<ShownReplay>, OpenError> {
     let file_len = storage_len(&**storage)?;
-    let sector = HeaderSector::read(&**storage, file_len)?;
-    if !is_active(sector.header()) {
+    if !is_active(HeaderSector::read(&**storage, file_len)?.header()) {
         return Ok(None);
     }
-    match Mode::read(&**storage, sector.header(), file_len)? {
-        Mode::Journal(found) => {
-            let recovery = read(storage, sector.header(), &found)?;
-            let size = recovery.physical_size().unwrap_or_default().get();
-            let len = size.saturating_mul(sector.header().geometry().cluster_size_bytes());
-            let len = len.max(file_len);
-            let mut fields = *sector.header().fields();
-            fields.features.remove(Features::JOURNAL_ACTIVE);
-            let header = sector.header().with_fields(fields, len)?.encode();
-            let waiting = JournalReplay::of(&recovery);
-            let overlay = recovery.overlay(RUNS_MAX)?;
-            let view = Replayed { storage: storage.clone(), overlay, len, header };
-            Ok(Some(ShownReplay { storage: Arc::new(view), waiting }))
-        }
-        _ => Ok(None),
-    }
+    let head = FoundHead::read(&**storage)?;
+    let header = head.header();
+    let Mode::Journal(found) = &head.mode else { return Ok(None) };
+    let recovery = read(storage, header, found)?;
+    let size = recovery.physical_size().unwrap_or_default().get();
+    let len = size.saturating_mul(header.geometry().cluster_size_bytes()).max(file_len);
+    let mut fields = *header.fields();
+    fields.features.remove(Features::JOURNAL_ACTIVE);
+    let header = header.with_fields(fields, len)?.encode();
+    let waiting = JournalReplay::of(&recovery);
+    let overlay = recovery.overlay(RUNS_MAX)?;
+    let view = Replayed { storage: storage.clone(), overlay, len, header };
+    Ok(Some(ShownReplay { storage: Arc::new(view), waiting }))
 }
 
 /// The view.

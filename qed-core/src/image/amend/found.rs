@@ -10,9 +10,9 @@ use qed_spec::{
 use crate::error::{ImageError, IoAction, OpenError};
 use crate::head::create::Identity;
 use crate::head::sector::HeaderSector;
+use crate::head::sector::storage_len;
 use crate::head::superblock::{OpenSuperblock, SuperblockBytes};
 use crate::image::amend::Wanted;
-use crate::image::read_only::storage_len;
 
 /// What a closed image says of itself.
 pub(super) struct Found {
@@ -111,11 +111,7 @@ impl Found {
 
     /// Makes all that was written durable.
     pub(super) fn flush(&mut self, storage: &dyn Storage) -> Result<(), ImageError> {
-        storage.flush().map_err(ImageError::io(IoAction::Flush, HostOffset::new(0)))?;
-        if let Some(superblock) = &mut self.superblock {
-            superblock.open.settle();
-        }
-        Ok(())
+        storage.flush().map_err(ImageError::io(IoAction::Flush, HostOffset::new(0)))
     }
 
     /// The bytes of the anchor, where there may be one.

@@ -7,8 +7,9 @@ use qed_io::Storage;
 use qed_spec::{Geometry, Header, HostOffset, L1Index, L2Entry, L2Index};
 
 use crate::error::{CorruptTable, ImageError, IoAction};
-use crate::map::l1::{L1Table, TableRules};
+use crate::map::l1::L1Table;
 use crate::map::pieces::for_each_piece;
+use crate::space::owner::TableRules;
 
 /// What is named in the way of a header area that is to end at `end`.
 pub(super) struct Occupants {

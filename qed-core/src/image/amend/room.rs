@@ -8,8 +8,8 @@ use qed_spec::{Geometry, HostOffset};
 
 use crate::error::{ImageError, IoAction};
 use crate::head::sector::HeaderSector;
+use crate::head::sector::storage_len;
 use crate::image::amend::occupants::Occupants;
-use crate::image::read_only::storage_len;
 use crate::map::pieces::for_each_piece;
 
 /// Makes sure that nothing is named in the first `clusters` clusters of the file; the number of those

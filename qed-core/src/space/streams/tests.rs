@@ -6,30 +6,30 @@ use super::*;
 
 const END: GuestCluster = GuestCluster::new(1 << 20);
 
-/// Runs with a file whose next cluster is counted.
+/// Streams with a file whose next cluster is counted.
 struct File {
-    runs: Runs,
+    streams: Streams,
     end: std::cell::Cell<u64>,
     is_shared: bool,
 }
 
 impl File {
     fn new() -> Self {
-        let runs = Runs::new(Geometry::new(65_536, 4).unwrap());
-        Self { runs, end: std::cell::Cell::new(100), is_shared: true }
+        let streams = Streams::new(Geometry::new(65_536, 4).unwrap());
+        Self { streams, end: std::cell::Cell::new(100), is_shared: true }
     }
 
     /// The place of one cluster.
     fn place(&self, guest: u64) -> u64 {
-        let wish = Wish { guest: GuestCluster::new(guest), count: 1, end: END };
+        let want = Want { guest: GuestCluster::new(guest), count: 1, end: END };
         let all = |_, count| Ok(count);
-        let space = self.runs.reserve(
-            wish,
+        let space = self.streams.reserve(
+            want,
             || self.is_shared,
             all,
             |count| {
                 let first = HostCluster::new(self.end.replace(self.end.get() + count)).unwrap();
-                Ok(Space { first, count, fresh: true })
+                Ok(HostRun { first, count, fresh: true })
             },
         );
         space.unwrap().first.get()
@@ -42,7 +42,7 @@ fn what_comes_in_order_takes_nothing_more() {
     for guest in 0..1000 {
         assert_eq!(file.place(guest), 100 + guest);
     }
-    assert!(file.runs.take_kept().is_empty());
+    assert!(file.streams.take_windows().is_empty());
 }
 
 #[test]
@@ -53,7 +53,7 @@ fn what_comes_nearly_in_order_lies_in_order() {
     }
     let places: Vec<u64> = [9, 8, 13, 11, 10, 12, 14].map(|guest| file.place(guest)).into();
     assert_eq!(places, [109, 108, 113, 111, 110, 112, 114]);
-    assert!(file.runs.take_kept().is_empty());
+    assert!(file.streams.take_windows().is_empty());
 }
 
 #[test]
@@ -64,7 +64,7 @@ fn runs_that_take_turns_lie_in_pieces_of_some_length() {
     let steps = places.windows(2).flat_map(|pair| [0, 1].map(|run| pair[1][run] - pair[0][run]));
     let apart = steps.filter(|step| *step != 1).count();
     assert!(apart < 80, "{apart} of 2000 do not follow the one before");
-    assert!(file.runs.take_kept().len() <= 64);
+    assert!(file.streams.take_windows().len() <= 64);
 }
 
 #[test]
@@ -89,14 +89,14 @@ fn one_request_at_a_time_takes_nothing_more() {
 fn what_has_no_room_for_others_has_room_for_itself() {
     let file = File::new();
     (0..8).for_each(|guest| assert_eq!(file.place(guest), 100 + guest));
-    let wish = Wish { guest: GuestCluster::new(9), count: 1, end: END };
+    let want = Want { guest: GuestCluster::new(9), count: 1, end: END };
     let one = |count| match count {
-        1 => Ok(Space { first: HostCluster::new(500).unwrap(), count, fresh: true }),
+        1 => Ok(HostRun { first: HostCluster::new(500).unwrap(), count, fresh: true }),
         clusters => Err(ImageError::NoSpace { clusters, end: HostOffset::new(0) }),
     };
-    let space = file.runs.reserve(wish, || true, |_, count| Ok(count), one).unwrap();
+    let space = file.streams.reserve(want, || true, |_, count| Ok(count), one).unwrap();
     assert_eq!((space.first.get(), space.count), (500, 1));
-    assert!(file.runs.take_kept().is_empty());
+    assert!(file.streams.take_windows().is_empty());
 }
 
 #[test]
@@ -104,9 +104,9 @@ fn nothing_is_kept_for_who_has_space_that_no_entry_tells_of_yet() {
     let file = File::new();
     (0..8).for_each(|guest| assert_eq!(file.place(guest), 100 + guest));
     // Another run gives space to cluster 10, and is forgotten.
-    file.runs.state().remember(10, 1);
+    file.streams.state().remember(10, 1);
     assert_eq!(file.place(12), 108);
-    assert!(file.runs.take_kept().is_empty());
+    assert!(file.streams.take_windows().is_empty());
 }
 
 #[test]
@@ -115,7 +115,7 @@ fn what_is_kept_is_kept_once() {
     (0..8).for_each(|guest| assert_eq!(file.place(guest), 100 + guest));
     // For another run.
     let host = HostCluster::new(90).unwrap();
-    file.runs.state().kept.insert(13, host);
+    file.streams.state().windows.insert(13, host);
     assert_eq!(file.place(15), 108);
     assert_eq!(file.place(13), 90, "its space is lost");
 }

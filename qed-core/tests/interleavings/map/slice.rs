@@ -1,6 +1,7 @@
 //! A slice as the cache knows it, with the atomics of the model checker and few slots: what
 //! `qed-core/src/map/slice.rs` has, without bad slots.
 
+use qed_journal::DataOrder;
 use qed_spec::{Geometry, L2Entry};
 
 use crate::sync::{AtomicBool, AtomicU64, Ordering};
@@ -25,7 +26,7 @@ pub(crate) struct Slice {
 pub(crate) struct SliceCopy {
     pub(crate) entries: [u64; ENTRIES],
     pub(crate) changed: SlotSet,
-    pub(crate) data_first: bool,
+    pub(crate) order: DataOrder,
 }
 
 impl Slice {
@@ -43,8 +44,8 @@ impl Slice {
         self.dirty.load(Ordering::SeqCst)
     }
 
-    pub(crate) fn mark_dirty(&self, data_first: bool) {
-        if data_first {
+    pub(crate) fn mark_dirty(&self, order: DataOrder) {
+        if order == DataOrder::First {
             self.data_first.store(true, Ordering::SeqCst);
         }
         self.dirty.store(true, Ordering::SeqCst);
@@ -56,7 +57,11 @@ impl Slice {
         SliceCopy {
             entries: [0, 1].map(|index| self.entries[index].load(Ordering::SeqCst)),
             changed: self.changed.swap(0, Ordering::SeqCst),
-            data_first: self.data_first.swap(false, Ordering::SeqCst),
+            order: if self.data_first.swap(false, Ordering::SeqCst) {
+                DataOrder::First
+            } else {
+                DataOrder::Together
+            },
         }
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use qed_core::{
     AmendError, BackingGate, GivenBacking, Identity, Image, Layout, LockPolicy, ReadContext,
-    ReadOnlyImage, RecoveryPolicy, amend,
+    ReadOnlyImage, RecoveryPolicy, VirtualDisk, ZeroMode, amend,
 };
 use qed_io::{MemoryStorage, Storage};
 use qed_spec::{
@@ -54,7 +54,7 @@ impl Scene {
             scene.write(&image, number * cluster + 512, number as u8 + 1);
         }
         scene.write(&image, geometry.l2_coverage_bytes() + 3 * cluster, 100);
-        image.write_zeroes(GuestOffset::new(25 * cluster), cluster).unwrap();
+        image.write_zeroes(GuestOffset::new(25 * cluster), cluster, ZeroMode::IfNeeded).unwrap();
         image.close().unwrap();
         scene.sectors.push((25 * cluster, 0));
         scene.sectors.push((26 * cluster, if backing { 0xbb } else { 0 }));
@@ -69,33 +69,35 @@ impl Scene {
 
     pub(crate) fn write_more(&mut self) {
         let image = self.open();
-        self.check(&image);
+        self.check(&image, image.backing_name());
         self.write(&image, self.free(), 200);
         self.write(&image, self.free() + self.geometry.l2_coverage_bytes(), 201);
         self.write(&image, 512, 202);
         image.flush().unwrap();
-        self.check(&image);
+        self.check(&image, image.backing_name());
         image.close().unwrap();
         self.assert_reads();
     }
 
     pub(crate) fn assert_reads(&self) {
-        self.check(&self.open());
+        let image = self.open();
+        self.check(&image, image.backing_name());
     }
 
     /// Another file shows the same disk to a reader, whatever it needs before it is written.
     pub(crate) fn assert_shown_by(&self, storage: Arc<MemoryStorage>) {
         let read = ReadContext::new(&self.gate, LockPolicy::None);
-        self.check(&ReadOnlyImage::open(storage, &read).unwrap());
+        let image = ReadOnlyImage::open(storage, &read).unwrap();
+        self.check(&image, image.backing_name());
     }
 
-    fn check(&self, image: &ReadOnlyImage) {
+    fn check(&self, image: &dyn VirtualDisk, name: Option<Vec<u8>>) {
         for (at, byte) in &self.sectors {
             let mut sector = [0xee; 512];
-            image.read_at(&mut sector, GuestOffset::new(*at)).unwrap();
+            image.read_at(&mut sector, *at).unwrap();
             assert_eq!(sector, [*byte; 512], "at {at:#x}");
         }
-        assert_eq!(image.backing_name(), self.gate.0.as_ref().map(|_| b"base".to_vec()));
+        assert_eq!(name, self.gate.0.as_ref().map(|_| b"base".to_vec()));
     }
 
     fn open(&self) -> Image {

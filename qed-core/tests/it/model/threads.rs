@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use qed_core::{ExtentKind, GivenBacking, Image, Layout, ReadOnlyImage};
+use qed_core::{ExtentKind, GivenBacking, Image, Layout, ZeroMode};
 use qed_spec::{Geometry, GuestOffset};
 
 use super::{backing, initial, read_all};
@@ -59,8 +59,8 @@ impl<'a> Worker<'a> {
             let place = self.place();
             match self.random.below(64) {
                 0..28 => self.write(place),
-                28..32 => self.zero(place, Image::write_zeroes),
-                32..34 => self.zero(place, Image::write_zeroes_over_any_backing),
+                28..32 => self.zero(place, ZeroMode::IfNeeded),
+                32..34 => self.zero(place, ZeroMode::Explicit),
                 34..62 => self.verify(place),
                 62 => self.image.flush().unwrap(),
                 _ => drop(self.image.maintain(Instant::now()).unwrap()),
@@ -96,12 +96,8 @@ impl<'a> Worker<'a> {
         self.model[place.in_model..place.in_model + place.len].copy_from_slice(bytes);
     }
 
-    fn zero(
-        &mut self,
-        place: Place,
-        how: fn(&Image, GuestOffset, u64) -> Result<(), qed_core::ImageError>,
-    ) {
-        how(self.image, place.at, place.len as u64).unwrap();
+    fn zero(&mut self, place: Place, mode: ZeroMode) {
+        self.image.write_zeroes(place.at, place.len as u64, mode).unwrap();
         self.model[place.in_model..place.in_model + place.len].fill(0);
     }
 
@@ -151,7 +147,7 @@ fn run(image: &Image, seed: u64, noise: &[u8], before: &[u8]) -> Vec<u8> {
 }
 
 /// How many clusters have data, each in a place of its own.
-fn clusters(image: &ReadOnlyImage) -> usize {
+fn clusters(image: &Image) -> usize {
     let cluster = image.geometry().cluster_size_bytes();
     let mut used = BTreeSet::new();
     for at in (0..DISK).step_by(cluster as usize) {

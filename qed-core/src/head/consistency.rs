@@ -4,9 +4,7 @@ use qed_io::Storage;
 use qed_spec::{ConsistencyMode, DirtyBitmap, ImageUuid, JournalRing};
 
 use crate::error::OpenError;
-use crate::head::mode::Mode;
-use crate::head::sector::HeaderSector;
-use crate::image::read_only::storage_len;
+use crate::head::mode::{FoundHead, Mode};
 
 /// How the tables of an image survive a crash, and what of it is on disk now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,19 +39,17 @@ impl Consistency {
     /// failed I/O.
     // spec: QED-MODE-01
     pub fn read(storage: &dyn Storage) -> Result<Self, OpenError> {
-        let file_len = storage_len(storage)?;
-        let sector = HeaderSector::read(storage, file_len)?;
-        Ok(match Mode::read(storage, sector.header(), file_len)? {
+        Ok(match FoundHead::read(storage)?.mode {
             Mode::Classic => Self::Classic,
-            Mode::Compat(compat) => Self::Compat {
-                uuid: compat.uuid(),
-                bitmap: compat.kept_bitmap(),
-                marked_tables: compat.marked_tables(storage)?,
+            Mode::Compat(found) => Self::Compat {
+                uuid: found.uuid,
+                bitmap: found.kept_bitmap(),
+                marked_tables: found.marked_tables(storage)?,
             },
             Mode::Journal(found) => Self::Journal {
-                uuid: found.setup().uuid,
-                ring: found.setup().ring,
-                is_kept: found.is_kept(),
+                uuid: found.setup.uuid,
+                ring: found.setup.ring,
+                is_kept: found.is_kept,
             },
         })
     }

@@ -2,12 +2,14 @@
 //! slot in the storage, which is what a crash right after the flush would leave. And one that panics.
 #![allow(clippy::cast_possible_truncation, reason = "small numbers")]
 
+use crate::ZeroMode;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Barrier};
 
 use qed_io::{FileOptions, FileStorage, MemoryStorage, Storage};
+use qed_journal::DataOrder;
 use qed_spec::{Epoch, Geometry, GuestOffset, HostCluster, HostOffset, ImageUuid, L2Entry};
 
 use crate::{
@@ -68,7 +70,7 @@ fn image(storage: &Arc<dyn Storage>, layout: Layout, is_backed: bool) -> Image {
 fn stored(image: &Image, at: u64) -> u64 {
     let mut value = [0; 8];
     let at = HostOffset::new(at);
-    let read = match image.view.tables.journal() {
+    let read = match image.durability.journal_to_read() {
         Some(journal) => journal.read_at(&mut value, at),
         None => image.storage().read_at(&mut value, at.get()),
     };
@@ -95,7 +97,7 @@ type Write = fn(&Image, GuestOffset) -> Result<(), ImageError>;
 const WRITES: [Write; 2] = [
     |image, at| image.write_at(&[9; CLUSTER as usize], at),
     // Without data, so that more threads flush at a time.
-    |image, at| image.write_zeroes_over_any_backing(at, CLUSTER),
+    |image, at| image.write_zeroes(at, CLUSTER, ZeroMode::Explicit),
 ];
 
 /// Writes and flushes a thread's clusters, slice by slice together with the others; how many of
@@ -161,8 +163,8 @@ fn after_a_flush_that_panics_before_its_records_are_submitted_nothing_is_acknowl
     image.write_at(&[9; CLUSTER as usize], GuestOffset::new(0)).unwrap();
     // An entry past all space: the journal refuses to say it.
     let entry = L2Entry::Data(HostCluster::new(1 << 40).unwrap());
-    let tables = &image.view.tables;
-    tables.publish(GuestOffset::new(CLUSTER), std::iter::once(entry), false).unwrap();
+    let entries = std::iter::once(entry);
+    image.map.publish(GuestOffset::new(CLUSTER), entries, DataOrder::Together).unwrap();
     catch_unwind(AssertUnwindSafe(|| image.flush())).unwrap_err();
     for result in [image.flush(), image.close()] {
         assert!(matches!(result, Err(ImageError::WritesStopped)), "{result:?}");

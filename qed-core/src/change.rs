@@ -1,0 +1,160 @@
+//! One change of metadata: the only way in which entries and links of tables reach the map, in every
+//! mode, with the order of its data; and the set of changes that wait for a flush.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use qed_journal::DataOrder;
+use qed_spec::{GuestOffset, HostCluster, L1Entry, L1Index, L2Entry};
+
+use crate::data::DataPath;
+use crate::error::ImageError;
+use crate::map::cache::DirtySlice;
+use crate::map::tables::Tables;
+use crate::space::alloc::HostRun;
+
+/// What the clusters from one on become; all lie in one slice, whose table exists.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Change {
+    at: GuestOffset,
+    count: u64,
+    to: To,
+    order: DataOrder,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum To {
+    Data(HostRun),
+    Zero,
+    Unallocated,
+}
+
+impl Change {
+    /// Clusters without data get `run`, which has been written for the guest.
+    ///
+    /// Data and entry may become durable together where a crash that keeps only the entry shows what
+    /// was there before: the guest clusters read as zeros, since none has a backing file, and so does
+    /// the space, since it is fresh and zeros in the file are zeros of the guest. A copy of data never
+    /// comes here: it would not read as zeros.
+    // spec: QED-RW-06
+    pub(crate) fn allocated(at: GuestOffset, run: HostRun, data: &DataPath) -> Self {
+        let reads_as_before = !data.is_backed() && run.fresh && data.zeros_are_zeros();
+        let order = if reads_as_before { DataOrder::Together } else { DataOrder::First };
+        Self { at, count: run.count, to: To::Data(run), order }
+    }
+
+    /// A cluster that reads as zeros gets space that nobody wrote.
+    pub(crate) fn placed(at: GuestOffset, run: HostRun) -> Self {
+        debug_assert!(run.fresh, "reads as zeros");
+        Self { at, count: run.count, to: To::Data(run), order: DataOrder::Together }
+    }
+
+    /// Clusters become zero clusters.
+    pub(crate) fn zeros(at: GuestOffset, count: u64) -> Self {
+        Self { at, count, to: To::Zero, order: DataOrder::Together }
+    }
+
+    /// Clusters become unallocated.
+    pub(crate) fn unallocated(at: GuestOffset, count: u64) -> Self {
+        Self { at, count, to: To::Unallocated, order: DataOrder::Together }
+    }
+
+    /// Publishes the change: requests see it, and the next flush makes it durable.
+    pub(crate) fn publish(self, map: &Tables) -> Result<(), ImageError> {
+        let first = match self.to {
+            To::Data(run) => run.first.get(),
+            To::Zero | To::Unallocated => 0,
+        };
+        let entries = (0..self.count).map(|index| match self.to {
+            To::Data(_) => {
+                HostCluster::new(first + index).map_or(L2Entry::Unallocated, L2Entry::Data)
+            }
+            To::Zero => L2Entry::Zero,
+            To::Unallocated => L2Entry::Unallocated,
+        });
+        map.publish(self.at, entries, self.order)
+    }
+}
+
+/// The changes that are not in the file yet: those of entries are the dirty slices of the map's cache,
+/// those of links are here.
+#[derive(Debug, Default)]
+pub(crate) struct Pending {
+    /// L1 slots and their values. Held while a table is allocated.
+    links: Mutex<BTreeMap<u64, u64>>,
+}
+
+/// What one flush is to make durable, copied.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    pub(crate) slices: Vec<DirtySlice>,
+    /// L1 slots and their values.
+    pub(crate) links: BTreeMap<u64, u64>,
+}
+
+impl Pending {
+    /// Links the table that `allocate` gives an L1 slot, unless the slot has one. An allocation at a
+    /// time: two requests may want the same table.
+    // spec: QED-TBL-06
+    pub(crate) fn link(
+        &self,
+        l1: L1Index,
+        map: &Tables,
+        allocate: impl FnOnce() -> Result<HostRun, ImageError>,
+    ) -> Result<(), ImageError> {
+        if map.table(l1)?.is_some() {
+            return Ok(());
+        }
+        let mut links = self.links();
+        if map.table(l1)?.is_some() {
+            return Ok(());
+        }
+        let entry = L1Entry::Table(allocate()?.first);
+        links.insert(l1.get(), entry.encode(map.geometry));
+        map.l1.set(l1, entry);
+        Ok(())
+    }
+
+    /// Takes the table of an L1 slot away.
+    pub(crate) fn unlink(&self, l1: L1Index, map: &Tables) {
+        self.links().insert(l1.get(), 0);
+        map.l1.set(l1, L1Entry::Unallocated);
+    }
+
+    /// Copies what is pending. Slices first: a table is linked before it gets entries, so the L1
+    /// slots taken afterwards cover every slice taken before.
+    pub(crate) fn take(&self, map: &Tables) -> Batch {
+        let slices = map.cache.take_dirty();
+        let links = std::mem::take(&mut *self.links());
+        Batch { slices, links }
+    }
+
+    /// A batch did not get to the file.
+    pub(crate) fn put_back(&self, batch: Batch, map: &Tables) {
+        map.cache.not_written(&batch.slices);
+        let mut links = self.links();
+        for (slot, value) in batch.links {
+            links.entry(slot).or_insert(value);
+        }
+    }
+
+    pub(crate) fn is_empty(&self, map: &Tables) -> bool {
+        map.cache.is_clean() && self.links().is_empty()
+    }
+
+    fn links(&self) -> MutexGuard<'_, BTreeMap<u64, u64>> {
+        self.links.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Batch {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.slices.is_empty() && self.links.is_empty()
+    }
+
+    /// Whether the data of some entry must be durable before it.
+    pub(crate) fn order(&self) -> DataOrder {
+        let first = |slice: &DirtySlice| slice.copy.order == DataOrder::First;
+        if self.slices.iter().any(first) { DataOrder::First } else { DataOrder::Together }
+    }
+}

@@ -1,0 +1,92 @@
+//! Flush, maintenance and close of an open image: who asks durability for what, and when.
+
+use std::time::Instant;
+
+use crate::durability::lock::Metadata;
+use crate::error::ImageError;
+use crate::image::Image;
+
+impl Image {
+    /// Makes every write that completed before this call durable.
+    ///
+    /// Dirty bits that cannot be cleared meanwhile, on a full file system for one, stay, and are no
+    /// error.
+    ///
+    /// # Errors
+    /// A failed write of a table or of the header can be tried again. After a failed flush of the
+    /// storage nothing is known of what is durable: the image takes no more writes, see
+    /// [`ImageError::WritesStopped`].
+    // spec: QED-RW-07
+    pub fn flush(&self) -> Result<(), ImageError> {
+        self.durability.flush(self.cx())
+    }
+
+    /// Does what is due at `now` and returns when to call again; `None` when nothing is waiting, until
+    /// the next write.
+    ///
+    /// Five seconds after it first found tables that are not in the file it flushes; when it found
+    /// none written for five seconds it clears NEED_CHECK, and after five more the dirty bits of tables,
+    /// or empties the journal. A journal that is half full goes home at once. Call it from a timer: the
+    /// library starts no threads.
+    ///
+    /// # Errors
+    /// As [`Image::flush`]; what was due stays due. After the end of writing it is always an error.
+    pub fn maintain(&self, now: Instant) -> Result<Option<Instant>, ImageError> {
+        self.durability.maintain(now, self.cx())
+    }
+
+    /// Flushes, clears what says that the image is in use and gives back what the file has beyond the
+    /// image. What is written or flushed afterwards fails with [`ImageError::Closed`], as may what other
+    /// threads have in flight meanwhile; reads go on. A second call does nothing.
+    ///
+    /// Dropping an image does the same and cannot report what failed.
+    ///
+    /// # Errors
+    /// As [`Image::flush`]. The image is closed all the same, and will be checked or replayed when it
+    /// is opened again.
+    pub fn close(&self) -> Result<(), ImageError> {
+        let metadata = &mut *self.durability.lock(&self.head);
+        if self.head.writing().is_closed() {
+            return Ok(());
+        }
+        let result = self.settle(metadata);
+        // Before the lock ends: no other thread commits a change to an image that is clean.
+        self.head.writing().close();
+        result
+    }
+
+    /// Writes everything home, marks the image clean, cuts the file to its used length and flushes.
+    fn settle(&self, metadata: &mut Metadata) -> Result<(), ImageError> {
+        self.flush_and_place(metadata)?;
+        let len = self.space.alloc.trimmed_len();
+        self.durability.mark_clean(metadata, len, self.cx())?;
+        if self.space.alloc.end.grew_past(len) {
+            self.space.alloc.end.cut(len)?;
+            self.space.alloc.restart(len);
+        }
+        self.head.sync()
+    }
+
+    /// A flush, then step "place windows" and another: what the guest wrote does not wait for tables
+    /// that are read for space that it did not ask for. Nothing is in flight.
+    pub(super) fn flush_and_place(&self, metadata: &mut Metadata) -> Result<(), ImageError> {
+        self.durability.commit(metadata, self.cx())?;
+        let placed = self.place_windows();
+        if !self.durability.has_nothing_pending(self.cx()) {
+            self.durability.commit(metadata, self.cx())?;
+        }
+        placed
+    }
+}
+
+impl Drop for Image {
+    fn drop(&mut self) {
+        if self.head.writing().is_open() {
+            // Nobody is left to hear of a failure; the image then asks for a check.
+            drop(self.close());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

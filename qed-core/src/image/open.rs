@@ -1,0 +1,110 @@
+//! Opening an image for writing, in stages: locked, recovered, its head settled, its tables vetted.
+
+use std::sync::Arc;
+
+use qed_io::{ImageLock, Storage};
+use qed_spec::Features;
+
+use crate::change::Pending;
+use crate::data::DataPath;
+use crate::durability::Durability;
+use crate::durability::dirty_bits::{DirtyBits, after_crash};
+use crate::durability::log::open::open as open_log;
+use crate::durability::log::recovery::replay_journal;
+use crate::error::OpenError;
+use crate::head::mode::{FoundHead, Mode, is_active};
+use crate::head::sector::storage_len;
+use crate::image::Image;
+use crate::map::l1::L1Table;
+use crate::map::tables::{Tables, Validation};
+use crate::options::{LockPolicy, RecoveryPolicy, WriteContext, open_backing};
+use crate::space::Space;
+use crate::space::owner::{ForeignLimit, SpaceMap};
+
+impl Image {
+    /// Opens the QED image in `storage` for writing.
+    ///
+    /// The lock is taken before the header is read. An image that was not closed cleanly goes
+    /// through the recovery policy first. Autoclear bits that this crate does not know are cleared
+    /// durably before it returns.
+    ///
+    /// # Errors
+    /// As [`crate::ReadOnlyImage::open`], and [`OpenError::NeedsRecovery`], a recovery that failed,
+    /// a superblock without a current copy, and tables that break a rule: every L1 slot is checked
+    /// here.
+    // spec: QED-FEAT-01, QED-FEAT-03, QED-CONS-01
+    pub fn open(storage: Arc<dyn Storage>, context: &WriteContext<'_>) -> Result<Self, OpenError> {
+        if context.lock == LockPolicy::Take {
+            storage.lock(ImageLock::WRITE)?;
+        }
+        let Recovered { head, foreign } = Recovered::read(&storage, context.recovery)?;
+        let backing_name = head.sector.read_backing_name(&*storage)?;
+        let (head, mode) = head.into_head(storage.clone(), backing_name);
+        head.clear_autoclear(mode.kept_bits())?;
+        let file_len = storage_len(&*storage)?;
+        let durability = match mode {
+            Mode::Classic => Durability::home(None),
+            Mode::Compat(found) => {
+                Durability::home(Some(DirtyBits::open(&found, &head, file_len)?))
+            }
+            Mode::Journal(found) => Durability::journal(open_log(found, &head)?),
+        };
+        let (header, name) = (head.header(), head.backing_name());
+        let backing = open_backing(context.gate, &*storage, &header, name.as_deref())?;
+        let l1 = L1Table::read(&*storage, &header)?;
+        let tables = l1.all_tables(file_len).map_err(crate::error::ImageError::from)?;
+        let limit = context.cache_limit_bytes;
+        let owner = SpaceMap::for_writing(&header, file_len, tables, foreign, limit);
+        let owner = Arc::new(owner);
+        let journal = durability.journal_to_read();
+        Ok(Self {
+            map: Tables::new(storage.clone(), l1, limit, journal, owner.clone(), Validation::Eager),
+            space: Space::new(storage.clone(), header.geometry(), file_len, owner),
+            data: DataPath::new(storage, backing, name.is_some()),
+            pending: Pending::default(),
+            durability,
+            head,
+        })
+    }
+}
+
+/// An image that needs no recovery, or has had it.
+struct Recovered {
+    head: FoundHead,
+    /// Only tables with a dirty bit were checked after a crash.
+    foreign: Option<ForeignLimit>,
+}
+
+impl Recovered {
+    /// Reads the header and the superblock, with a recovery in between if one is needed.
+    // spec: QED-CONS-01, QED-DIRTY-07, QED-DIRTY-08, QED-JRN-22
+    fn read(storage: &Arc<dyn Storage>, policy: RecoveryPolicy<'_>) -> Result<Self, OpenError> {
+        let mut head = FoundHead::read(&**storage)?;
+        if is_active(head.header()) {
+            if let RecoveryPolicy::Refuse = policy {
+                return Err(OpenError::NeedsRecovery);
+            }
+            replay_journal(storage)?;
+            head = FoundHead::read(&**storage)?;
+        }
+        let crashed = head.header().features().contains(Features::NEED_CHECK);
+        if !crashed && !head.mode.wants_full_check() {
+            return Ok(Self { head, foreign: None });
+        }
+        let foreign = match &head.mode {
+            Mode::Compat(found) if crashed => after_crash(found, &**storage)?,
+            _ => None,
+        };
+        match policy {
+            RecoveryPolicy::Refuse => return Err(OpenError::NeedsRecovery),
+            RecoveryPolicy::Run(hook) => hook(&**storage).map_err(OpenError::Recovery)?,
+        }
+        let head = FoundHead::read(&**storage)?;
+        if head.header().features().contains(Features::NEED_CHECK) {
+            return Err(OpenError::StillDirty);
+        }
+        // A recovery that read all tables has cleared the bit.
+        let foreign = foreign.filter(|_| !head.mode.wants_full_check());
+        Ok(Self { head, foreign })
+    }
+}

@@ -1,0 +1,194 @@
+//! What an entry that is read from the file may name: the one answer for L1 and L2 slots.
+//!
+//! Metadata lies in the header area, the L1 table and the L2 tables; all else below the end may hold
+//! guest data of one entry. Knows no table's content: who reads entries tells which tables there are and
+//! which clusters are named.
+
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
+
+use qed_spec::{DirtyBitmap, Geometry, Header, HostOffset, L1Index};
+
+use crate::space::cross_links::CrossLinks;
+
+/// Where an L2 table or a data cluster may lie, by the header alone.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct TableRules {
+    pub(crate) geometry: Geometry,
+    /// Bytes of the header area; nothing else lies below.
+    pub(crate) header_end: u64,
+    /// First byte of the L1 table.
+    pub(crate) l1_offset: u64,
+}
+
+/// Where an entry stood when it was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Written {
+    /// In a slice as the image had it when it was opened.
+    BeforeOpen,
+    /// In a slice that this session wrote: it names space that was handed out since.
+    InSession,
+}
+
+/// What the tables of unmarked L1 slots may name, where only marked tables were checked after a crash:
+/// it tells the tables of this program from those that another one wrote since.
+#[derive(Debug)]
+pub(crate) struct ForeignLimit {
+    /// The bits that the crash left.
+    pub(crate) bits: Vec<u8>,
+    pub(crate) bitmap: DirtyBitmap,
+}
+
+/// Whose each cluster is, as far as entries may name it.
+#[derive(Debug)]
+pub(crate) struct SpaceMap {
+    rules: TableRules,
+    /// File length when the image was opened: what is on disk from before names nothing past it.
+    end_at_open: u64,
+    /// First bytes of the L2 tables, ascending; no data cluster lies in one. Empty for an image that is
+    /// only read, which cannot harm its tables.
+    tables: RwLock<Vec<u64>>,
+    /// Of a writable image: what is named twice.
+    cross_links: Option<CrossLinks>,
+    foreign: Option<ForeignLimit>,
+}
+
+/// Judges the entries of one slice; tables stay where they are meanwhile.
+pub(crate) struct Judge<'a> {
+    map: &'a SpaceMap,
+    /// Byte after the last that an entry of the slice may name.
+    end: u64,
+    tables: RwLockReadGuard<'a, Vec<u64>>,
+}
+
+impl TableRules {
+    pub(crate) fn of(header: &Header) -> Self {
+        Self {
+            geometry: header.geometry(),
+            header_end: header.header_area_len_bytes(),
+            l1_offset: header.fields().l1_table_offset.get(),
+        }
+    }
+
+    /// Whether `len` bytes at `offset` keep clear of the header area and the L1 table and lie below
+    /// `end`.
+    // spec: QED-TBL-07, QED-TBL-08, QED-CONS-06
+    pub(crate) fn allows(&self, offset: u64, len: u64, end: u64) -> bool {
+        let l1_end = self.l1_offset.saturating_add(self.geometry.table_size_bytes());
+        let Some(place_end) = offset.checked_add(len) else {
+            return false;
+        };
+        let clear_of_l1 = offset >= l1_end || place_end <= self.l1_offset;
+        offset >= self.header_end && place_end <= end && clear_of_l1
+    }
+}
+
+impl ForeignLimit {
+    /// Byte after the last that the table of a slot may name.
+    // spec: QED-DIRTY-09
+    fn of(&self, l1: L1Index) -> u64 {
+        let is_marked = self.bitmap.mark_of(l1).is_some_and(|(byte, mask)| {
+            let byte = usize::try_from(byte).ok().and_then(|byte| self.bits.get(byte));
+            byte.is_some_and(|byte| byte & mask != 0)
+        });
+        if is_marked { u64::MAX } else { self.bitmap.epoch_size() }
+    }
+}
+
+impl SpaceMap {
+    /// Of an image that is only read, in a file of `end` bytes.
+    pub(crate) fn for_reading(header: &Header, end: u64) -> Self {
+        Self {
+            rules: TableRules::of(header),
+            end_at_open: end,
+            tables: RwLock::default(),
+            cross_links: None,
+            foreign: None,
+        }
+    }
+
+    /// Of a writable image in a file of `end` bytes, with L2 tables at `tables`, ascending. What tells
+    /// cross-links takes an eighth of `memory` bytes.
+    pub(crate) fn for_writing(
+        header: &Header,
+        end: u64,
+        tables: Vec<u64>,
+        foreign: Option<ForeignLimit>,
+        memory: u64,
+    ) -> Self {
+        let clusters = header.geometry().clusters_for(end).get();
+        Self {
+            tables: RwLock::new(tables),
+            cross_links: Some(CrossLinks::new(clusters, memory)),
+            foreign,
+            ..Self::for_reading(header, end)
+        }
+    }
+
+    /// File length when the image was opened.
+    pub(crate) fn end_at_open(&self) -> u64 {
+        self.end_at_open
+    }
+
+    /// Who judges the entries of a slice below an L1 slot.
+    pub(crate) fn judge(&self, l1: L1Index, written: Written) -> Judge<'_> {
+        let end = match written {
+            Written::InSession => u64::MAX,
+            Written::BeforeOpen => {
+                let limit = self.foreign.as_ref().map_or(u64::MAX, |foreign| foreign.of(l1));
+                self.end_at_open.min(limit)
+            }
+        };
+        let tables = self.tables.read().unwrap_or_else(PoisonError::into_inner);
+        Judge { map: self, end, tables }
+    }
+
+    /// An L2 table lies at `at` from now on, in space that nothing named.
+    pub(crate) fn is_table(&self, at: HostOffset) {
+        let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
+        let place = tables.partition_point(|table| *table < at.get());
+        tables.insert(place, at.get());
+    }
+
+    /// Takes note of the clusters that a slice names which was read; whether one of them is named by an
+    /// entry that was read before.
+    // spec: QED-TBL-11
+    pub(crate) fn claim(&self, slice: u64, clusters: impl Iterator<Item = u64>) -> bool {
+        self.cross_links.as_ref().is_some_and(|links| links.claim(slice, clusters))
+    }
+
+    /// A number that grows when a cross-link is found; 0 while there is none.
+    pub(crate) fn cross_links_found(&self) -> u64 {
+        self.cross_links.as_ref().map_or(0, CrossLinks::generation)
+    }
+
+    /// Whether two entries name a cluster.
+    pub(crate) fn is_crossed(&self, cluster: u64) -> bool {
+        self.cross_links.as_ref().is_some_and(|links| links.has(cluster))
+    }
+
+    /// The file was cut at `end`, past all tables in use: what is put there is no table.
+    pub(crate) fn was_cut(&self, end: u64) {
+        let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
+        let kept = tables.partition_point(|table| *table < end);
+        tables.truncate(kept);
+        if let Some(links) = &self.cross_links {
+            links.forget_from(end >> self.rules.geometry.cluster_bits());
+        }
+    }
+}
+
+impl Judge<'_> {
+    /// Whether an entry may name the data cluster at `at`.
+    // spec: QED-TBL-07, QED-TBL-08
+    pub(crate) fn may_name(&self, at: HostOffset) -> bool {
+        let geometry = self.map.rules.geometry;
+        self.map.rules.allows(at.get(), geometry.cluster_size_bytes(), self.end)
+            && !self.is_in_table(at.get())
+    }
+
+    fn is_in_table(&self, at: u64) -> bool {
+        let after = self.tables.partition_point(|table| *table <= at);
+        let table = after.checked_sub(1).map(|before| self.tables[before]);
+        table.is_some_and(|table| at - table < self.map.rules.geometry.table_size_bytes())
+    }
+}
