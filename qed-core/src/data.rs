@@ -11,7 +11,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use qed_io::Storage;
+use qed_io::{Storage, StorageRun};
 use qed_spec::{GuestOffset, HostOffset};
 
 use crate::data::disk::{GuestExtentKind, VirtualDisk, read_backing};
@@ -79,6 +79,11 @@ impl DataPath {
         self.storage.write_zeroes(range).map_err(fault)
     }
 
+    /// What the storage knows of the bytes from `host` on.
+    pub(crate) fn run_at(&self, host: HostOffset) -> Result<StorageRun, ImageError> {
+        self.storage.run_at(host.get()).map_err(ImageError::io(IoAction::ReadData, host))
+    }
+
     /// Whether zeros in the file are zeros of the guest: fresh space then needs no bytes to read as
     /// zeros, which decides copy-on-write, data order and reservation windows.
     pub(crate) const fn zeros_are_zeros(&self) -> bool {
@@ -100,6 +105,11 @@ impl DataPath {
     /// opened again.
     pub(crate) fn is_backed(&self) -> bool {
         self.is_backed.load(Ordering::Acquire)
+    }
+
+    /// The same, for a step that asks when it comes to it.
+    pub(crate) fn is_backed_flag(&self) -> &AtomicBool {
+        &self.is_backed
     }
 
     /// The header is about to name a backing file.

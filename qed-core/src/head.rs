@@ -6,6 +6,7 @@
 //! and a checkpoint may write here too.
 
 mod backing_name;
+pub(crate) mod closed;
 pub(crate) mod consistency;
 pub(crate) mod create;
 pub(crate) mod mode;

@@ -89,12 +89,7 @@ impl Image {
 
     /// The owners that a step of durability works with.
     fn cx(&self) -> Cx<'_> {
-        Cx {
-            head: &self.head,
-            map: &self.map,
-            space: &self.space,
-            data: &self.data,
-            pending: &self.pending,
-        }
+        let owners = (&self.head, &self.map, &self.space);
+        Cx::new(owners, &self.pending, self.data.is_backed_flag())
     }
 }

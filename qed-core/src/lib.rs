@@ -28,6 +28,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod backing;
 mod change;
 mod data;
 mod durability;
@@ -39,8 +40,9 @@ mod options;
 mod space;
 mod sync;
 
+pub use backing::{BackingFormat, CreateBacking};
 pub use data::disk::{
-    BackingError, BackingFormat, BackingGate, BackingRequest, GateError, GivenBacking, GuestExtent,
+    BackingError, BackingGate, BackingRequest, GateError, GivenBacking, GuestExtent,
     GuestExtentKind, RefuseBacking, VirtualDisk, read_backing,
 };
 pub use data::raw::RawFile;
@@ -52,8 +54,7 @@ pub use error::{
 };
 pub use head::consistency::Consistency;
 pub use head::create::{
-    CreateBacking, CreateOptions, DEFAULT_RING_LEN_BYTES, Identity, Layout, NewHeaderArea, create,
-    header_area,
+    CreateOptions, DEFAULT_RING_LEN_BYTES, Identity, Layout, NewHeaderArea, create, header_area,
 };
 pub use head::mode::{describe_header, read_header};
 pub use head::stored_format::{StoredFormat, read_stored_format};

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use qed_io::Storage;
 use qed_spec::{BackingName, Features, Header, HostOffset};
 
-use crate::data::disk::{BackingFormat, BackingGate, BackingRequest, VirtualDisk};
+use crate::backing::BackingFormat;
+use crate::data::disk::{BackingGate, BackingRequest, VirtualDisk};
 use crate::error::{ImageError, IoAction, OpenError};
 use crate::head::stored_format::read_stored_format;
 

@@ -4,10 +4,14 @@
 use std::io::IoSlice;
 use std::ops::Range;
 
+use qed_io::RunKind;
 use qed_spec::{GuestOffset, HostOffset};
 
 use crate::data::DataPath;
 use crate::error::ImageError;
+
+/// Bytes that are copied at a time, at most.
+const PIECE: u64 = 64 << 10;
 
 /// The part of a new cluster before the guest bytes, or behind them.
 #[derive(Debug, Clone, Copy)]
@@ -93,6 +97,29 @@ impl DataPath {
         let guest = parts.iter().map(|part| IoSlice::new(part));
         let all = [IoSlice::new(&before)].into_iter().chain(guest).chain([IoSlice::new(&behind)]);
         self.write_vectored(&mut all.collect::<Vec<_>>(), host)
+    }
+
+    /// Copies `len` bytes from one place to another, which reads as zeros.
+    pub(crate) fn copy(&self, from: u64, to: u64, len: u64) -> Result<(), ImageError> {
+        let mut buf = vec![0; usize::try_from(len.min(PIECE)).expect("at most 64 KiB")];
+        let mut done = 0;
+        while done < len {
+            let at = HostOffset::new(from + done);
+            let run = self.run_at(at)?;
+            let mut part = PIECE.min(len - done);
+            if run.kind == RunKind::Hole && run.len > 0 && self.zeros_are_zeros() {
+                done += run.len.min(len - done);
+                continue;
+            }
+            if run.len > 0 {
+                part = part.min(run.len);
+            }
+            let piece = &mut buf[..usize::try_from(part).expect("at most 64 KiB")];
+            self.read(piece, at)?;
+            self.write(piece, HostOffset::new(to + done))?;
+            done += part;
+        }
+        Ok(())
     }
 
     /// What the backing file has at an edge that is copied.

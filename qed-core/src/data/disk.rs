@@ -11,6 +11,8 @@ use qed_io::Storage;
 use qed_spec::{BackingName, ErrorKind};
 use thiserror::Error;
 
+use crate::backing::BackingFormat;
+
 /// A read-only virtual disk under an overlay: QED, raw or any other format the caller brings.
 pub trait VirtualDisk: Debug + Send + Sync {
     /// Bytes of the virtual disk. Reads past it are the overlay's business: it reads zeros there.
@@ -145,18 +147,6 @@ impl BackingError {
     ) -> Self {
         Self { offset, kind, source: source.into() }
     }
-}
-
-/// The format of a backing file, always stated and never guessed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum BackingFormat {
-    /// The image says that its backing file is raw.
-    Raw,
-    /// The image says that its backing file has the format of this name, as QEMU calls it; see
-    /// QED-SB-16 for what names there are. A classic image has no place for it.
-    Named(String),
-    /// The image does not say; the gate's owner must.
-    Unstated,
 }
 
 /// What an image asks of the gate.

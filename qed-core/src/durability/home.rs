@@ -93,7 +93,7 @@ fn write_batch(metadata: &mut Metadata, batch: &Batch, cx: Cx<'_>) -> Result<(),
     // Step "mark": NEED_CHECK and the dirty bits of the tables are durable before a table changes.
     // With a backing file the data flush already orders data, file length and link, so neither is
     // needed.
-    let is_backed = cx.data.is_backed();
+    let is_backed = cx.is_backed();
     let is_needed = !is_backed || cx.head.need_check();
     let mut bits = metadata.bits.as_mut().filter(|_| is_needed);
     if let Some(bits) = &mut bits

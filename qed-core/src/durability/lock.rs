@@ -2,13 +2,13 @@
 //! And what the steps of that thread work with.
 
 use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use qed_io::Storage;
 
 use crate::change::Pending;
-use crate::data::DataPath;
 use crate::durability::dirty_bits::DirtyBits;
 use crate::head::Head;
 use crate::head::writing::PanicWatch;
@@ -25,11 +25,24 @@ pub(crate) struct Cx<'a> {
     pub(crate) head: &'a Head,
     pub(crate) map: &'a Tables,
     pub(crate) space: &'a Space,
-    pub(crate) data: &'a DataPath,
+    /// What is unallocated may read as something else than zeros.
+    is_backed: &'a AtomicBool,
     pub(crate) pending: &'a Pending,
 }
 
-impl Cx<'_> {
+impl<'a> Cx<'a> {
+    pub(crate) fn new(
+        (head, map, space): (&'a Head, &'a Tables, &'a Space),
+        pending: &'a Pending,
+        is_backed: &'a AtomicBool,
+    ) -> Self {
+        Self { head, map, space, is_backed, pending }
+    }
+
+    pub(crate) fn is_backed(&self) -> bool {
+        self.is_backed.load(Ordering::Acquire)
+    }
+
     pub(crate) fn storage(&self) -> &dyn Storage {
         &**self.head.storage()
     }

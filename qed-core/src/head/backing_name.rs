@@ -6,10 +6,9 @@ use qed_spec::{
     BackingName, Features, HEADER_LEN_BYTES, Header, HostOffset, SectionType, StoredBackingFormat,
 };
 
-use crate::data::disk::BackingFormat;
+use crate::backing::{BackingFormat, CreateBacking};
 use crate::error::{ImageError, IoAction, SetBackingError};
 use crate::head::Head;
-use crate::head::create::CreateBacking;
 
 /// Names lie below this offset: what follows is kept for the extension superblocks.
 const NAMES_END: u64 = 8192;

@@ -8,7 +8,7 @@ use qed_spec::{
     SectionType, StoredBackingFormat, SuperblockBuilder, SuperblockCopy,
 };
 
-use crate::data::disk::BackingFormat;
+use crate::backing::{BackingFormat, CreateBacking};
 use crate::error::CreateError;
 use crate::head::sector::check_size;
 
@@ -27,15 +27,6 @@ pub struct CreateOptions {
     pub backing: Option<CreateBacking>,
     /// What the header area holds besides the header.
     pub layout: Layout,
-}
-
-/// The backing file of a new image.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CreateBacking {
-    /// The name to record.
-    pub name: Vec<u8>,
-    /// Raw is recorded in any image, other formats in all but classic ones.
-    pub format: BackingFormat,
 }
 
 /// The header area of a new image.

@@ -6,7 +6,6 @@
 //!
 //! Step names are those of docs/write-ordering.md.
 
-mod found;
 mod occupants;
 mod room;
 
@@ -14,16 +13,16 @@ use std::sync::Arc;
 
 use qed_io::Storage;
 use qed_spec::{
-    AutoclearFeatures, ConsistencyMode, DirtyBitmap, Geometry, HostOffset, JournalRing,
-    SUPERBLOCK_LEN_BYTES, SectionType, SuperblockCopy,
+    AutoclearFeatures, ConsistencyMode, DirtyBitmap, Geometry, JournalRing, SUPERBLOCK_LEN_BYTES,
+    SectionType, SuperblockCopy,
 };
 
 use crate::data::disk::GivenBacking;
-use crate::error::{AmendError, ImageError, IoAction};
+use crate::error::AmendError;
+use crate::head::closed::ClosedHead;
 use crate::head::create::{Identity, Layout, ring_behind};
 use crate::head::sector::storage_len;
 use crate::image::Image;
-use crate::image::amend::found::Found;
 use crate::image::amend::room::make_room;
 use crate::options::{LockPolicy, RecoveryPolicy, WriteContext};
 
@@ -77,11 +76,11 @@ pub fn amend(
     let wanted = Wanted::new(layout, image.geometry())?;
     // Step "close": the log is empty, no table is marked, and the bits say what is kept.
     image.close()?;
-    let found = Found::read(&**storage)?;
-    let amending = Amending { storage: &**storage, found };
+    let found = ClosedHead::read(&**storage)?;
+    let amending = Amending { storage, found };
     match wanted {
         None => amending.make_classic(),
-        Some(wanted) if amending.found.is(&wanted) => Ok(()),
+        Some(wanted) if amending.found.is(wanted.mode, wanted.ring_len_bytes()) => Ok(()),
         Some(wanted) => amending.extend(&wanted),
     }
 }
@@ -108,6 +107,10 @@ impl Wanted {
         self.bitmap.end().max(ring_end).div_ceil(geometry.cluster_size_bytes())
     }
 
+    fn ring_len_bytes(&self) -> Option<u64> {
+        self.ring.map(|ring| ring.len_bytes())
+    }
+
     /// The autoclear bits of an image of this layout.
     fn bits(&self) -> AutoclearFeatures {
         match self.mode {
@@ -119,8 +122,8 @@ impl Wanted {
 
 /// An image that is being amended: closed, and locked by the caller or the step before.
 struct Amending<'a> {
-    storage: &'a dyn Storage,
-    found: Found,
+    storage: &'a Arc<dyn Storage>,
+    found: ClosedHead,
 }
 
 impl Amending<'_> {
@@ -145,7 +148,7 @@ impl Amending<'_> {
         self.set_bits(AutoclearFeatures::empty())?;
         // Step "no superblock": the older copy goes first, or a crash could bring it back.
         for copy in [current.copy.other(), current.copy] {
-            self.zero(copy.offset(), SUPERBLOCK_LEN)?;
+            self.found.zero(&**self.storage, copy.offset(), SUPERBLOCK_LEN)?;
             self.flush()?;
         }
         Ok(())
@@ -167,13 +170,13 @@ impl Amending<'_> {
     // spec: QED-SB-12, QED-DIRTY-06
     fn initialise(&mut self, wanted: &Wanted) -> Result<(), AmendError> {
         if self.found.superblock.is_none() {
-            self.zero(SuperblockCopy::B.offset(), SUPERBLOCK_LEN)?;
-            self.found.write_first_superblock(self.storage, wanted.identity)?;
+            self.found.zero(&**self.storage, SuperblockCopy::B.offset(), SUPERBLOCK_LEN)?;
+            self.found.write_first_superblock(&**self.storage, wanted.identity)?;
         }
+        let (bitmap, storage) = (&wanted.bitmap, &**self.storage);
         match &wanted.ring {
-            Some(ring) => qed_journal::format(self.storage, ring)
-                .map_err(ImageError::io(IoAction::WriteHeader, ring.offset()))?,
-            None => self.zero(wanted.bitmap.offset(), wanted.bitmap.len_bytes())?,
+            Some(ring) => self.found.format_ring(storage, ring)?,
+            None => self.found.zero(storage, bitmap.offset(), bitmap.len_bytes())?,
         }
         self.flush()
     }
@@ -185,7 +188,7 @@ impl Amending<'_> {
         if self.found.sector.header().fields().header_size_clusters == clusters {
             return Ok(());
         }
-        self.found.sector.write_fields(self.storage, |fields| {
+        self.found.sector.write_fields(&**self.storage, |fields| {
             fields.header_size_clusters = clusters;
         })?;
         self.flush()
@@ -195,8 +198,8 @@ impl Amending<'_> {
     /// yet, so whoever opens the image now begins them anew.
     // spec: QED-MODE-01, QED-SB-11, QED-SB-17
     fn set_mode(&mut self, wanted: &Wanted) -> Result<(), AmendError> {
-        let end = storage_len(self.storage)?;
-        self.found.write_superblock(self.storage, |builder| {
+        let end = storage_len(&**self.storage)?;
+        self.found.write_superblock(&**self.storage, |builder| {
             builder.set_section(SectionType::MODE, &wanted.mode.encode())?;
             match &wanted.ring {
                 Some(ring) => {
@@ -218,16 +221,13 @@ impl Amending<'_> {
         if self.found.sector.header().fields().autoclear_features == bits {
             return Ok(());
         }
-        self.found.sector.write_fields(self.storage, |fields| fields.autoclear_features = bits)?;
+        self.found
+            .sector
+            .write_fields(&**self.storage, |fields| fields.autoclear_features = bits)?;
         self.flush()
     }
 
-    fn zero(&self, at: HostOffset, len: u64) -> Result<(), ImageError> {
-        let zeroed = self.storage.write_zeroes(at.get()..at.get() + len);
-        zeroed.map_err(ImageError::io(IoAction::WriteHeader, at))
-    }
-
-    fn flush(&mut self) -> Result<(), AmendError> {
-        Ok(self.found.flush(self.storage)?)
+    fn flush(&self) -> Result<(), AmendError> {
+        Ok(self.found.flush(&**self.storage)?)
     }
 }

@@ -1,7 +1,7 @@
 //! Another backing file for an open image, as `rebase -u` does.
 
+use crate::backing::CreateBacking;
 use crate::error::SetBackingError;
-use crate::head::create::CreateBacking;
 use crate::image::Image;
 
 impl Image {

@@ -3,9 +3,12 @@
 //!
 //! Step names are those of docs/write-ordering.md.
 
+use std::sync::Arc;
+
 use qed_io::{Growth, Storage};
 use qed_spec::{Geometry, HostOffset};
 
+use crate::data::DataPath;
 use crate::error::{ImageError, IoAction};
 use crate::head::sector::HeaderSector;
 use crate::head::sector::storage_len;
@@ -20,7 +23,7 @@ use crate::map::pieces::for_each_piece;
 /// clusters that nothing names.
 // spec: QED-HDR-08, QED-HDR-11, QED-RW-04, QED-RW-06, QED-CONS-02
 pub(super) fn make_room(
-    storage: &dyn Storage,
+    storage: &Arc<dyn Storage>,
     sector: &mut HeaderSector,
     clusters: u64,
 ) -> Result<u64, ImageError> {
@@ -30,10 +33,13 @@ pub(super) fn make_room(
         return Ok(present);
     }
     let geometry = header.geometry();
+    let data = DataPath::new(storage.clone(), None, false);
+    let storage = &**storage;
     let file_len = storage_len(storage)?;
     let occupants = Occupants::find(storage, &header, clusters, file_len)?;
     let mut moving = Moving {
         storage,
+        data,
         geometry,
         l1_offset: header.fields().l1_table_offset.get(),
         free: grow(storage, geometry, file_len.max(occupants.end), &occupants)?,
@@ -71,6 +77,7 @@ fn grow(
 /// What moves, and where to.
 struct Moving<'a> {
     storage: &'a dyn Storage,
+    data: DataPath,
     geometry: Geometry,
     l1_offset: u64,
     /// First byte of the space that is free, which reads as zeros.
@@ -83,7 +90,7 @@ impl Moving<'_> {
         let mut entries = Vec::with_capacity(occupants.data.len());
         for (cluster, slot) in &occupants.data {
             let to = self.take(self.geometry.cluster_size_bytes());
-            self.copy(*cluster, to, self.geometry.cluster_size_bytes(), Kind::Data)?;
+            self.data.copy(*cluster, to, self.geometry.cluster_size_bytes())?;
             entries.push((slot.get(), to));
         }
         self.repoint(&entries)
@@ -94,7 +101,7 @@ impl Moving<'_> {
         let mut slots = Vec::with_capacity(occupants.tables.len());
         for (table, l1) in &occupants.tables {
             let to = self.take(self.geometry.table_size_bytes());
-            self.copy(*table, to, self.geometry.table_size_bytes(), Kind::Table)?;
+            self.copy_table(*table, to, self.geometry.table_size_bytes())?;
             slots.push((self.l1_offset + l1.get() * 8, to));
         }
         self.repoint(&slots)
@@ -105,7 +112,7 @@ impl Moving<'_> {
     // spec: QED-HDR-09
     fn move_l1(&mut self, sector: &mut HeaderSector, len: u64) -> Result<(), ImageError> {
         let to = self.take(self.geometry.table_size_bytes());
-        self.copy(self.l1_offset, to, len, Kind::Table)?;
+        self.copy_table(self.l1_offset, to, len)?;
         self.flush()?;
         sector.write_fields(self.storage, |fields| fields.l1_table_offset = HostOffset::new(to))?;
         self.flush()
@@ -130,14 +137,10 @@ impl Moving<'_> {
         self.flush()
     }
 
-    fn copy(&self, from: u64, to: u64, len: u64, kind: Kind) -> Result<(), ImageError> {
-        let (reading, writing) = match kind {
-            Kind::Data => (IoAction::ReadData, IoAction::WriteData),
-            Kind::Table => (IoAction::ReadTable, IoAction::WriteTable),
-        };
-        for_each_piece(self.storage, from..from + len, reading, |at, bytes| {
+    fn copy_table(&self, from: u64, to: u64, len: u64) -> Result<(), ImageError> {
+        for_each_piece(self.storage, from..from + len, IoAction::ReadTable, |at, bytes| {
             let at = to + (at.get() - from);
-            let fault = ImageError::io(writing, HostOffset::new(at));
+            let fault = ImageError::io(IoAction::WriteTable, HostOffset::new(at));
             self.storage.write_at(bytes, at).map_err(fault)
         })
     }
@@ -145,11 +148,4 @@ impl Moving<'_> {
     fn flush(&self) -> Result<(), ImageError> {
         self.storage.flush().map_err(ImageError::io(IoAction::Flush, HostOffset::new(0)))
     }
-}
-
-/// What is copied.
-#[derive(Clone, Copy)]
-enum Kind {
-    Data,
-    Table,
 }

@@ -1,5 +1,5 @@
-//! The superblock and sector 0 of a closed image, as they are found and then rewritten. Knows no
-//! order of steps.
+//! The head of an image that nobody has open: sector 0 and the superblock as they are found, and then
+//! rewritten when the image gets another layout. Knows no order of steps.
 
 use qed_io::Storage;
 use qed_spec::{
@@ -12,31 +12,30 @@ use crate::head::create::Identity;
 use crate::head::sector::HeaderSector;
 use crate::head::sector::storage_len;
 use crate::head::superblock::{OpenSuperblock, SuperblockBytes};
-use crate::image::amend::Wanted;
 
 /// What a closed image says of itself.
-pub(super) struct Found {
-    pub(super) sector: HeaderSector,
+pub(crate) struct ClosedHead {
+    pub(crate) sector: HeaderSector,
     /// None in a classic image.
-    pub(super) mode: Option<ConsistencyMode>,
+    pub(crate) mode: Option<ConsistencyMode>,
     /// None where no copy is valid.
-    pub(super) superblock: Option<FoundSuperblock>,
+    pub(crate) superblock: Option<FoundSuperblock>,
     /// The length of the ring, in journal mode.
     ring_len_bytes: Option<u64>,
 }
 
 /// The current superblock.
-pub(super) struct FoundSuperblock {
+pub(crate) struct FoundSuperblock {
     /// Where it lies.
-    pub(super) copy: SuperblockCopy,
+    pub(crate) copy: SuperblockCopy,
     open: OpenSuperblock,
     epoch: Epoch,
     generation: Generation,
 }
 
-impl Found {
+impl ClosedHead {
     /// Reads an image that opens for writing and was closed.
-    pub(super) fn read(storage: &dyn Storage) -> Result<Self, OpenError> {
+    pub(crate) fn read(storage: &dyn Storage) -> Result<Self, OpenError> {
         let file_len = storage_len(storage)?;
         let sector = HeaderSector::read(storage, file_len)?;
         let mut found = Self { sector, mode: None, superblock: None, ring_len_bytes: None };
@@ -66,17 +65,16 @@ impl Found {
         Ok(found)
     }
 
-    /// Whether the image is as wanted.
-    pub(super) fn is(&self, wanted: &Wanted) -> bool {
-        self.mode == Some(wanted.mode)
-            && self.ring_len_bytes == wanted.ring.map(|ring| ring.len_bytes())
+    /// Whether the image is in this mode, with a ring of this length.
+    pub(crate) fn is(&self, mode: ConsistencyMode, ring_len_bytes: Option<u64>) -> bool {
+        self.mode == Some(mode) && self.ring_len_bytes == ring_len_bytes
     }
 
     /// Writes a superblock without a mode, of an image that has none: it stays classic. What an
     /// anchor says of the backing file goes with it, as the anchor is not read any more where there
     /// is room for superblocks.
     // spec: QED-SB-12, QED-SB-18
-    pub(super) fn write_first_superblock(
+    pub(crate) fn write_first_superblock(
         &mut self,
         storage: &dyn Storage,
         identity: Identity,
@@ -95,7 +93,7 @@ impl Found {
     }
 
     /// Writes the next superblock, in an epoch of its own.
-    pub(super) fn write_superblock(
+    pub(crate) fn write_superblock(
         &mut self,
         storage: &dyn Storage,
         change: impl FnOnce(&mut SuperblockBuilder) -> Result<(), SuperblockFull>,
@@ -109,8 +107,29 @@ impl Found {
         Ok(())
     }
 
+    /// Zeroes bytes of the header area.
+    pub(crate) fn zero(
+        &self,
+        storage: &dyn Storage,
+        at: HostOffset,
+        len: u64,
+    ) -> Result<(), ImageError> {
+        let zeroed = storage.write_zeroes(at.get()..at.get() + len);
+        zeroed.map_err(ImageError::io(IoAction::WriteHeader, at))
+    }
+
+    /// Writes an empty ring.
+    pub(crate) fn format_ring(
+        &self,
+        storage: &dyn Storage,
+        ring: &JournalRing,
+    ) -> Result<(), ImageError> {
+        let formatted = qed_journal::format(storage, ring);
+        formatted.map_err(ImageError::io(IoAction::WriteHeader, ring.offset()))
+    }
+
     /// Makes all that was written durable.
-    pub(super) fn flush(&mut self, storage: &dyn Storage) -> Result<(), ImageError> {
+    pub(crate) fn flush(&self, storage: &dyn Storage) -> Result<(), ImageError> {
         storage.flush().map_err(ImageError::io(IoAction::Flush, HostOffset::new(0)))
     }
 
