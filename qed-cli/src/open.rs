@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, anyhow, bail};
 use qed_convert::{ChainError, FormatSource, Layer, LayerHeader, Qcow2Image, Qcow2Options};
-use qed_core::{BackingGate, GivenBacking, Image, LockPolicy, RecoveryPolicy, WriteContext};
+use qed_core::{BackingGate, GivenBacking, Image, LockPolicy, WriteContext};
 use qed_io::{Access, FileOptions, FileStorage, ImageLock, LockError, OpenError, Storage};
 
 use crate::args::{CacheMode, Format};
@@ -220,8 +220,6 @@ pub(crate) fn open_qcow2_alone(image: &Layer) -> anyhow::Result<Qcow2Image> {
 
 /// A QED image for writing; one that was not closed is recovered first.
 pub(crate) fn writable_qed(image: &Layer, gate: &dyn BackingGate) -> anyhow::Result<Image> {
-    let recover = |storage: &dyn Storage| Ok(qed_check::recover(storage)?);
-    let recovery = RecoveryPolicy::Run(&recover);
-    let context = WriteContext::new(gate, LockPolicy::None, recovery);
+    let context = WriteContext::new(gate, LockPolicy::None, qed::RECOVER);
     Ok(Image::open(storage_of(image), &context)?)
 }

@@ -22,13 +22,13 @@ const PAGE_BYTES: u32 = 4096;
 
 /// A QED image open for writing.
 #[derive(Debug)]
-pub struct QedDisk(Image);
+pub struct QedDisk(Arc<Image>);
 
 impl QedDisk {
-    /// The disk that an image holds.
+    /// The disk that an image holds; others may use the image too, until the disk is closed.
     #[must_use]
-    pub fn new(image: Image) -> Self {
-        Self(image)
+    pub fn new(image: impl Into<Arc<Image>>) -> Self {
+        Self(image.into())
     }
 
     fn settle(&self, durability: Durability) -> Result<(), DeviceError> {
@@ -127,7 +127,7 @@ impl BlockDevice for QedDisk {
     }
 
     fn extent_at(&self, at: u64, max_len: u64) -> Result<Extent, DeviceError> {
-        extent_of(&self.0, at, max_len)
+        extent_of(&*self.0, at, max_len)
     }
 
     fn each_extent(
@@ -135,7 +135,7 @@ impl BlockDevice for QedDisk {
         range: Range<u64>,
         visit: &mut dyn FnMut(Extent) -> ControlFlow<()>,
     ) -> Result<(), DeviceError> {
-        each_extent_of(&self.0, range, visit)
+        each_extent_of(&*self.0, range, visit)
     }
 
     fn maintain(&self, now: Instant) -> Result<Option<Instant>, DeviceError> {

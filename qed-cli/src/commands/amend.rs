@@ -4,8 +4,7 @@ use std::ffi::{OsStr, OsString};
 
 use anyhow::{Context as _, bail};
 use clap::Args;
-use qed_core::{Consistency, DEFAULT_RING_LEN_BYTES, Layout, LockPolicy, RecoveryPolicy, amend};
-use qed_io::Storage;
+use qed_core::{Consistency, DEFAULT_RING_LEN_BYTES, Layout, LockPolicy, amend};
 use qed_spec::ConsistencyMode;
 
 use crate::app::Context;
@@ -81,9 +80,8 @@ pub(crate) fn run(args: AmendArgs, context: &Context) -> anyhow::Result<Exit> {
     let consistency = Consistency::read(&*storage).with_context(|| could_not_amend(name))?;
     let layout = wanted(&options, consistency.mode())?;
     let work = Work::start_writing(context, args.work)?;
-    let recover = |storage: &dyn Storage| Ok(qed_check::recover(storage)?);
     let amended = match layout {
-        Some(layout) => amend(&storage, layout, LockPolicy::None, RecoveryPolicy::Run(&recover)),
+        Some(layout) => amend(&storage, layout, LockPolicy::None, qed::RECOVER),
         None => Ok(()),
     };
     work.finish(amended).with_context(|| could_not_amend(name))?;

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, bail};
 use qed_core::Identity;
-use qed_spec::{Epoch, ImageUuid, JOURNAL_BLOCK_LEN_BYTES, JournalRing};
+use qed_spec::{JOURNAL_BLOCK_LEN_BYTES, JournalRing};
 
 use crate::args::{OptionValues, parse_size};
 
@@ -53,9 +53,5 @@ impl JournalOption {
 
 /// What tells an image from all others.
 pub(crate) fn random_identity() -> anyhow::Result<Identity> {
-    let mut random = [0; 24];
-    getrandom::fill(&mut random).context("Could not get random numbers")?;
-    let (uuid, epoch) = random.split_first_chunk().expect("24 bytes are more than 16");
-    let epoch = epoch.try_into().map_or(0, u64::from_le_bytes);
-    Ok(Identity { uuid: ImageUuid::new(*uuid), epoch: Epoch::new(epoch) })
+    qed::random_identity().context("Could not get random numbers")
 }

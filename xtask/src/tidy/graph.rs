@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::problem::Problem;
 
 /// A crate of the workspace and the ones of ours that it may use, in its tests too.
-const ARROWS: [(&str, &[&str]); 13] = [
+const ARROWS: [(&str, &[&str]); 14] = [
     ("qed-spec", &[]),
     ("qed-io", &["qed-spec"]),
     ("qed-layout", &["qed-io", "qed-spec"]),
@@ -17,9 +17,11 @@ const ARROWS: [(&str, &[&str]); 13] = [
     ("qed-check", &["qed-io", "qed-layout", "qed-spec"]),
     ("qed-convert", &["qed-core", "qed-io", "qed-layout", "qed-spec"]),
     ("qed-export", &["qed-core", "qed-io", "qed-spec"]),
+    ("qed", &["qed-check", "qed-convert", "qed-core", "qed-io", "qed-spec"]),
     (
         "qed-cli",
         &[
+            "qed",
             "qed-check",
             "qed-convert",
             "qed-core",

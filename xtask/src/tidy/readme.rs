@@ -1,5 +1,5 @@
-//! Holds the README's example of the library against the one in qed-core's documentation, which is
-//! compiled and run as a test.
+//! Holds the README's example of the library against the one in the documentation of the crate `qed`,
+//! which is compiled and run as a test.
 
 use anyhow::Result;
 
@@ -7,7 +7,7 @@ use crate::problem::Problem;
 use crate::tree::Tree;
 
 const README: &str = "README.md";
-const CRATE: &str = "qed-core/src/lib.rs";
+const CRATE: &str = "qed/src/lib.rs";
 
 /// Compares the first Rust example of each.
 pub(super) fn check(tree: &Tree) -> Result<Vec<Problem>> {

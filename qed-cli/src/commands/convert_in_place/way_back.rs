@@ -11,7 +11,7 @@ use qed_convert::{
     FromRawOptions, InPlaceError, PlanFile, ToQcow2Options, ToRawOptions, plan_qed_to_qcow2,
     plan_qed_to_raw, plan_raw_to_qed, qed_to_qcow2, qed_to_raw, raw_to_qed,
 };
-use qed_core::{LockPolicy, RecoveryPolicy};
+use qed_core::LockPolicy;
 use qed_io::Storage;
 
 use super::print::Form;
@@ -42,10 +42,9 @@ pub(super) fn to_qcow2(
 ) -> anyhow::Result<Exit> {
     is_qed(args, name, Format::Qcow2)?;
     let Opened { storage, .. } = open(args, name)?;
-    let recover = |storage: &dyn Storage| Ok(qed_check::recover(storage)?);
     let options = ToQcow2Options {
         lock: LockPolicy::None,
-        recovery: RecoveryPolicy::Run(&recover),
+        recovery: qed::RECOVER,
         backing_format: args.chain.first_format()?,
     };
     run(args, name, form, context, "qcow2", |is_dry| {
@@ -68,8 +67,7 @@ pub(super) fn to_raw(
         return Err(usage("an image that becomes a raw file has no backing file"));
     }
     let Opened { path, storage } = open(args, name)?;
-    let recover = |storage: &dyn Storage| Ok(qed_check::recover(storage)?);
-    let options = ToRawOptions { lock: LockPolicy::None, recovery: RecoveryPolicy::Run(&recover) };
+    let options = ToRawOptions { lock: LockPolicy::None, recovery: qed::RECOVER };
     run(args, name, form, context, "raw", |is_dry| {
         let plan = match is_dry {
             true => plan_qed_to_raw(&storage, &options)?,
