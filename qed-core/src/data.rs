@@ -5,6 +5,7 @@
 pub(crate) mod cow;
 pub(crate) mod disk;
 pub(crate) mod raw;
+pub(crate) mod transform;
 
 use std::io::{IoSlice, IoSliceMut};
 use std::ops::Range;
@@ -15,12 +16,17 @@ use qed_io::{Storage, StorageRun};
 use qed_spec::{GuestOffset, HostOffset};
 
 use crate::data::disk::{GuestExtentKind, VirtualDisk, read_backing};
+use crate::data::transform::Transform;
 use crate::error::{ImageError, IoAction};
+
+/// Zeros of the guest, where they are no zeros of the file.
+static ZEROS: [u8; 4096] = [0; 4096];
 
 /// The guest bytes of an image and of its backing file.
 #[derive(Debug)]
 pub(crate) struct DataPath {
     storage: Arc<dyn Storage>,
+    transform: Transform,
     backing: Option<Arc<dyn VirtualDisk>>,
     /// A backing file is open, or the header names one that whoever opens the image next may see.
     is_backed: AtomicBool,
@@ -35,13 +41,15 @@ impl DataPath {
         is_named: bool,
     ) -> Self {
         let is_backed = AtomicBool::new(is_named || backing.is_some());
-        Self { storage, backing, is_backed }
+        Self { storage, transform: Transform::of_new_image(), backing, is_backed }
     }
 
     /// Reads the bytes that are stored from `host` on.
     pub(crate) fn read(&self, buf: &mut [u8], host: HostOffset) -> Result<(), ImageError> {
         let read = self.storage.read_at(buf, host.get());
-        read.map_err(ImageError::io(IoAction::ReadData, host))
+        read.map_err(ImageError::io(IoAction::ReadData, host))?;
+        self.transform.decode(buf, host.get());
+        Ok(())
     }
 
     /// As [`DataPath::read`], into several buffers one after the other.
@@ -50,13 +58,21 @@ impl DataPath {
         bufs: &mut [IoSliceMut<'_>],
         host: HostOffset,
     ) -> Result<(), ImageError> {
+        if !self.transform.is_plain() {
+            let mut at = host.get();
+            return bufs.iter_mut().try_for_each(|buf| {
+                let host = HostOffset::new(at);
+                at += buf.len() as u64;
+                self.read(buf, host)
+            });
+        }
         let read = self.storage.read_vectored_at(bufs, host.get());
         read.map_err(ImageError::io(IoAction::ReadData, host))
     }
 
     /// Writes bytes to `host` and behind.
     pub(crate) fn write(&self, buf: &[u8], host: HostOffset) -> Result<(), ImageError> {
-        let written = self.storage.write_at(buf, host.get());
+        let written = self.storage.write_at(&self.transform.encode(buf, host.get()), host.get());
         written.map_err(ImageError::io(IoAction::WriteData, host))
     }
 
@@ -69,12 +85,25 @@ impl DataPath {
         if let [one] = parts {
             return self.write(one, host);
         }
+        if !self.transform.is_plain() {
+            return self.write(
+                &parts.iter().flat_map(|part| part.iter().copied()).collect::<Vec<_>>(),
+                host,
+            );
+        }
         let written = self.storage.write_vectored_at(parts, host.get());
         written.map_err(ImageError::io(IoAction::WriteData, host))
     }
 
     /// Makes bytes of the file read as zeros of the guest.
     pub(crate) fn write_zeroes(&self, range: Range<u64>) -> Result<(), ImageError> {
+        if !self.transform.is_plain() {
+            return range.clone().step_by(ZEROS.len()).try_for_each(|at| {
+                let len = (range.end - at).min(ZEROS.len() as u64);
+                let len = usize::try_from(len).expect("at most 4 KiB");
+                self.write(&ZEROS[..len], HostOffset::new(at))
+            });
+        }
         let fault = ImageError::io(IoAction::WriteData, HostOffset::new(range.start));
         self.storage.write_zeroes(range).map_err(fault)
     }
@@ -86,14 +115,14 @@ impl DataPath {
 
     /// Whether zeros in the file are zeros of the guest: fresh space then needs no bytes to read as
     /// zeros, which decides copy-on-write, data order and reservation windows.
-    pub(crate) const fn zeros_are_zeros(&self) -> bool {
-        true
+    pub(crate) fn zeros_are_zeros(&self) -> bool {
+        self.transform.is_plain()
     }
 
     /// The storage in which host offsets hold the guest's bytes as they are, for a caller that reads and
     /// writes them there itself; `None` where only this door may.
     pub(crate) fn direct(&self) -> Option<&Arc<dyn Storage>> {
-        Some(&self.storage)
+        self.transform.is_plain().then_some(&self.storage)
     }
 
     /// The backing file that is open.

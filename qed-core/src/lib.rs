@@ -39,6 +39,8 @@ mod map;
 mod options;
 mod space;
 mod sync;
+#[cfg(feature = "test-utils")]
+pub mod testing;
 
 pub use backing::{BackingFormat, CreateBacking};
 pub use data::disk::{

@@ -85,11 +85,12 @@ impl<B: StableBuf> Engine<B> {
     /// Other threads may use the image at the same time, also for changing its size.
     ///
     /// # Errors
-    /// [`io::ErrorKind::InvalidInput`] if the image does not lie in a file; else as
+    /// [`io::ErrorKind::InvalidInput`] if the image does not lie in a file that holds the guest's bytes
+    /// as they are; else as
     /// [`FileStorage::ring`].
     pub fn for_image(image: Arc<Image>, depth: u32) -> io::Result<Self> {
-        let Some(file) = FileStorage::shared(image.storage()) else {
-            let why = "the image does not lie in a file";
+        let Some(file) = image.direct().and_then(FileStorage::shared) else {
+            let why = "the guest's bytes do not lie in a file as they are";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
         };
         Self::new(Target::Image(image), file, depth)

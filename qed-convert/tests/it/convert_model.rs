@@ -8,7 +8,7 @@ use qed_convert::{
 };
 use qed_core::{
     BackingFormat, CreateBacking, CreateOptions, GivenBacking, Image, Layout, LockPolicy,
-    RecoveryPolicy, VirtualDisk, WriteContext, create,
+    RecoveryPolicy, VirtualDisk, WriteContext, create, testing,
 };
 use qed_io::{MemoryStorage, Storage};
 use qed_spec::{Geometry, GuestOffset};
@@ -138,6 +138,17 @@ fn qcow2_targets_read_back_as_the_source() {
 
 #[test]
 fn existing_qed_images_are_overwritten_and_keep_their_rest() {
+    overwrite_existing_images();
+}
+
+#[test]
+fn neither_a_cipher_nor_used_clusters_in_the_image_are_seen_by_a_conversion() {
+    testing::with_toy_cipher(overwrite_existing_images);
+    testing::with_used_clusters(100, overwrite_existing_images);
+}
+
+/// Converts to images with a content of their own, and from there to a raw disk.
+fn overwrite_existing_images() {
     for seed in 0..SEEDS {
         let (case, mut random) = Case::random(seed);
         let size = case.source.len() + 1024 * random.below(500);
@@ -173,7 +184,11 @@ fn existing_qed_images_are_overwritten_and_keep_their_rest() {
         case.convert(Target::QedImage { image: &image, content });
         image.close().unwrap();
         let file = case.backing_file().filter(|_| overlay.is_some());
-        assert_same(&read_all(&open_qed(storage, file)), &want, &case.name);
+        let image = open_qed(storage, file);
+        assert_same(&read_all(&image), &want, &case.name);
+        let raw = memory();
+        convert(&image, Target::Raw(raw.clone()), &case.options, &NoProgress).unwrap();
+        assert_same(&raw.to_vec(), &want, &case.name);
     }
 }
 

@@ -42,11 +42,25 @@ impl HostRun {
 impl Allocator {
     /// Space past the `file_len` bytes that the image has when it is opened.
     pub(crate) fn new(storage: Arc<dyn Storage>, geometry: Geometry, file_len: u64) -> Self {
-        Self {
+        let allocator = Self {
             end: ImageEnd::new(storage, geometry, file_len),
             geometry,
             returned: Mutex::default(),
             any_returned: AtomicBool::new(false),
+        };
+        #[cfg(feature = "test-utils")]
+        allocator.begin_with_used_clusters();
+        allocator
+    }
+
+    /// Hands out clusters, dirties them and takes them back.
+    #[cfg(feature = "test-utils")]
+    fn begin_with_used_clusters(&self) {
+        let count = crate::testing::used_clusters();
+        if count > 0 {
+            let run = self.reserve_fresh(count).expect("room for a test");
+            self.end.dirty(run.first, count);
+            self.give_back(run);
         }
     }
 

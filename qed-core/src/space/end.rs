@@ -90,6 +90,17 @@ impl ImageEnd {
         Ok(())
     }
 
+    /// Fills clusters with bytes that are not zeros.
+    #[cfg(feature = "test-utils")]
+    pub(crate) fn dirty(&self, first: HostCluster, count: u64) {
+        let cluster =
+            vec![0xdd; usize::try_from(self.geometry.cluster_size_bytes()).expect("64 MiB")];
+        for number in first.get()..first.get() + count {
+            let at = number << self.geometry.cluster_bits();
+            self.storage.write_at(&cluster, at).expect("a storage of a test");
+        }
+    }
+
     /// Whether the file was made longer than `len`.
     pub(crate) fn grew_past(&self, len: u64) -> bool {
         self.file_len.load(Ordering::Acquire) > len
