@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use qed_check::{CheckOptions, Report, check};
-use qed_convert::{Chain, ChainError, ChainOptions, FormatSource, ImageFormat};
+use qed_convert::chain::{Chain, ChainError, ChainOptions, FormatSource, ImageFormat};
 use qed_core::{
     GivenBacking, GuestExtentKind, Image, LockPolicy, OpenError, ReadContext, ReadOnlyImage,
     RecoveryPolicy, VirtualDisk, WriteContext, read_header, show_replayed,

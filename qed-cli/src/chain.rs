@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use clap::Args;
-use qed_convert::{Chain, ChainError, ChainOptions, Layer, Qcow2SnapshotSelector, TrustMagic};
+use qed_convert::chain::{Chain, ChainError, ChainOptions, Layer, TrustMagic};
+use qed_convert::qcow2::Qcow2SnapshotSelector;
 use qed_core::{Image, LockPolicy, VirtualDisk};
 use qed_io::Access;
 

@@ -6,7 +6,8 @@ mod layout;
 mod options;
 
 use anyhow::bail;
-use qed_convert::{NewBacking, Preallocation, Qcow2Compression, Qcow2CreateOptions, Qcow2Version};
+use qed_convert::NewBacking;
+use qed_convert::qcow2::{Preallocation, Qcow2Compression, Qcow2CreateOptions, Qcow2Version};
 use qed_core::{DEFAULT_RING_LEN_BYTES, Layout};
 use qed_spec::Geometry;
 

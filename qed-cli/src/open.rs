@@ -12,7 +12,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, anyhow, bail};
-use qed_convert::{ChainError, FormatSource, Layer, LayerHeader, Qcow2Image, Qcow2Options};
+use qed_convert::chain::{ChainError, FormatSource, Layer, LayerHeader};
+use qed_convert::qcow2::{Qcow2Image, Qcow2Options};
 use qed_core::{BackingGate, GivenBacking, Image, LockPolicy, WriteContext};
 use qed_io::{Access, FileOptions, FileStorage, ImageLock, LockError, OpenError, Storage};
 

@@ -4,7 +4,8 @@ use std::ffi::OsStr;
 use std::sync::Arc;
 
 use anyhow::bail;
-use qed_convert::{ConvertOptions, Layer, NewBacking, Summary, Target, convert};
+use qed_convert::chain::Layer;
+use qed_convert::{ConvertOptions, NewBacking, Summary, Target, convert};
 use qed_core::{BackingFormat, CreateBacking, CreateOptions, VirtualDisk, header_area};
 use qed_io::Storage;
 

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
 use anyhow::anyhow;
-use qed_convert::Qcow2SnapshotSelector;
+use qed_convert::qcow2::Qcow2SnapshotSelector;
 
 use crate::failure::shown;
 

@@ -6,9 +6,8 @@ use std::error::Error;
 use std::path::Path;
 use std::sync::Arc;
 
-use qed_convert::{
-    ConvertOptions, NoProgress, Qcow2CreateOptions, Qcow2Image, Qcow2Options, Target, convert,
-};
+use qed_convert::qcow2::{Qcow2CreateOptions, Qcow2Image, Qcow2Options};
+use qed_convert::{ConvertOptions, NoProgress, Target, convert};
 use qed_core::{
     Layout, LockPolicy, RawFile, ReadContext, ReadOnlyImage, RefuseBacking, VirtualDisk,
 };

@@ -84,7 +84,7 @@ impl Default for ChainOptions {
 /// An image and all below it: files open, locked and with their headers read, tables not yet.
 ///
 /// ```no_run
-/// use qed_convert::{Chain, ChainOptions, FormatSource, ImageFormat};
+/// use qed_convert::chain::{Chain, ChainOptions, FormatSource, ImageFormat};
 ///
 /// let format = FormatSource::Stated(ImageFormat::Qcow2);
 /// let chain = Chain::walk("overlay.qcow2".as_ref(), format, &ChainOptions::default())?;

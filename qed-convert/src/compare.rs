@@ -91,7 +91,8 @@ pub enum CompareError {
 ///
 /// ```
 /// use std::sync::Arc;
-/// use qed_convert::{CompareOptions, Comparison, NoProgress, compare};
+/// use qed_convert::NoProgress;
+/// use qed_convert::compare::{CompareOptions, Comparison, compare};
 /// use qed_core::RawFile;
 /// use qed_io::MemoryStorage;
 ///

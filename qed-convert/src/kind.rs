@@ -18,7 +18,7 @@ use crate::qcow2::{
 };
 use crate::qcow2_backing::SetQcow2BackingError;
 use crate::rebase::RebaseError;
-use crate::target::Qcow2OptionError;
+use crate::target::qcow2::Qcow2OptionError;
 
 /// The class of what kept a source from being read, whose own type is not known.
 fn of_source(source: &(dyn Error + Send + Sync + 'static)) -> ErrorKind {

@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use crate::convert::ConvertError;
 use crate::qcow2::Qcow2Bitmap;
-use crate::target::{Qcow2CreateOptions, Qcow2OptionError, qcow2_metadata_len};
+use crate::target::qcow2::{Qcow2CreateOptions, Qcow2OptionError, metadata_len};
 
 /// The format to measure for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,7 +100,7 @@ pub fn measure_size(size: u64, target: &MeasureTarget) -> Result<Measure, Measur
         MeasureTarget::Qcow2(options) => {
             let options = Qcow2CreateOptions { size, ..options.clone() };
             options.validate()?;
-            let required = qcow2_metadata_len(&options);
+            let required = metadata_len(&options);
             let data = size.next_multiple_of(options.cluster_len.into());
             Measure { required, fully_allocated: required + data }
         }

@@ -35,6 +35,12 @@ pub use open::Qcow2Options;
 pub(crate) use references::References;
 pub use snapshot::{Qcow2SnapshotInfo, Qcow2SnapshotSelector};
 
+pub use crate::qcow2_backing::{Qcow2Backing, SetQcow2BackingError, set_qcow2_backing};
+pub use crate::target::qcow2::{
+    Preallocation, Qcow2Compression, Qcow2CreateOptions, Qcow2OptionError, Qcow2Version,
+    create_qcow2,
+};
+
 use std::sync::Arc;
 
 use qed_core::{BackingError, GuestExtent, GuestExtentKind, VirtualDisk, read_backing};

@@ -13,6 +13,7 @@ use qed_spec::Geometry;
 
 use crate::convert::{ConvertError, Turn};
 use file::TargetFile;
+use qcow2::Qcow2CreateOptions;
 
 mod cluster_map;
 mod file;
@@ -22,12 +23,6 @@ mod qed;
 mod qed_image;
 mod raw;
 mod stream;
-
-pub(crate) use qcow2::metadata_len as qcow2_metadata_len;
-pub use qcow2::{
-    Preallocation, Qcow2Compression, Qcow2CreateOptions, Qcow2OptionError, Qcow2Version,
-    create_qcow2,
-};
 
 /// The target of a conversion. A new image replaces whatever the storage holds.
 #[non_exhaustive]

@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use qed_check::RecoverError;
-use qed_convert::ChainError;
+use qed_convert::chain::ChainError;
 use qed_core::{BackingError, CreateError, ImageError, OpenError, ResizeError};
 use qed_spec::ErrorKind;
 use thiserror::Error;

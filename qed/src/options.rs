@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-use qed_convert::{Chain, ChainOptions, FormatSource, ImageFormat, Layer, TrustMagic};
+use qed_convert::chain::{Chain, ChainOptions, FormatSource, ImageFormat, Layer, TrustMagic};
 use qed_core::{
     BackingFormat, BackingGate, CreateBacking, CreateOptions, DEFAULT_CACHE_LIMIT_BYTES,
     DEFAULT_RING_LEN_BYTES, Layout, LockPolicy, ReadContext, ReadOnlyImage, RecoveryPolicy,

@@ -5,10 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use qed_check::{CheckOptions, Report, check};
-use qed_convert::{
-    Chain, ChainOptions, CompareOptions, Comparison, FormatSource, ImageFormat, NoProgress,
-    TrustMagic, compare,
-};
+use qed_convert::NoProgress;
+use qed_convert::chain::{Chain, ChainOptions, FormatSource, ImageFormat, TrustMagic};
+use qed_convert::compare::{CompareOptions, Comparison, compare};
 use qed_core::{
     BackingFormat, CreateBacking, CreateOptions, Image, Layout, LockPolicy, RawFile,
     RecoveryPolicy, VirtualDisk, WriteContext, create,

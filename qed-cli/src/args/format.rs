@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use anyhow::bail;
 
-pub(crate) use qed_convert::ImageFormat as Format;
+pub(crate) use qed_convert::chain::ImageFormat as Format;
 
 use crate::failure::{shown, unsupported};
 

@@ -7,7 +7,7 @@ use std::ffi::{OsStr, OsString};
 use anyhow::bail;
 use clap::Args;
 use qed_check::{CheckOptions, Repair, Report, check, repair};
-use qed_convert::Layer;
+use qed_convert::chain::Layer;
 use qed_core::{JournalReplay, replay_journal, show_replayed};
 
 use crate::app::Context;

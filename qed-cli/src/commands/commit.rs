@@ -5,7 +5,9 @@ use std::os::unix::ffi::OsStrExt;
 
 use anyhow::{Context as _, anyhow, bail};
 use clap::Args;
-use qed_convert::{CommitBase, ConvertOptions, Layer, commit};
+use qed_convert::ConvertOptions;
+use qed_convert::chain::Layer;
+use qed_convert::commit::{CommitBase, commit};
 use qed_io::{ImageLock, Storage};
 
 use crate::app::Context;

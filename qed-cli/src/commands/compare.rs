@@ -4,7 +4,7 @@ use std::ffi::OsString;
 
 use anyhow::bail;
 use clap::Args;
-use qed_convert::{CompareOptions, Comparison, compare};
+use qed_convert::compare::{CompareOptions, Comparison, compare};
 
 use crate::app::Context;
 use crate::args::{CacheMode, Refused};

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, bail};
 use clap::Args;
-use qed_convert::{ToQed, ToQedOptions, finalize, undo};
+use qed_convert::in_place::{ToQed, ToQedOptions, finalize, undo};
 use qed_core::VirtualDisk;
 use qed_io::Storage;
 
@@ -163,7 +163,7 @@ fn to_qed(
 /// The disk below the image, of which some clusters are copied.
 fn backing_of(
     args: &ConvertInPlaceArgs,
-    image: qed_convert::Layer,
+    image: qed_convert::chain::Layer,
 ) -> anyhow::Result<Arc<dyn VirtualDisk>> {
     let opened = args.chain.below_image(image)?;
     opened.context("the image names no backing file")

@@ -5,7 +5,8 @@ use std::os::unix::ffi::OsStrExt;
 
 use anyhow::{anyhow, bail};
 use clap::Args;
-use qed_convert::{NewBacking, create_qcow2};
+use qed_convert::NewBacking;
+use qed_convert::qcow2::create_qcow2;
 use qed_core::{BackingFormat, CreateBacking, CreateOptions, header_area};
 use qed_io::Storage;
 

@@ -4,10 +4,9 @@ use std::ffi::{OsStr, OsString};
 
 use anyhow::bail;
 use clap::Args;
-use qed_convert::{
-    Layer, LayerHeader, Measure, MeasureTarget, Qcow2SnapshotSelector, Qcow2Version, measure,
-    measure_size, qcow2_bitmaps_len,
-};
+use qed_convert::chain::{Layer, LayerHeader};
+use qed_convert::measure::{Measure, MeasureTarget, measure, measure_size, qcow2_bitmaps_len};
+use qed_convert::qcow2::{Qcow2SnapshotSelector, Qcow2Version};
 use serde_json::json;
 
 use crate::app::Context;

@@ -5,7 +5,9 @@ use std::os::unix::ffi::OsStrExt;
 
 use anyhow::{Context as _, bail};
 use clap::Args;
-use qed_convert::{Layer, Qcow2Backing, RebaseOptions, rebase, set_qcow2_backing};
+use qed_convert::chain::Layer;
+use qed_convert::qcow2::{Qcow2Backing, set_qcow2_backing};
+use qed_convert::rebase::{RebaseOptions, rebase};
 use qed_core::{BackingFormat, CreateBacking, GivenBacking, Image};
 
 use crate::app::Context;

@@ -4,7 +4,7 @@ use std::ffi::{OsStr, OsString};
 
 use anyhow::{anyhow, bail};
 use clap::Args;
-use qed_convert::Layer;
+use qed_convert::chain::Layer;
 use qed_core::Shrink;
 use qed_io::{FileKind, Storage};
 

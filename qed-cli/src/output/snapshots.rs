@@ -1,6 +1,6 @@
 //! The internal snapshots of an image as `qemu-img` shows them, for people and as JSON.
 
-use qed_convert::Qcow2SnapshotInfo;
+use qed_convert::qcow2::Qcow2SnapshotInfo;
 use serde_json::{Value, json};
 
 use super::human_size;

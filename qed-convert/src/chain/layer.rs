@@ -45,7 +45,7 @@ pub enum FormatSource {
     /// Somebody said so: the caller, or the image above. The magic may still speak against it.
     Stated(ImageFormat),
     /// It is what the first and last bytes look like, if that is a format that is read here. That is
-    /// for images that a person named; below them see [`TrustMagic`](crate::TrustMagic).
+    /// for images that a person named; below them see [`TrustMagic`](crate::chain::TrustMagic).
     Magic,
 }
 

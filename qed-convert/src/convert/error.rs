@@ -7,7 +7,7 @@ use std::io;
 use qed_core::{BackingError, CreateError, ImageError};
 use thiserror::Error;
 
-use crate::target::Qcow2OptionError;
+use crate::target::qcow2::Qcow2OptionError;
 
 /// Why a conversion did not complete; the target is then incomplete.
 #[derive(Debug, Error)]

@@ -11,7 +11,7 @@ use thiserror::Error;
 
 use super::kept_plan::PlanFault;
 use crate::qcow2::{Qcow2OpenError, Qcow2ReadError};
-use crate::target::Qcow2OptionError;
+use crate::target::qcow2::Qcow2OptionError;
 
 /// Why a conversion in place did not happen. Unless said otherwise, or the step was one behind
 /// [`Step::Commit`], the image is what it was.

@@ -20,9 +20,10 @@ use qed_core::{
 use qed_io::Storage;
 use qed_spec::{AutoclearFeatures, Header};
 
+use crate::NewBacking;
+use crate::qcow2::Qcow2CreateOptions;
 use crate::target::qcow2::header::{Places, encode_sector};
 use crate::target::qcow2::refcounts::max_file_len;
-use crate::{NewBacking, Qcow2CreateOptions};
 
 use crate::in_place::error::{InPlaceError, Refusal, Step, failed};
 use crate::in_place::step::{self, SECTOR, Sector};

@@ -9,7 +9,7 @@ use libdeflater::{DecompressionError, Decompressor};
 use zstd::stream::raw::{DParameter, Decoder, InBuffer, Operation, OutBuffer};
 
 use super::error::Qcow2StreamFault;
-use crate::target::Qcow2Compression;
+use crate::target::qcow2::Qcow2Compression;
 
 /// Largest zstd window, as a power of two: what RFC 8878 asks decoders to support. QEMU's frames
 /// have windows of at most a cluster; without a limit a frame of 20 bytes could ask for 128 MiB.

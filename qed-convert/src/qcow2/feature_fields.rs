@@ -7,7 +7,7 @@ use super::extensions::Extensions;
 use super::geometry::{Geometry, L2Layout};
 use super::header::PREFIX_LEN;
 use super::raw::{RawHeader, RawHeaderV3};
-use crate::target::Qcow2Compression;
+use crate::target::qcow2::Qcow2Compression;
 
 const V3_LEN: usize = size_of::<RawHeader>() + size_of::<RawHeaderV3>();
 

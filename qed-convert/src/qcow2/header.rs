@@ -10,7 +10,7 @@ use super::extensions::Extensions;
 use super::feature_fields::{FeatureFields, UnknownFeature};
 use super::geometry::{CLUSTER_BITS, Geometry, L2Layout};
 use super::raw::{RawBitmapsExtension, RawHeader};
-use crate::target::Qcow2Compression;
+use crate::target::qcow2::Qcow2Compression;
 
 /// Bytes from the start of the file that tell the cluster size and so the length of the rest.
 pub(super) const PREFIX_LEN: u64 = size_of::<RawHeader>() as u64;

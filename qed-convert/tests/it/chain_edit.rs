@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use qed_convert::{CommitBase, NoProgress, Progress, RebaseError, RebaseOptions, commit, rebase};
+use qed_convert::commit::{CommitBase, commit};
+use qed_convert::rebase::{RebaseError, RebaseOptions, rebase};
+use qed_convert::{NoProgress, Progress};
 use qed_core::{
     BackingFormat, CreateBacking, CreateOptions, GivenBacking, Image, Layout, LockPolicy,
     RecoveryPolicy, RefuseBacking, VirtualDisk, WriteContext, ZeroMode, create,

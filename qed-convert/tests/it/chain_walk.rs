@@ -7,10 +7,10 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use qed_convert::{
-    Chain, ChainError, ChainOptions, FormatSource, ImageFormat, Layer, MAX_CHAIN_DEPTH,
-    Qcow2SnapshotSelector, TrustMagic,
+use qed_convert::chain::{
+    Chain, ChainError, ChainOptions, FormatSource, ImageFormat, Layer, MAX_CHAIN_DEPTH, TrustMagic,
 };
+use qed_convert::qcow2::Qcow2SnapshotSelector;
 use qed_core::{
     BackingFormat, CreateBacking, CreateOptions, Image, LockPolicy, OpenError, RecoveryPolicy,
     WriteContext, create,

@@ -4,10 +4,10 @@ use std::fs;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use qed_convert::{
-    CompareOptions, Comparison, Measure, MeasureTarget, NoProgress, Qcow2CreateOptions, compare,
-    measure, measure_size,
-};
+use qed_convert::NoProgress;
+use qed_convert::compare::{CompareOptions, Comparison, compare};
+use qed_convert::measure::{Measure, MeasureTarget, measure, measure_size};
+use qed_convert::qcow2::Qcow2CreateOptions;
 use qed_core::{GuestExtentKind, Layout};
 use qed_spec::Geometry;
 

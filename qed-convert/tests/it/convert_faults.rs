@@ -5,10 +5,10 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use qed_convert::compare::{CompareError, CompareOptions, compare};
+use qed_convert::qcow2::{Preallocation, Qcow2CreateOptions, Qcow2OptionError, Qcow2Version};
 use qed_convert::{
-    CompareError, CompareOptions, ConvertError, ConvertOptions, NewBacking, NoProgress,
-    Preallocation, Progress, Qcow2CreateOptions, Qcow2OptionError, Qcow2Version, Target,
-    TargetContent, compare, convert,
+    ConvertError, ConvertOptions, NewBacking, NoProgress, Progress, Target, TargetContent, convert,
 };
 use qed_core::{
     CreateOptions, Image, Layout, LockPolicy, RecoveryPolicy, RefuseBacking, WriteContext, create,
@@ -263,7 +263,7 @@ fn options_of_qcow2_are_refused_by_name() {
 /// The bytes of an empty image with `options`.
 fn open_qcow2_of(options: &Qcow2CreateOptions) -> Vec<u8> {
     let storage = memory();
-    qed_convert::create_qcow2(storage.clone(), options).expect("a working storage");
+    qed_convert::qcow2::create_qcow2(storage.clone(), options).expect("a working storage");
     read_all(&open_qcow2(storage, None))
 }
 

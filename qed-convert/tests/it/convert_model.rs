@@ -2,10 +2,8 @@
 
 use std::sync::Arc;
 
-use qed_convert::{
-    ConvertOptions, NewBacking, NoProgress, Order, Qcow2Compression, Qcow2CreateOptions,
-    Qcow2Version, Target, TargetContent, convert,
-};
+use qed_convert::qcow2::{Qcow2Compression, Qcow2CreateOptions, Qcow2Version};
+use qed_convert::{ConvertOptions, NewBacking, NoProgress, Order, Target, TargetContent, convert};
 use qed_core::{
     BackingFormat, CreateBacking, CreateOptions, GivenBacking, Image, Layout, LockPolicy,
     RecoveryPolicy, VirtualDisk, WriteContext, create, testing,

@@ -3,10 +3,8 @@
 use std::fs;
 use std::sync::Arc;
 
-use qed_convert::{
-    NewBacking, NoProgress, Qcow2Compression, Qcow2CreateOptions, Qcow2Version, Target, convert,
-    create_qcow2,
-};
+use qed_convert::qcow2::{Qcow2Compression, Qcow2CreateOptions, Qcow2Version, create_qcow2};
+use qed_convert::{NewBacking, NoProgress, Target, convert};
 use qed_core::Layout;
 use qed_io::{Existing, FileStorage, ImageLock, NewFileOptions, Storage};
 use qed_spec::Geometry;

@@ -3,10 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use qed_convert::{
-    CompareOptions, Comparison, ConvertOptions, MeasureTarget, NoProgress, Target, compare,
-    convert, measure,
-};
+use qed_convert::compare::{CompareOptions, Comparison, compare};
+use qed_convert::measure::{MeasureTarget, measure};
+use qed_convert::{ConvertOptions, NoProgress, Target, convert};
 use qed_core::{
     BackingError, GuestExtent, Layout, LockPolicy, ReadContext, ReadOnlyImage, RefuseBacking,
     VirtualDisk,

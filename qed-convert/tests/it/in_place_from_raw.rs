@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 
-use qed_convert::{
+use qed_convert::in_place::{
     FromRawOptions, InPlaceError, PlanFault, PlanFile, PlanStore, Refusal, plan_raw_to_qed,
     raw_to_qed,
 };

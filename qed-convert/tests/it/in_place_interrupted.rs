@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::io;
 use std::sync::Arc;
 
-use qed_convert::{
+use qed_convert::in_place::{
     FromRawOptions, InPlaceError, PlanFault, PlanStore, ToRawOptions, qed_to_raw, raw_to_qed,
 };
 use qed_core::{

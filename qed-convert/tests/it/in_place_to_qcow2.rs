@@ -3,9 +3,10 @@
 use std::fs;
 use std::sync::Arc;
 
-use qed_convert::{
-    InPlaceError, Qcow2OptionError, Refusal, ToQcow2Options, plan_qed_to_qcow2, qed_to_qcow2,
+use qed_convert::in_place::{
+    InPlaceError, Refusal, ToQcow2Options, plan_qed_to_qcow2, qed_to_qcow2,
 };
+use qed_convert::qcow2::Qcow2OptionError;
 use qed_core::{
     BackingFormat, CorruptTable, CreateBacking, CreateOptions, GivenBacking, Identity, Image,
     ImageError, Layout, LockPolicy, RawFile, RecoveryPolicy, WriteContext, ZeroMode, create,

@@ -3,7 +3,7 @@
 use std::fs;
 use std::sync::Arc;
 
-use qed_convert::{
+use qed_convert::in_place::{
     FromRawOptions, InPlaceError, PlanFile, Refusal, ToRawOptions, plan_qed_to_raw, qed_to_raw,
     raw_to_qed,
 };

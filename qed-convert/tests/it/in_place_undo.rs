@@ -4,7 +4,7 @@
 use std::fs;
 use std::sync::Arc;
 
-use qed_convert::{InPlaceError, Refusal, ToQed, ToQedOptions, undo};
+use qed_convert::in_place::{InPlaceError, Refusal, ToQed, ToQedOptions, undo};
 use qed_core::Identity;
 use qed_io::{FileOptions, FileStorage, Storage};
 use qed_spec::{Epoch, ImageUuid, UNDO_RECORD_LEN_BYTES, UndoRecord};

@@ -4,7 +4,8 @@
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use qed_convert::{ConvertOptions, Qcow2Image, Qcow2Options};
+use qed_convert::ConvertOptions;
+use qed_convert::qcow2::{Qcow2Image, Qcow2Options};
 use qed_core::{
     BackingError, GivenBacking, GuestExtent, GuestExtentKind, LockPolicy, RawFile, ReadContext,
     ReadOnlyImage, RefuseBacking, VirtualDisk,

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::sync::Arc;
 
-use qed_convert::{Qcow2Image, Qcow2OpenError, Qcow2Options, Qcow2SnapshotSelector};
+use qed_convert::qcow2::{Qcow2Image, Qcow2OpenError, Qcow2Options, Qcow2SnapshotSelector};
 use qed_core::{LockPolicy, RefuseBacking};
 use qed_io::MemoryStorage;
 

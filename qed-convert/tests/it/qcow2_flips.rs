@@ -3,7 +3,8 @@
 use std::fs;
 use std::sync::Arc;
 
-use qed_convert::{Qcow2Image, Qcow2Options, Qcow2SnapshotSelector, ToQed, ToQedOptions, undo};
+use qed_convert::in_place::{ToQed, ToQedOptions, undo};
+use qed_convert::qcow2::{Qcow2Image, Qcow2Options, Qcow2SnapshotSelector};
 use qed_core::{Identity, LockPolicy, ReadContext, ReadOnlyImage, RefuseBacking, VirtualDisk};
 use qed_io::{MemoryStorage, Storage};
 use qed_spec::{Epoch, GuestOffset, ImageUuid};

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use qed_convert::{
+use qed_convert::qcow2::{
     Qcow2Corruption, Qcow2FormatError as Bad, Qcow2OpenError, Qcow2Part, Qcow2ReadError,
     Qcow2SnapshotSelector,
 };

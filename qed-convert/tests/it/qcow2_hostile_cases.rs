@@ -1,6 +1,6 @@
 //! The hostile QCOW2 images: what is wrong with each, and what must come of it.
 
-use qed_convert::{
+use qed_convert::qcow2::{
     Qcow2Corruption, Qcow2EntryFault as Fault, Qcow2FormatError as Bad, Qcow2Part,
     Qcow2StreamFault as StreamFault,
 };

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
 
-use qed_convert::{Qcow2Image, Qcow2Options, Qcow2SnapshotSelector};
+use qed_convert::qcow2::{Qcow2Image, Qcow2Options, Qcow2SnapshotSelector};
 use qed_core::{
     BackingGate, BackingRequest, GateError, GuestExtentKind, LockPolicy, RawFile, ReadContext,
     ReadOnlyImage, RefuseBacking, VirtualDisk,

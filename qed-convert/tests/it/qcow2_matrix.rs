@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use qed_convert::{Qcow2Compression, Qcow2SnapshotSelector};
+use qed_convert::qcow2::{Qcow2Compression, Qcow2SnapshotSelector};
 use qed_core::{GuestExtentKind, VirtualDisk};
 
 use crate::lab::{Random, assert_same};

@@ -5,7 +5,7 @@ use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use qed_convert::{Qcow2Backing, Qcow2Header, SetQcow2BackingError, set_qcow2_backing};
+use qed_convert::qcow2::{Qcow2Backing, Qcow2Header, SetQcow2BackingError, set_qcow2_backing};
 use qed_io::{Fault, Faulty, FileOptions, FileStorage, Repeat, RequestKind, Storage};
 use serde_json::Value;
 

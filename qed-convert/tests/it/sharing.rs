@@ -5,7 +5,8 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use qed_convert::{ConvertOptions, NoProgress, Order, Qcow2CreateOptions, Target, convert};
+use qed_convert::qcow2::Qcow2CreateOptions;
+use qed_convert::{ConvertOptions, NoProgress, Order, Target, convert};
 use qed_core::{Layout, RawFile, VirtualDisk};
 use qed_io::{Growth, ImageLock, LockError, MemoryStorage, Storage, StorageRun};
 use qed_spec::Geometry;

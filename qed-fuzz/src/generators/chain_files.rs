@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arbitrary::{Arbitrary, Result, Unstructured};
-use qed_convert::{ImageFormat, NewBacking, Qcow2CreateOptions, create_qcow2};
+use qed_convert::NewBacking;
+use qed_convert::chain::ImageFormat;
+use qed_convert::qcow2::{Qcow2CreateOptions, create_qcow2};
 use qed_core::{
     BackingFormat, CreateBacking, CreateOptions, GivenBacking, Image, Layout, LockPolicy,
     RecoveryPolicy, WriteContext, create,

@@ -4,9 +4,8 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use arbitrary::{Result, Unstructured};
-use qed_convert::{
-    ConvertOptions, NewBacking, Order, Qcow2Compression, Qcow2CreateOptions, Qcow2Version,
-};
+use qed_convert::qcow2::{Qcow2Compression, Qcow2CreateOptions, Qcow2Version};
+use qed_convert::{ConvertOptions, NewBacking, Order};
 use qed_core::{Layout, VirtualDisk};
 use qed_spec::Geometry;
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arbitrary::{Result, Unstructured};
-use qed_convert::{Qcow2Image, Qcow2Options};
+use qed_convert::qcow2::{Qcow2Image, Qcow2Options};
 use qed_core::{
     BackingFormat, CreateBacking, CreateOptions, GivenBacking, Identity, Layout, LockPolicy,
     RawFile, ReadContext, ReadOnlyImage, VirtualDisk, create,

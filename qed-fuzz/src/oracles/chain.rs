@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use qed_convert::{Chain, ChainError, ChainOptions, FormatSource, ImageFormat, Layer, TrustMagic};
+use qed_convert::chain::{
+    Chain, ChainError, ChainOptions, FormatSource, ImageFormat, Layer, TrustMagic,
+};
 use qed_core::VirtualDisk;
 
 use crate::branches::Branches;

@@ -4,7 +4,7 @@
 
 use std::ops::Range;
 
-use qed_convert::{Qcow2Corruption, Qcow2Image, Qcow2ReadError};
+use qed_convert::qcow2::{Qcow2Corruption, Qcow2Image, Qcow2ReadError};
 use qed_core::{GuestExtentKind, VirtualDisk};
 use qed_spec::GuestOffset;
 

@@ -1,7 +1,7 @@
 //! Folders of image files that name each other: who is opened, and what the disk then reads as.
 
 use arbitrary::{Result, Unstructured};
-use qed_convert::{ChainOptions, FormatSource, ImageFormat, TrustMagic};
+use qed_convert::chain::{ChainOptions, FormatSource, ImageFormat, TrustMagic};
 
 use crate::branches::Branches;
 use crate::generators::chain_files::ChainFiles;

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use arbitrary::{Result, Unstructured};
 use qed_check::{CheckOptions, check};
-use qed_convert::{
-    CompareOptions, Comparison, ConvertOptions, MeasureTarget, NoProgress, Qcow2CreateOptions,
-    Qcow2Image, Qcow2Options, Target, TargetContent, compare, convert, measure,
-};
+use qed_convert::compare::{CompareOptions, Comparison, compare};
+use qed_convert::measure::{MeasureTarget, measure};
+use qed_convert::qcow2::{Qcow2CreateOptions, Qcow2Image, Qcow2Options};
+use qed_convert::{ConvertOptions, NoProgress, Target, TargetContent, convert};
 use qed_core::{
     GivenBacking, Image, Layout, LockPolicy, ReadContext, ReadOnlyImage, RecoveryPolicy,
     VirtualDisk, WriteContext,

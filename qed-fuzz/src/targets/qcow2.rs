@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arbitrary::{Result, Unstructured};
-use qed_convert::{Qcow2Image, Qcow2OpenError, Qcow2Options, Qcow2SnapshotSelector};
+use qed_convert::qcow2::{Qcow2Image, Qcow2OpenError, Qcow2Options, Qcow2SnapshotSelector};
 use qed_core::{GivenBacking, LockPolicy, RawFile, VirtualDisk};
 use qed_io::MemoryStorage;
 

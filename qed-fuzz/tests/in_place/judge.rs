@@ -5,7 +5,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use qed_check::{CheckOptions, check};
-use qed_convert::{InPlaceError, Refusal, undo};
+use qed_convert::in_place::{InPlaceError, Refusal, undo};
 use qed_core::{LockPolicy, ReadContext, ReadOnlyImage};
 use qed_fuzz::{CrashState, SparseContent, SparseStorage, Subject, same_disk};
 use qed_io::{FileOptions, FileStorage, Storage};

@@ -5,7 +5,8 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
-use qed_convert::{Qcow2Image, Qcow2Options, ToQed, ToQedOptions, undo};
+use qed_convert::in_place::{ToQed, ToQedOptions, undo};
+use qed_convert::qcow2::{Qcow2Image, Qcow2Options};
 use qed_core::{
     GivenBacking, Identity, Image, ImageError, LockPolicy, RecoveryPolicy, WriteContext,
 };

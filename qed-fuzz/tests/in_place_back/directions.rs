@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use qed_check::recover;
-use qed_convert::{
+use qed_convert::in_place::{
     FromRawOptions, PlanStore, ToQcow2Options, ToRawOptions, qed_to_qcow2, qed_to_raw, raw_to_qed,
 };
 use qed_core::{

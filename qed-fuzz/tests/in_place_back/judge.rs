@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use qed_convert::{Qcow2Image, Qcow2Options};
+use qed_convert::qcow2::{Qcow2Image, Qcow2Options};
 use qed_core::{LockPolicy, ReadContext, ReadOnlyImage, VirtualDisk};
 use qed_fuzz::{CrashState, SparseContent, Subject, disk_of, same_disk};
 use qed_io::Storage;

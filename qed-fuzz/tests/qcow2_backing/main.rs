@@ -6,7 +6,7 @@ mod header;
 
 use std::sync::Arc;
 
-use qed_convert::{Qcow2Backing, Qcow2Header, SetQcow2BackingError, set_qcow2_backing};
+use qed_convert::qcow2::{Qcow2Backing, Qcow2Header, SetQcow2BackingError, set_qcow2_backing};
 use qed_fuzz::{
     CrashState, SparseContent, Subject, disk_of, each_state, flushes, recorded, told, without_flush,
 };

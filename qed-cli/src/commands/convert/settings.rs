@@ -5,7 +5,8 @@ use std::num::{NonZeroU64, NonZeroUsize};
 use std::os::unix::ffi::OsStrExt;
 
 use anyhow::bail;
-use qed_convert::{ConvertOptions, Order, Qcow2SnapshotSelector};
+use qed_convert::qcow2::Qcow2SnapshotSelector;
+use qed_convert::{ConvertOptions, Order};
 
 use super::ConvertArgs;
 use crate::app::Context;

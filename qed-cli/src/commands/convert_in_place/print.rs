@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
-use qed_convert::InPlacePlan;
+use qed_convert::in_place::InPlacePlan;
 use serde_json::{Value, json};
 
 use crate::args::OutputFormat;

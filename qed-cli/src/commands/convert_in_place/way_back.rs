@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context as _, bail};
-use qed_convert::{
+use qed_convert::in_place::{
     FromRawOptions, InPlaceError, PlanFile, ToQcow2Options, ToRawOptions, plan_qed_to_qcow2,
     plan_qed_to_raw, plan_raw_to_qed, qed_to_qcow2, qed_to_raw, raw_to_qed,
 };

@@ -1,6 +1,6 @@
 //! What `info` tells of the encryption of a QCOW2 image, in `qemu-img`'s words and order.
 
-use qed_convert::{LuksHeader, Qcow2Encryption};
+use qed_convert::qcow2::{LuksHeader, Qcow2Encryption};
 use serde_json::{Value, json};
 
 /// The lines for people, without what they are indented by.

@@ -3,7 +3,7 @@
 
 use std::os::unix::ffi::OsStrExt;
 
-use qed_convert::{Qcow2Compression, UnknownFeature};
+use qed_convert::qcow2::{Qcow2Compression, UnknownFeature};
 use qed_core::Consistency;
 use qed_spec::Features;
 use serde_json::{Map, Value, json};

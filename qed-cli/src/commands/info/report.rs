@@ -6,9 +6,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use anyhow::Context;
-use qed_convert::{
-    Layer, LayerHeader, LuksHeader, Qcow2Bitmap, Qcow2Header, Qcow2Image, Qcow2SnapshotInfo,
-    UnknownFeature,
+use qed_convert::chain::{Layer, LayerHeader};
+use qed_convert::qcow2::{
+    LuksHeader, Qcow2Bitmap, Qcow2Header, Qcow2Image, Qcow2SnapshotInfo, UnknownFeature,
 };
 use qed_core::{Consistency, JournalReplay, OpenError, show_replayed};
 use qed_io::{FileStorage, Storage};

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use qed_convert::Layer;
+use qed_convert::chain::Layer;
 use qed_core::{Extents, GuestExtent, GuestExtentKind, VirtualDisk};
 
 use crate::chain::Disk;

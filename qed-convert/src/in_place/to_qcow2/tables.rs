@@ -9,11 +9,11 @@ use qed_core::{ImageError, LockPolicy, ReadContext, ReadOnlyImage};
 use qed_io::Storage;
 use qed_layout::ClusterSet;
 
-use crate::Qcow2CreateOptions;
 use crate::in_place::error::{InPlaceError, Step};
 use crate::in_place::step;
 use crate::in_place::to_qcow2::NoteFormat;
 use crate::in_place::to_qcow2::sources::{Source, for_each_run};
+use crate::qcow2::Qcow2CreateOptions;
 use crate::target::qcow2::refcounts::{RefcountTable, Sizes, for_each_block, table_bytes};
 use crate::target::qcow2::{COPIED, ZERO};
 
