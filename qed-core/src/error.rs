@@ -7,6 +7,7 @@ use std::io;
 
 use qed_io::LockError;
 use qed_journal::{JournalError, RecoveryError};
+use qed_layout::ReadError;
 use qed_spec::{
     BackingFormatError, BackingNameError, ChooseError, DirtyBitmapError, GuestOffset, HeaderError,
     HostOffset, JournalRingError, L1Index, L2Index, ModeError,
@@ -324,8 +325,20 @@ impl ImageError {
         move |source| Self::Io { action, at, source }
     }
 
+    /// As [`ImageError::io`], of what qed-layout could not read.
+    pub(crate) fn read(action: IoAction) -> impl FnOnce(ReadError) -> Self {
+        move |ReadError { at, source, .. }| Self::Io { action, at, source }
+    }
+
     pub(crate) fn out_of_range(at: GuestOffset, len: u64, image_size: u64) -> Self {
         Self::OutOfRange { at: at.get(), len, image_size }
+    }
+}
+
+/// A walk through tables failed.
+impl From<ReadError> for ImageError {
+    fn from(error: ReadError) -> Self {
+        Self::read(IoAction::ReadTable)(error)
     }
 }
 

@@ -12,7 +12,6 @@ pub(crate) mod create;
 pub(crate) mod mode;
 pub(crate) mod sections;
 pub(crate) mod sector;
-pub(crate) mod stored_format;
 pub(crate) mod superblock;
 pub(crate) mod writing;
 

@@ -59,7 +59,6 @@ pub use head::create::{
     CreateOptions, DEFAULT_RING_LEN_BYTES, Identity, Layout, NewHeaderArea, create, header_area,
 };
 pub use head::mode::{describe_header, read_header};
-pub use head::stored_format::{StoredFormat, read_stored_format};
 pub use image::Image;
 pub use image::amend::amend;
 pub use image::extents::Extents;

@@ -4,7 +4,6 @@ pub(crate) mod cache;
 pub(crate) mod index;
 pub(crate) mod l1;
 pub(crate) mod mapping;
-pub(crate) mod pieces;
 pub(crate) mod slice;
 pub(crate) mod tables;
 pub(crate) mod used_end;

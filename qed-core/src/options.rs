@@ -5,12 +5,12 @@ use std::fmt;
 use std::sync::Arc;
 
 use qed_io::Storage;
-use qed_spec::{BackingName, Features, Header, HostOffset};
+use qed_layout::read_stored_format;
+use qed_spec::{BackingName, Features, Header};
 
 use crate::backing::BackingFormat;
 use crate::data::disk::{BackingGate, BackingRequest, VirtualDisk};
 use crate::error::{ImageError, IoAction, OpenError};
-use crate::head::stored_format::read_stored_format;
 
 /// Bytes of L2 tables kept in memory unless the caller states another limit: 32 MiB map 256 GiB of
 /// virtual disk at 64 KiB clusters.
@@ -103,7 +103,7 @@ pub(crate) fn open_backing(
         BackingFormat::Raw
     } else {
         let stored = read_stored_format(storage, header, name);
-        let stored = stored.map_err(ImageError::io(IoAction::ReadHeader, HostOffset::new(0)))?;
+        let stored = stored.map_err(ImageError::read(IoAction::ReadHeader))?;
         // One that breaks a rule states nothing.
         stored.ok().flatten().map_or(BackingFormat::Unstated, BackingFormat::Named)
     };

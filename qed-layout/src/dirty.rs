@@ -42,6 +42,12 @@ impl DirtyBits {
         self.bytes.iter().map(|byte| u64::from(byte.count_ones())).sum()
     }
 
+    /// The bytes of the bitmap.
+    #[must_use]
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.bytes
+    }
+
     /// Where the bits lie, and the recorded end: tables without a bit name nothing at or above it.
     #[must_use]
     pub const fn bitmap(&self) -> &DirtyBitmap {

@@ -28,7 +28,7 @@ impl DirtyBits {
     // spec: QED-DIRTY-06
     pub(crate) fn open(found: &FoundBitmap, head: &Head, end: u64) -> Result<Self, ImageError> {
         if found.is_kept {
-            let bytes = read_bits(&**head.storage(), &found.bitmap)?;
+            let bytes = read_bits(&**head.storage(), found.bitmap)?.into_bytes();
             return Ok(Self { bitmap: found.bitmap, bytes, clear_end: end });
         }
         let bitmap = found.bitmap.with_epoch_size(end);
@@ -135,9 +135,8 @@ pub(crate) fn after_crash(
     if !found.is_kept {
         return Ok(None);
     }
-    let bits = read_bits(storage, &found.bitmap)?;
-    let any = bits.iter().any(|byte| *byte != 0);
-    Ok(any.then_some(ForeignLimit { bits, bitmap: found.bitmap }))
+    let bits = read_bits(storage, found.bitmap)?;
+    Ok((bits.count() > 0).then_some(ForeignLimit(bits)))
 }
 
 fn write(storage: &dyn Storage, at: HostOffset, bytes: &[u8]) -> Result<(), ImageError> {

@@ -3,15 +3,15 @@
 
 use qed_io::Storage;
 use qed_spec::{
-    ANCHOR_LEN_BYTES, Anchor, ConsistencyMode, Epoch, Generation, HostOffset, JournalRing,
-    SectionType, SuperblockBuilder, SuperblockCopy, SuperblockFull,
+    Anchor, ConsistencyMode, Epoch, Generation, HostOffset, JournalRing, SectionType,
+    SuperblockBuilder, SuperblockCopy, SuperblockFull,
 };
 
 use crate::error::{ImageError, IoAction, OpenError};
 use crate::head::create::Identity;
 use crate::head::sector::HeaderSector;
 use crate::head::sector::storage_len;
-use crate::head::superblock::{OpenSuperblock, SuperblockBytes};
+use crate::head::superblock::{OpenSuperblock, read_copies};
 
 /// What a closed image says of itself.
 pub(crate) struct ClosedHead {
@@ -40,7 +40,7 @@ impl ClosedHead {
         let sector = HeaderSector::read(storage, file_len)?;
         let mut found = Self { sector, mode: None, superblock: None, ring_len_bytes: None };
         let header = *found.sector.header();
-        let Some(bytes) = SuperblockBytes::read(storage, &header, file_len)? else {
+        let Some(bytes) = read_copies(storage, &header)? else {
             return Ok(found);
         };
         let choice = bytes.choose()?;
@@ -80,7 +80,8 @@ impl ClosedHead {
         identity: Identity,
     ) -> Result<(), ImageError> {
         let mut open = OpenSuperblock::first(identity.uuid, identity.epoch);
-        let anchor = self.anchor(storage)?;
+        let anchor = qed_layout::read_anchor(storage, self.sector.header());
+        let anchor = anchor.map_err(ImageError::read(IoAction::ReadHeader))?;
         let anchor = anchor.as_ref().and_then(|bytes| Anchor::parse(bytes).ok());
         let stored = anchor.and_then(|anchor| anchor.backing_format);
         let generation = open.write(storage, |builder| match &stored {
@@ -131,15 +132,5 @@ impl ClosedHead {
     /// Makes all that was written durable.
     pub(crate) fn flush(&self, storage: &dyn Storage) -> Result<(), ImageError> {
         storage.flush().map_err(ImageError::io(IoAction::Flush, HostOffset::new(0)))
-    }
-
-    /// The bytes of the anchor, where there may be one.
-    fn anchor(&self, storage: &dyn Storage) -> Result<Option<[u8; ANCHOR_LEN_BYTES]>, ImageError> {
-        if !Anchor::fits(self.sector.header()) {
-            return Ok(None);
-        }
-        let (mut bytes, at) = ([0; ANCHOR_LEN_BYTES], Anchor::OFFSET);
-        storage.read_at(&mut bytes, at.get()).map_err(ImageError::io(IoAction::ReadHeader, at))?;
-        Ok(Some(bytes))
     }
 }

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use qed_io::Storage;
+use qed_layout::SUPPORTED;
 use qed_spec::{AutoclearFeatures, ConsistencyMode, Features, Header, HeaderError, SectionType};
 
 use crate::error::OpenError;
 use crate::head::Head;
 use crate::head::sections::{FoundBitmap, FoundJournal};
-use crate::head::sector::{HeaderSector, SUPPORTED, storage_len};
-use crate::head::superblock::{OpenSuperblock, SuperblockBytes};
+use crate::head::sector::{HeaderSector, storage_len};
+use crate::head::superblock::{OpenSuperblock, read_copies};
 
 /// The consistency mode of an image and what belongs to it.
 #[derive(Debug)]
@@ -42,7 +43,7 @@ pub fn read_header(storage: &dyn Storage) -> Result<Header, OpenError> {
     let sector = HeaderSector::read(storage, file_len)?;
     let header = *sector.header();
     if is_active(&header) {
-        FoundHead::of(storage, sector, file_len)?;
+        FoundHead::of(storage, sector)?;
     }
     Ok(header)
 }
@@ -56,7 +57,7 @@ pub fn describe_header(storage: &dyn Storage) -> Result<(Header, Features), Open
     let file_len = storage_len(storage)?;
     let header = HeaderSector::describe(storage, file_len)?;
     let mut supported = SUPPORTED;
-    if is_active(&header) && find_mode(storage, &header, file_len).is_err() {
+    if is_active(&header) && find_mode(storage, &header).is_err() {
         supported.remove(Features::JOURNAL_ACTIVE);
     }
     Ok((header, header.features().difference(supported)))
@@ -75,11 +76,11 @@ impl FoundHead {
     /// which there is no choice, sections that break a rule.
     pub(crate) fn read(storage: &dyn Storage) -> Result<Self, OpenError> {
         let file_len = storage_len(storage)?;
-        Self::of(storage, HeaderSector::read(storage, file_len)?, file_len)
+        Self::of(storage, HeaderSector::read(storage, file_len)?)
     }
 
-    fn of(storage: &dyn Storage, sector: HeaderSector, file_len: u64) -> Result<Self, OpenError> {
-        let (mode, superblock) = find_mode(storage, sector.header(), file_len)?;
+    fn of(storage: &dyn Storage, sector: HeaderSector) -> Result<Self, OpenError> {
+        let (mode, superblock) = find_mode(storage, sector.header())?;
         Ok(Self { sector, mode, superblock })
     }
 
@@ -117,9 +118,8 @@ impl Mode {
 fn find_mode(
     storage: &dyn Storage,
     header: &Header,
-    file_len: u64,
 ) -> Result<(Mode, Option<OpenSuperblock>), OpenError> {
-    let found = mode_of_superblock(storage, header, file_len);
+    let found = mode_of_superblock(storage, header);
     // spec: QED-JRN-31
     if is_active(header)
         && matches!(found, Ok((Mode::Classic | Mode::Compat(_), _)) | Err(OpenError::NoJournal))
@@ -136,9 +136,8 @@ fn find_mode(
 fn mode_of_superblock(
     storage: &dyn Storage,
     header: &Header,
-    file_len: u64,
 ) -> Result<(Mode, Option<OpenSuperblock>), OpenError> {
-    let Some(bytes) = SuperblockBytes::read(storage, header, file_len)? else {
+    let Some(bytes) = read_copies(storage, header)? else {
         return Ok((Mode::Classic, None));
     };
     let choice = bytes.choose()?;

@@ -1,10 +1,11 @@
 //! What the superblock names besides the mode, and whether it is believed: the dirty bitmap of compat
-//! mode, the journal of journal mode. Reads the bitmap's marks and nothing else.
+//! mode, the journal of journal mode.
 
 use qed_io::Storage;
 use qed_journal::JournalSetup;
+use qed_layout::{DirtyBits, stored_bitmap};
 use qed_spec::{
-    AutoclearFeatures, DirtyBitmap, DirtyBitmapError, Features, Header, ImageUuid, JournalRing,
+    AutoclearFeatures, DirtyBitmap, DirtyBitmapError, Header, ImageUuid, JournalRing,
     JournalRingError, SectionType, Superblock,
 };
 
@@ -43,7 +44,7 @@ impl FoundBitmap {
     /// How many tables the bitmap marks.
     pub(crate) fn marked_tables(&self, storage: &dyn Storage) -> Result<u64, ImageError> {
         let Some(bitmap) = self.kept_bitmap() else { return Ok(0) };
-        Ok(read_bits(storage, &bitmap)?.iter().map(|byte| u64::from(byte.count_ones())).sum())
+        Ok(read_bits(storage, bitmap)?.count())
     }
 
     /// The autoclear bits that stay set.
@@ -91,24 +92,12 @@ impl FoundJournal {
     }
 }
 
-/// The bytes of a dirty bitmap in the file.
+/// The dirty bits in the file.
 pub(crate) fn read_bits(
     storage: &dyn Storage,
-    bitmap: &DirtyBitmap,
-) -> Result<Vec<u8>, ImageError> {
-    let mut bytes = vec![0; usize::try_from(bitmap.len_bytes()).unwrap_or(usize::MAX)];
-    let at = bitmap.offset();
-    storage.read_at(&mut bytes, at.get()).map_err(ImageError::io(IoAction::ReadHeader, at))?;
-    Ok(bytes)
-}
-
-/// The bitmap that the section names, if it is to be believed.
-// spec: QED-SB-14
-fn stored_bitmap(current: &Superblock<'_>, header: &Header) -> Option<DirtyBitmap> {
-    let section = current.section(SectionType::TABLE_DIRTY)?;
-    let autoclear = header.fields().autoclear_features;
-    let is_active = SectionType::TABLE_DIRTY.is_active(Features::empty(), autoclear);
-    DirtyBitmap::parse(section.payload(), header).ok().filter(|_| is_active)
+    bitmap: DirtyBitmap,
+) -> Result<DirtyBits, ImageError> {
+    DirtyBits::read(storage, bitmap).map_err(ImageError::read(IoAction::ReadHeader))
 }
 
 /// Where a bitmap goes in an image that has room for one.

@@ -6,16 +6,13 @@
 use std::io;
 
 use qed_io::Storage;
+use qed_layout::{FirstSector, SUPPORTED};
 use qed_spec::{
-    BackingName, BackingNameError, Features, HEADER_SECTOR_LEN_BYTES as SECTOR_LEN_BYTES, Header,
-    HeaderError, HeaderFields, HostOffset,
+    BackingName, Features, HEADER_SECTOR_LEN_BYTES as SECTOR_LEN_BYTES, Header, HeaderError,
+    HeaderFields, HostOffset,
 };
 
 use crate::error::{ImageError, IoAction, OpenError};
-
-/// The incompatible features that this crate opens; JOURNAL_ACTIVE where there is a journal.
-pub(crate) const SUPPORTED: Features =
-    Features::CLASSIC.union(Features::JOURNAL_ACTIVE).union(Features::CONVERSION_HOLD);
 
 /// Largest virtual disk that is opened, made or grown to: offsets in it stay below 2^63, which is
 /// also where QEMU ends.
@@ -44,20 +41,18 @@ pub(crate) struct HeaderSector {
 impl HeaderSector {
     /// Reads and validates the header of a file of `file_len` bytes.
     pub(crate) fn read(storage: &dyn Storage, file_len: u64) -> Result<Self, OpenError> {
-        let (bytes, there) = read_sector(storage, file_len)?;
-        let parse = |supported| Header::parse(&bytes[..there], file_len, supported);
+        let sector = read_sector(storage, file_len)?;
         // Whether there is a journal to a set bit, is asked of the superblock. Until then the
         // errors come in the order that they have for who knows no journal.
-        let header = parse(SUPPORTED).or_else(|_| parse(Features::CLASSIC))?;
+        let header = sector.header(SUPPORTED).or_else(|_| sector.header(Features::CLASSIC))?;
         check_size(header.image_size())?;
-        Ok(Self { bytes, header, in_doubt: false })
+        Ok(Self { bytes: *sector.bytes(), header, in_doubt: false })
     }
 
     /// The header of a file of `file_len` bytes, whatever features it needs.
     pub(crate) fn describe(storage: &dyn Storage, file_len: u64) -> Result<Header, OpenError> {
-        let (bytes, there) = read_sector(storage, file_len)?;
         let all = Features::from_bits_retain(u64::MAX);
-        Ok(Header::parse(&bytes[..there], file_len, all)?)
+        Ok(read_sector(storage, file_len)?.header(all)?)
     }
 
     pub(crate) fn header(&self) -> &Header {
@@ -112,17 +107,10 @@ impl HeaderSector {
         &self,
         storage: &dyn Storage,
     ) -> Result<Option<Vec<u8>>, OpenError> {
-        let Some((offset, len)) = self.header.backing_name_place() else {
-            return Ok(None);
-        };
-        // The header was checked: at most 4095 bytes, inside the header area.
-        let len =
-            usize::try_from(len).map_err(|_| BackingNameError::TooLong { found: len.into() })?;
-        let mut name = vec![0; len];
-        let at = HostOffset::new(offset.into());
-        storage.read_at(&mut name, at.get()).map_err(ImageError::io(IoAction::ReadHeader, at))?;
-        BackingName::new(&name)?;
-        Ok(Some(name))
+        let name = qed_layout::read_backing_name(storage, &self.header)
+            .map_err(ImageError::read(IoAction::ReadHeader))?;
+        name.as_deref().map(BackingName::new).transpose()?;
+        Ok(name)
     }
 }
 
@@ -131,15 +119,6 @@ pub(crate) fn storage_len(storage: &dyn Storage) -> Result<u64, ImageError> {
     storage.len().map_err(ImageError::io(IoAction::Resize, HostOffset::new(0)))
 }
 
-/// The bytes of sector 0, and how many of them the file has.
-fn read_sector(
-    storage: &dyn Storage,
-    file_len: u64,
-) -> Result<([u8; SECTOR_LEN_BYTES], usize), OpenError> {
-    let mut bytes = [0; SECTOR_LEN_BYTES];
-    let there = usize::try_from(file_len).unwrap_or(usize::MAX).min(SECTOR_LEN_BYTES);
-    storage
-        .read_at(&mut bytes[..there], 0)
-        .map_err(ImageError::io(IoAction::ReadHeader, HostOffset::new(0)))?;
-    Ok((bytes, there))
+fn read_sector(storage: &dyn Storage, file_len: u64) -> Result<FirstSector, ImageError> {
+    FirstSector::read(storage, file_len).map_err(ImageError::read(IoAction::ReadHeader))
 }

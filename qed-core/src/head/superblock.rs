@@ -2,15 +2,13 @@
 //! current. Knows nothing of what its sections mean.
 
 use qed_io::Storage;
+use qed_layout::SuperblockBytes;
 use qed_spec::{
-    Epoch, Generation, Header, ImageUuid, SUPERBLOCK_LEN_BYTES, Superblock, SuperblockBuilder,
-    SuperblockChoice, SuperblockCopy, SuperblockFull,
+    Epoch, Generation, Header, ImageUuid, Superblock, SuperblockBuilder, SuperblockChoice,
+    SuperblockCopy, SuperblockFull,
 };
 
-use crate::error::{ImageError, IoAction, OpenError};
-
-/// The bytes of both copies.
-pub(crate) struct SuperblockBytes([[u8; SUPERBLOCK_LEN_BYTES]; 2]);
+use crate::error::{ImageError, IoAction};
 
 /// The superblock that an open image has, and where its next one goes.
 #[derive(Debug)]
@@ -19,35 +17,12 @@ pub(crate) struct OpenSuperblock {
     next: Option<(SuperblockCopy, Generation)>,
 }
 
-impl SuperblockBytes {
-    /// Reads both copies; none where the image has no room for them.
-    // spec: QED-SB-01
-    pub(crate) fn read(
-        storage: &dyn Storage,
-        header: &Header,
-        file_len: u64,
-    ) -> Result<Option<Self>, ImageError> {
-        let end = SuperblockCopy::B.offset().get() + SUPERBLOCK_LEN_BYTES as u64;
-        if !SuperblockCopy::both_fit(header) || file_len < end {
-            return Ok(None);
-        }
-        let mut copies = [[0; SUPERBLOCK_LEN_BYTES]; 2];
-        for (copy, bytes) in [SuperblockCopy::A, SuperblockCopy::B].into_iter().zip(&mut copies) {
-            let at = copy.offset();
-            storage.read_at(bytes, at.get()).map_err(ImageError::io(IoAction::ReadHeader, at))?;
-        }
-        Ok(Some(Self(copies)))
-    }
-
-    /// The choice between the copies.
-    ///
-    /// # Errors
-    /// Copies between which there is no choice: the image is not written.
-    // spec: QED-SB-04, QED-SB-10
-    pub(crate) fn choose(&self) -> Result<SuperblockChoice<'_>, OpenError> {
-        let [a, b] = &self.0;
-        Ok(SuperblockChoice::new(a, b)?)
-    }
+/// Reads both copies; `None` where the image has no room for them.
+pub(crate) fn read_copies(
+    storage: &dyn Storage,
+    header: &Header,
+) -> Result<Option<SuperblockBytes>, ImageError> {
+    SuperblockBytes::read(storage, header).map_err(ImageError::read(IoAction::ReadHeader))
 }
 
 impl OpenSuperblock {

@@ -5,11 +5,11 @@
 use std::sync::{PoisonError, RwLock};
 
 use qed_io::Storage;
+use qed_layout::{PieceBuffer, TableReader};
 use qed_spec::{Geometry, Header, HostCluster, HostOffset, L1Entry, L1Index};
 use zerocopy::IntoBytes;
 
 use crate::error::{CorruptTable, ImageError, IoAction};
-use crate::map::pieces::for_each_piece;
 use crate::space::owner::TableRules;
 
 /// Slots of the L1 table, as read from disk or changed since.
@@ -137,18 +137,13 @@ impl L1Table {
         &self,
         storage: &dyn Storage,
     ) -> Result<Option<CorruptTable>, ImageError> {
-        let start = self.rules.l1_offset;
-        let range = start + self.len() * 8..start + self.rules.geometry.table_size_bytes();
+        let len = self.rules.geometry.table_size_bytes();
+        let reader = TableReader::new(storage, self.rules.l1_offset + len, len);
+        let pieces = reader.pieces_from(self.offset(), self.len());
         let mut first = None;
-        for_each_piece(storage, range, IoAction::ReadTable, |at, slots| {
-            let slots = slots.chunks_exact(8).zip((at.get()..).step_by(8));
-            let mut found = slots.map(|(value, at)| {
-                let value = u64::from_le_bytes(value.try_into().expect("chunks of eight"));
-                CorruptTable::L1PastDisk { l1: L1Index::new((at - start) / 8), value }
-            });
-            let found = found.find(|it| !matches!(it, CorruptTable::L1PastDisk { value: 0, .. }));
-            first = first.or(found);
-            Ok(())
+        reader.for_each(pieces, &mut PieceBuffer::default(), |slot, value| {
+            first = first.or(Some(CorruptTable::L1PastDisk { l1: L1Index::new(slot), value }));
+            Ok::<(), ImageError>(())
         })?;
         Ok(first)
     }

@@ -2,12 +2,10 @@
 //!
 //! Holes in tables are not read: a sparse file costs what it holds, not what it claims.
 
-use std::ops::Range;
-
+use qed_layout::{PieceBuffer, Roots, TableReader};
 use qed_spec::{Header, L1Index};
 
-use crate::error::{ImageError, IoAction};
-use crate::map::pieces::for_each_piece;
+use crate::error::ImageError;
 use crate::map::tables::Tables;
 
 impl Tables {
@@ -18,35 +16,24 @@ impl Tables {
     /// past the end of the disk names something, all of the file is.
     pub(crate) fn end_in_use(&self, header: &Header, file_len: u64) -> Result<u64, ImageError> {
         let table_size = self.geometry.table_size_bytes();
-        let l1_end = header.fields().l1_table_offset.get() + table_size;
-        let mut end = l1_end.max(header.header_area_len_bytes());
+        let reader = TableReader::new(&*self.storage, file_len, table_size);
+        let mut buffer = PieceBuffer::default();
+        let mut end = Roots::of(header).end();
         for l1 in 0..self.l1.len() {
-            if let Some(table) = self.table(L1Index::new(l1))? {
-                let start = self.geometry.host_offset(table).get();
-                let table = start..start + table_size;
-                end = end.max(table.end).max(self.end_named_in(table, file_len)?);
-            }
+            let Some(table) = self.table(L1Index::new(l1))? else { continue };
+            let table = self.geometry.host_offset(table);
+            end = end.max(table.get() + table_size);
+            reader.for_each(reader.pieces(table), &mut buffer, |_, value| {
+                // 1 names no cluster, and the first cluster is the header's.
+                let named = value.checked_add(self.geometry.cluster_size_bytes());
+                end = end.max(named.filter(|named| value > 1 && *named <= file_len).unwrap_or(0));
+                Ok::<(), ImageError>(())
+            })?;
         }
         if self.l1.first_past_disk(&*self.storage)?.is_some() {
             // What another program left there leads to somewhere, too.
             end = end.max(file_len);
         }
         Ok(end.next_multiple_of(self.geometry.cluster_size_bytes()))
-    }
-
-    /// End of the last cluster that the entries of a table name; 0 if they name none.
-    fn end_named_in(&self, table: Range<u64>, file_len: u64) -> Result<u64, ImageError> {
-        let mut end = 0;
-        for_each_piece(&*self.storage, table, IoAction::ReadTable, |_, slots| {
-            let ends = slots.chunks_exact(8).filter_map(|value| {
-                let value = u64::from_le_bytes(value.try_into().expect("chunks of eight"));
-                // 0 and 1 name no cluster, and the first cluster is the header's.
-                let end = value.checked_add(self.geometry.cluster_size_bytes())?;
-                (value > 1 && end <= file_len).then_some(end)
-            });
-            end = ends.fold(end, u64::max);
-            Ok(())
-        })?;
-        Ok(end)
     }
 }

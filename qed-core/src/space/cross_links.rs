@@ -5,11 +5,9 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError, RwLock};
+use std::sync::{Mutex, PoisonError, RwLock};
 
-const PAGE_WORDS: usize = 512;
-/// Clusters of a page, which has 4 KiB.
-const PAGE_CLUSTERS: u64 = 64 * PAGE_WORDS as u64;
+use qed_layout::ClusterSet;
 
 /// Clusters that there are bits for at least.
 const MIN_CLUSTERS: u64 = 1 << 20;
@@ -20,13 +18,13 @@ const CLUSTERS_PER_SLICE: u64 = 64;
 /// Slices that are remembered at least.
 const MIN_SLICES: u64 = 1 << 16;
 
-type Page = [AtomicU64; PAGE_WORDS];
-
 /// What the slices that were read so far name, each as it was when it was first read.
 #[derive(Debug)]
 pub(crate) struct CrossLinks {
-    /// Made when a cluster of theirs is first named.
-    pages: Box<[OnceLock<Box<Page>>]>,
+    /// Of the clusters at the front of the file.
+    named: ClusterSet,
+    /// Clusters that there are bits for.
+    clusters: u64,
     /// Slices whose entries were claimed. What is in one that is read again are the same entries, or
     /// those of this session, which name new clusters.
     slices: Mutex<HashSet<u64>>,
@@ -42,10 +40,11 @@ impl CrossLinks {
     /// For a file of so many clusters, in an eighth of `limit_bytes` of memory, or 128 KiB if that is
     /// more: of clusters behind those only a slice that names one twice is found.
     pub(crate) fn new(clusters: u64, limit_bytes: u64) -> Self {
-        let pages = clusters.min(limit_bytes.max(MIN_CLUSTERS)).div_ceil(PAGE_CLUSTERS);
-        let max_slices = (pages * PAGE_CLUSTERS / CLUSTERS_PER_SLICE).max(MIN_SLICES);
+        let clusters = clusters.min(limit_bytes.max(MIN_CLUSTERS));
+        let max_slices = (clusters / CLUSTERS_PER_SLICE).max(MIN_SLICES);
         Self {
-            pages: (0..pages).map(|_| OnceLock::new()).collect(),
+            named: ClusterSet::unlimited(clusters),
+            clusters,
             slices: Mutex::default(),
             max_slices: usize::try_from(max_slices).unwrap_or(usize::MAX),
             crossed: RwLock::default(),
@@ -64,7 +63,7 @@ impl CrossLinks {
         // Clusters mostly follow each other: a word of the map is changed once for all of its own.
         let (mut word, mut mask) = (0, 0);
         for cluster in clusters {
-            if cluster / PAGE_CLUSTERS >= self.pages.len() as u64 {
+            if cluster >= self.clusters {
                 far.push(cluster);
                 continue;
             }
@@ -110,10 +109,7 @@ impl CrossLinks {
         if mask == 0 {
             return;
         }
-        let place = usize::try_from(word).expect("below the number of pages");
-        let page = self.pages[place / PAGE_WORDS]
-            .get_or_init(|| Box::new(std::array::from_fn(|_| AtomicU64::new(0))));
-        let claimed = page[place % PAGE_WORDS].fetch_or(mask, Ordering::Relaxed) & mask;
+        let claimed = self.named.insert_word(word, mask).expect("a set without a limit");
         let bits = (0..64).filter(|bit| claimed >> bit & 1 == 1);
         found.extend(bits.map(|bit| word * 64 + bit));
     }

@@ -6,7 +6,8 @@
 
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
-use qed_spec::{DirtyBitmap, Geometry, Header, HostOffset, L1Index};
+use qed_layout::{DirtyBits, Roots};
+use qed_spec::{Geometry, Header, HostOffset, L1Index};
 
 use crate::space::cross_links::CrossLinks;
 
@@ -14,8 +15,7 @@ use crate::space::cross_links::CrossLinks;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct TableRules {
     pub(crate) geometry: Geometry,
-    /// Bytes of the header area; nothing else lies below.
-    pub(crate) header_end: u64,
+    roots: Roots,
     /// First byte of the L1 table.
     pub(crate) l1_offset: u64,
 }
@@ -30,13 +30,10 @@ pub(crate) enum Written {
 }
 
 /// What the tables of unmarked L1 slots may name, where only marked tables were checked after a crash:
-/// it tells the tables of this program from those that another one wrote since.
+/// it tells the tables of this program from those that another one wrote since. The bits are those that
+/// the crash left.
 #[derive(Debug)]
-pub(crate) struct ForeignLimit {
-    /// The bits that the crash left.
-    pub(crate) bits: Vec<u8>,
-    pub(crate) bitmap: DirtyBitmap,
-}
+pub(crate) struct ForeignLimit(pub(crate) DirtyBits);
 
 /// Whose each cluster is, as far as entries may name it.
 #[derive(Debug)]
@@ -64,21 +61,17 @@ impl TableRules {
     pub(crate) fn of(header: &Header) -> Self {
         Self {
             geometry: header.geometry(),
-            header_end: header.header_area_len_bytes(),
+            roots: Roots::of(header),
             l1_offset: header.fields().l1_table_offset.get(),
         }
     }
 
-    /// Whether `len` bytes at `offset` keep clear of the header area and the L1 table and lie below
-    /// `end`.
+    /// Whether `len` bytes at `offset` keep clear of all roots and lie below `end`.
     // spec: QED-TBL-07, QED-TBL-08, QED-CONS-06
     pub(crate) fn allows(&self, offset: u64, len: u64, end: u64) -> bool {
-        let l1_end = self.l1_offset.saturating_add(self.geometry.table_size_bytes());
-        let Some(place_end) = offset.checked_add(len) else {
-            return false;
-        };
-        let clear_of_l1 = offset >= l1_end || place_end <= self.l1_offset;
-        offset >= self.header_end && place_end <= end && clear_of_l1
+        offset.checked_add(len).is_some_and(|place_end| {
+            place_end <= end && self.roots.at(&(offset..place_end)).is_none()
+        })
     }
 }
 
@@ -86,11 +79,7 @@ impl ForeignLimit {
     /// Byte after the last that the table of a slot may name.
     // spec: QED-DIRTY-09
     fn of(&self, l1: L1Index) -> u64 {
-        let is_marked = self.bitmap.mark_of(l1).is_some_and(|(byte, mask)| {
-            let byte = usize::try_from(byte).ok().and_then(|byte| self.bits.get(byte));
-            byte.is_some_and(|byte| byte & mask != 0)
-        });
-        if is_marked { u64::MAX } else { self.bitmap.epoch_size() }
+        if self.0.contains(l1) { u64::MAX } else { self.0.bitmap().epoch_size() }
     }
 }
 

@@ -7,16 +7,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use qed_io::{RunKind, Storage};
+use qed_io::Storage;
 use qed_journal::Claim;
+use qed_layout::{PieceBuffer, TableReader};
 use qed_spec::{ClusterCount, Header, HostOffset, JournalRecord, L1Entry, L1Index};
 
-use crate::error::{ImageError, IoAction};
+use crate::error::ImageError;
 use crate::map::l1::L1Table;
 use crate::space::owner::TableRules;
-
-/// Bytes of the L1 table that are read at a time.
-const PIECE: u64 = 64 << 10;
 
 /// The tables as the claims so far have them.
 pub(super) struct Judge {
@@ -137,30 +135,15 @@ impl Judge {
     /// Reads the slots of the L1 table behind those that the disk needs.
     fn read_rest(&mut self) -> Result<(), ImageError> {
         self.has_read_all = true;
-        let mut at = self.rules.l1_offset + self.slots * 8;
-        while at < self.l1_end() {
-            let fault = ImageError::io(IoAction::ReadTable, HostOffset::new(at));
-            let run = match self.storage.run_at(at) {
-                Ok(run) => run,
-                Err(error) => return Err(fault(error)),
-            };
-            if run.kind == RunKind::Hole {
-                at = at.saturating_add(run.len.next_multiple_of(8));
-                continue;
+        let storage = self.storage.clone();
+        let reader = TableReader::new(&*storage, self.l1_end(), self.table_len());
+        let pieces = reader.pieces_from(HostOffset::new(self.rules.l1_offset), self.slots);
+        reader.for_each(pieces, &mut PieceBuffer::default(), |slot, value| {
+            if !self.by_slot.contains_key(&slot) {
+                self.note(slot, value);
             }
-            let len = PIECE.min(self.l1_end() - at);
-            let mut bytes = vec![0; usize::try_from(len).expect("at most 64 KiB")];
-            self.storage.read_at(&mut bytes, at).map_err(fault)?;
-            let first = (at - self.rules.l1_offset) / 8;
-            for (slot, value) in (first..).zip(bytes.chunks_exact(8)) {
-                let value = u64::from_le_bytes(value.try_into().expect("chunks of eight"));
-                if !self.by_slot.contains_key(&slot) {
-                    self.note(slot, value);
-                }
-            }
-            at += len;
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     /// Remembers the table that a slot names; what is none is left for whoever opens the image.

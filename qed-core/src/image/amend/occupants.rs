@@ -1,14 +1,13 @@
 //! What lies where a header area has to grow: found by reading every table, before anything moves.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 
 use qed_io::Storage;
+use qed_layout::{PieceBuffer, TableReader};
 use qed_spec::{Geometry, Header, HostOffset, L1Index, L2Entry, L2Index};
 
-use crate::error::{CorruptTable, ImageError, IoAction};
+use crate::error::{CorruptTable, ImageError};
 use crate::map::l1::L1Table;
-use crate::map::pieces::for_each_piece;
 use crate::space::owner::TableRules;
 
 /// What is named in the way of a header area that is to end at `end`.
@@ -98,22 +97,20 @@ impl Scan<'_> {
         occupants: &mut Occupants,
     ) -> Result<(), ImageError> {
         let geometry = self.rules.geometry;
-        let range: Range<u64> = table..table + geometry.table_size_bytes();
-        for_each_piece(self.storage, range, IoAction::ReadTable, |at, slots| {
-            for (value, slot) in slots.chunks_exact(8).zip((at.get()..).step_by(8)) {
-                let value = u64::from_le_bytes(value.try_into().expect("chunks of eight"));
-                let l2 = L2Index::new((slot - table) / 8);
-                let corrupt = CorruptTable::L2Entry { l1, l2, value };
-                let cluster = match L2Entry::decode(value, geometry) {
-                    Ok(L2Entry::Data(cluster)) => geometry.host_offset(cluster).get(),
-                    Ok(L2Entry::Unallocated | L2Entry::Zero) => continue,
-                    Err(_) => return Err(corrupt.into()),
-                };
-                let is_new = cluster >= occupants.end
-                    || occupants.data.insert(cluster, HostOffset::new(slot)).is_none();
-                if !self.may_hold_data(cluster) || !is_new {
-                    return Err(corrupt.into());
-                }
+        let reader = TableReader::new(self.storage, self.file_len, geometry.table_size_bytes());
+        let pieces = reader.pieces(HostOffset::new(table));
+        reader.for_each(pieces, &mut PieceBuffer::default(), |slot, value| {
+            let corrupt = CorruptTable::L2Entry { l1, l2: L2Index::new(slot), value };
+            let cluster = match L2Entry::decode(value, geometry) {
+                Ok(L2Entry::Data(cluster)) => geometry.host_offset(cluster).get(),
+                Ok(L2Entry::Unallocated | L2Entry::Zero) => return Ok(()),
+                Err(_) => return Err(corrupt.into()),
+            };
+            let place = HostOffset::new(table + slot * 8);
+            let is_new =
+                cluster >= occupants.end || occupants.data.insert(cluster, place).is_none();
+            if !self.may_hold_data(cluster) || !is_new {
+                return Err(corrupt.into());
             }
             Ok(())
         })

@@ -6,14 +6,15 @@
 use std::sync::Arc;
 
 use qed_io::{Growth, Storage};
+use qed_layout::{PieceBuffer, Pieces};
 use qed_spec::{Geometry, HostOffset};
+use zerocopy::IntoBytes;
 
 use crate::data::DataPath;
 use crate::error::{ImageError, IoAction};
 use crate::head::sector::HeaderSector;
 use crate::head::sector::storage_len;
 use crate::image::amend::occupants::Occupants;
-use crate::map::pieces::for_each_piece;
 
 /// Makes sure that nothing is named in the first `clusters` clusters of the file; the number of those
 /// in which nothing is, which may be higher. Durable when it returns.
@@ -138,11 +139,15 @@ impl Moving<'_> {
     }
 
     fn copy_table(&self, from: u64, to: u64, len: u64) -> Result<(), ImageError> {
-        for_each_piece(self.storage, from..from + len, IoAction::ReadTable, |at, bytes| {
-            let at = to + (at.get() - from);
+        let mut buffer = PieceBuffer::default();
+        for piece in Pieces::of(self.storage, from..from + len) {
+            let piece = piece?;
+            let entries = buffer.read(self.storage, &piece)?;
+            let at = to + (piece.at - from);
             let fault = ImageError::io(IoAction::WriteTable, HostOffset::new(at));
-            self.storage.write_at(bytes, at).map_err(fault)
-        })
+            self.storage.write_at(entries.as_bytes(), at).map_err(fault)?;
+        }
+        Ok(())
     }
 
     fn flush(&self) -> Result<(), ImageError> {
