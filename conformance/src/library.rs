@@ -10,8 +10,8 @@ use std::sync::Arc;
 use qed_check::{CheckOptions, Report, check};
 use qed_convert::chain::{Chain, ChainError, ChainOptions, FormatSource, ImageFormat};
 use qed_core::{
-    GivenBacking, GuestExtentKind, Image, LockPolicy, OpenError, ReadContext, ReadOnlyImage,
-    RecoveryPolicy, VirtualDisk, WriteContext, read_header, show_replayed,
+    CrashLeft, GivenBacking, GuestExtentKind, Image, LockPolicy, OpenError, ReadContext,
+    ReadOnlyImage, RecoveryPolicy, VirtualDisk, WriteContext, read_header, show_replayed,
 };
 use qed_io::{FileOptions, FileStorage, Storage};
 
@@ -58,7 +58,7 @@ impl Implementation for Library {
         let storage = open_file(case.image, FileOptions::READ_WRITE)?;
         Ok(guarded(|| {
             // A log is applied; a check that is asked for is not made.
-            let refuse = |_: &dyn Storage| Err("the image needs a check".into());
+            let refuse = |_: &dyn Storage, _: &CrashLeft| Err("the image needs a check".into());
             let context = WriteContext::new(
                 &GivenBacking(None),
                 LockPolicy::Take,

@@ -26,6 +26,7 @@ mod unused;
 pub use check::{CheckOptions, check};
 pub use error::{CheckError, RecoverError};
 pub use finding::{Class, Finding, FindingKind, Place};
-pub use recover::recover;
+pub use qed_layout::{Checked, CrashLeft, Recovered};
+pub use recover::{recover, recovery_hook};
 pub use repair::{Repair, repair};
 pub use report::{Counts, Repaired, Report, Statistics};

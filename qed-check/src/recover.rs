@@ -1,9 +1,12 @@
 //! Recovery of an image that its last writer did not close.
 //!
-//! Owns the decision what a crash of a single writer can leave behind; the mending is `repair`'s.
+//! Owns the judgement whether a crash of a single writer explains what is found. Which tables are in
+//! doubt is decided by who opens the image; the mending is `repair`'s.
+
+use std::error::Error;
 
 use qed_io::{Growth, Storage};
-use qed_layout::{CrashLeft, DirtyBits};
+use qed_layout::{Checked, CrashLeft, DirtyBits, Recovered};
 
 use crate::check::{CheckOptions, check, walk};
 use crate::error::{CheckError, RecoverError};
@@ -21,15 +24,17 @@ use crate::tables::Tables;
 /// entries into metadata, entries without meaning) is corruption and refused. The caller holds the
 /// image lock; the changes are durable when this returns.
 ///
-/// In compat mode only the tables that the dirty bitmap marks are read, unless it leaves doubt: then
+/// Where single tables were `left` in doubt only these are read, unless what they hold leaves more: then
 /// all are, and TABLE_DIRTY is cleared. Clusters that nothing names stay in the file.
 ///
 /// # Errors
 /// [`RecoverError::Corrupt`] with the findings, [`RecoverError::Check`] when the image could not be
 /// checked or written.
-pub fn recover(storage: &dyn Storage) -> Result<(), RecoverError> {
-    if recover_marked(storage).map_err(RecoverError::Check)? {
-        return Ok(());
+pub fn recover(storage: &dyn Storage, left: &CrashLeft) -> Result<Recovered, RecoverError> {
+    if let CrashLeft::DirtyTables(bits) = left
+        && let Some(mended) = recover_marked(storage, bits).map_err(RecoverError::Check)?
+    {
+        return Ok(Recovered { checked: Checked::DirtyTables, mended });
     }
     let report = check(storage, &CheckOptions::default()).map_err(RecoverError::Check)?;
     if !is_crash_damage(&report.counts, storage.growth()) {
@@ -39,28 +44,38 @@ pub fn recover(storage: &dyn Storage) -> Result<(), RecoverError> {
     if report.corruptions() > 0 {
         return Err(RecoverError::Corrupt(Box::new(report)));
     }
-    Ok(())
+    let mended = report.repaired.counts.iter().map(|(_, count)| count).sum();
+    Ok(Recovered { checked: Checked::AllTables, mended })
 }
 
-/// Recovers by the marked tables alone; false, and nothing changed, if that does not suffice.
+/// [`recover`] as what an open image asks for.
+///
+/// # Errors
+/// [`RecoverError`].
+pub fn recovery_hook(
+    storage: &dyn Storage,
+    left: &CrashLeft,
+) -> Result<Recovered, Box<dyn Error + Send + Sync>> {
+    Ok(recover(storage, left)?)
+}
+
+/// Recovers by the tables with a dirty bit alone, and says how much was mended; `None`, and nothing
+/// changed, if that does not suffice.
 // spec: QED-DIRTY-07
-fn recover_marked(storage: &dyn Storage) -> Result<bool, CheckError> {
+fn recover_marked(storage: &dyn Storage, bits: &DirtyBits) -> Result<Option<u64>, CheckError> {
     let tables = Tables::open(storage)?;
-    let CrashLeft::DirtyTables(bits) = CrashLeft::read(storage, &tables.layout.header)? else {
-        return Ok(false);
-    };
-    if has_foreign_table(&tables, &bits)? {
-        return Ok(false);
+    if has_foreign_table(&tables, bits)? {
+        return Ok(None);
     }
-    let tables = Tables { marked: Some(&bits), ..tables };
+    let tables = Tables { marked: Some(bits), ..tables };
     let counts = walk(&tables, &CheckOptions::default())?.log.counts;
     if !is_crash_damage(&counts, storage.growth()) {
         // The full check says what it is, and of which tables.
-        return Ok(false);
+        return Ok(None);
     }
-    let any_entry = counts.iter().any(|(_, count)| count > 0);
-    repair::mend_marked(&tables, &bits, any_entry)?;
-    Ok(true)
+    let found = counts.iter().map(|(_, count)| count).sum();
+    repair::mend_marked(&tables, bits, found > 0)?;
+    Ok(Some(found))
 }
 
 /// Whether an L1 slot without a mark names a table that was not there when marks were last cleared:

@@ -214,7 +214,8 @@ pub enum OpenError {
     /// The recovery hook refused or failed.
     #[error("recovery of an image that was not closed cleanly")]
     Recovery(#[source] Box<dyn Error + Send + Sync>),
-    /// The recovery hook returned, but the image still needs a check.
+    /// The recovery hook returned, but the image still needs a check, or not all was checked that the
+    /// crash left in doubt.
     #[error("the image still needs a check after recovery")]
     StillDirty,
     /// Reading the tables or clearing autoclear bits failed, or the tables are corrupt.

@@ -70,3 +70,4 @@ pub use map::mapping::{Extent, ExtentKind};
 pub use options::{
     DEFAULT_CACHE_LIMIT_BYTES, LockPolicy, ReadContext, RecoveryHook, RecoveryPolicy, WriteContext,
 };
+pub use qed_layout::{Checked, CrashLeft, DirtyBits, Recovered};

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use qed_io::Storage;
-use qed_layout::read_stored_format;
+use qed_layout::{CrashLeft, Recovered, read_stored_format};
 use qed_spec::{BackingName, Features, Header};
 
 use crate::backing::BackingFormat;
@@ -50,8 +50,10 @@ pub struct WriteContext<'a> {
     pub cache_limit_bytes: u64,
 }
 
-/// What the recovery hook is: checks and mends the image in a storage that is locked and not open.
-pub type RecoveryHook<'a> = dyn Fn(&dyn Storage) -> Result<(), Box<dyn Error + Send + Sync>> + 'a;
+/// What the recovery hook is: checks and mends the image in a storage that is locked and not open, of
+/// which a crash left these tables in doubt, and says what it did. It may check more, never less.
+pub type RecoveryHook<'a> =
+    dyn Fn(&dyn Storage, &CrashLeft) -> Result<Recovered, Box<dyn Error + Send + Sync>> + 'a;
 
 /// What opening for writing does with an image that was not closed cleanly.
 #[derive(Clone, Copy)]

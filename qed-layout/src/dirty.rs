@@ -55,8 +55,8 @@ impl DirtyBits {
     }
 }
 
-/// Which tables of an image a crash left in doubt. Who opens the image decides it, once, and hands it
-/// to whoever checks them.
+/// Which tables of an image a crash left in doubt. Who opens the image finds it out, once, and hands it
+/// to the recovery.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CrashLeft {
     /// All of them.
@@ -81,6 +81,25 @@ impl CrashLeft {
         let bits = DirtyBits::read(storage, bitmap)?;
         Ok(if bits.count() == 0 { Self::AllTables } else { Self::DirtyTables(bits) })
     }
+}
+
+/// What a recovery did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Recovered {
+    /// What was checked, so what can be believed.
+    pub checked: Checked,
+    /// Findings that were mended.
+    pub mended: u64,
+}
+
+/// The tables that a recovery checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Checked {
+    /// All of them; the dirty bits mean nothing any more.
+    AllTables,
+    /// Those of [`CrashLeft::DirtyTables`]: of the others, what names space past the recorded end is the
+    /// work of another program.
+    DirtyTables,
 }
 
 /// The bitmap of an image in compat mode whose last writer kept it up.

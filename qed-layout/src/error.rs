@@ -5,7 +5,7 @@ use std::io;
 use std::ops::Range;
 
 use qed_io::Storage;
-use qed_spec::HostOffset;
+use qed_spec::{ErrorKind, HostOffset};
 use thiserror::Error;
 
 /// Reading a part of the image file failed.
@@ -22,6 +22,12 @@ pub struct ReadError {
 }
 
 impl ReadError {
+    /// What the storage's error is about.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        (&self.source).into()
+    }
+
     pub(crate) fn new(range: Range<u64>, source: io::Error) -> Self {
         Self { at: HostOffset::new(range.start), len: range.end - range.start, source }
     }

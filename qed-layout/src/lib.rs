@@ -20,7 +20,7 @@ mod table;
 
 pub use backing::{StoredFormat, read_anchor, read_backing_name, read_stored_format};
 pub use cluster_set::{ClusterSet, LocalSet, OverBudget};
-pub use dirty::{CrashLeft, DirtyBits};
+pub use dirty::{Checked, CrashLeft, DirtyBits, Recovered};
 pub use error::{ReadError, read};
 pub use header::{FirstSector, SUPPORTED, SUPPORTED_WITHOUT_LOG};
 pub use roots::{Root, Roots};

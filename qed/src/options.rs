@@ -39,8 +39,7 @@ pub struct Options<'a> {
 
 /// Makes an image consistent that was not closed, as [`Options::recover`] does; for who opens one with
 /// `qed-core` itself.
-pub const RECOVER: RecoveryPolicy<'static> =
-    RecoveryPolicy::Run(&|storage| Ok(qed_check::recover(storage)?));
+pub const RECOVER: RecoveryPolicy<'static> = RecoveryPolicy::Run(&qed_check::recovery_hook);
 
 /// Which backing files are opened. A guest may have written the names.
 #[derive(Clone, Copy, Default)]

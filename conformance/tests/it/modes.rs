@@ -4,13 +4,13 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use qed_check::recover;
+use qed_check::recovery_hook;
 use qed_core::{
     CreateOptions, Identity, Image, Layout, LockPolicy, RecoveryPolicy, RefuseBacking,
     WriteContext, create,
 };
 use qed_fuzz::{qemu_img, qemu_io};
-use qed_io::{Existing, FileOptions, FileStorage, ImageLock, NewFileOptions, Storage};
+use qed_io::{Existing, FileOptions, FileStorage, ImageLock, NewFileOptions};
 use qed_spec::{AutoclearFeatures, Epoch, Features, Geometry, GuestOffset, ImageUuid};
 
 use crate::support::{Folder, checked, number_at, words};
@@ -30,9 +30,9 @@ fn new_image(path: &Path, layout: Layout, geometry: Geometry) {
 
 /// Opens as the programs do: with a recovery where one is needed.
 fn open(path: &Path) -> Image {
-    let hook = |storage: &dyn Storage| Ok(recover(storage)?);
     let storage = Arc::new(FileStorage::open(path, FileOptions::READ_WRITE).unwrap());
-    let context = WriteContext::new(&RefuseBacking, LockPolicy::Take, RecoveryPolicy::Run(&hook));
+    let context =
+        WriteContext::new(&RefuseBacking, LockPolicy::Take, RecoveryPolicy::Run(&recovery_hook));
     Image::open(storage, &context).unwrap()
 }
 

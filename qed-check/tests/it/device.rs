@@ -1,11 +1,9 @@
 //! A storage of fixed length whose unused bytes hold whatever was there, as a block device.
 
-use qed_check::{
-    CheckError, CheckOptions, FindingKind, RecoverError, Repair, check, recover, repair,
-};
+use qed_check::{CheckError, CheckOptions, FindingKind, RecoverError, Repair, check, repair};
 use qed_io::MemoryStorage;
 
-use crate::image::{CLUSTER, GuestCluster, TestImage};
+use crate::image::{CLUSTER, GuestCluster, TestImage, recover};
 
 fn device(image: &TestImage) -> MemoryStorage {
     MemoryStorage::device(image.bytes.clone())

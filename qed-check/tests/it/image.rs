@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use qed_check::{CheckOptions, Report, check};
-use qed_io::MemoryStorage;
+use qed_check::{CheckOptions, CrashLeft, RecoverError, Recovered, Report, check};
+use qed_io::{MemoryStorage, Storage};
+use qed_layout::{FirstSector, SUPPORTED_WITHOUT_LOG};
 
 pub(crate) const CLUSTER: u64 = 4096;
 /// Byte of the header where the incompatible feature bits lie.
@@ -275,4 +276,12 @@ fn wrong_value(random: &mut Random, file_clusters: u64) -> u64 {
         3 => 1 << (12 + random.below(52)),
         _ => cluster * CLUSTER,
     }
+}
+
+/// Recovers as an open image asks for it, which finds out what the crash left.
+pub(crate) fn recover(storage: &dyn Storage) -> Result<Recovered, RecoverError> {
+    let sector = FirstSector::read(storage, storage.len().unwrap()).unwrap();
+    let header = sector.header(SUPPORTED_WITHOUT_LOG);
+    let left = header.map(|header| CrashLeft::read(storage, &header).unwrap());
+    qed_check::recover(storage, &left.unwrap_or(CrashLeft::AllTables))
 }

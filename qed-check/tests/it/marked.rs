@@ -1,11 +1,11 @@
 //! Recovery by the dirty bitmap: only marked tables are read, unless something leaves doubt.
 
-use qed_check::{FindingKind, RecoverError, recover};
+use qed_check::{Checked, FindingKind, RecoverError, Recovered};
 use qed_spec::{
     ConsistencyMode, Epoch, Generation, ImageUuid, SectionType, SuperblockBuilder, SuperblockCopy,
 };
 
-use crate::image::{AUTOCLEAR_AT, CLUSTER, FEATURES_AT, NEED_CHECK, TestImage};
+use crate::image::{AUTOCLEAR_AT, CLUSTER, FEATURES_AT, NEED_CHECK, TestImage, recover};
 
 const TABLE_DIRTY: u64 = 1 << 32;
 const BITMAP_AT: usize = 16384;
@@ -39,7 +39,8 @@ fn dirty(marks: u8, epoch_size: u64) -> TestImage {
 #[track_caller]
 fn recovered(image: &TestImage) -> (TestImage, [u64; 2], u8) {
     let storage = image.storage();
-    recover(&*storage).unwrap_or_else(|error| panic!("{error:?}"));
+    let done = recover(&*storage).unwrap_or_else(|error| panic!("{error:?}"));
+    assert_eq!(done, Recovered { checked: Checked::DirtyTables, mended: 1 });
     let after = image.with_bytes(storage.to_vec());
     let features = [after.features(FEATURES_AT), after.features(AUTOCLEAR_AT)];
     let marks = after.bytes[BITMAP_AT];

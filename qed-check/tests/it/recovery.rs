@@ -1,8 +1,8 @@
 //! Recovery of dirty images: what a crash leaves is mended, what it cannot leave is refused.
 
-use qed_check::{FindingKind, RecoverError, recover};
+use qed_check::{Checked, FindingKind, RecoverError};
 
-use crate::image::{AUTOCLEAR_AT, CLUSTER, FEATURES_AT, NEED_CHECK, TestImage};
+use crate::image::{AUTOCLEAR_AT, CLUSTER, FEATURES_AT, NEED_CHECK, TestImage, recover};
 use crate::oracle::assert_repaired;
 use crate::watched::Watched;
 
@@ -33,7 +33,8 @@ fn what_a_crash_leaves_behind_is_mended() {
         let mut image = dirty();
         damage(&mut image);
         let storage = image.storage();
-        recover(&*storage).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let done = recover(&*storage).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(done.checked, Checked::AllTables, "{name}");
         let after = image.with_bytes(storage.to_vec());
         assert_repaired(&image, &after, context);
         assert_eq!(after.features(FEATURES_AT), 0, "{name}");

@@ -10,7 +10,6 @@ use qed_spec::{AutoclearFeatures, DirtyBitmap, HostOffset, L1Index, SectionType}
 use crate::error::{ImageError, IoAction};
 use crate::head::Head;
 use crate::head::sections::{FoundBitmap, read_bits};
-use crate::space::owner::ForeignLimit;
 
 const SECTOR_LEN_BYTES: usize = 512;
 
@@ -123,20 +122,6 @@ impl DirtyBits {
         }
         Ok(())
     }
-}
-
-/// What the tables of an image that was not closed are believed with, once those with a dirty bit were
-/// checked; `None` where that does not suffice.
-// spec: QED-DIRTY-07, QED-DIRTY-09
-pub(crate) fn after_crash(
-    found: &FoundBitmap,
-    storage: &dyn Storage,
-) -> Result<Option<ForeignLimit>, ImageError> {
-    if !found.is_kept {
-        return Ok(None);
-    }
-    let bits = read_bits(storage, found.bitmap)?;
-    Ok((bits.count() > 0).then_some(ForeignLimit(bits)))
 }
 
 fn write(storage: &dyn Storage, at: HostOffset, bytes: &[u8]) -> Result<(), ImageError> {

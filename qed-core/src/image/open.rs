@@ -3,15 +3,16 @@
 use std::sync::Arc;
 
 use qed_io::{ImageLock, Storage};
+use qed_layout::{Checked, CrashLeft};
 use qed_spec::Features;
 
 use crate::change::Pending;
 use crate::data::DataPath;
 use crate::durability::Durability;
-use crate::durability::dirty_bits::{DirtyBits, after_crash};
+use crate::durability::dirty_bits::DirtyBits;
 use crate::durability::log::open::open as open_log;
 use crate::durability::log::recovery::replay_journal;
-use crate::error::OpenError;
+use crate::error::{ImageError, IoAction, OpenError};
 use crate::head::mode::{FoundHead, Mode, is_active};
 use crate::head::sector::storage_len;
 use crate::image::Image;
@@ -52,7 +53,7 @@ impl Image {
         let (header, name) = (head.header(), head.backing_name());
         let backing = open_backing(context.gate, &*storage, &header, name.as_deref())?;
         let l1 = L1Table::read(&*storage, &header)?;
-        let tables = l1.all_tables(file_len).map_err(crate::error::ImageError::from)?;
+        let tables = l1.all_tables(file_len).map_err(ImageError::from)?;
         let limit = context.cache_limit_bytes;
         let owner = SpaceMap::for_writing(&header, file_len, tables, foreign, limit);
         let owner = Arc::new(owner);
@@ -91,20 +92,21 @@ impl Recovered {
         if !crashed && !head.mode.wants_full_check() {
             return Ok(Self { head, foreign: None });
         }
-        let foreign = match &head.mode {
-            Mode::Compat(found) if crashed => after_crash(found, &**storage)?,
-            _ => None,
+        let RecoveryPolicy::Run(hook) = policy else {
+            return Err(OpenError::NeedsRecovery);
         };
-        match policy {
-            RecoveryPolicy::Refuse => return Err(OpenError::NeedsRecovery),
-            RecoveryPolicy::Run(hook) => hook(&**storage).map_err(OpenError::Recovery)?,
-        }
+        let left = CrashLeft::read(&**storage, head.header());
+        let left = left.map_err(ImageError::read(IoAction::ReadHeader))?;
+        let done = hook(&**storage, &left).map_err(OpenError::Recovery)?;
         let head = FoundHead::read(&**storage)?;
+        let foreign = match (done.checked, left) {
+            (Checked::AllTables, _) => None,
+            (Checked::DirtyTables, CrashLeft::DirtyTables(bits)) => Some(ForeignLimit(bits)),
+            (Checked::DirtyTables, CrashLeft::AllTables) => return Err(OpenError::StillDirty),
+        };
         if head.header().features().contains(Features::NEED_CHECK) {
             return Err(OpenError::StillDirty);
         }
-        // A recovery that read all tables has cleared the bit.
-        let foreign = foreign.filter(|_| !head.mode.wants_full_check());
         Ok(Self { head, foreign })
     }
 }

@@ -8,8 +8,8 @@ mod scene;
 use std::sync::Arc;
 
 use qed_core::{
-    AmendError, Consistency, CorruptTable, Image, ImageError, Layout, LockPolicy, RecoveryPolicy,
-    amend,
+    AmendError, Consistency, CorruptTable, CrashLeft, Image, ImageError, Layout, LockPolicy,
+    RecoveryPolicy, amend,
 };
 use qed_io::{MemoryStorage, Storage};
 use qed_spec::{
@@ -213,9 +213,7 @@ fn a_ring_of_another_length_begins_anew_and_holds_commits() {
         image.write_at(&[0xcd; 512], GuestOffset::new(scene.free())).unwrap();
         image.flush().unwrap();
         let crashed: Arc<dyn Storage> = Arc::new(MemoryStorage::new(scene.storage.to_vec()));
-        let hook = |_: &dyn Storage| -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-            Err("a journal needs no check".into())
-        };
+        let hook = |_: &dyn Storage, _: &CrashLeft| Err("a journal needs no check".into());
         // An image that was not closed is recovered before it changes.
         let refused = amend(&crashed, COMPAT, LockPolicy::Take, RecoveryPolicy::Refuse);
         assert!(refused.is_err());

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use qed_core::{
-    CreateOptions, ExtentKind, GivenBacking, Identity, Image, ImageError, Layout, LockPolicy,
-    OpenError, RecoveryPolicy, RefuseBacking, Shrink, WriteContext, create,
+    Checked, CrashLeft, CreateOptions, ExtentKind, GivenBacking, Identity, Image, ImageError,
+    Layout, LockPolicy, OpenError, Recovered, RecoveryPolicy, RefuseBacking, Shrink, WriteContext,
+    create,
 };
 use qed_io::{Fault, Faulty, MemoryStorage, Repeat, RequestKind, Storage};
 use qed_spec::{
@@ -135,9 +136,10 @@ fn an_image_whose_bitmap_was_not_kept_is_checked_and_begins_anew() {
     let refused = Image::open(other.clone(), &context(&RefuseBacking));
     assert!(matches!(refused, Err(OpenError::NeedsRecovery)));
     let called = std::cell::Cell::new(0);
-    let hook = |_: &dyn Storage| {
+    let hook = |_: &dyn Storage, left: &CrashLeft| {
+        assert_eq!(*left, CrashLeft::AllTables);
         called.set(called.get() + 1);
-        Ok(())
+        Ok(Recovered { checked: Checked::AllTables, mended: 0 })
     };
     let with_hook = WriteContext::new(&RefuseBacking, LockPolicy::Take, RecoveryPolicy::Run(&hook));
     let image = Image::open(other.clone(), &with_hook).unwrap();
@@ -169,7 +171,11 @@ fn after_a_crash_an_entry_that_another_program_linked_is_not_followed() {
     crashed.read_at(&mut slot, 5 * 4096 + 8).unwrap();
     crashed.write_at(&end.to_le_bytes(), u64::from_le_bytes(slot) + 8).unwrap();
     // What a check of the marked table does when it finds nothing.
-    let hook = |storage: &dyn Storage| Ok(storage.write_at(&[0], 16)?);
+    let hook = |storage: &dyn Storage, left: &CrashLeft| {
+        assert!(matches!(left, CrashLeft::DirtyTables(bits) if bits.count() == 1), "{left:?}");
+        storage.write_at(&[0], 16)?;
+        Ok(Recovered { checked: Checked::DirtyTables, mended: 0 })
+    };
     let with_hook = WriteContext::new(&RefuseBacking, LockPolicy::Take, RecoveryPolicy::Run(&hook));
     let image = Image::open(crashed, &with_hook).unwrap();
     let mut sector = [0; 512];

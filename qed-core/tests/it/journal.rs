@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use qed_core::{
-    CreateOptions, Image, Layout, LockPolicy, OpenError, ReadContext, ReadOnlyImage,
-    RecoveryPolicy, RefuseBacking, ShownReplay, Shrink, VirtualDisk, WriteContext, create,
-    replay_journal, show_replayed,
+    CrashLeft, CreateOptions, Image, Layout, LockPolicy, OpenError, ReadContext, ReadOnlyImage,
+    Recovered, RecoveryPolicy, RefuseBacking, ShownReplay, Shrink, VirtualDisk, WriteContext,
+    create, replay_journal, show_replayed,
 };
 use qed_io::{MemoryStorage, Storage};
 use qed_journal::RecoveryError;
@@ -87,7 +87,10 @@ fn recovering<'a>(hook: &'a qed_core::RecoveryHook<'a>) -> WriteContext<'a> {
     }
 }
 
-fn no_hook(_: &dyn Storage) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+fn no_hook(
+    _: &dyn Storage,
+    _: &CrashLeft,
+) -> Result<Recovered, Box<dyn std::error::Error + Send + Sync>> {
     Err("a journal needs no check".into())
 }
 

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use qed_core::{
-    GivenBacking, Image, LockPolicy, OpenError, ReadContext, ReadOnlyImage, RecoveryHook,
-    RecoveryPolicy, RefuseBacking, Shrink, WriteContext,
+    Checked, CrashLeft, GivenBacking, Image, LockPolicy, OpenError, ReadContext, ReadOnlyImage,
+    Recovered, RecoveryHook, RecoveryPolicy, RefuseBacking, Shrink, WriteContext,
 };
 use qed_io::{MemoryStorage, Storage};
 use qed_spec::{
@@ -138,16 +138,28 @@ fn a_dirty_image_opens_for_writing_only_through_the_hook() {
         let context = WriteContext { recovery, ..context(&RefuseBacking) };
         Image::open(storage.clone(), &context).map(drop)
     };
-    assert!(matches!(with_hook(&|_| Ok(())), Err(OpenError::StillDirty)));
-    assert!(matches!(with_hook(&|_| Err("cross-linked".into())), Err(OpenError::Recovery(_))));
+    let done = |checked| Ok(Recovered { checked, mended: 0 });
+    let idle = with_hook(&|_, _| done(Checked::AllTables));
+    assert!(matches!(idle, Err(OpenError::StillDirty)));
+    let refused = with_hook(&|_, _| Err("cross-linked".into()));
+    assert!(matches!(refused, Err(OpenError::Recovery(_))));
     let calls = AtomicU32::new(0);
-    let mend = |storage: &dyn Storage| {
+    let mend = |storage: &dyn Storage, left: &CrashLeft| {
+        assert_eq!(*left, CrashLeft::AllTables);
         calls.fetch_add(1, Ordering::Relaxed);
-        Ok(storage.write_at(&0_u64.to_le_bytes(), 16)?)
+        storage.write_at(&0_u64.to_le_bytes(), 16)?;
+        done(Checked::AllTables)
     };
     with_hook(&mend).unwrap();
     with_hook(&mend).unwrap();
     assert_eq!(calls.load(Ordering::Relaxed), 1, "a clean image runs no hook");
+
+    set_bits(&storage, 16, Features::NEED_CHECK.bits());
+    let checks_too_little = |storage: &dyn Storage, _: &CrashLeft| {
+        storage.write_at(&0_u64.to_le_bytes(), 16)?;
+        done(Checked::DirtyTables)
+    };
+    assert!(matches!(with_hook(&checks_too_little), Err(OpenError::StillDirty)));
 }
 
 // spec-test: QED-FEAT-01, QED-CONS-04

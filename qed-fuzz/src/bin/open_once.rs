@@ -5,8 +5,9 @@ use std::error::Error;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use qed_check::recovery_hook;
 use qed_core::{Image, LockPolicy, RecoveryPolicy, RefuseBacking, WriteContext};
-use qed_io::{Access, FileOptions, FileStorage, Storage};
+use qed_io::{Access, FileOptions, FileStorage};
 use qed_spec::GuestOffset;
 
 fn main() -> ExitCode {
@@ -23,8 +24,7 @@ fn run() -> Result<(), Box<dyn Error>> {
     let path = std::env::args_os().nth(1).ok_or("usage: open_once FILE")?;
     let options = FileOptions { access: Access::ReadWrite, direct: false };
     let storage = Arc::new(FileStorage::open(path, options)?);
-    let recover = |storage: &dyn Storage| Ok(qed_check::recover(storage)?);
-    let recovery = RecoveryPolicy::Run(&recover);
+    let recovery = RecoveryPolicy::Run(&recovery_hook);
     let context = WriteContext::new(&RefuseBacking, LockPolicy::Take, recovery);
     let image = Image::open(storage, &context)?;
     let mut sector = [0; 512];

@@ -9,10 +9,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use qed_check::recover;
+use qed_check::recovery_hook;
 use qed_core::{Image, LockPolicy, RecoveryPolicy, RefuseBacking, WriteContext};
 use qed_fuzz::WriteStream;
-use qed_io::{FileOptions, FileStorage, Storage};
+use qed_io::{FileOptions, FileStorage};
 
 /// Writes between two flushes.
 const BATCH: u32 = 4;
@@ -21,8 +21,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let [path, seed, first] = &words[..] else { return Err("writer IMAGE SEED FIRST".into()) };
     let storage = Arc::new(FileStorage::open(Path::new(path), FileOptions::READ_WRITE)?);
-    let hook = |storage: &dyn Storage| Ok(recover(storage)?);
-    let context = WriteContext::new(&RefuseBacking, LockPolicy::Take, RecoveryPolicy::Run(&hook));
+    let context =
+        WriteContext::new(&RefuseBacking, LockPolicy::Take, RecoveryPolicy::Run(&recovery_hook));
     let image = Image::open(storage, &context)?;
     let stream = WriteStream::new(seed.parse()?, image.image_size());
     let mut next: u32 = first.parse()?;

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use qed_check::recover;
+use qed_check::recovery_hook;
 use qed_core::{
     BackingFormat, CreateBacking, CreateOptions, DEFAULT_CACHE_LIMIT_BYTES, GivenBacking, Image,
     LockPolicy, OpenError, Prepared, RecoveryPolicy, Shrink, WriteContext, ZeroMode, create,
@@ -59,8 +59,7 @@ pub(crate) fn open(
     gate: &GivenBacking,
     cached: bool,
 ) -> Result<Image, OpenError> {
-    let hook = |storage: &dyn Storage| Ok(recover(storage)?);
-    let recovery = RecoveryPolicy::Run(&hook);
+    let recovery = RecoveryPolicy::Run(&recovery_hook);
     let cache_limit_bytes = if cached { DEFAULT_CACHE_LIMIT_BYTES } else { 0 };
     let context =
         WriteContext { cache_limit_bytes, ..WriteContext::new(gate, LockPolicy::Take, recovery) };

@@ -13,6 +13,7 @@ use crate::sparse::SparseContent;
 /// The tables of an image, judged entry by entry.
 #[derive(Debug)]
 pub(crate) struct Reference {
+    pub(crate) header: Header,
     pub(crate) content: SparseContent,
     pub(crate) cluster: u64,
     /// Clusters of the file: the first number counts a last one that is there in part.
@@ -59,6 +60,7 @@ impl Reference {
         let table_clusters = geometry.table_size_clusters();
         let l1_start = header.fields().l1_table_offset.get() / cluster;
         let mut reference = Self {
+            header: *header,
             cluster,
             clusters: len.div_ceil(cluster),
             whole_clusters: len / cluster,

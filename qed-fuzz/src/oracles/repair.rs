@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use qed_check::{
-    CheckError, CheckOptions, Class, Finding, FindingKind, RecoverError, Repair, Report, check,
-    recover, repair,
+    CheckError, CheckOptions, Checked, Class, CrashLeft, Finding, FindingKind, RecoverError,
+    Recovered, Repair, Report, check, recover, repair,
 };
 use qed_core::{BackingGate, OpenError, VirtualDisk};
 use qed_io::{Growth, Storage};
@@ -126,10 +126,13 @@ pub(crate) fn assert_recovered(
         .all(|(kind, count)| count == 0 || by_crash(kind) || kind.class() != Class::Corruption);
     // Marks are for after a crash.
     let kept = if reference.is_dirty { Kept::of(&reference.content) } else { Kept::Classic };
-    let recovered = recover(storage);
+    let left = CrashLeft::read(storage, &reference.header).expect("it was read before");
+    let recovered = recover(storage, &left);
     branches.note("recover", recovered.as_ref().map(drop));
     match recovered {
-        Ok(()) => {
+        Ok(Recovered { checked, .. }) => {
+            let single = checked == Checked::DirtyTables;
+            assert!(!single || kept.is_marked(), "tables without a bit are in doubt");
             let is_told = |finding: &Finding| {
                 !is_explained_by_crash(finding, by_crash) && !kept.leaves(finding)
             };

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arbitrary::{Result, Unstructured};
-use qed_check::{CheckOptions, check, recover};
+use qed_check::{CheckOptions, check, recovery_hook};
 use qed_core::{GivenBacking, Image as OpenImage, LockPolicy, RecoveryPolicy, WriteContext};
 use qed_io::{RunKind, Storage};
 use qed_spec::GuestOffset;
@@ -142,8 +142,7 @@ pub(crate) fn assert_goes_on(
 /// The image open for writing, and what it reads as; none if that is too much.
 fn open(storage: &Arc<SparseStorage>) -> Option<(OpenImage, Model)> {
     let gate = GivenBacking(None);
-    let hook = |storage: &dyn Storage| recover(storage).map_err(Into::into);
-    let context = WriteContext::new(&gate, LockPolicy::Take, RecoveryPolicy::Run(&hook));
+    let context = WriteContext::new(&gate, LockPolicy::Take, RecoveryPolicy::Run(&recovery_hook));
     let image = OpenImage::open(Arc::<SparseStorage>::clone(storage), &context);
     let image = image.expect("an image without corruptions opens");
     let len = image.image_size();

@@ -5,12 +5,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arbitrary::{Result, Unstructured};
-use qed_check::recover;
+use qed_check::recovery_hook;
 use qed_core::{
     DEFAULT_CACHE_LIMIT_BYTES, GivenBacking, Image, LockPolicy, Prepared, ReadContext,
     ReadOnlyImage, RecoveryPolicy, WriteContext, ZeroMode,
 };
-use qed_io::Storage;
 use qed_spec::GuestOffset;
 
 use crate::apply::apply;
@@ -95,8 +94,8 @@ impl Scene {
 
     /// Opens an image that was not closed, which shows what was flushed at once, and closes it.
     fn recover(&self) {
-        let hook = |storage: &dyn Storage| recover(storage).map_err(Into::into);
-        let context = WriteContext::new(&self.gate, LockPolicy::Take, RecoveryPolicy::Run(&hook));
+        let context =
+            WriteContext::new(&self.gate, LockPolicy::Take, RecoveryPolicy::Run(&recovery_hook));
         let read = ReadContext::new(&self.gate, LockPolicy::Take);
         let reader = ReadOnlyImage::open(Arc::<SparseStorage>::clone(&self.storage), &read);
         assert_reads_as(&reader.expect("what was flushed can be read"), &self.model);

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use arbitrary::{Result, Unstructured};
-use qed_check::recover;
+use qed_check::recovery_hook;
 use qed_core::{GivenBacking, Image, LockPolicy, RecoveryPolicy, WriteContext};
 
 use crate::apply::apply;
@@ -23,10 +23,9 @@ const MAX_OPERATIONS: u8 = 12;
 pub(super) fn run(from: &mut Unstructured<'_>, branches: &mut Branches) -> Result<()> {
     let storage = Arc::new(ImageCase::near_valid(from)?.storage);
     let gate = GivenBacking(None);
-    let hook = |storage: &dyn qed_io::Storage| recover(storage).map_err(Into::into);
     let context = WriteContext {
         cache_limit_bytes: 0,
-        ..WriteContext::new(&gate, LockPolicy::Take, RecoveryPolicy::Run(&hook))
+        ..WriteContext::new(&gate, LockPolicy::Take, RecoveryPolicy::Run(&recovery_hook))
     };
     let opened = Image::open(Arc::<SparseStorage>::clone(&storage), &context);
     branches.note("open", opened.as_ref().map(drop));

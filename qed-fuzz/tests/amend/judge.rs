@@ -4,7 +4,7 @@ use std::fs;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use qed_check::{CheckOptions, check, recover};
+use qed_check::{CheckOptions, check, recovery_hook};
 use qed_core::{
     Consistency, Image, Layout, LockPolicy, ReadContext, ReadOnlyImage, RecoveryPolicy,
     VirtualDisk, WriteContext,
@@ -99,8 +99,8 @@ pub(crate) fn by_qemu(scene: &Scene, state: &SparseContent) -> Result<(), String
 
 /// Writes sectors all over the disk; the disk afterwards.
 fn write(scene: &Scene, storage: Arc<dyn Storage>) -> Result<Model, String> {
-    let hook = |storage: &dyn Storage| Ok(recover(storage)?);
-    let context = WriteContext::new(&scene.gate, LockPolicy::Take, RecoveryPolicy::Run(&hook));
+    let context =
+        WriteContext::new(&scene.gate, LockPolicy::Take, RecoveryPolicy::Run(&recovery_hook));
     let image = Image::open(storage.clone(), &context).map_err(told("opening"))?;
     reads_as(&image, &scene.model)?;
     let mut bytes = scene.model.bytes().to_vec();

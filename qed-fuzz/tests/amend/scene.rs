@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use qed_check::recover;
+use qed_check::recovery_hook;
 use qed_core::{
     AmendError, BackingFormat, CreateBacking, CreateOptions, GivenBacking, Identity, Image, Layout,
     LockPolicy, RecoveryPolicy, WriteContext, amend, create,
@@ -109,6 +109,5 @@ fn open(storage: Arc<dyn Storage>, gate: &GivenBacking) -> Image {
 
 /// Amends the image in `storage`, whatever a crash left of it.
 pub(crate) fn amend_on(storage: Arc<dyn Storage>, to: Layout) -> Result<(), AmendError> {
-    let hook = |storage: &dyn Storage| Ok(recover(storage)?);
-    amend(&storage, to, LockPolicy::Take, RecoveryPolicy::Run(&hook))
+    amend(&storage, to, LockPolicy::Take, RecoveryPolicy::Run(&recovery_hook))
 }

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::io;
 use std::sync::Arc;
 
-use qed_check::recover;
+use qed_check::recovery_hook;
 use qed_convert::in_place::{
     FromRawOptions, PlanStore, ToQcow2Options, ToRawOptions, qed_to_qcow2, qed_to_raw, raw_to_qed,
 };
@@ -183,8 +183,7 @@ impl Case {
     }
 
     pub(crate) fn convert_on(&self, storage: Arc<dyn Storage>, plan: &Kept) -> Result<(), String> {
-        let hook = |storage: &dyn Storage| Ok(recover(storage)?);
-        let (lock, recovery) = (LockPolicy::Take, RecoveryPolicy::Run(&hook));
+        let (lock, recovery) = (LockPolicy::Take, RecoveryPolicy::Run(&recovery_hook));
         match self.direction {
             Direction::ToQcow2 => {
                 let options = ToQcow2Options { lock, recovery, backing_format: None };
@@ -204,8 +203,7 @@ impl Case {
 }
 
 pub(crate) fn open(storage: Arc<dyn Storage>, gate: &GivenBacking) -> Image {
-    let hook = |storage: &dyn Storage| Ok(recover(storage)?);
-    let context = WriteContext::new(gate, LockPolicy::Take, RecoveryPolicy::Run(&hook));
+    let context = WriteContext::new(gate, LockPolicy::Take, RecoveryPolicy::Run(&recovery_hook));
     Image::open(storage, &context).unwrap()
 }
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arbitrary::Unstructured;
-use qed_check::recover;
+use qed_check::recovery_hook;
 use qed_core::{
     BackingFormat, CreateBacking, CreateOptions, GivenBacking, Image, Layout, LockPolicy, RawFile,
     ReadContext, ReadOnlyImage, RecoveryPolicy, RefuseBacking, VirtualDisk, WriteContext, amend,
@@ -63,8 +63,7 @@ impl Scene {
 
     /// Gives the image another layout; the disk stays.
     pub(crate) fn amend(&self, layout: Layout) {
-        let hook = |storage: &dyn Storage| Ok(recover(storage)?);
-        let recovery = RecoveryPolicy::Run(&hook);
+        let recovery = RecoveryPolicy::Run(&recovery_hook);
         let storage = self.storage(FileOptions::READ_WRITE);
         amend(&storage, layout, LockPolicy::Take, recovery).unwrap();
         // With it goes the lock.
@@ -74,9 +73,8 @@ impl Scene {
 
     /// Opens as a program does that finds marks which QEMU did not keep up.
     fn recover(&self) {
-        let hook = |storage: &dyn Storage| Ok(recover(storage)?);
         let context =
-            WriteContext::new(&self.beneath, LockPolicy::Take, RecoveryPolicy::Run(&hook));
+            WriteContext::new(&self.beneath, LockPolicy::Take, RecoveryPolicy::Run(&recovery_hook));
         let image = Image::open(self.storage(FileOptions::READ_WRITE), &context).unwrap();
         image.close().unwrap();
     }

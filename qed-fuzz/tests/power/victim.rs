@@ -5,12 +5,12 @@ use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 
-use qed_check::recover;
+use qed_check::recovery_hook;
 use qed_core::{
     CreateOptions, Image, LockPolicy, RecoveryPolicy, RefuseBacking, WriteContext, create,
 };
 use qed_fuzz::{Mode, StreamDisk, WriteStream, assert_sound};
-use qed_io::{Existing, FileOptions, FileStorage, ImageLock, NewFileOptions, Storage};
+use qed_io::{Existing, FileOptions, FileStorage, ImageLock, NewFileOptions};
 
 pub(crate) const DISK: u64 = 8 << 20;
 const SEED: u64 = 1;
@@ -70,8 +70,8 @@ impl Victim {
 /// Opens the image as the next program does, and holds it against what the guest knows.
 pub(crate) fn check(image: &Path, disk: &mut StreamDisk, (acknowledged, asked): (u32, u32)) {
     let storage = Arc::new(FileStorage::open(image, FileOptions::READ_WRITE).unwrap());
-    let hook = |storage: &dyn Storage| Ok(recover(storage)?);
-    let context = WriteContext::new(&RefuseBacking, LockPolicy::Take, RecoveryPolicy::Run(&hook));
+    let context =
+        WriteContext::new(&RefuseBacking, LockPolicy::Take, RecoveryPolicy::Run(&recovery_hook));
     let opened = Image::open(storage.clone(), &context).unwrap();
     let checked = disk.check(&opened, acknowledged, asked);
     checked.unwrap_or_else(|problem| panic!("flushed before {acknowledged}: {problem}"));

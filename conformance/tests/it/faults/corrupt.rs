@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use qed_check::{FindingKind, RecoverError, Repair, recover, repair};
+use qed_check::{FindingKind, RecoverError, Repair, recovery_hook, repair};
 use qed_core::{
     CorruptTable, Image, ImageError, LockPolicy, OpenError, ReadContext, ReadOnlyImage,
     RecoveryPolicy, RefuseBacking, WriteContext,
@@ -68,8 +68,7 @@ fn the_mark_of_a_corrupt_image_is_kept_here_and_cleared_by_qemu() {
     let told = img(&["info", "-f", "qed", "--output=json"], &image).success();
     assert!(told.stdout.contains("\"dirty-flag\": false"), "{}", told.stdout);
 
-    let hook = |storage: &dyn Storage| Ok(recover(storage)?);
-    let recovery = RecoveryPolicy::Run(&hook);
+    let recovery = RecoveryPolicy::Run(&recovery_hook);
     let context = WriteContext::new(&RefuseBacking, LockPolicy::Take, recovery);
     let Err(OpenError::Recovery(why)) = Image::open(storage(&image), &context) else {
         panic!("a corrupt image opens for writing");

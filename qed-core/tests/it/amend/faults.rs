@@ -3,19 +3,23 @@
 
 use std::sync::Arc;
 
-use qed_core::{Layout, LockPolicy, RecoveryPolicy, amend};
+use qed_core::{Checked, CrashLeft, Layout, LockPolicy, Recovered, RecoveryPolicy, amend};
 use qed_io::{Fault, Faulty, MemoryStorage, Repeat, Storage};
 use qed_spec::{Features, Geometry};
 
 use crate::amend::scene::{COMPAT, Scene, journal};
 
 /// As a program recovers that finds every table in order: the scenes have no other.
-fn recover(storage: &dyn Storage) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+fn recover(
+    storage: &dyn Storage,
+    _: &CrashLeft,
+) -> Result<Recovered, Box<dyn std::error::Error + Send + Sync>> {
     let mut features = [0; 8];
     storage.read_at(&mut features, 16)?;
     let features = u64::from_le_bytes(features) & !Features::NEED_CHECK.bits();
     storage.write_at(&features.to_le_bytes(), 16)?;
-    Ok(storage.flush()?)
+    storage.flush()?;
+    Ok(Recovered { checked: Checked::AllTables, mended: 0 })
 }
 
 fn amend_recovered(storage: Arc<dyn Storage>, layout: Layout) -> Result<(), qed_core::AmendError> {
