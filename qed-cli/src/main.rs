@@ -18,8 +18,6 @@ mod new_image;
 mod open;
 mod output;
 mod output_image;
-mod snapshot;
-mod version;
 mod work;
 
 fn main() -> std::process::ExitCode {

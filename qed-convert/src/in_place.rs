@@ -7,7 +7,6 @@
 //!
 //! Knows storages, not paths: locks, names and what a user is asked are the caller's.
 
-mod abandon;
 mod area;
 mod claims;
 mod error;

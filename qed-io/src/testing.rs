@@ -4,6 +4,7 @@
 //! to decide what happens, so a test that numbers its operations can be repeated exactly.
 
 mod faulty;
+mod forward;
 mod gate;
 mod recorder;
 mod request;

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::qed::QED;
+use crate::support::QED;
 use crate::support::{Folder, words};
 
 /// What is asked of every image, each in both forms of output.

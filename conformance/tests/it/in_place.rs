@@ -6,8 +6,8 @@ pub(crate) mod refused;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use crate::qed::QED;
 use crate::support::Folder;
+use crate::support::QED;
 
 /// Makes `t`, a QCOW2 image; `$O` is what `-o` begins with, and the cluster size is in it.
 struct Kind {

@@ -10,7 +10,6 @@ mod in_place_back;
 mod locks;
 mod matrix;
 mod modes;
-mod qed;
 mod runner;
 mod support;
 mod vectors;

@@ -2,7 +2,8 @@
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::process::Command;
+use std::sync::{Arc, LazyLock};
 
 use qed_check::{CheckOptions, Report, check};
 use qed_convert::NoProgress;
@@ -183,3 +184,17 @@ fn new_file(path: &Path) -> FileStorage {
         NewFileOptions { existing: Existing::Refuse, lock: ImageLock::WRITE, direct: false };
     FileStorage::create(path, options).unwrap()
 }
+
+/// The program; cargo names it to the tests of its own package only.
+pub(crate) static QED: LazyLock<PathBuf> = LazyLock::new(|| {
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
+    // The whole workspace decides about features, so that nothing is built twice.
+    let built = Command::new(env!("CARGO"))
+        .args(["build", "--quiet", "--locked", "--workspace", "--bin", "qed"])
+        .env("CARGO_TARGET_DIR", target)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .status()
+        .unwrap();
+    assert!(built.success(), "qed cannot be built");
+    target.join("debug/qed")
+});

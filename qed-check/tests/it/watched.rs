@@ -2,11 +2,10 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use std::thread::{self, ThreadId};
 
-use qed_io::{Growth, ImageLock, LockError, MemoryStorage, RunKind, Storage, StorageRun};
+use qed_io::{MemoryStorage, RunKind, Storage, StorageRun};
 
 use crate::image::Random;
 
@@ -42,10 +41,6 @@ impl Watched {
 }
 
 impl Storage for Watched {
-    fn len(&self) -> io::Result<u64> {
-        self.memory.len()
-    }
-
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
         self.readers.lock().unwrap().insert(thread::current().id());
         self.memory.read_at(buf, offset)
@@ -53,22 +48,6 @@ impl Storage for Watched {
 
     fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
         if self.loses_writes { Ok(()) } else { self.memory.write_at(buf, offset) }
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.memory.set_len(len)
-    }
-
-    fn flush(&self) -> io::Result<()> {
-        self.memory.flush()
-    }
-
-    fn write_zeroes(&self, range: Range<u64>) -> io::Result<()> {
-        self.memory.write_zeroes(range)
-    }
-
-    fn punch_hole(&self, range: Range<u64>) -> io::Result<bool> {
-        self.memory.punch_hole(range)
     }
 
     fn run_at(&self, at: u64) -> io::Result<StorageRun> {
@@ -83,11 +62,5 @@ impl Storage for Watched {
         Ok(StorageRun { len, kind: if is_hole { RunKind::Hole } else { RunKind::Data } })
     }
 
-    fn growth(&self) -> Growth {
-        self.memory.growth()
-    }
-
-    fn lock(&self, lock: ImageLock) -> Result<(), LockError> {
-        self.memory.lock(lock)
-    }
+    qed_io::forward_storage!(memory: len set_len flush write_zeroes punch_hole growth lock);
 }

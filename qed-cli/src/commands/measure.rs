@@ -10,14 +10,15 @@ use qed_convert::qcow2::{Qcow2SnapshotSelector, Qcow2Version};
 use serde_json::json;
 
 use crate::app::Context;
-use crate::args::{Format, OptionList, OutputFormat, Refused, ReportArgs, number_in, parse_target};
+use crate::args::{
+    Format, OptionList, OutputFormat, Refused, ReportArgs, number_in, parse_snapshot, parse_target,
+};
 use crate::chain::ChainArgs;
 use crate::failure::Exit;
 use crate::image_name::NameArgs;
 use crate::new_image::{NewImage, print_options};
 use crate::open::{OpenHow, could_not_open, open_image, open_qcow2_alone};
 use crate::output::write_json;
-use crate::snapshot::parse_snapshot;
 
 /// Calculate the file size of a new image.
 ///

@@ -16,7 +16,6 @@ mod names;
 mod reflink;
 mod serve;
 mod signals;
-mod snapshots;
 mod streams;
 mod transcript;
 mod transcripts;

@@ -1,5 +1,5 @@
 //! What a conversion writes into cluster 0 beside the first sector: the undo record, and the format
-//! of the backing file where the header has no bit for it.
+//! of the backing file where the header has no bit for it; and taking it away with the tail.
 
 use qed_core::Identity;
 use qed_io::Storage;
@@ -9,7 +9,7 @@ use qed_spec::{
 };
 
 use crate::in_place::error::{InPlaceError, Refusal, Step};
-use crate::in_place::step::{self, SECTOR, Sector};
+use crate::in_place::step::{self, SECTOR, Sector, flush, set_len, write};
 use crate::qcow2::Qcow2Header;
 
 /// First byte that is written.
@@ -126,6 +126,22 @@ impl Area {
 pub(super) fn len(cluster_size: u64) -> u64 {
     let end = if cluster_size >= SUPERBLOCKS_END { SUPERBLOCKS_END } else { RECORD_END };
     end - RECORD_AREA_START
+}
+
+/// Cuts the file to `end` and zeroes the `area` bytes that the conversion wrote in cluster 0.
+///
+/// The record goes last: as long as it is there, whoever comes next knows what the tail is.
+// spec: QED-CONV-02
+pub(super) fn clean(storage: &dyn Storage, end: u64, area: u64) -> Result<(), InPlaceError> {
+    // Step "cut": a tail would show up as data where the file is allocated in advance.
+    if step::len(storage)? > end {
+        set_len(storage, Step::Cut, end)?;
+        flush(storage, Step::Cut)?;
+    }
+    // Step "erase".
+    let zeros = vec![0; usize::try_from(area).expect("at most 14 KiB")];
+    write(storage, Step::Erase, &zeros, RECORD_AREA_START)?;
+    flush(storage, Step::Erase)
 }
 
 /// The format of the backing file and its name, where there is one that is not raw.

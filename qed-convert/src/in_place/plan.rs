@@ -11,7 +11,7 @@ use qed_spec::{
     UndoRecord,
 };
 
-use super::abandon;
+use super::area;
 use super::area::{Area, Found, RECORD_AREA_START};
 use super::scan::{Scan, scan};
 use super::translate::append;
@@ -206,7 +206,7 @@ impl ToQed {
     pub fn convert(self, backing: Option<&Arc<dyn VirtualDisk>>) -> Result<(), InPlaceError> {
         let storage = &*self.storage;
         if self.resumes {
-            abandon::clean(storage, self.base, self.area.len())?;
+            area::clean(storage, self.base, self.area.len())?;
         }
         let prepared = self.prepare(backing);
         prepared.map_err(|error| self.give_up(error))?;
@@ -238,7 +238,7 @@ impl ToQed {
         match read::<SECTOR>(storage, 0) {
             Ok(found) if found == self.sector => {
                 // The file is as good with what is left as without: the first error is told.
-                let _cleaned = abandon::clean(storage, self.base, self.area.len());
+                let _cleaned = area::clean(storage, self.base, self.area.len());
                 error
             }
             _ => InPlaceError::InDoubt,

@@ -3,6 +3,7 @@
 //!
 //! Owns where the plan lies and whose plan is believed; knows no byte of a plan.
 
+use std::cell::RefCell;
 use std::ffi::OsString;
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read, Write};
@@ -39,6 +40,23 @@ pub trait PlanStore {
     /// The plan in the words of an error message.
     fn shown(&self) -> String {
         "the plan".to_owned()
+    }
+}
+
+/// A plan in memory, for a file in memory: it does not outlive the program.
+impl PlanStore for RefCell<Option<Vec<u8>>> {
+    fn load(&self) -> io::Result<Option<Vec<u8>>> {
+        Ok(self.borrow().clone())
+    }
+
+    fn save(&self, plan: &[u8]) -> io::Result<()> {
+        self.replace(Some(plan.to_vec()));
+        Ok(())
+    }
+
+    fn remove(&self) -> io::Result<()> {
+        self.replace(None);
+        Ok(())
     }
 }
 

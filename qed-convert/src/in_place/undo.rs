@@ -7,12 +7,12 @@ use qed_io::Storage;
 use qed_layout::{FirstSector, SUPPORTED_WITHOUT_LOG};
 use qed_spec::{AutoclearFeatures, Features, Header, UNDO_RECORD_LEN_BYTES, UndoRecord};
 
+use super::area;
 use super::area::{Area, Found};
 use super::plan::Places;
 use super::refcounts::end_of_counted;
 use super::scan::scan;
 use super::verify::compare;
-use super::{abandon, area};
 use crate::chain::{ImageFormat, Recognised};
 use crate::in_place::error::{InPlaceError, Refusal, Step};
 use crate::in_place::step::{SECTOR, Sector, flush, len, read, write};
@@ -67,7 +67,7 @@ pub fn undo(storage: &Arc<dyn Storage>) -> Result<(), InPlaceError> {
     // Step "restore": one sector, and the file is QCOW2 again.
     write(storage, Step::Restore, &record.old_sector, 0)?;
     flush(storage, Step::Restore)?;
-    abandon::clean(storage, record.old_len, area::len(header.cluster_size()))
+    area::clean(storage, record.old_len, area::len(header.cluster_size()))
 }
 
 /// Clears what allows to undo: the old tables are given up.
@@ -134,7 +134,7 @@ fn finish_undo(storage: &dyn Storage) -> Result<(), InPlaceError> {
         None if Area::found(storage, header.cluster_size())? == Found::Torn => file_len,
         None => return Err(Refusal::NothingToUndo.into()),
     };
-    abandon::clean(storage, end, area::len(header.cluster_size()))
+    area::clean(storage, end, area::len(header.cluster_size()))
 }
 
 /// Header and first sector of a QED image.

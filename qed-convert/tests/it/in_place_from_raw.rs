@@ -2,7 +2,6 @@
 
 use std::cell::RefCell;
 use std::fs;
-use std::io;
 use std::os::unix::fs::MetadataExt;
 
 use qed_convert::in_place::{
@@ -23,24 +22,7 @@ fn options(cluster_len: u32) -> FromRawOptions {
 }
 
 /// A plan in memory.
-#[derive(Default)]
-struct Kept(RefCell<Option<Vec<u8>>>);
-
-impl PlanStore for Kept {
-    fn load(&self) -> io::Result<Option<Vec<u8>>> {
-        Ok(self.0.borrow().clone())
-    }
-
-    fn save(&self, plan: &[u8]) -> io::Result<()> {
-        self.0.replace(Some(plan.to_vec()));
-        Ok(())
-    }
-
-    fn remove(&self) -> io::Result<()> {
-        self.0.replace(None);
-        Ok(())
-    }
-}
+type Kept = RefCell<Option<Vec<u8>>>;
 
 /// Makes `x.raw` and a copy: a few runs of noise, among them the first and the last sector.
 fn make(lab: &Lab, len: u64) {

@@ -2,7 +2,6 @@
 //! nothing is cut but what the conversion itself put behind the disk.
 
 use std::cell::RefCell;
-use std::io;
 use std::sync::Arc;
 
 use qed_convert::in_place::{
@@ -20,24 +19,7 @@ const CLUSTER_LEN: u32 = 16 << 10;
 const SECTOR: usize = 512;
 
 /// A plan in memory.
-#[derive(Default)]
-struct Kept(RefCell<Option<Vec<u8>>>);
-
-impl PlanStore for Kept {
-    fn load(&self) -> io::Result<Option<Vec<u8>>> {
-        Ok(self.0.borrow().clone())
-    }
-
-    fn save(&self, plan: &[u8]) -> io::Result<()> {
-        self.0.replace(Some(plan.to_vec()));
-        Ok(())
-    }
-
-    fn remove(&self) -> io::Result<()> {
-        self.0.replace(None);
-        Ok(())
-    }
-}
+type Kept = RefCell<Option<Vec<u8>>>;
 
 /// What the next call is to make of the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

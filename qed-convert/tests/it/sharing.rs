@@ -1,6 +1,5 @@
 //! What a target shares with the source reads as what is copied, and so does what could not be shared.
 
-use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use qed_convert::qcow2::Qcow2CreateOptions;
 use qed_convert::{ConvertOptions, NoProgress, Order, Target, convert};
 use qed_core::{Layout, RawFile, VirtualDisk};
-use qed_io::{Growth, ImageLock, LockError, MemoryStorage, Storage, StorageRun};
+use qed_io::{MemoryStorage, Storage};
 use qed_spec::Geometry;
 
 use crate::lab::{ModelDisk, Random, assert_same, open_qcow2, open_qed, options, read_all};
@@ -42,45 +41,7 @@ impl Storage for Neighbour {
         works
     }
 
-    fn len(&self) -> io::Result<u64> {
-        self.bytes.len()
-    }
-
-    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
-        self.bytes.read_at(buf, offset)
-    }
-
-    fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
-        self.bytes.write_at(buf, offset)
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.bytes.set_len(len)
-    }
-
-    fn flush(&self) -> io::Result<()> {
-        self.bytes.flush()
-    }
-
-    fn write_zeroes(&self, range: Range<u64>) -> io::Result<()> {
-        self.bytes.write_zeroes(range)
-    }
-
-    fn punch_hole(&self, range: Range<u64>) -> io::Result<bool> {
-        self.bytes.punch_hole(range)
-    }
-
-    fn run_at(&self, at: u64) -> io::Result<StorageRun> {
-        self.bytes.run_at(at)
-    }
-
-    fn growth(&self) -> Growth {
-        self.bytes.growth()
-    }
-
-    fn lock(&self, lock: ImageLock) -> Result<(), LockError> {
-        self.bytes.lock(lock)
-    }
+    qed_io::forward_storage!(bytes: len read_at write_at set_len flush write_zeroes punch_hole run_at growth lock);
 }
 
 fn image(format: &str, cluster_len: u32, storage: Arc<dyn Storage>) -> Target<'static> {

@@ -4,6 +4,5 @@
 mod client;
 mod devices;
 mod dialogue;
-mod panicking;
+mod hooked;
 mod server;
-mod stalling;

@@ -15,8 +15,7 @@ use qed_export::nbd::{
 use tempfile::TempDir;
 
 use crate::client::{Words, raw_disk, two_exports};
-use crate::panicking::{Call, Panicking};
-use crate::stalling::Stalling;
+use crate::hooked::{Call, disk_that_panics, disk_that_stalls};
 
 /// Far longer than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -180,7 +179,7 @@ fn while_a_long_request_waits_for_its_disk_others_are_served() {
     const WRITE: u16 = 1;
     let payload = |command, len: u32| vec![7; if command == WRITE { len as usize } else { 0 }];
     for (long, short) in [(READ, WRITE), (WRITE, READ)] {
-        let (disk, stall) = Stalling::disk(LONG);
+        let (disk, stall) = disk_that_stalls(LONG);
         let exports = Exports::new(vec![Export::new(*b"a", disk)]).expect("a name");
         let running = Running::serve(exports, Limits::default());
         let mut client = running.connect();
@@ -228,7 +227,7 @@ fn a_client_that_sends_before_it_reads_is_heard() {
 /// A server of a disk "a" that panics and one "b" that does not, and how often disks were closed.
 fn panicking(call: Call) -> (Running, Arc<AtomicUsize>) {
     let closed = Arc::default();
-    let disk = Panicking::disk(call, &closed);
+    let disk = disk_that_panics(call, &closed);
     let exports = vec![Export::new(*b"a", disk), Export::new(*b"b", raw_disk())];
     (Running::serve(Exports::new(exports).expect("two names"), Limits::default()), closed)
 }
@@ -274,7 +273,7 @@ fn a_disk_that_panics_in_a_handshake_or_its_maintenance_is_closed() {
 #[test]
 fn a_disk_that_panics_when_it_is_closed_does_not_keep_another_from_it() {
     let closed = Arc::default();
-    let disk = |call| Panicking::disk(call, &closed);
+    let disk = |call| disk_that_panics(call, &closed);
     let exports = vec![
         Export::new(*b"a", disk(Call::Close)),
         Export::new(*b"b", disk(Call::Read(usize::MAX))),

@@ -4,7 +4,6 @@
 mod change;
 mod compat;
 pub(crate) mod journal;
-mod sections;
 
 use std::ops::Range;
 

@@ -14,7 +14,7 @@ use crate::apply::apply;
 use crate::branches::Branches;
 use crate::model::Model;
 use crate::operation::Operation;
-use crate::oracles::content::assert_reads_as;
+use crate::oracles::assert_reads_as;
 use crate::oracles::journal::Log;
 use crate::size::usize_of;
 use crate::sparse::SparseStorage;

@@ -20,7 +20,7 @@ use crate::branches::Branches;
 use crate::generators::conversion::{To, options, target};
 use crate::generators::disk::{Disk, chain, new_image};
 use crate::generators::image_plan::ImagePlan;
-use crate::oracles::content::assert_reads_as;
+use crate::oracles::assert_reads_as;
 use crate::sparse::SparseStorage;
 
 pub(super) fn run(from: &mut Unstructured<'_>, branches: &mut Branches) -> Result<()> {

@@ -18,8 +18,8 @@ use crate::generators::disk::{chain, layout, new_image, plan};
 use crate::generators::steps::{Step, steps};
 use crate::model::Model;
 use crate::operation::{Operation, content};
-use crate::oracles::content::assert_reads_as;
-use crate::oracles::soundness::{assert_clean, assert_sound};
+use crate::oracles::assert_reads_as;
+use crate::oracles::{assert_clean, assert_sound};
 use crate::size::usize_of;
 use crate::sparse::SparseStorage;
 

@@ -11,7 +11,7 @@ use crate::branches::Branches;
 use crate::generators::image::backing_bytes;
 use crate::generators::qcow2::Qcow2Case;
 use crate::model::Model;
-use crate::oracles::content::assert_reads_as;
+use crate::oracles::assert_reads_as;
 use crate::oracles::qcow2::Qcow2Reference;
 use crate::sparse::SparseStorage;
 

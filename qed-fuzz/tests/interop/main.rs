@@ -2,5 +2,4 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod alternate;
-mod around_qemu;
 mod scene;

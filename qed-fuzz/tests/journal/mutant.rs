@@ -6,7 +6,7 @@ use std::io;
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
-use qed_io::{Growth, ImageLock, LockError, Storage, StorageRun};
+use qed_io::Storage;
 use qed_journal::{Owner, TailMove, TailMoved, TestImage};
 use qed_spec::{Generation, JournalBlockHead, JournalSeed, JournalSequence, RawJournalBlock};
 use zerocopy::{FromBytes, IntoBytes};
@@ -206,10 +206,6 @@ fn head(raw: &RawJournalBlock) -> JournalBlockHead {
 }
 
 impl Storage for Mutated {
-    fn len(&self) -> io::Result<u64> {
-        self.inner.len()
-    }
-
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
         self.inner.read_at(buf, offset)?;
         if self.mutant == Mutant::NoChecksum && RING.contains(&offset) {
@@ -237,10 +233,6 @@ impl Storage for Mutated {
         }
     }
 
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.inner.set_len(len)
-    }
-
     fn flush(&self) -> io::Result<()> {
         let swallows = self.swallows();
         let mut state = self.state.lock().unwrap();
@@ -249,23 +241,5 @@ impl Storage for Mutated {
         if swallows { Ok(()) } else { self.inner.flush() }
     }
 
-    fn write_zeroes(&self, range: Range<u64>) -> io::Result<()> {
-        self.inner.write_zeroes(range)
-    }
-
-    fn punch_hole(&self, range: Range<u64>) -> io::Result<bool> {
-        self.inner.punch_hole(range)
-    }
-
-    fn run_at(&self, at: u64) -> io::Result<StorageRun> {
-        self.inner.run_at(at)
-    }
-
-    fn growth(&self) -> Growth {
-        self.inner.growth()
-    }
-
-    fn lock(&self, lock: ImageLock) -> Result<(), LockError> {
-        self.inner.lock(lock)
-    }
+    qed_io::forward_storage!(inner: len set_len write_zeroes punch_hole run_at growth lock);
 }

@@ -7,8 +7,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use super::locked;
-use crate::lock::{ImageLock, LockError};
-use crate::storage::{Growth, Storage, StorageRun};
+use crate::storage::Storage;
 
 /// Logs every write, truncation, punch and flush that it passes on.
 ///
@@ -180,14 +179,6 @@ impl Log {
 }
 
 impl Storage for Recorder {
-    fn len(&self) -> io::Result<u64> {
-        self.inner.len()
-    }
-
-    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
-        self.inner.read_at(buf, offset)
-    }
-
     fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
         let operation = Operation::Write { offset, bytes: buf.into() };
         self.record(operation, || self.inner.write_at(buf, offset), |()| Outcome::Done)
@@ -212,17 +203,7 @@ impl Storage for Recorder {
         self.record(operation, || self.inner.punch_hole(range), outcome)
     }
 
-    fn run_at(&self, at: u64) -> io::Result<StorageRun> {
-        self.inner.run_at(at)
-    }
-
-    fn growth(&self) -> Growth {
-        self.inner.growth()
-    }
-
-    fn lock(&self, lock: ImageLock) -> Result<(), LockError> {
-        self.inner.lock(lock)
-    }
+    crate::forward_storage!(inner: len read_at run_at growth lock);
 }
 
 fn grow(image: &mut Vec<u8>, len: usize) {

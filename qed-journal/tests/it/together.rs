@@ -5,9 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::thread;
 
-use qed_io::{
-    Gate, Growth, ImageLock, LockError, MemoryStorage, Recorder, RequestKind, Storage, StorageRun,
-};
+use qed_io::{Gate, MemoryStorage, Recorder, RequestKind, Storage};
 use qed_journal::TestImage;
 
 use crate::support::{batch, clean, letters, reopened, shown};
@@ -103,46 +101,12 @@ struct SlowRead {
 }
 
 impl Storage for SlowRead {
-    fn len(&self) -> io::Result<u64> {
-        self.inner.len()
-    }
-
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
         self.inner.read_at(buf, offset)?;
         self.gate.run_at(offset).map(drop)
     }
 
-    fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
-        self.inner.write_at(buf, offset)
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.inner.set_len(len)
-    }
-
-    fn flush(&self) -> io::Result<()> {
-        self.inner.flush()
-    }
-
-    fn write_zeroes(&self, range: Range<u64>) -> io::Result<()> {
-        self.inner.write_zeroes(range)
-    }
-
-    fn punch_hole(&self, range: Range<u64>) -> io::Result<bool> {
-        self.inner.punch_hole(range)
-    }
-
-    fn run_at(&self, at: u64) -> io::Result<StorageRun> {
-        self.inner.run_at(at)
-    }
-
-    fn growth(&self) -> Growth {
-        self.inner.growth()
-    }
-
-    fn lock(&self, lock: ImageLock) -> Result<(), LockError> {
-        self.inner.lock(lock)
-    }
+    qed_io::forward_storage!(inner: len write_at set_len flush write_zeroes punch_hole run_at growth lock);
 }
 
 // spec-test: QED-JRN-20, QED-JRN-21

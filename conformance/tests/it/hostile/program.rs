@@ -6,7 +6,7 @@ use std::process::Command;
 
 use qed_fuzz::Answer;
 
-use crate::qed::QED;
+use crate::support::QED;
 
 /// Processor time, in seconds; the kernel ends the program when it is used up.
 const CPU_SECONDS: u32 = 1;

@@ -6,7 +6,7 @@ use conformance::{Clauses, Implementation, Library, Limits, Program, Report, loa
 
 use super::servers::{QEMU_NBD, nbd};
 use super::{failures, qemu_img, run_on};
-use crate::qed::QED;
+use crate::support::QED;
 
 #[test]
 fn the_library_passes_every_vector() {

@@ -10,10 +10,11 @@ use qed_convert::{ConvertOptions, Order};
 
 use super::ConvertArgs;
 use crate::app::Context;
-use crate::args::{CacheMode, Format, OptionList, number_in, parse_driver, parse_target};
+use crate::args::{
+    CacheMode, Format, OptionList, number_in, parse_driver, parse_snapshot, parse_target,
+};
 use crate::failure::shown;
 use crate::new_image::{NewImage, print_options};
-use crate::snapshot::parse_snapshot;
 
 /// The checked options.
 #[derive(Debug)]

@@ -5,7 +5,7 @@
 use arbitrary::{Result, Unstructured};
 use qed_spec::Geometry;
 
-use super::sections::{COPIES, SEED, TABLE_DIRTY, copy, section};
+use super::compat::{COPIES, SEED, TABLE_DIRTY, copy, section};
 use super::{ImageCase, change};
 use crate::crc32c::crc32c_of_seeded_block;
 use crate::generators::number::number;

@@ -8,8 +8,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::client::{Client, READ, request};
-use crate::qed::QED;
 use crate::support::Folder;
+use crate::support::QED;
 
 /// Bytes of the disk.
 pub(super) const DISK: u64 = 1 << 40;

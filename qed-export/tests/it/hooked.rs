@@ -1,5 +1,7 @@
-//! A disk whose long requests wait until the test lets them go.
+//! Disks that do what a test wants before a call: panic, which no disk should, or wait.
 
+use std::fmt::{self, Debug, Formatter};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
@@ -10,12 +12,46 @@ use crate::client::raw_disk;
 /// Far longer than any test takes: what is not let go by then fails.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A disk that stalls reads and writes of `long` bytes or more.
-#[derive(Debug)]
-pub(crate) struct Stalling {
+/// What is asked of a disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Call {
+    Size,
+    /// A read of so many bytes.
+    Read(usize),
+    Write(usize),
+    Maintain,
+    Close,
+}
+
+type Hook = Box<dyn Fn(Call) -> Result<(), DeviceError> + Send + Sync>;
+
+struct Hooked {
     disk: Box<dyn BlockDevice>,
-    long: usize,
-    stall: Arc<Stall>,
+    hook: Hook,
+}
+
+/// A disk, one of whose calls panics, and which counts in `closed` that it was closed.
+pub(crate) fn disk_that_panics(call: Call, closed: &Arc<AtomicUsize>) -> Box<dyn BlockDevice> {
+    let closed = Arc::clone(closed);
+    let hook = move |met| {
+        closed.fetch_add(usize::from(met == Call::Close), Ordering::Relaxed);
+        assert!(call != met, "as the test wants it: {call:?}");
+        Ok(())
+    };
+    Box::new(Hooked { disk: raw_disk(), hook: Box::new(hook) })
+}
+
+/// A disk that stalls reads and writes of `long` bytes or more, and what they wait for.
+pub(crate) fn disk_that_stalls(long: u32) -> (Box<dyn BlockDevice>, Arc<Stall>) {
+    let stall = Arc::new(Stall::default());
+    let here = Arc::clone(&stall);
+    let hook = move |call| match call {
+        Call::Read(len) | Call::Write(len) if len >= long as usize && !here.pass() => {
+            Err(DeviceError::Failed("nobody let it go".into()))
+        }
+        _ => Ok(()),
+    };
+    (Box::new(Hooked { disk: raw_disk(), hook: Box::new(hook) }), stall)
 }
 
 /// Where the long requests wait.
@@ -31,23 +67,6 @@ enum State {
     Expected,
     Reached,
     Open,
-}
-
-impl Stalling {
-    /// The disk, and what its long requests wait for.
-    pub(crate) fn disk(long: u32) -> (Box<dyn BlockDevice>, Arc<Stall>) {
-        let stall = Arc::new(Stall::default());
-        let disk = Self { disk: raw_disk(), long: long as usize, stall: Arc::clone(&stall) };
-        (Box::new(disk), stall)
-    }
-
-    fn pass(&self, len: usize) -> Result<(), DeviceError> {
-        if len < self.long || self.stall.pass() {
-            Ok(())
-        } else {
-            Err(DeviceError::Failed("nobody let it go".into()))
-        }
-    }
 }
 
 impl Stall {
@@ -81,8 +100,15 @@ impl Stall {
     }
 }
 
-impl BlockDevice for Stalling {
+impl Debug for Hooked {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Hooked").field(&self.disk).finish()
+    }
+}
+
+impl BlockDevice for Hooked {
     fn size(&self) -> u64 {
+        (self.hook)(Call::Size).expect("no error here");
         self.disk.size()
     }
 
@@ -95,12 +121,12 @@ impl BlockDevice for Stalling {
     }
 
     fn read_at(&self, buf: &mut [u8], at: u64) -> Result<(), DeviceError> {
-        self.pass(buf.len())?;
+        (self.hook)(Call::Read(buf.len()))?;
         self.disk.read_at(buf, at)
     }
 
     fn write_at(&self, buf: &[u8], at: u64, durability: Durability) -> Result<(), DeviceError> {
-        self.pass(buf.len())?;
+        (self.hook)(Call::Write(buf.len()))?;
         self.disk.write_at(buf, at, durability)
     }
 
@@ -121,10 +147,12 @@ impl BlockDevice for Stalling {
     }
 
     fn maintain(&self, now: Instant) -> Result<Option<Instant>, DeviceError> {
+        (self.hook)(Call::Maintain)?;
         self.disk.maintain(now)
     }
 
     fn close(self: Box<Self>) -> Result<(), DeviceError> {
+        (self.hook)(Call::Close)?;
         self.disk.close()
     }
 }
