@@ -13,12 +13,16 @@ mod session;
 mod verify;
 mod workload;
 
-use qed_fuzz::{Seen, crash_points};
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use qed_fuzz::Subject;
+use qed_io::Recorder;
 
 use crate::mutant::Mutant;
-use crate::session::Session;
-use crate::verify::{Tally, Verifier};
-use crate::workload::{Set, Start, Step, Workload, random};
+use crate::session::Tables;
+use crate::verify::{Journaled, Tally};
+use crate::workload::{History, Set, Start, Step, Workload, random};
 
 /// Up to this many states of one crash point are all built, of more a sample.
 const ALL_STATES_MAX: u64 = 1 << 14;
@@ -26,23 +30,19 @@ const ALL_STATES_MAX: u64 = 1 << 14;
 /// The same where each commit has many sectors, and every point more states than that.
 const MANY_SECTORS_MAX: u64 = 1 << 11;
 
-/// Verifies the states of every crash point, a sample where there are more than `most`.
+/// Judges the states of every crash point, a sample where there are more than `most`.
 fn crash(workload: &Workload, mutant: Mutant, most: u64) -> Result<Tally, String> {
-    let run = workload.run(mutant).map_err(|error| format!("{workload:?}: {error}"))?;
-    let mut verifier = Verifier::new(mutant, workload.start, 1);
-    let mut seen = Seen::default();
-    for point in crash_points(&run.start, &run.records) {
-        let point = point.with_garbage(Session::is_checksummed);
-        let allowed = run.allowed(point.position);
-        let mut outcome = Ok(());
-        point.for_each_state(most, |content| {
-            if outcome.is_ok() && seen.add(&content) {
-                outcome = verifier.verify(content, &allowed);
-            }
-        });
-        outcome.map_err(|error| format!("{workload:?}\nat {}: {error}", point.position))?;
-    }
-    Ok(verifier.tally)
+    let Workload { start: kind, steps } = workload;
+    let (start, history) = (kind.content(), RefCell::new(History::new(Tables::new())));
+    let subject = Journaled { mutant, kind: *kind, start, steps, history };
+    let file = kind.file(&subject.start);
+    let recorder = Arc::new(Recorder::new(file));
+    let mut tally = Tally::default();
+    let judged = subject
+        .run(recorder.clone())
+        .and_then(|()| tally.judge_all(&subject, &recorder.records(), most));
+    judged.map_err(|problem| format!("{workload:?}\n{problem}"))?;
+    Ok(tally)
 }
 
 #[track_caller]

@@ -1,13 +1,14 @@
 //! What must hold after a crash, whatever survived it.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
-use qed_fuzz::{SparseContent, SparseStorage, crash_points, told};
-use qed_io::Recorder;
+use qed_fuzz::{CrashState, Seen, SparseContent, Subject, each_state, told};
+use qed_io::{Record, Recorder, Storage};
 
 use crate::mutant::Mutant;
 use crate::session::{SLOTS, Session, Tables, read_only};
-use crate::workload::{History, Set, Start};
+use crate::workload::{History, Set, Start, Step, run_steps};
 
 /// States of one crash point of a recovery: a sample of no more.
 const AGAIN: u64 = 24;
@@ -35,93 +36,116 @@ impl Tally {
     }
 }
 
-/// Verifies states one by one.
-pub(crate) struct Verifier {
-    mutant: Mutant,
-    start: Start,
-    /// How often a recovery is crashed in turn.
-    depth: u32,
-    /// States of crashed recoveries that were built.
-    turn: u64,
-    pub(crate) tally: Tally,
+/// A file that a crash cuts while a workload runs on it, or while it recovers; then it is recovered.
+pub(crate) struct Journaled<'a> {
+    pub(crate) mutant: Mutant,
+    pub(crate) kind: Start,
+    pub(crate) start: SparseContent,
+    /// What is done; of a recovery nothing.
+    pub(crate) steps: &'a [Step],
+    /// What the tables were after what, once it was done.
+    pub(crate) history: RefCell<History>,
 }
 
-impl Verifier {
-    pub(crate) fn new(mutant: Mutant, start: Start, depth: u32) -> Self {
-        Self { mutant, start, depth, turn: 0, tally: Tally::default() }
+/// What recovered a state, and how many commits that took.
+pub(crate) struct Recovered<'a> {
+    commits: u64,
+    recovery: Journaled<'a>,
+    records: Vec<Record>,
+}
+
+impl<'a> Subject for Journaled<'a> {
+    type Kind = Recovered<'a>;
+
+    fn make(&self) -> SparseContent {
+        self.start.clone()
     }
 
-    /// One state of the workload; one in four is crashed again while it recovers.
-    pub(crate) fn verify(
-        &mut self,
-        content: SparseContent,
-        allowed: &[Tables],
-    ) -> Result<(), String> {
-        self.tally.states += 1;
-        let depth = if self.tally.states.is_multiple_of(4) { self.depth } else { 0 };
-        self.recover(content, allowed, depth)
-    }
-
-    fn recover(
-        &mut self,
-        content: SparseContent,
-        allowed: &[Tables],
-        depth: u32,
-    ) -> Result<(), String> {
-        let disk = self.disk(content.clone());
-        let (shown, commits) = read_only(disk.clone(), self.mutant).map_err(told("reading"))?;
-        self.tally.replayed += u64::from(commits > 0);
-        if !allowed.contains(&shown) {
-            return Err(difference("a reader sees", &shown, &allowed[0]));
+    fn run(&self, storage: Arc<dyn Storage>) -> Result<(), String> {
+        if self.steps.is_empty() {
+            return self.recover(storage);
         }
-        let recorder = Arc::new(Recorder::new(disk.clone()));
+        let recorder = Arc::new(Recorder::new(storage));
+        let history = run_steps(&recorder, self.steps, self.mutant).map_err(told("a step"))?;
+        self.history.replace(history);
+        Ok(())
+    }
+
+    /// Recovers, commits probes and closes.
+    fn recover(&self, storage: Arc<dyn Storage>) -> Result<(), String> {
+        let recorder = Arc::new(Recorder::new(storage));
         let session = Session::open(recorder.clone(), self.mutant).map_err(told("recovery"))?;
         let mut history = History::new(session.tables().map_err(told("reading"))?);
-        if history.allowed(0)[0] != shown {
-            return Err(difference("recovered", &history.allowed(0)[0], &shown));
-        }
         for probe in probes() {
             history.commit(&recorder, &session, &[probe]).map_err(told("a probe"))?;
         }
         session.quiesce().map_err(told("closing"))?;
+        self.history.replace(history);
+        Ok(())
+    }
+
+    fn judge(&self, state: &CrashState) -> Result<Recovered<'a>, String> {
+        let allowed = self.history.borrow().allowed(state.position);
+        let recovery = Journaled {
+            mutant: self.mutant,
+            kind: self.kind,
+            start: state.content.clone(),
+            steps: &[],
+            history: RefCell::new(History::new(Tables::new())),
+        };
+        let disk = self.kind.file(&state.content);
+        let (shown, commits) = read_only(disk.clone(), self.mutant).map_err(told("reading"))?;
+        if !allowed.contains(&shown) {
+            return Err(difference("a reader sees", &shown, &allowed[0]));
+        }
+        let recorder = Arc::new(Recorder::new(disk.clone()));
+        recovery.recover(recorder.clone())?;
+        let [first, last] =
+            [0, usize::MAX].map(|at| recovery.history.borrow().allowed(at).remove(0));
+        if first != shown {
+            return Err(difference("recovered", &first, &shown));
+        }
         let (end, _) = read_only(disk, self.mutant).map_err(told("reading again"))?;
-        let expected = history.allowed(usize::MAX).remove(0);
-        if end != expected {
-            return Err(difference("closed", &end, &expected));
+        if end != last {
+            return Err(difference("closed", &end, &last));
         }
-        if depth > 0 {
-            self.crash_again(&content, &recorder, &history, depth)?;
-        }
-        Ok(())
+        Ok(Recovered { commits, recovery, records: recorder.records() })
     }
 
-    fn crash_again(
+    fn tears(&self, sector: u64) -> bool {
+        Session::is_checksummed(sector)
+    }
+}
+
+impl Tally {
+    /// Judges the states of a run that differ; one in four is crashed again while it recovers.
+    pub(crate) fn judge_all(
         &mut self,
-        start: &SparseContent,
-        recorder: &Recorder,
-        history: &History,
-        depth: u32,
+        subject: &Journaled<'_>,
+        run: &[Record],
+        most: u64,
     ) -> Result<(), String> {
-        for point in crash_points(start, &recorder.records()) {
-            let allowed = history.allowed(point.position);
-            let mut outcome = Ok(());
-            point.with_garbage(Session::is_checksummed).for_each_state(AGAIN, |content| {
-                self.turn += 1;
-                let chosen = self.tally.again < ALL_AGAIN || self.turn.is_multiple_of(ONE_AGAIN_IN);
-                if chosen && outcome.is_ok() {
-                    self.tally.again += 1;
-                    outcome = self.recover(content, &allowed, depth - 1);
+        let (mut seen, mut turn) = (Seen::default(), 0);
+        each_state(subject, run, most, &mut |state| {
+            if !seen.add(&state.content) {
+                return Ok(());
+            }
+            self.states += 1;
+            let recovered = subject.judge(&state)?;
+            self.replayed += u64::from(recovered.commits > 0);
+            if !self.states.is_multiple_of(4) {
+                return Ok(());
+            }
+            let Recovered { recovery, records, .. } = recovered;
+            let again = each_state(&recovery, &records, AGAIN, &mut |state| {
+                turn += 1;
+                if self.again < ALL_AGAIN || turn % ONE_AGAIN_IN == 0 {
+                    self.again += 1;
+                    self.replayed += u64::from(recovery.judge(&state)?.commits > 0);
                 }
+                Ok(())
             });
-            outcome.map_err(|error| format!("crashed again: {error}"))?;
-        }
-        Ok(())
-    }
-
-    fn disk(&self, content: SparseContent) -> Arc<SparseStorage> {
-        Arc::new(match self.start {
-            Start::Device => SparseStorage::new(content).into_device(),
-            Start::New | Start::StaleRing => SparseStorage::new(content),
+            again.map_err(|problem| format!("crashed again: {problem}"))
         })
     }
 }

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use qed_fuzz::{Random, SparseContent, SparseStorage};
-use qed_io::{Record, Recorder, Storage};
+use qed_io::{Recorder, Storage};
 use qed_journal::TestImage;
 use qed_spec::{Epoch, JournalRing, JournalSequence};
 
@@ -48,13 +48,6 @@ pub(crate) struct Workload {
     pub(crate) steps: Vec<Step>,
 }
 
-/// What a run left behind.
-pub(crate) struct Run {
-    pub(crate) start: SparseContent,
-    pub(crate) records: Vec<Record>,
-    history: History,
-}
-
 /// What the tables were after each batch, and when which of them were promised.
 pub(crate) struct History {
     /// The first is before any batch.
@@ -90,33 +83,26 @@ fn sets(random: &mut Random) -> Vec<Set> {
     (0..count).map(set).collect()
 }
 
-impl Workload {
-    pub(crate) fn run(&self, mutant: Mutant) -> io::Result<Run> {
-        let disk = self.start.disk();
-        let start = disk.content();
-        let recorder = Arc::new(Recorder::new(disk));
-        let mut session = Session::open(recorder.clone(), mutant)?;
-        let mut history = History::new(session.tables()?);
-        for step in &self.steps {
-            match step {
-                Step::Commit(sets) => {
-                    history.commit(&recorder, &session, std::slice::from_ref(sets))?;
-                }
-                Step::Together(batches) => history.commit(&recorder, &session, batches)?,
-                Step::Checkpoint => session.checkpoint()?,
-                Step::Quiesce => session.quiesce()?,
-                Step::Reopen => session = Session::open(recorder.clone(), mutant)?,
+/// Does the steps; what the tables were after each.
+pub(crate) fn run_steps(
+    recorder: &Arc<Recorder>,
+    steps: &[Step],
+    mutant: Mutant,
+) -> io::Result<History> {
+    let mut session = Session::open(recorder.clone(), mutant)?;
+    let mut history = History::new(session.tables()?);
+    for step in steps {
+        match step {
+            Step::Commit(sets) => {
+                history.commit(recorder, &session, std::slice::from_ref(sets))?;
             }
+            Step::Together(batches) => history.commit(recorder, &session, batches)?,
+            Step::Checkpoint => session.checkpoint()?,
+            Step::Quiesce => session.quiesce()?,
+            Step::Reopen => session = Session::open(recorder.clone(), mutant)?,
         }
-        Ok(Run { start, records: recorder.records(), history })
     }
-}
-
-impl Run {
-    /// What the tables may be after a crash at this position.
-    pub(crate) fn allowed(&self, position: usize) -> Vec<Tables> {
-        self.history.allowed(position)
-    }
+    Ok(history)
 }
 
 impl History {
@@ -161,21 +147,25 @@ impl Set {
 }
 
 impl Start {
-    fn disk(self) -> Arc<SparseStorage> {
+    /// The file before the first step.
+    pub(crate) fn content(self) -> SparseContent {
         let len = 16384 + (RING_BLOCKS + TestImage::TABLES) * 4096;
-        let disk = Arc::new(match self {
+        let disk = self.file(&match self {
             // The journal asks for no more of a device than it has.
-            Self::Device => {
-                SparseStorage::new(SparseContent::stale(len, len + (10_000 << 12), 0xd7))
-                    .into_device()
-            }
-            Self::New | Self::StaleRing => SparseStorage::new(SparseContent::default()),
+            Self::Device => SparseContent::stale(len, len + (10_000 << 12), 0xd7),
+            Self::New | Self::StaleRing => SparseContent::default(),
         });
         TestImage::create(disk.clone(), RING_BLOCKS).unwrap();
         if self == Self::StaleRing {
             fill_ring(disk.clone());
         }
-        disk
+        disk.content()
+    }
+
+    /// A file of this kind.
+    pub(crate) fn file(self, content: &SparseContent) -> Arc<SparseStorage> {
+        let file = SparseStorage::new(content.clone());
+        Arc::new(if self == Self::Device { file.into_device() } else { file })
     }
 }
 
