@@ -28,7 +28,7 @@ pub(crate) struct DataPath {
     storage: Arc<dyn Storage>,
     transform: Transform,
     backing: Option<Arc<dyn VirtualDisk>>,
-    /// A backing file is open, or the header names one that whoever opens the image next may see.
+    /// A backing file is open, or the header names one that the next open may find.
     is_backed: AtomicBool,
 }
 

@@ -251,7 +251,7 @@ pub enum ResizeError {
     /// The new size is not legal for this image.
     #[error(transparent)]
     Header(#[from] HeaderError),
-    /// The dirty bitmap has no marks for the tables of a disk of that size.
+    /// The dirty bitmap has no bits for the tables of a disk of that size.
     #[error(transparent)]
     DirtyBitmap(#[from] DirtyBitmapError),
     /// The new size is smaller and the caller did not allow that.

@@ -1,6 +1,6 @@
 //! Whose each cluster of the image file is, and where new ones come from.
 //!
-//! Knows no tables, no cache and no image: what an entry may name is asked here, by who reads tables.
+//! Knows no tables, no cache and no image: a reader of tables asks here what an entry may name.
 
 pub(crate) mod alloc;
 pub(crate) mod claims;

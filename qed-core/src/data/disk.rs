@@ -38,7 +38,7 @@ pub trait VirtualDisk: Debug + Send + Sync {
 
     /// Where the data of the extent at `offset`, which is of this depth, lies: its bytes from
     /// `host_offset` on are the disk's, and what cannot be read there is asked of
-    /// [`VirtualDisk::read_at`]. For who reads many of them at a time; none where only that call
+    /// [`VirtualDisk::read_at`]. For a caller that reads many of them at a time; `None` where only that call
     /// reads.
     fn data_storage(&self, offset: u64, depth: u32) -> Option<&Arc<dyn Storage>> {
         let _ = (offset, depth);
@@ -183,7 +183,7 @@ pub enum GateError {
     Other(Box<dyn Error + Send + Sync>),
 }
 
-/// A gate for who has opened the backing file already, whatever its name; with none, an image opens as
+/// A gate for a caller that has opened the backing file already, whatever its name; with `None`, an image opens as
 /// if it had no backing file, which is for looking at metadata only.
 #[derive(Debug, Clone, Default)]
 pub struct GivenBacking(pub Option<Arc<dyn VirtualDisk>>);

@@ -17,7 +17,7 @@ pub enum Consistency {
         uuid: ImageUuid,
         /// Where the marks are; none if the last writer did not keep them.
         bitmap: Option<DirtyBitmap>,
-        /// Tables with a mark; marks outlive a clean close and are cleared now and then.
+        /// Tables with a dirty bit; the bits outlive a clean close and are cleared now and then.
         marked_tables: u64,
     },
     /// Changes of tables go to the journal first; a crash sets none in doubt.
@@ -32,7 +32,7 @@ pub enum Consistency {
 }
 
 impl Consistency {
-    /// Reads the superblock of the image in `storage`, and the marks if it has some.
+    /// Reads the superblock of the image in `storage`, and the dirty bits if it has some.
     ///
     /// # Errors
     /// The rule that the header breaks, a superblock that keeps the image from being written, or

@@ -37,7 +37,7 @@ pub enum Layout {
     /// Superblock and dirty bitmap too, in as many clusters as they need: after a crash only the
     /// tables that were being changed are checked. QEMU reads and writes such an image.
     Compat(Identity),
-    /// As compat, with a journal instead of marks: after a crash only the journal is read. QEMU
+    /// As compat, with a journal instead of dirty bits: after a crash only the journal is read. QEMU
     /// reads and writes such an image when it was closed, and refuses it otherwise.
     Journal {
         /// What tells the image from others.

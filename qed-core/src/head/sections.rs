@@ -41,7 +41,7 @@ impl FoundBitmap {
         self.is_kept.then_some(self.bitmap)
     }
 
-    /// How many tables the bitmap marks.
+    /// How many tables have a dirty bit.
     pub(crate) fn marked_tables(&self, storage: &dyn Storage) -> Result<u64, ImageError> {
         let Some(bitmap) = self.kept_bitmap() else { return Ok(0) };
         Ok(read_bits(storage, bitmap)?.count())

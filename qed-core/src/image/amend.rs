@@ -74,7 +74,7 @@ pub fn amend(
     let context = WriteContext::new(&GivenBacking(None), lock, recovery);
     let image = Image::open(storage.clone(), &context)?;
     let wanted = Wanted::new(layout, image.geometry())?;
-    // Step "close": the log is empty, no table is marked, and the bits say what is kept.
+    // Step "close": the log is empty, no dirty bit is set, and the autoclear bits say what is kept up.
     image.close()?;
     let found = ClosedHead::read(&**storage)?;
     let amending = Amending { storage, found };
@@ -166,7 +166,7 @@ impl Amending<'_> {
     }
 
     /// Step "initialise": what the new mode needs lies where it goes, durably. What is there now
-    /// is named by nothing: space that made room, an empty ring, a bitmap without a mark.
+    /// is named by nothing: space that made room, an empty ring, a bitmap of zeros.
     // spec: QED-SB-12, QED-DIRTY-06
     fn initialise(&mut self, wanted: &Wanted) -> Result<(), AmendError> {
         if self.found.superblock.is_none() {
@@ -195,7 +195,7 @@ impl Amending<'_> {
     }
 
     /// Step "mode": one superblock says the mode and where its structures lie. No bit believes it
-    /// yet, so whoever opens the image now begins them anew.
+    /// yet, so an open of the image now begins them anew.
     // spec: QED-MODE-01, QED-SB-11, QED-SB-17
     fn set_mode(&mut self, wanted: &Wanted) -> Result<(), AmendError> {
         let end = storage_len(&**self.storage)?;

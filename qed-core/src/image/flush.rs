@@ -1,4 +1,4 @@
-//! Flush, maintenance and close of an open image: who asks durability for what, and when.
+//! Flush, maintenance and close of an open image: what durability is asked for, and when.
 
 use std::time::Instant;
 

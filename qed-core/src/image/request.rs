@@ -134,7 +134,7 @@ impl<I: Deref<Target = Image> + Clone> Request<I> {
         Ok(self.part(prepared.expect(WAITED)))
     }
 
-    /// As [`Request::prepare`], but none while another allocation has one of the clusters. For who
+    /// As [`Request::prepare`], but `None` while another allocation has one of the clusters. For a caller that
     /// keeps many requests in flight from one thread.
     ///
     /// # Errors

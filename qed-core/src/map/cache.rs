@@ -202,7 +202,7 @@ impl L2Cache {
 
     /// Marks a slice dirty. The caller holds its shard shared from before this until after.
     ///
-    /// In the list first: who finds the slice marked lists nothing, and may flush at once. Two that
+    /// In the list first: a thread that finds the slice marked lists nothing, and may flush at once. Two that
     /// find it clean both list it. A flush that takes the number between the two steps waits for the
     /// shard before it looks at the mark.
     // spec: QED-RW-07

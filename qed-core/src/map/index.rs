@@ -1,7 +1,7 @@
 //! Where lookups find a slice without a lock: one place for each remainder of slice numbers, which
 //! publishes one slice of the cache or none.
 //!
-//! The shards of the cache say what is cached; this only points at it. A place is changed by who
+//! The shards of the cache say what is cached; this only points at it. A place is changed by the thread that
 //! holds the shard of its number: shared to publish what is in the shard, alone to take it away. All
 //! numbers of one place belong to one shard. So what is published is in the shard, and a lookup that
 //! begins after a slice was evicted does not find it. `tests/interleavings` goes through the orders.

@@ -53,7 +53,7 @@ impl Claims {
         true
     }
 
-    /// Replaces one claimed range, or removes it, and wakes those who wait.
+    /// Replaces one claimed range, or removes it, and wakes the threads that wait.
     fn change(&self, from: &Range<u64>, to: Option<Range<u64>>) {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(index) = held.ranges.iter().position(|range| range == from) {

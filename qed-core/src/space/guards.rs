@@ -107,7 +107,7 @@ impl<D: Deref<Target = Drain>> Drop for RequestGuard<D> {
     fn drop(&mut self) {
         self.drain.lanes[self.lane].0.fetch_sub(1, Ordering::SeqCst);
         if self.drain.is_closed.load(Ordering::SeqCst) {
-            // With the lock: whoever counted this request before sleeps by now, and wakes.
+            // With the lock: a change that counted this request before sleeps by now, and wakes.
             let _leaving = locked(&self.drain.leaving);
             self.drain.left.notify_all();
         }

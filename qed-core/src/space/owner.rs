@@ -1,7 +1,7 @@
 //! What an entry that is read from the file may name: the one answer for L1 and L2 slots.
 //!
 //! Metadata lies in the header area, the L1 table and the L2 tables; all else below the end may hold
-//! guest data of one entry. Knows no table's content: who reads entries tells which tables there are and
+//! guest data of one entry. Knows no table's content: the reader of entries tells which tables there are and
 //! which clusters are named.
 
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
@@ -118,7 +118,7 @@ impl SpaceMap {
         self.end_at_open
     }
 
-    /// Who judges the entries of a slice below an L1 slot.
+    /// The judge of the entries of a slice below an L1 slot.
     pub(crate) fn judge(&self, l1: L1Index, written: Written) -> Judge<'_> {
         let end = match written {
             Written::InSession => u64::MAX,

@@ -146,7 +146,7 @@ impl Judge {
         })
     }
 
-    /// Remembers the table that a slot names; what is none is left for whoever opens the image.
+    /// Remembers the table that a slot names; a slot that names none is left for the open.
     fn note(&mut self, slot: u64, value: u64) {
         let geometry = self.rules.geometry;
         if let Ok(L1Entry::Table(table)) = L1Entry::decode(value, geometry)

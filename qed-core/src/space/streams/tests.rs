@@ -1,4 +1,4 @@
-//! Who is given which space, with a file that is a counter.
+//! Which request is given which space, with a file that is a counter.
 
 use qed_spec::HostOffset;
 
