@@ -89,7 +89,7 @@ impl<D: Deref<Target = Drain> + Clone> RequestGuard<D> {
     /// As [`Drain::enter`]; none instead of waiting.
     pub(crate) fn try_enter(drain: D) -> Option<Self> {
         let lane = thread_number() % LANES;
-        drain.lanes[lane].0.fetch_add(1, Ordering::SeqCst);
+        drain.lanes[lane % LANES].0.fetch_add(1, Ordering::SeqCst);
         let guard = Self { drain, lane };
         if guard.drain.is_closed.load(Ordering::SeqCst) { None } else { Some(guard) }
     }
@@ -98,14 +98,14 @@ impl<D: Deref<Target = Drain> + Clone> RequestGuard<D> {
     /// change that waits for the one waits for both. In the same lane, since a change that looks at
     /// the lanes one after the other could miss a request that moves between them.
     pub(crate) fn again(&self) -> Self {
-        self.drain.lanes[self.lane].0.fetch_add(1, Ordering::SeqCst);
+        self.drain.lanes[self.lane % LANES].0.fetch_add(1, Ordering::SeqCst);
         Self { drain: self.drain.clone(), lane: self.lane }
     }
 }
 
 impl<D: Deref<Target = Drain>> Drop for RequestGuard<D> {
     fn drop(&mut self) {
-        self.drain.lanes[self.lane].0.fetch_sub(1, Ordering::SeqCst);
+        self.drain.lanes[self.lane % LANES].0.fetch_sub(1, Ordering::SeqCst);
         if self.drain.is_closed.load(Ordering::SeqCst) {
             // With the lock: a change that counted this request before sleeps by now, and wakes.
             let _leaving = locked(&self.drain.leaving);

@@ -1,12 +1,13 @@
 //! Random operations agree with a flat vector of bytes, alone and from many threads.
 
 mod threads;
+#[cfg(feature = "test-utils")]
+mod walls;
 
 use std::sync::Arc;
 
-use qed_core::{ExtentKind, GivenBacking, Layout, Shrink, VirtualDisk, ZeroMode};
-use qed_io::Storage;
-use qed_spec::{Geometry, GuestOffset, HostOffset};
+use qed_core::{GivenBacking, Layout, Shrink, VirtualDisk, ZeroMode};
+use qed_spec::{Geometry, GuestOffset};
 
 use crate::support::{Bytes, JOURNAL, Random, new_storage_of, open};
 
@@ -46,34 +47,6 @@ fn random_range(random: &mut Random, size: u64) -> (u64, u64) {
 #[test]
 fn random_operations_equal_the_model() {
     compare_with_the_model();
-}
-
-#[test]
-fn a_cipher_behind_the_data_path_changes_nothing_for_the_guest() {
-    qed_core::testing::with_toy_cipher(|| {
-        let gate = GivenBacking(None);
-        let storage = new_storage_of(JOURNAL, Geometry::new(4096, 1).unwrap(), DISK, false);
-        let image = open(storage.clone(), &gate);
-        image.write_at(&[0x77; 16 << 10], GuestOffset::new(0)).unwrap();
-        assert!(image.direct().is_none() && image.data_storage(0, 0).is_none());
-        image.close().unwrap();
-        let is_plain = |bytes: &[u8]| bytes.iter().all(|byte| *byte == 0x77);
-        assert!(!storage.to_vec().windows(16).any(is_plain), "the guest's bytes are in the file");
-        compare_with_the_model();
-    });
-}
-
-#[test]
-fn clusters_that_lie_low_and_were_used_change_nothing_for_the_guest() {
-    qed_core::testing::with_used_clusters(40, || {
-        let storage = new_storage_of(JOURNAL, Geometry::new(4096, 1).unwrap(), DISK, false);
-        let before = storage.len().unwrap();
-        let image = open(storage, &GivenBacking(None));
-        image.write_at(&[0x77; 512], GuestOffset::new(0)).unwrap();
-        let extent = image.map(GuestOffset::new(0), 512).unwrap();
-        assert_eq!(extent.kind, ExtentKind::Data(HostOffset::new(before)), "the lowest is taken");
-        compare_with_the_model();
-    });
 }
 
 fn compare_with_the_model() {
