@@ -73,6 +73,12 @@ impl CacheMode {
         }
     }
 
+    /// The mode with this name, or `fault` with the name behind it.
+    pub(crate) fn parse(name: Option<&OsStr>, fault: &str) -> anyhow::Result<Self> {
+        let unknown = || anyhow!("{fault}: {}", shown(name.unwrap_or_default()));
+        Self::by_name(name).ok_or_else(unknown)
+    }
+
     /// Whether the mode with this name makes each write durable before it is done.
     pub(crate) fn is_write_through(name: Option<&OsStr>) -> bool {
         let name = name.map(OsStr::as_encoded_bytes);

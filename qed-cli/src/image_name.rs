@@ -23,6 +23,8 @@ pub(crate) struct NameArgs {
     /// Images are named by options, as in driver=qed,file.filename=disk.qed
     #[arg(long, display_order = 900)]
     image_opts: bool,
+    #[command(flatten)]
+    pub(crate) refused: Refused,
 }
 
 impl NameArgs {
@@ -42,9 +44,7 @@ pub(crate) struct ImageArgs {
     #[arg(value_name = "FILENAME")]
     pub(crate) operands: Vec<OsString>,
     #[command(flatten)]
-    named: NameArgs,
-    #[command(flatten)]
-    pub(crate) refused: Refused,
+    pub(crate) named: NameArgs,
 }
 
 impl ImageArgs {

@@ -55,7 +55,7 @@ Exit codes:
   1  any error";
 
 pub(crate) fn run(args: AmendArgs, context: &Context) -> anyhow::Result<Exit> {
-    args.image.refused.check()?;
+    args.image.named.refused.check()?;
     if args.force {
         return Err(unsupported("the option '--force'"));
     }
@@ -69,9 +69,7 @@ pub(crate) fn run(args: AmendArgs, context: &Context) -> anyhow::Result<Exit> {
         return Ok(Exit::SUCCESS);
     }
     let [name] = args.image.operands.as_slice() else { bail!("Expecting one image file name") };
-    let Some(cache) = CacheMode::by_name(args.cache.as_deref()) else {
-        bail!("Invalid cache option: {}", shown(args.cache.as_deref().unwrap_or_default()));
-    };
+    let cache = CacheMode::parse(args.cache.as_deref(), "Invalid cache option")?;
     let named = args.image.named()?;
     let image = open_image(&named, OpenHow { cache, ..OpenHow::WRITE })?;
     refuse_other_formats(image.format())?;

@@ -86,7 +86,7 @@ Exit codes:
   1  any error";
 
 pub(crate) fn run(args: BenchArgs, context: &Context) -> anyhow::Result<Exit> {
-    args.image.refused.check()?;
+    args.image.named.refused.check()?;
     let plan = plan(&args)?;
     let Some(cache) = CacheMode::by_name(args.cache.as_deref()) else {
         bail!("Invalid cache mode");

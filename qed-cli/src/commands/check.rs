@@ -63,12 +63,10 @@ const LEAKS: Exit = Exit(3);
 const NOT_SUPPORTED: Exit = Exit(63);
 
 pub(crate) fn run(args: CheckArgs, context: &Context) -> anyhow::Result<Exit> {
-    args.image.refused.check()?;
+    args.image.named.refused.check()?;
     let output = args.report.format()?;
     let repair = args.repair.as_deref().map(parse_repair).transpose()?;
-    let Some(cache) = CacheMode::by_name(args.cache.as_deref()) else {
-        bail!("Invalid source cache option: {}", shown(args.cache.as_deref().unwrap_or_default()));
-    };
+    let cache = CacheMode::parse(args.cache.as_deref(), "Invalid source cache option")?;
     let name = args.image.given()?;
     let named = args.image.named()?;
     let opened = open(&named, repair, args.report.force_share, cache);

@@ -55,14 +55,12 @@ Exit codes:
   1  any error";
 
 pub(crate) fn run(args: CommitArgs, context: &Context) -> anyhow::Result<Exit> {
-    args.image.refused.check()?;
+    args.image.named.refused.check()?;
     if args.rate.is_some() {
         return Err(unsupported("the option '--rate'"));
     }
     let name = args.image.given()?;
-    let Some(cache) = CacheMode::by_name(args.cache.as_deref()) else {
-        bail!("Invalid cache option: {}", shown(args.cache.as_deref().unwrap_or_default()));
-    };
+    let cache = CacheMode::parse(args.cache.as_deref(), "Invalid cache option")?;
     let how = OpenHow { cache, ..OpenHow::read(false) };
     let image = open_image(&args.image.named()?, how)?;
     refuse_qcow2(image.format(), "committing")?;

@@ -2,14 +2,13 @@
 
 use std::ffi::OsString;
 
-use anyhow::bail;
 use clap::Args;
 use qed_convert::compare::{CompareOptions, Comparison, compare};
 
 use crate::app::Context;
-use crate::args::{CacheMode, Refused};
+use crate::args::CacheMode;
 use crate::chain::{ChainArgs, Disk};
-use crate::failure::{Exit, Interrupted, UsageError, error_text, shown, usage};
+use crate::failure::{Exit, Interrupted, UsageError, error_text, usage};
 use crate::image_name::NameArgs;
 use crate::open::OpenHow;
 use crate::work::{Work, WorkArgs};
@@ -44,8 +43,6 @@ pub(crate) struct CompareArgs {
     operands: Vec<OsString>,
     #[command(flatten)]
     named: NameArgs,
-    #[command(flatten)]
-    refused: Refused,
 }
 
 const NOTES: &str = "\
@@ -65,7 +62,7 @@ const TROUBLE: Exit = Exit(2);
 const DIFFERENT: Exit = Exit(1);
 
 pub(crate) fn run(args: CompareArgs, context: &Context) -> anyhow::Result<Exit> {
-    args.refused.check()?;
+    args.named.refused.check()?;
     let result = compare_images(&args, context);
     result.or_else(|error| match error {
         error if error.is::<UsageError>() || error.is::<Interrupted>() => Err(error),
@@ -77,10 +74,7 @@ pub(crate) fn run(args: CompareArgs, context: &Context) -> anyhow::Result<Exit> 
 }
 
 fn compare_images(args: &CompareArgs, context: &Context) -> anyhow::Result<Exit> {
-    let Some(cache) = CacheMode::by_name(args.cache.as_deref()) else {
-        let cache = shown(args.cache.as_deref().unwrap_or_default());
-        bail!("Invalid source cache option: {cache}");
-    };
+    let cache = CacheMode::parse(args.cache.as_deref(), "Invalid source cache option")?;
     let [first, second] = args.operands.as_slice() else {
         return Err(usage("Expecting two image file names"));
     };

@@ -10,7 +10,6 @@ use anyhow::bail;
 use clap::Args;
 
 use crate::app::Context;
-use crate::args::Refused;
 use crate::chain::ChainArgs;
 use crate::failure::Exit;
 use crate::image_name::NameArgs;
@@ -95,8 +94,6 @@ pub(crate) struct ConvertArgs {
     target_image_opts: bool,
     #[command(flatten)]
     named: NameArgs,
-    #[command(flatten)]
-    refused: Refused,
 }
 
 /// Options that are known in order to be refused.
@@ -120,7 +117,7 @@ Exit codes:
   1  any error: an incomplete output is named, and removed if it was made here";
 
 pub(crate) fn run(args: ConvertArgs, context: &Context) -> anyhow::Result<Exit> {
-    args.refused.check()?;
+    args.named.refused.check()?;
     args.later.check()?;
     let Some(settings) = Settings::of(&args, context)? else { return Ok(Exit::SUCCESS) };
     let [inputs @ .., output] = args.operands.as_slice() else {

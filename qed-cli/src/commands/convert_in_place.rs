@@ -16,7 +16,7 @@ use qed_core::VirtualDisk;
 use qed_io::Storage;
 
 use crate::app::Context;
-use crate::args::{Format, OutputFormat, Refused, one_name, parse_driver};
+use crate::args::{Format, OutputFormat, one_name, parse_driver};
 use crate::chain::ChainArgs;
 use crate::failure::{Exit, shown, usage};
 use crate::image_name::NameArgs;
@@ -69,8 +69,6 @@ pub(crate) struct ConvertInPlaceArgs {
     operands: Vec<OsString>,
     #[command(flatten)]
     named: NameArgs,
-    #[command(flatten)]
-    refused: Refused,
 }
 
 const NOTES: &str = "\
@@ -97,7 +95,7 @@ impl ConvertInPlaceArgs {
 }
 
 pub(crate) fn run(args: ConvertInPlaceArgs, context: &Context) -> anyhow::Result<Exit> {
-    args.refused.check()?;
+    args.named.refused.check()?;
     let output = OutputFormat::parse(args.output.as_deref())?;
     let name = one_name(&args.operands)?;
     let to = args.to.as_deref().map(parse_driver).transpose()?;

@@ -8,7 +8,7 @@ use clap::Args;
 use qed_convert::ConvertOptions;
 
 use crate::app::Context;
-use crate::args::{CacheMode, OptionList, Refused, by_name, number_in};
+use crate::args::{CacheMode, OptionList, by_name, number_in};
 use crate::chain::ChainArgs;
 use crate::disks::Window;
 use crate::failure::{Exit, error_text, shown};
@@ -38,8 +38,6 @@ pub(crate) struct DdArgs {
     operands: Vec<OsString>,
     #[command(flatten)]
     named: NameArgs,
-    #[command(flatten)]
-    refused: Refused,
 }
 
 const NOTES: &str = "\
@@ -64,7 +62,7 @@ struct Blocks {
 }
 
 pub(crate) fn run(args: DdArgs, context: &Context) -> anyhow::Result<Exit> {
-    args.refused.check()?;
+    args.named.refused.check()?;
     let blocks = Blocks::parse(&args.operands)?;
     let (Some(input), Some(output)) = (&blocks.input, &blocks.output) else {
         bail!("Must specify both input and output files");

@@ -21,7 +21,7 @@ use clap::Args;
 use qed_io::Storage;
 
 use crate::app::Context;
-use crate::args::{Format, OutputFormat, Refused, ReportArgs, one_name, parse_driver};
+use crate::args::{Format, OutputFormat, ReportArgs, one_name, parse_driver};
 use crate::failure::{Exit, shown};
 use crate::image_name::NameArgs;
 use crate::open::{OpenHow, could_not_open, open_file};
@@ -47,8 +47,6 @@ pub(crate) struct DumpArgs {
     operands: Vec<OsString>,
     #[command(flatten)]
     named: NameArgs,
-    #[command(flatten)]
-    refused: Refused,
 }
 
 const NOTES: &str = "\
@@ -72,7 +70,7 @@ trait Form {
 }
 
 pub(crate) fn run(args: DumpArgs, context: &Context) -> anyhow::Result<Exit> {
-    args.refused.check()?;
+    args.named.refused.check()?;
     let output = args.report.format()?;
     let name = one_name(&args.operands)?;
     if let Some(format) = args.format.as_deref()

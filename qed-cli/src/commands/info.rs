@@ -48,7 +48,7 @@ Exit codes:
   1  any error";
 
 pub(crate) fn run(args: InfoArgs, context: &Context) -> anyhow::Result<Exit> {
-    args.image.refused.check()?;
+    args.image.named.refused.check()?;
     let output = args.report.format()?;
     let name = args.image.named()?;
     let is_list = args.backing_chain;

@@ -51,7 +51,7 @@ Exit codes:
   1  any error";
 
 pub(crate) fn run(args: MapArgs, context: &Context) -> anyhow::Result<Exit> {
-    args.image.refused.check()?;
+    args.image.named.refused.check()?;
     let output = args.report.format()?;
     let offset = |value: &Option<OsString>, what| {
         value.as_deref().map(|value| number_in(value, what, 0..=i64::MAX as u64)).transpose()

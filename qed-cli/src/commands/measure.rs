@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::app::Context;
 use crate::args::{
-    Format, OptionList, OutputFormat, Refused, ReportArgs, number_in, parse_snapshot, parse_target,
+    Format, OptionList, OutputFormat, ReportArgs, number_in, parse_snapshot, parse_target,
 };
 use crate::chain::ChainArgs;
 use crate::failure::Exit;
@@ -50,8 +50,6 @@ pub(crate) struct MeasureArgs {
     operands: Vec<OsString>,
     #[command(flatten)]
     named: NameArgs,
-    #[command(flatten)]
-    refused: Refused,
 }
 
 const NOTES: &str = "\
@@ -64,7 +62,7 @@ Exit codes:
   1  any error";
 
 pub(crate) fn run(args: MeasureArgs, context: &Context) -> anyhow::Result<Exit> {
-    args.refused.check()?;
+    args.named.refused.check()?;
     let output = args.report.format()?;
     let size = args.size.as_deref();
     let size = size.map(|size| number_in(size, "image size", 0..=i64::MAX as u64)).transpose()?;

@@ -70,13 +70,14 @@ Exit codes:
   1  any error";
 
 pub(crate) fn run(args: RebaseArgs, context: &Context) -> anyhow::Result<Exit> {
-    args.image.refused.check()?;
+    args.image.named.refused.check()?;
     let name = args.image.given()?;
     if args.backing.is_none() && !args.backing_unsafe {
         return Err(usage("Must specify backing file (-b) or use unsafe mode (-u)"));
     }
-    let cache = cache_mode(args.cache.as_deref(), "Invalid cache option")?;
-    let below_cache = cache_mode(args.backing_cache.as_deref(), "Invalid source cache option")?;
+    let cache = CacheMode::parse(args.cache.as_deref(), "Invalid cache option")?;
+    let below_cache =
+        CacheMode::parse(args.backing_cache.as_deref(), "Invalid source cache option")?;
     let new_format = args.new_format.as_deref().map(|format| match by_name(format) {
         Some(format) => Ok(format),
         None => bail!("Invalid format name: '{}'", shown(format)),
@@ -132,13 +133,6 @@ fn rename_in_qcow2(
 fn needs_format(backing: &OsStr) -> String {
     let backing = shown(backing);
     format!("Could not change the backing file to '{backing}': backing format must be specified")
-}
-
-fn cache_mode(name: Option<&OsStr>, fault: &str) -> anyhow::Result<CacheMode> {
-    match CacheMode::by_name(name) {
-        Some(cache) => Ok(cache),
-        None => bail!("{fault}: {}", shown(name.unwrap_or_default())),
-    }
 }
 
 fn new_backing(name: &OsStr, format: Option<Format>) -> anyhow::Result<CreateBacking> {

@@ -9,7 +9,7 @@ use qed_core::Shrink;
 use qed_io::{FileKind, Storage};
 
 use crate::app::Context;
-use crate::args::{Format, Refused, option_size, refuse_qcow2};
+use crate::args::{Format, option_size, refuse_qcow2};
 use crate::chain::ChainArgs;
 use crate::failure::{Exit, shown, unsupported, usage};
 use crate::image_name::NameArgs;
@@ -45,8 +45,6 @@ pub(crate) struct ResizeArgs {
     extra: Vec<OsString>,
     #[command(flatten)]
     named: NameArgs,
-    #[command(flatten)]
-    refused: Refused,
 }
 
 const NOTES: &str = "\
@@ -59,7 +57,7 @@ Exit codes:
   1  any error";
 
 pub(crate) fn run(args: ResizeArgs, context: &Context) -> anyhow::Result<Exit> {
-    args.refused.check()?;
+    args.named.refused.check()?;
     let (Some(name), Some(size)) = (&args.filename, &args.size) else {
         return Err(usage("Expecting image file name and size"));
     };

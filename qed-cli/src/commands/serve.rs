@@ -15,7 +15,7 @@ use qed_export::nbd::{Limits, Server, StopHandle, TlsFiles, TlsIdentity};
 use tracing::level_filters::LevelFilter;
 
 use crate::app::Context;
-use crate::args::{CacheMode, Refused, number_in};
+use crate::args::{CacheMode, number_in};
 use crate::chain::ChainArgs;
 use crate::failure::{Exit, usage};
 use crate::image_name::NameArgs;
@@ -89,8 +89,6 @@ pub(crate) struct ServeArgs {
     operands: Vec<OsString>,
     #[command(flatten)]
     named: NameArgs,
-    #[command(flatten)]
-    refused: Refused,
 }
 
 /// Signals within this time are one: `timeout`, and a terminal with a wrapper, send two at once.
@@ -124,7 +122,7 @@ Exit codes:
   1  any error";
 
 pub(crate) fn run(args: ServeArgs, context: &Context) -> anyhow::Result<Exit> {
-    args.refused.check()?;
+    args.named.refused.check()?;
     if args.operands.is_empty() {
         return Err(usage("Expecting at least one image file name"));
     }

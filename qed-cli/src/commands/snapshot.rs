@@ -52,7 +52,7 @@ Exit codes:
   1  any error";
 
 pub(crate) fn run(args: SnapshotArgs, context: &Context) -> anyhow::Result<Exit> {
-    args.image.refused.check()?;
+    args.image.named.refused.check()?;
     let output = args.report.format()?;
     let change = args.change()?;
     let name = args.image.given()?;

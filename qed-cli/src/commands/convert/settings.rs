@@ -13,7 +13,6 @@ use crate::app::Context;
 use crate::args::{
     CacheMode, Format, OptionList, number_in, parse_driver, parse_snapshot, parse_target,
 };
-use crate::failure::shown;
 use crate::new_image::{NewImage, print_options};
 
 /// The checked options.
@@ -40,8 +39,9 @@ const MAX_SPARSE_LEN: u64 = 16 << 20;
 impl Settings {
     /// The settings; none if the options of the format were asked for, and printed.
     pub(super) fn of(args: &ConvertArgs, context: &Context) -> anyhow::Result<Option<Self>> {
-        let source_cache = cache_mode(args.source_cache.as_deref(), "Invalid source cache option")?;
-        let target_cache = cache_mode(args.target_cache.as_deref(), "Invalid cache option")?;
+        let source_cache =
+            CacheMode::parse(args.source_cache.as_deref(), "Invalid source cache option")?;
+        let target_cache = CacheMode::parse(args.target_cache.as_deref(), "Invalid cache option")?;
         let options =
             ConvertOptions { durable: target_cache != CacheMode::Unsafe, ..convert_options(args)? };
         let format = args.target_format.as_deref().unwrap_or(OsStr::new("raw"));
@@ -93,13 +93,6 @@ impl Settings {
             bail!("Use of backing file requires explicit backing format");
         };
         Ok(Some(Backing { name: name.to_vec(), format: parse_driver(format)? }))
-    }
-}
-
-fn cache_mode(name: Option<&OsStr>, fault: &str) -> anyhow::Result<CacheMode> {
-    match CacheMode::by_name(name) {
-        Some(cache) => Ok(cache),
-        None => bail!("{fault}: {}", shown(name.unwrap_or_default())),
     }
 }
 
