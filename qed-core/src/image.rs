@@ -1,5 +1,6 @@
 //! A writable image: the five owners, composed. No logic.
 
+pub(crate) mod allocation;
 pub(crate) mod amend;
 mod backing_name;
 pub(crate) mod extents;

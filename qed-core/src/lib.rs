@@ -1,7 +1,7 @@
 //! Open, read, write, allocate and map QED disk images from any number of threads.
 //!
 //! [`Image`] is the facade of a virtual machine monitor: `read_at`, `write_at`, `write_zeroes`,
-//! `flush`, `maintain` and `close`, all through `&self` except the last. [`Request`] is what it is
+//! `flush`, `maintain` and `close`, all through `&self`. [`Request`] is what it is
 //! built on: map a range or prepare an allocating write, do the data I/O yourself, then commit.
 //! [`ReadOnlyImage`] has no way to write. No operating-system call is made here: bytes come from a
 //! [`qed_io::Storage`], backing files from the caller's [`BackingGate`].
@@ -60,11 +60,12 @@ pub use head::create::{
 };
 pub use head::mode::{describe_header, read_header};
 pub use image::Image;
+pub use image::allocation::Allocation;
 pub use image::amend::amend;
 pub use image::extents::Extents;
 pub use image::io::ZeroMode;
 pub use image::read_only::ReadOnlyImage;
-pub use image::request::{Allocation, Prepared, Request};
+pub use image::request::{Prepared, Request};
 pub use image::resize::Shrink;
 pub use map::mapping::{Extent, ExtentKind};
 pub use options::{
