@@ -2,10 +2,10 @@
 //! below it.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use qed_convert::chain::{Chain, ChainError, ChainOptions, Layer, TrustMagic};
 use qed_convert::qcow2::Qcow2SnapshotSelector;
@@ -15,7 +15,6 @@ use qed_io::Access;
 use crate::args::parse_driver;
 use crate::failure::shown;
 use crate::image_name::ImageName;
-use crate::names::beside;
 use crate::open::{OpenHow, chain_error, could_not_open, open_image, writable_qed};
 
 /// What is said about the images below the one that is named.
@@ -113,22 +112,20 @@ impl ChainArgs {
         writable_qed(image, &gate.map_err(|error| chain_error(image.path(), error))?)
     }
 
-    /// Opens the file that `image` names as its backing file, which is at `level` of its chain from 0.
-    pub(crate) fn open_next(
-        &self,
-        image: &Layer,
-        level: usize,
-        how: OpenHow,
-    ) -> anyhow::Result<Option<Layer>> {
-        image.open_next(level, &self.options(how)?).map_err(|error| match error {
+    /// An image and those below it, which are to be shown and need not open as disks.
+    pub(crate) fn layers(&self, image: Layer, how: OpenHow) -> anyhow::Result<Vec<Layer>> {
+        let chain = Chain::below(image, &self.options(how)?).map_err(|error| match error {
+            ChainError::Loop { path } => {
+                anyhow!("Backing file '{}' creates an infinite loop.", shown(path))
+            }
             // They name the file.
             ChainError::FormatUnstated { .. } | ChainError::TooDeep { .. } => error.into(),
             error => {
-                let path =
-                    beside(image.path(), image.backing_name().map_or(b"", |it| it.as_bytes()));
-                chain_error(path.as_ref(), error).context(could_not_open(&path))
+                let path = error.path().map(Path::to_path_buf).unwrap_or_default();
+                chain_error(&path, error).context(could_not_open(path.as_os_str()))
             }
-        })
+        });
+        Ok(chain?.layers().to_vec())
     }
 
     /// Opens the files below an image.

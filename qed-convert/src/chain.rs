@@ -175,14 +175,7 @@ impl Chain {
 impl Layer {
     /// Opens the backing file that the image names, which is at `level` of its chain, from 0; none if
     /// it names nothing.
-    ///
-    /// # Errors
-    /// What is wrong with the name or the file, or why its format is not known.
-    pub fn open_next(
-        &self,
-        level: usize,
-        options: &ChainOptions,
-    ) -> Result<Option<Self>, ChainError> {
+    fn open_next(&self, level: usize, options: &ChainOptions) -> Result<Option<Self>, ChainError> {
         let Some(name) = self.backing_name() else {
             return Ok(None);
         };

@@ -55,7 +55,8 @@
 //!
 //! # Unsafe code
 //!
-//! Only with the feature `io_uring`, and only where a ring hands the kernel the address of a buffer.
+//! Only with the feature `io_uring`, and only where a ring hands the kernel the address of a buffer, or
+//! copies from or to memory that others use as well (`StableBuf`).
 #![cfg_attr(not(feature = "io_uring"), forbid(unsafe_code))]
 
 #[cfg(not(all(target_os = "linux", target_pointer_width = "64", target_endian = "little")))]

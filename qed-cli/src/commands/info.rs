@@ -5,16 +5,14 @@ mod human;
 mod json;
 mod report;
 
-use std::collections::HashSet;
-
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use clap::Args;
 use serde_json::Value;
 
 use crate::app::Context;
 use crate::args::{OutputFormat, ReportArgs};
 use crate::chain::ChainArgs;
-use crate::failure::{Exit, shown};
+use crate::failure::Exit;
 use crate::image_name::{ImageArgs, ImageName};
 use crate::open::{ForeignImage, OpenHow, could_not_open, describe_image, open_file};
 use crate::output::write_json;
@@ -81,21 +79,15 @@ impl Levels {
     /// The reports, the image that was asked about first.
     fn collect(&self, name: &ImageName) -> anyhow::Result<Vec<ImageReport>> {
         let how = OpenHow::read(self.unlocked);
-        let (mut reports, mut seen) = (Vec::new(), HashSet::new());
-        let mut next = match describe_image(name, how) {
-            Ok(image) => Some(image),
+        let image = match describe_image(name, how) {
+            Ok(image) => image,
             Err(error) => return Ok(vec![foreign(name, how, error)?]),
         };
-        while let Some(image) = next.take() {
-            if !seen.insert(image.identity()) {
-                bail!("Backing file '{}' creates an infinite loop.", shown(image.path()));
-            }
-            if self.whole_chain {
-                next = self.chain.open_next(&image, reports.len(), how)?;
-            }
-            reports.push(ImageReport::of(&image)?);
-        }
-        Ok(reports)
+        let layers = match self.whole_chain {
+            true => self.chain.layers(image, how)?,
+            false => vec![image],
+        };
+        layers.iter().map(ImageReport::of).collect()
     }
 }
 

@@ -1,7 +1,7 @@
 //! Why a backing chain is refused: which image, which name, and what would help.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use qed_io::LockError;
 use qed_spec::{BackingNameError, HeaderError, SuperblockError};
@@ -120,6 +120,8 @@ pub enum ChainError {
         image: PathBuf,
         /// What stands before the first colon.
         protocol: String,
+        /// The name.
+        backing: PathBuf,
     },
     /// Nobody says which format a backing file has, and its first bytes are not trusted.
     #[error(
@@ -182,6 +184,32 @@ pub enum ChainError {
 }
 
 impl ChainError {
+    /// The file that it is about, by the name above it where that is no file; none if it is about the
+    /// chain.
+    #[must_use]
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Open { path, .. }
+            | Self::Lock { path, .. }
+            | Self::Io { path, .. }
+            | Self::NotInFormat { path, .. }
+            | Self::Foreign { path, .. }
+            | Self::QedHeader { path, .. }
+            | Self::QedBackingName { path, .. }
+            | Self::StoredFormat { path, .. }
+            | Self::Qed { path, .. }
+            | Self::Qcow2 { path, .. }
+            | Self::NoSnapshots { path, .. }
+            | Self::Loop { path }
+            | Self::Resolve { path, .. }
+            | Self::OutsideFolder { path, .. } => Some(path),
+            Self::Protocol { backing, .. }
+            | Self::FormatUnstated { backing, .. }
+            | Self::FormatUnknown { backing, .. } => Some(backing),
+            Self::TooDeep { .. } => None,
+        }
+    }
+
     /// Why the header at `path` was not read.
     pub(super) fn reading(path: PathBuf) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { path, source }

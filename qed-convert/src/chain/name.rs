@@ -28,6 +28,7 @@ pub(super) fn backing_path(image: &Path, name: BackingName<'_>) -> Result<PathBu
         Some((protocol, _)) => Err(ChainError::Protocol {
             image: image.to_path_buf(),
             protocol: protocol.escape_ascii().to_string(),
+            backing: OsStr::from_bytes(bytes).into(),
         }),
     }
 }

@@ -72,7 +72,10 @@ fn of_a_chain() {
         (ChainError::Qcow2 { path: path(), source: qcow2 }.kind(), Locked),
         (ChainError::NoSnapshots { path: path(), format }.kind(), InvalidInput),
         (ChainError::Foreign { path: path(), format: "vmdk" }.kind(), Unsupported),
-        (ChainError::Protocol { image: image(), protocol: name() }.kind(), Unsupported),
+        (
+            ChainError::Protocol { image: image(), protocol: name(), backing: backing() }.kind(),
+            Unsupported,
+        ),
         (unknown.kind(), Unsupported),
         (ChainError::FormatUnstated { image: image(), backing: backing() }.kind(), Refused),
         (ChainError::TooDeep { limit: 1 }.kind(), Refused),
