@@ -146,6 +146,7 @@ fn neither_a_cipher_nor_used_clusters_in_the_image_are_seen_by_a_conversion() {
 }
 
 /// Converts to images with a content of their own, and from there to a raw disk.
+#[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 fn overwrite_existing_images() {
     for seed in 0..SEEDS {
         let (case, mut random) = Case::random(seed);
