@@ -110,8 +110,10 @@ impl CrossLinks {
             return;
         }
         let claimed = self.named.insert_word(word, mask).expect("a set without a limit");
-        let bits = (0..64).filter(|bit| claimed >> bit & 1 == 1);
-        found.extend(bits.map(|bit| word * 64 + bit));
+        if claimed != 0 {
+            let bits = (0..64).filter(|bit| claimed >> bit & 1 == 1);
+            found.extend(bits.map(|bit| word * 64 + bit));
+        }
     }
 
     /// Whether a slice is read for the first time and there is room to remember that.
