@@ -13,7 +13,7 @@ use qed_fuzz::{qemu_img, qemu_io};
 use qed_io::{Existing, FileOptions, FileStorage, ImageLock, NewFileOptions};
 use qed_spec::{AutoclearFeatures, Epoch, Features, Geometry, GuestOffset, ImageUuid};
 
-use crate::support::{Folder, checked, number_at, words};
+use crate::support::{Folder, checked, close, number_at, words};
 
 const SIZE: u64 = 64 << 20;
 
@@ -89,7 +89,7 @@ fn qemu_reads_checks_and_writes_what_we_closed_and_we_what_it_closed() {
         let image = open(&path);
         write(&image, 0, 1);
         write(&image, SIZE - 4096, 2);
-        image.close().unwrap();
+        close(image);
         assert_eq!(kept(&path), bit_of(layout));
         qemu_finds_nothing(&path);
         qemu_does(&path, &["read -P 1 0 4k", "read -P 2 67104768 4k"]);
@@ -103,7 +103,7 @@ fn qemu_reads_checks_and_writes_what_we_closed_and_we_what_it_closed() {
             assert_eq!(bytes, [fill; 4096]);
         }
         write(&image, 16 << 20, 5);
-        image.close().unwrap();
+        close(image);
         qemu_finds_nothing(&path);
         qemu_does(&path, &["read -P 5 16M 4k", "read -P 3 8M 64k"]);
     }
@@ -121,7 +121,7 @@ fn write_after_a_commit(layout: Layout) {
     new_image(&base, layout, Geometry::new(1 << 16, 4).unwrap());
     let image = open(&base);
     write(&image, 0, 1);
-    image.close().unwrap();
+    close(image);
     let paths = [base.clone(), overlay.clone()];
     qemu_img(words(&["create", "-q", "-f", "qcow2", "-F", "qed", "-b"], &paths)).success();
     let answer = qemu_io(&["-f", "qcow2"], &overlay, &["write -P 7 32M 1M".to_owned()]);
@@ -130,7 +130,7 @@ fn write_after_a_commit(layout: Layout) {
     assert_eq!(kept(&base), bit_of(layout), "QEMU keeps what it does not know");
     let image = open(&base);
     write(&image, 48 << 20, 8);
-    image.close().unwrap();
+    close(image);
     assert_eq!((checked(&base).corruptions(), checked(&base).leaks()), (0, 0));
     qemu_finds_nothing(&base);
     qemu_does(&base, &["read -P 1 0 4k", "read -P 7 32M 1M", "read -P 8 48M 4k"]);
@@ -159,7 +159,7 @@ fn qemu_opens_what_a_crash_left_and_so_do_we_after_it() {
         assert_eq!(bytes, [1; 4096], "a flush was acknowledged");
         image.read_at(&mut bytes, GuestOffset::new(2 << 20)).unwrap();
         assert_eq!(bytes, [third; 4096]);
-        image.close().unwrap();
+        close(image);
         assert!(!needs_check(path) && kept(path) == bit_of(COMPAT));
         assert_eq!(checked(path).corruptions(), 0);
     }
@@ -200,7 +200,7 @@ fn what_a_killed_qemu_left_of_a_journal_image_is_checked_before_it_is_written() 
     new_image(&path, JOURNAL, Geometry::new(1 << 16, 4).unwrap());
     let image = open(&path);
     write(&image, 0, 1);
-    image.close().unwrap();
+    close(image);
     // `abort` ends QEMU without closing the image.
     let commands = ["write -P 3 8M 4k", "flush", "abort"].map(str::to_owned);
     qemu_io(&["-f", "qed"], &path, &commands);
@@ -214,7 +214,7 @@ fn what_a_killed_qemu_left_of_a_journal_image_is_checked_before_it_is_written() 
         image.read_at(&mut bytes, GuestOffset::new(at)).unwrap();
         assert_eq!(bytes, [fill; 4096]);
     }
-    image.close().unwrap();
+    close(image);
     assert!(!needs_check(&path));
     qemu_finds_nothing(&path);
 }

@@ -93,13 +93,18 @@ pub(crate) fn open_for_writing(path: &Path) -> Image {
     Image::open(storage, &context).unwrap()
 }
 
+/// Closes the image and lets go of its file, so that others may lock it.
+pub(crate) fn close(image: Image) {
+    image.close().unwrap();
+}
+
 /// Does the operations to an image and closes it.
 pub(crate) fn write_image(path: &Path, operations: &[Operation]) {
     let image = open_for_writing(path);
     for operation in operations {
         apply(&image, operation).unwrap();
     }
-    image.close().unwrap();
+    close(image);
 }
 
 /// Does the operations to a raw disk, which stays sparse.

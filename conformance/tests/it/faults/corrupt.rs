@@ -13,7 +13,8 @@ use qed_spec::{Features, Geometry, GuestOffset};
 
 use super::{img, qemu_does, write};
 use crate::support::{
-    Folder, Under, checked, create_image, number_at, open_for_writing, set_number, write_image,
+    Folder, Under, checked, close, create_image, number_at, open_for_writing, set_number,
+    write_image,
 };
 
 const CLUSTER: u64 = 4096;
@@ -99,7 +100,7 @@ fn an_entry_that_names_a_table_is_followed_by_qemu() {
             let is_refused =
                 matches!(error, ImageError::Corrupt(CorruptTable::L2Entry { value: L1, .. }));
             assert!(is_refused, "{error}");
-            open.close().unwrap();
+            close(open);
             assert_eq!(number_at(&image, L1), table);
         } else {
             qemu_does(&image, &["write -q -P 9 4k 4k"]).success();
@@ -127,7 +128,7 @@ fn a_cluster_that_the_file_cuts_off_is_told_and_never_given_out() {
     let is_named = matches!(error, ImageError::Corrupt(CorruptTable::L2Entry { .. }));
     assert!(is_named, "{error}");
     open.write_at(&[5; 4096], GuestOffset::new(9 * CLUSTER)).unwrap();
-    open.close().unwrap();
+    close(open);
     assert_eq!(found(FindingKind::L2Duplicate), 0);
     assert_ne!(number_at(&image, table + 8 * 9), last);
 }

@@ -8,7 +8,7 @@ use qed_spec::{Geometry, GuestOffset};
 
 use super::{img, qemu_does, write};
 use crate::support::{
-    Folder, Under, create_image, create_raw, number_at, open, open_for_writing, set_number,
+    Folder, Under, close, create_image, create_raw, number_at, open, open_for_writing, set_number,
     write_image, write_raw,
 };
 
@@ -54,7 +54,7 @@ fn an_overlay_grows_over_a_longer_backing_file_here() {
 
     let open_image = open_for_writing(&image);
     open_image.resize(2 << 20, Shrink::Refuse).unwrap();
-    open_image.close().unwrap();
+    close(open_image);
     let zeros = qemu_does(&image, &["read -P 0 1M 1M", "read -P 1 0 1M"]).success();
     assert!(!zeros.stdout.contains("failed"), "{}", zeros.stdout);
 }
@@ -71,7 +71,7 @@ fn an_unknown_compatible_bit_keeps_only_qemu_from_a_rebase() {
     let open_image = open_for_writing(&image);
     let other = CreateBacking { name: b"./backing".to_vec(), format: BackingFormat::Raw };
     open_image.set_backing(Some(&other)).unwrap();
-    open_image.close().unwrap();
+    close(open_image);
     let mut sector = [0; 512];
     open(&image).read_at(&mut sector, 0).unwrap();
     assert_eq!(sector, [1; 512]);

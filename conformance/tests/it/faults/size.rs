@@ -5,7 +5,7 @@ use qed_spec::Geometry;
 
 use super::{img, qemu_does, write};
 use crate::support::{
-    Folder, Under, checked, create_image, open_for_writing, set_number, write_image,
+    Folder, Under, checked, close, create_image, open_for_writing, set_number, write_image,
 };
 
 // spec-test: QED-QEMU-16
@@ -22,7 +22,7 @@ fn a_disk_shrinks_here() {
 
     let open = open_for_writing(&image);
     open.resize(512 << 10, Shrink::Allow).unwrap();
-    open.close().unwrap();
+    close(open);
     assert!(checked(&image).is_clean());
     img(&["check", "-q", "-f", "qed"], &image).success();
 }
@@ -44,7 +44,7 @@ fn a_grown_disk_shows_old_bytes_of_its_last_cluster_only_in_qemu() {
 
     let open = open_for_writing(&ours);
     open.resize(4096, Shrink::Refuse).unwrap();
-    open.close().unwrap();
+    close(open);
     let zeros = qemu_does(&ours, &["read -P 0 512 3584"]).success();
     assert!(!zeros.stdout.contains("failed"), "{}", zeros.stdout);
 }
