@@ -72,7 +72,7 @@ impl Change {
             To::Zero => L2Entry::Zero,
             To::Unallocated => L2Entry::Unallocated,
         });
-        map.publish(self.at, entries, self.order)
+        map.set_entries(self.at, entries, self.order)
     }
 }
 
@@ -111,14 +111,14 @@ impl Pending {
         }
         let entry = L1Entry::Table(allocate()?.first);
         links.insert(l1.get(), entry.encode(map.geometry));
-        map.l1.set(l1, entry);
+        map.l1.set_link(l1, entry);
         Ok(())
     }
 
     /// Takes the table of an L1 slot away.
     pub(crate) fn unlink(&self, l1: L1Index, map: &Tables) {
         self.links().insert(l1.get(), 0);
-        map.l1.set(l1, L1Entry::Unallocated);
+        map.l1.set_link(l1, L1Entry::Unallocated);
     }
 
     /// Copies what is pending. Slices first: a table is linked before it gets entries, so the L1

@@ -99,7 +99,7 @@ impl L1Table {
     }
 
     /// Links a table, or unlinks it. The slot exists: requests are bounded by the image size.
-    pub(crate) fn set(&self, l1: L1Index, entry: L1Entry) {
+    pub(crate) fn set_link(&self, l1: L1Index, entry: L1Entry) {
         let mut slots = self.slots.write().unwrap_or_else(PoisonError::into_inner);
         let slot = usize::try_from(l1.get()).ok().and_then(|l1| slots.get_mut(l1));
         *slot.expect("requests lie inside the image size") = entry.encode(self.rules.geometry);

@@ -138,7 +138,7 @@ impl Tables {
     }
 
     /// Publishes entries for the clusters from `at`; all lie in one slice whose table exists.
-    pub(crate) fn publish(
+    pub(crate) fn set_entries(
         &self,
         at: GuestOffset,
         entries: impl Iterator<Item = L2Entry> + Clone,
