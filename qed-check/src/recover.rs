@@ -64,7 +64,12 @@ pub fn recovery_hook(
 // spec: QED-DIRTY-07
 fn recover_marked(storage: &dyn Storage, bits: &DirtyBits) -> Result<Option<u64>, CheckError> {
     let tables = Tables::open(storage)?;
-    if has_foreign_table(&tables, bits)? {
+    // Believed is what the image says now, whatever the caller has read and when.
+    let is_left = match CrashLeft::read(storage, &tables.layout.header)? {
+        CrashLeft::DirtyTables(found) => found == *bits,
+        CrashLeft::AllTables => false,
+    };
+    if !is_left || has_foreign_table(&tables, bits)? {
         return Ok(None);
     }
     let tables = Tables { marked: Some(bits), ..tables };

@@ -60,7 +60,7 @@ pub type RecoveryHook<'a> =
 pub enum RecoveryPolicy<'a> {
     /// Fails with [`OpenError::NeedsRecovery`].
     Refuse,
-    /// Runs the hook on the locked storage before anything else reads it.
+    /// Runs the hook on the locked storage before any table is read.
     Run(&'a RecoveryHook<'a>),
 }
 

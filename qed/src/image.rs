@@ -16,7 +16,11 @@ use crate::options::Options;
 /// Offsets and lengths are bytes of the virtual disk. What was written is durable after the next
 /// [`Image::flush`]; the last clone that is dropped closes the image, but cannot say what failed.
 #[derive(Debug, Clone)]
-pub struct Image(Open);
+pub struct Image {
+    open: Open,
+    /// The lock was taken when the image was opened; else the caller has it.
+    owns_lock: bool,
+}
 
 #[derive(Debug, Clone)]
 enum Open {
@@ -31,11 +35,16 @@ impl Image {
     }
 
     pub(crate) fn for_reading(image: ReadOnlyImage) -> Self {
-        Self(Open::ForReading(Arc::new(image)))
+        Self { open: Open::ForReading(Arc::new(image)), owns_lock: false }
     }
 
     pub(crate) fn for_writing(image: qed_core::Image) -> Self {
-        Self(Open::ForWriting(Arc::new(image)))
+        Self { open: Open::ForWriting(Arc::new(image)), owns_lock: false }
+    }
+
+    /// The same image, whose lock is given back when it is closed.
+    pub(crate) fn with_lock(self, owns_lock: bool) -> Self {
+        Self { owns_lock, ..self }
     }
 
     /// Bytes of the virtual disk.
@@ -51,7 +60,7 @@ impl Image {
     /// read.
     pub fn read_at(&self, buf: &mut [u8], at: u64) -> Result<(), Error> {
         let at = GuestOffset::new(at);
-        Ok(match &self.0 {
+        Ok(match &self.open {
             Open::ForReading(image) => image.read_at(buf, at),
             Open::ForWriting(image) => image.read_at(buf, at),
         }?)
@@ -63,7 +72,7 @@ impl Image {
     /// As [`Image::read_at`].
     pub fn read_vectored_at(&self, bufs: &mut [IoSliceMut<'_>], at: u64) -> Result<(), Error> {
         let at = GuestOffset::new(at);
-        Ok(match &self.0 {
+        Ok(match &self.open {
             Open::ForReading(image) => image.read_vectored_at(bufs, at),
             Open::ForWriting(image) => image.read_vectored_at(bufs, at),
         }?)
@@ -110,22 +119,26 @@ impl Image {
         Ok(self.core().map_or(Ok(None), |image| image.maintain(now))?)
     }
 
-    /// Flushes, marks the image as closed, and gives back its lock: others may open it. No clone of it
-    /// is used any more then.
+    /// Flushes, marks the image as closed, and gives its lock back: others may open it. What is written
+    /// or flushed afterwards, by a clone or a thread that was at it, fails.
+    ///
+    /// The lock stays until the last clone is dropped where a request is in flight at this moment, since
+    /// that may still touch the file, and where the caller had locked the storage.
     ///
     /// # Errors
-    /// As [`Image::flush`]. The image needs recovery then, and is locked until the last clone is
-    /// dropped.
+    /// As [`Image::flush`]. The image stays open then, and closing can be tried again.
     pub fn close(&self) -> Result<(), Error> {
-        let storage = match &self.0 {
-            Open::ForReading(image) => image.storage(),
+        let (storage, is_idle) = match &self.open {
+            Open::ForReading(image) => (image.storage(), true),
             Open::ForWriting(image) => {
                 image.close()?;
-                image.storage()
+                (image.storage(), !image.has_requests())
             }
         };
-        // A lock that cannot be given back ends with the file.
-        let _ = storage.lock(ImageLock::NONE);
+        if self.owns_lock && is_idle {
+            // A lock that cannot be given back ends with the file.
+            let _ = storage.lock(ImageLock::NONE);
+        }
         Ok(())
     }
 
@@ -150,7 +163,7 @@ impl Image {
     /// The virtual disk for reading, as a backing file of others, or as the source of a conversion.
     #[must_use]
     pub fn disk(&self) -> &dyn VirtualDisk {
-        match &self.0 {
+        match &self.open {
             Open::ForReading(image) => &**image,
             Open::ForWriting(image) => &**image,
         }
@@ -160,7 +173,7 @@ impl Image {
     /// open for reading only.
     #[must_use]
     pub fn core(&self) -> Option<&Arc<qed_core::Image>> {
-        match &self.0 {
+        match &self.open {
             Open::ForReading(_) => None,
             Open::ForWriting(image) => Some(image),
         }

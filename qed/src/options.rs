@@ -167,7 +167,7 @@ impl<'a> Options<'a> {
         let file = NewFile::create(path, Existing::Refuse, self.direct)
             .map_err(|source| Error::File { path: path.to_path_buf(), source })?;
         qed_core::create(&**file.storage(), &options).map_err(Error::Create)?;
-        let image = self.open_locked(path, Arc::clone(file.storage()))?;
+        let image = self.open_locked(path, Arc::clone(file.storage()))?.with_lock(true);
         file.keep_durably()?;
         Ok(image)
     }
@@ -190,7 +190,8 @@ impl<'a> Options<'a> {
             };
             file.lock(lock).map_err(|error| failed(error.into()))?;
         }
-        self.open_locked(path, Arc::new(file))
+        let owns_lock = self.lock == LockPolicy::Take;
+        Ok(self.open_locked(path, Arc::new(file))?.with_lock(owns_lock))
     }
 
     /// Opens the image in a storage of the caller, who takes its lock if there is one to take.

@@ -29,6 +29,8 @@ pub(crate) struct FoundSuperblock {
     /// Where it lies.
     pub(crate) copy: SuperblockCopy,
     open: OpenSuperblock,
+    /// Written since the last flush, so the copy before is still needed.
+    is_unsettled: bool,
     epoch: Epoch,
     generation: Generation,
 }
@@ -50,6 +52,7 @@ impl ClosedHead {
         found.superblock = Some(FoundSuperblock {
             copy,
             open: OpenSuperblock::after(&choice, &current),
+            is_unsettled: false,
             epoch: current.epoch(),
             generation: current.generation(),
         });
@@ -89,7 +92,8 @@ impl ClosedHead {
             None => Ok(()),
         })?;
         let copy = SuperblockCopy::A;
-        self.superblock = Some(FoundSuperblock { copy, open, epoch: identity.epoch, generation });
+        let (epoch, is_unsettled) = (identity.epoch, true);
+        self.superblock = Some(FoundSuperblock { copy, open, is_unsettled, epoch, generation });
         Ok(())
     }
 
@@ -100,6 +104,8 @@ impl ClosedHead {
         change: impl FnOnce(&mut SuperblockBuilder) -> Result<(), SuperblockFull>,
     ) -> Result<(), ImageError> {
         let superblock = self.superblock.as_mut().expect("an image without one gets its first");
+        debug_assert!(!superblock.is_unsettled, "the current copy is durable before the other");
+        superblock.is_unsettled = true;
         let epoch = superblock.epoch.after(superblock.generation);
         superblock.open.write(storage, |builder| {
             builder.set_epoch(epoch);
@@ -130,7 +136,11 @@ impl ClosedHead {
     }
 
     /// Makes all that was written durable.
-    pub(crate) fn flush(&self, storage: &dyn Storage) -> Result<(), ImageError> {
-        storage.flush().map_err(ImageError::io(IoAction::Flush, HostOffset::new(0)))
+    pub(crate) fn flush(&mut self, storage: &dyn Storage) -> Result<(), ImageError> {
+        storage.flush().map_err(ImageError::io(IoAction::Flush, HostOffset::new(0)))?;
+        if let Some(superblock) = &mut self.superblock {
+            superblock.is_unsettled = false;
+        }
+        Ok(())
     }
 }

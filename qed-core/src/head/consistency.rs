@@ -11,11 +11,11 @@ use crate::head::mode::{FoundHead, Mode};
 pub enum Consistency {
     /// No superblock: a crash sets all tables in doubt.
     Classic,
-    /// Tables are written in place; a crash sets the marked ones in doubt.
+    /// Tables are written in place; a crash sets those with a dirty bit in doubt.
     Compat {
         /// The image.
         uuid: ImageUuid,
-        /// Where the marks are; none if the last writer did not keep them.
+        /// Where the dirty bits are; none if the last writer did not keep them.
         bitmap: Option<DirtyBitmap>,
         /// Tables with a dirty bit; the bits outlive a clean close and are cleared now and then.
         marked_tables: u64,

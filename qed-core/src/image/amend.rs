@@ -227,7 +227,7 @@ impl Amending<'_> {
         self.flush()
     }
 
-    fn flush(&self) -> Result<(), AmendError> {
+    fn flush(&mut self) -> Result<(), AmendError> {
         Ok(self.found.flush(&**self.storage)?)
     }
 }

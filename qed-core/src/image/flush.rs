@@ -36,39 +36,49 @@ impl Image {
     }
 
     /// Flushes, clears what says that the image is in use and gives back what the file has beyond the
-    /// image. What is written or flushed afterwards fails with [`ImageError::Closed`], as may what other
-    /// threads have in flight meanwhile; reads go on. A second call does nothing.
+    /// image. What is written or flushed afterwards fails with [`ImageError::Closed`]; reads go on. A
+    /// second call does nothing.
     ///
-    /// Dropping an image does the same and cannot report what failed.
+    /// It does not wait for requests in flight, which may be for ever: such a one fails, or ends in
+    /// clusters that it had before, and is not durable. See [`Image::has_requests`].
+    ///
+    /// Dropping an image that is open does the same and cannot report what failed.
     ///
     /// # Errors
-    /// As [`Image::flush`]. The image is closed all the same, and will be checked or replayed when it
-    /// is opened again.
+    /// As [`Image::flush`]. The image stays open then, and closing can be tried again.
     pub fn close(&self) -> Result<(), ImageError> {
         let metadata = &mut *self.durability.lock(&self.head);
         if self.head.writing().is_closed() {
             return Ok(());
         }
-        let result = self.settle(metadata);
-        // Before the lock ends: no other thread commits a change to an image that is clean.
-        self.head.writing().close();
-        result
+        self.flush_and_place(metadata)?;
+        // From here on no request gets space, so none has any behind the end.
+        let len = self.space.alloc.seal();
+        let closed = self.end_at(len, metadata);
+        match closed {
+            // Before the metadata lock ends: no thread commits a change to an image that is clean.
+            Ok(()) => self.head.writing().close(),
+            Err(_) => self.space.alloc.unseal(),
+        }
+        closed
     }
 
-    /// Writes everything home, marks the image clean, cuts the file to its used length and flushes.
-    fn settle(&self, metadata: &mut Metadata) -> Result<(), ImageError> {
-        self.flush_and_place(metadata)?;
-        let len = self.space.alloc.trimmed_len();
+    /// Whether a request is in flight, or was a moment ago. Of an image that is closed without one nothing
+    /// is written any more, so that its lock may be given back.
+    #[must_use]
+    pub fn has_requests(&self) -> bool {
+        self.space.guards.any()
+    }
+
+    /// Marks the image clean, cuts the file at `len` and flushes.
+    fn end_at(&self, len: u64, metadata: &mut Metadata) -> Result<(), ImageError> {
         self.durability.mark_clean(metadata, len, self.cx())?;
-        if self.space.alloc.end.grew_past(len) {
-            self.space.alloc.end.cut(len)?;
-            self.space.alloc.restart(len);
-        }
+        self.space.alloc.end.cut_if_longer(len)?;
         self.head.sync()
     }
 
     /// A flush, then step "place windows" and another: what the guest wrote does not wait for tables
-    /// that are read for space that it did not ask for. Nothing is in flight.
+    /// that are read for space that it did not ask for.
     pub(super) fn flush_and_place(&self, metadata: &mut Metadata) -> Result<(), ImageError> {
         self.durability.commit(metadata, self.cx())?;
         let placed = self.place_windows();

@@ -1,4 +1,4 @@
-//! Opening an image for writing, in stages: locked, recovered, its head settled, its tables vetted.
+//! Opening an image for writing, in stages: locked, recovered, its head settled, its tables validated.
 
 use std::sync::Arc;
 
@@ -102,7 +102,13 @@ impl Recovered {
         let foreign = match (done.checked, left) {
             (Checked::AllTables, _) => None,
             (Checked::DirtyTables, CrashLeft::DirtyTables(bits)) => Some(ForeignLimit(bits)),
-            (Checked::DirtyTables, CrashLeft::AllTables) => return Err(OpenError::StillDirty),
+            (Checked::DirtyTables, CrashLeft::AllTables) => {
+                // The next open is to ask for a check again, and so is any other program.
+                let (head, _) = head.into_head(storage.clone(), None);
+                head.set_need_check(true)?;
+                head.sync()?;
+                return Err(OpenError::StillDirty);
+            }
         };
         if head.header().features().contains(Features::NEED_CHECK) {
             return Err(OpenError::StillDirty);

@@ -68,6 +68,7 @@ impl Allocator {
     // spec: QED-RW-04, QED-JRN-26
     pub(crate) fn reserve(&self, count: u64) -> Result<HostRun, ImageError> {
         if self.any_returned.load(Ordering::Relaxed)
+            && !self.end.is_sealed()
             && let Some(first) = self.change_returned(BTreeSet::pop_first)
         {
             let run = HostRun { first, count: 1, fresh: false };
@@ -95,16 +96,22 @@ impl Allocator {
         self.change_returned(|returned| returned.extend(run.clusters()));
     }
 
-    /// Bytes of the image: what the file is cut to when it is closed. Nothing is in flight.
-    pub(crate) fn trimmed_len(&self) -> u64 {
-        let mut end = self.end.clusters();
-        self.change_returned(|returned| {
-            while returned.last().is_some_and(|last| last.get() + 1 == end) {
-                returned.pop_last();
-                end -= 1;
+    /// Hands out no more space; bytes of the image, which the file is cut to when it is closed.
+    pub(crate) fn seal(&self) -> u64 {
+        let mut end = self.end.seal();
+        let returned = self.returned.lock().unwrap_or_else(PoisonError::into_inner);
+        for last in returned.iter().rev() {
+            if last.get() + 1 != end {
+                break;
             }
-        });
+            end = last.get();
+        }
         end << self.geometry.cluster_bits()
+    }
+
+    /// Goes on as before [`Allocator::seal`].
+    pub(crate) fn unseal(&self) {
+        self.end.unseal();
     }
 
     /// Starts again at the end of a file that was cut; nothing is in flight.

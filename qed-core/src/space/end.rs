@@ -14,12 +14,17 @@ use crate::error::{ImageError, IoAction};
 /// The file grows by this many bytes at a time, or by sixteen clusters if that is more.
 const GROWTH_STEP_BYTES: u64 = 4 << 20;
 
+/// More clusters than any file has.
+const SEALED: u64 = u64::MAX;
+
 #[derive(Debug)]
 pub(crate) struct ImageEnd {
     storage: Arc<dyn Storage>,
     geometry: Geometry,
-    /// Number of the first cluster that was never handed out.
+    /// Number of the first cluster that was never handed out; [`SEALED`] where none is any more.
     next: AtomicU64,
+    /// What `next` was when it was sealed.
+    sealed_at: AtomicU64,
     /// Bytes of the file that are known to exist.
     file_len: AtomicU64,
     growing: Mutex<()>,
@@ -34,6 +39,7 @@ impl ImageEnd {
             storage,
             geometry,
             next: AtomicU64::new(geometry.clusters_for(file_len).get()),
+            sealed_at: AtomicU64::new(0),
             file_len: AtomicU64::new(file_len),
             growing: Mutex::default(),
         }
@@ -52,9 +58,12 @@ impl ImageEnd {
     /// Hands out `count` consecutive clusters at the end: the first of them.
     // spec: QED-RW-04
     pub(crate) fn take(&self, count: u64) -> Result<HostCluster, ImageError> {
-        let no_space = |end| ImageError::NoSpace {
-            clusters: count,
-            end: HostOffset::new(u64::saturating_mul(end, self.geometry.cluster_size_bytes())),
+        let no_space = |end| match end {
+            SEALED => ImageError::Closed,
+            end => ImageError::NoSpace {
+                clusters: count,
+                end: HostOffset::new(u64::saturating_mul(end, self.geometry.cluster_size_bytes())),
+            },
         };
         let most = i64::MAX.unsigned_abs() >> self.geometry.cluster_bits();
         let taken = self.next.fetch_update(Ordering::AcqRel, Ordering::Acquire, |end| {
@@ -79,6 +88,9 @@ impl ImageEnd {
         if self.file_len.load(Ordering::Acquire) >= needed {
             return Ok(());
         }
+        if self.is_sealed() {
+            return Err(ImageError::Closed);
+        }
         let step = GROWTH_STEP_BYTES.max(16 << self.geometry.cluster_bits());
         let grown = needed.saturating_add(step).min(i64::MAX.unsigned_abs());
         let grown = grown & !(self.geometry.cluster_size_bytes() - 1);
@@ -101,15 +113,40 @@ impl ImageEnd {
         }
     }
 
-    /// Whether the file was made longer than `len`.
-    pub(crate) fn grew_past(&self, len: u64) -> bool {
-        self.file_len.load(Ordering::Acquire) > len
+    /// Hands out nothing more, and lengthens the file no more: clusters up to the end, all of which were
+    /// handed out before. In one step, so that no request is given what lies behind.
+    pub(crate) fn seal(&self) -> u64 {
+        let end = self.next.swap(SEALED, Ordering::AcqRel);
+        self.sealed_at.store(end, Ordering::Release);
+        end
+    }
+
+    /// Goes on where [`ImageEnd::seal`] stopped.
+    pub(crate) fn unseal(&self) {
+        self.next.store(self.sealed_at.load(Ordering::Acquire), Ordering::Release);
+    }
+
+    pub(crate) fn is_sealed(&self) -> bool {
+        self.next.load(Ordering::Acquire) == SEALED
     }
 
     /// Cuts the file at `len`. What lies behind is handed out anew only after [`ImageEnd::restart`].
     pub(crate) fn cut(&self, len: u64) -> Result<(), ImageError> {
+        let _growing = self.growing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.cut_now(len)
+    }
+
+    /// As [`ImageEnd::cut`], if the file was made longer than `len`.
+    pub(crate) fn cut_if_longer(&self, len: u64) -> Result<(), ImageError> {
+        let _growing = self.growing.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.file_len.load(Ordering::Acquire) > len { self.cut_now(len) } else { Ok(()) }
+    }
+
+    fn cut_now(&self, len: u64) -> Result<(), ImageError> {
         let cut = self.storage.set_len(len);
-        cut.map_err(ImageError::io(IoAction::Resize, HostOffset::new(len)))
+        cut.map_err(ImageError::io(IoAction::Resize, HostOffset::new(len)))?;
+        self.file_len.store(len, Ordering::Release);
+        Ok(())
     }
 
     /// Starts again at the end of a file that was cut; nothing is in flight.

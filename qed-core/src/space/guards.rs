@@ -63,6 +63,11 @@ impl Drain {
         self.lanes.iter().map(|lane| lane.0.load(Ordering::Relaxed)).sum::<usize>() > 1
     }
 
+    /// Whether a request is in flight, or was a moment ago.
+    pub(crate) fn any(&self) -> bool {
+        self.lanes.iter().any(|lane| lane.0.load(Ordering::SeqCst) > 0)
+    }
+
     /// Holds new requests back and waits for those in flight.
     pub(crate) fn drain(&self) -> Drained<'_> {
         let change = locked(&self.change);

@@ -29,7 +29,7 @@ pub(crate) enum Written {
     InSession,
 }
 
-/// What the tables of unmarked L1 slots may name, where only marked tables were checked after a crash:
+/// What the tables of L1 slots without a dirty bit may name, where only marked tables were checked after a crash:
 /// it tells the tables of this program from those that another one wrote since. The bits are those that
 /// the crash left.
 #[derive(Debug)]

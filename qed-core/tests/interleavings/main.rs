@@ -8,6 +8,7 @@
 
 mod flushes;
 #[path = "../../src/space/guards.rs"]
+#[expect(dead_code, reason = "compiled whole")]
 mod guards;
 mod sync;
 

@@ -6,6 +6,7 @@
 )]
 
 mod amend;
+mod closed;
 mod closing;
 mod compat;
 mod errors;
