@@ -7,7 +7,6 @@ mod bench;
 mod conformance;
 mod coverage;
 mod crash;
-mod demo_image;
 mod fresh;
 mod fuzz;
 mod golden;
@@ -95,7 +94,6 @@ const TASKS: &[Task] = &[
         help: "count the instructions of hot paths",
         run: instructions::run,
     },
-    Task { name: "demo-image", help: "make docs/demo/ext4.qcow2 anew", run: demo_image::run },
     Task {
         name: "fuzz",
         help: "run fuzz targets: fuzz all|TARGET.. [--secs N] [--jobs N] [--minimise]",

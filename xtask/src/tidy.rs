@@ -8,8 +8,10 @@ mod heads;
 mod hostile;
 mod leftovers;
 mod licences;
+mod paths;
 mod readme;
 mod sizes;
+mod subjects;
 mod uses;
 mod walls;
 
@@ -48,7 +50,9 @@ fn problems() -> Result<Vec<Problem>> {
     problems.extend(hostile::check(&tree)?);
     problems.extend(changes::check(&tree)?);
     problems.extend(readme::check(&tree)?);
+    problems.extend(paths::check(&tree)?);
     problems.extend(walls::check(&tree)?);
+    problems.extend(subjects::check());
     problems.sort();
     Ok(problems)
 }

@@ -56,12 +56,8 @@ fn long_file(rust: &RustFile<'_>) -> Option<Problem> {
 }
 
 fn is_test_module(item: &syn::Item) -> bool {
-    matches!(item, syn::Item::Mod(module) if is_test(&module.attrs))
-}
-
-/// Whether what has these attributes is there for tests alone.
-pub(super) fn is_test(attributes: &[syn::Attribute]) -> bool {
-    attributes.iter().any(|attribute| {
+    let syn::Item::Mod(module) = item else { return false };
+    module.attrs.iter().any(|attribute| {
         attribute.path().is_ident("cfg")
             && attribute.parse_args::<syn::Ident>().is_ok_and(|word| word == "test")
     })

@@ -3,11 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use anyhow::{Context, Result};
+use anyhow::{Result, anyhow};
 use proc_macro2::{TokenStream, TokenTree};
-use syn::visit::{self, Visit};
 
-use super::sizes::is_test;
 use crate::tree::Tree;
 
 /// A file of a crate, by its path below `src`.
@@ -35,7 +33,7 @@ pub(super) fn files(tree: &Tree, src: &str) -> Result<Vec<File>> {
             path => path.split('/').map(str::to_owned).collect(),
         };
         let mut scan = Scan { path: path.to_owned(), module: module.clone(), ..Scan::default() };
-        scan.visit_file(&syn::parse_file(&file.text).with_context(|| file.path.clone())?);
+        scan.items(file.text.parse().map_err(|error| anyhow!("{}: {error}", file.path))?);
         scans.insert(module, scan);
     }
     Ok(scans
@@ -57,7 +55,7 @@ struct Import {
 #[derive(Default)]
 struct Scan {
     path: String,
-    /// Where the visitor is; the module of the file, or one that lies in it.
+    /// The module that is being read: that of the file, or one inside it.
     module: Names,
     children: BTreeSet<Names>,
     imports: Vec<Import>,
@@ -103,38 +101,22 @@ impl Scan {
         (names.len() > 1).then(|| [&module[..], rest].concat())
     }
 
-    fn import(&mut self, tree: &syn::UseTree, before: &[String], is_passed_on: bool) {
-        let with = |name: &syn::Ident| [before, &[name.to_string()]].concat();
-        let (names, name) = match tree {
-            syn::UseTree::Path(path) => {
-                return self.import(&path.tree, &with(&path.ident), is_passed_on);
-            }
-            syn::UseTree::Group(group) => {
-                return group.items.iter().for_each(|it| self.import(it, before, is_passed_on));
-            }
-            syn::UseTree::Name(it) if it.ident == "self" => {
-                (before.to_vec(), before.last().cloned())
-            }
-            syn::UseTree::Name(it) => (with(&it.ident), Some(it.ident.to_string())),
-            syn::UseTree::Rename(it) => (with(&it.ident), Some(it.rename.to_string())),
-            syn::UseTree::Glob(_) => (before.to_vec(), None),
-        };
-        let line = syn::spanned::Spanned::span(tree).start().line;
-        let name = name.unwrap_or_default();
-        self.imports.extend(self.absolute(&names).map(|target| Import {
-            name,
-            target,
-            is_passed_on,
-            line,
-        }));
-    }
-
-    /// The words and paths of what a macro is given, which is not parsed.
-    fn tokens(&mut self, tokens: TokenStream) {
-        let mut path: Names = Vec::new();
-        let mut goes_on = false;
-        for token in tokens {
+    /// Reads what stands in a file, a block or a macro.
+    fn items(&mut self, tokens: TokenStream) {
+        let tokens: Vec<TokenTree> = tokens.into_iter().collect();
+        let mut rest = &tokens[..];
+        let (mut path, mut goes_on, mut was_colon) = (Names::new(), false, false);
+        let mut is_passed_on = false;
+        while let Some((token, after)) = rest.split_first() {
+            rest = after;
             match token {
+                TokenTree::Punct(it) if it.as_char() == '#' => rest = after_attribute(after),
+                TokenTree::Ident(it) if it == "mod" => rest = self.module(after),
+                TokenTree::Ident(it) if it == "use" => {
+                    let end = after.iter().position(|it| is(it, ';')).unwrap_or(after.len());
+                    self.import(&after[..end], &[], is_passed_on);
+                    rest = &after[end..];
+                }
                 TokenTree::Ident(ident) => {
                     let line = ident.span().start().line;
                     self.words.entry(ident.to_string()).or_insert(line);
@@ -142,15 +124,84 @@ impl Scan {
                         path.clear();
                     }
                     path.push(ident.to_string());
-                    self.paths.extend(self.absolute(&path).map(|path| (path, line)));
-                    goes_on = false;
+                    if !matches!(after, [colon, _, TokenTree::Ident(_), ..] if is(colon, ':')) {
+                        self.paths.extend(self.absolute(&path).map(|path| (path, line)));
+                    }
                 }
-                TokenTree::Punct(punct) => goes_on = punct.as_char() == ':',
-                TokenTree::Group(group) => self.tokens(group.stream()),
-                TokenTree::Literal(_) => goes_on = false,
+                TokenTree::Group(group) => self.items(group.stream()),
+                _ => {}
+            }
+            goes_on = is(token, ':') && was_colon;
+            was_colon = is(token, ':');
+            // `pub`, or what stands in brackets behind it.
+            is_passed_on = matches!(token, TokenTree::Ident(it) if it == "pub")
+                || is_passed_on && matches!(token, TokenTree::Group(_));
+        }
+    }
+
+    /// Reads a module from behind `mod`, its body too if it has one here.
+    fn module<'a>(&mut self, tokens: &'a [TokenTree]) -> &'a [TokenTree] {
+        let [name, body, rest @ ..] = tokens else { return tokens };
+        self.module.push(name.to_string());
+        match body {
+            TokenTree::Group(body) => self.items(body.stream()),
+            _ => drop(self.children.insert(self.module.clone())),
+        }
+        self.module.pop();
+        rest
+    }
+
+    /// Reads the names behind `use`, each of which begins with those before.
+    fn import(&mut self, tokens: &[TokenTree], before: &[String], is_passed_on: bool) {
+        for one in tokens.split(|token| is(token, ',')) {
+            let mut target = before.to_vec();
+            let mut name = None;
+            let mut idents = one.iter().filter(|it| matches!(it, TokenTree::Ident(_)));
+            while let Some(ident) = idents.next() {
+                match ident.to_string() {
+                    word if word == "as" => name = idents.next().map(ToString::to_string),
+                    word if word == "self" && !target.is_empty() => {}
+                    word => target.push(word),
+                }
+            }
+            match one.last() {
+                Some(TokenTree::Group(group)) => {
+                    let inside: Vec<TokenTree> = group.stream().into_iter().collect();
+                    self.import(&inside, &target, is_passed_on);
+                }
+                Some(last) => {
+                    let line = last.span().start().line;
+                    let is_glob = is(last, '*');
+                    let name = name.or_else(|| target.last().cloned()).filter(|_| !is_glob);
+                    let name = name.unwrap_or_default();
+                    let target = self.absolute(&target);
+                    self.imports.extend(target.map(|target| Import {
+                        name,
+                        target,
+                        is_passed_on,
+                        line,
+                    }));
+                }
+                None => {}
             }
         }
     }
+}
+
+fn is(token: &TokenTree, char: char) -> bool {
+    matches!(token, TokenTree::Punct(punct) if punct.as_char() == char)
+}
+
+/// What stands behind an attribute; of what is there for tests alone the end.
+fn after_attribute(tokens: &[TokenTree]) -> &[TokenTree] {
+    let skipped = usize::from(tokens.first().is_some_and(|it| is(it, '!')));
+    let Some((attribute, rest)) = tokens[skipped..].split_first() else { return tokens };
+    if attribute.to_string().replace(' ', "") != "[cfg(test)]" {
+        return rest;
+    }
+    let is_end = |token: &TokenTree| is(token, ';') || token.to_string().starts_with('{');
+    let end = rest.iter().position(is_end).map_or(rest.len(), |at| at + 1);
+    &rest[end..]
 }
 
 /// The file that has what the names mean, through every file that passes it on.
@@ -170,57 +221,6 @@ fn home(mut names: Names, scans: &BTreeMap<Names, Scan>) -> &Scan {
 fn deepest<'a>(names: &[String], scans: &'a BTreeMap<Names, Scan>) -> (&'a Scan, usize) {
     let found = (0..=names.len()).rev().find_map(|len| Some((scans.get(&names[..len])?, len)));
     found.expect("a crate has a lib.rs")
-}
-
-impl<'ast> Visit<'ast> for Scan {
-    fn visit_item_mod(&mut self, node: &'ast syn::ItemMod) {
-        if is_test(&node.attrs) {
-            return;
-        }
-        self.module.push(node.ident.to_string());
-        match &node.content {
-            Some(_) => visit::visit_item_mod(self, node),
-            None => drop(self.children.insert(self.module.clone())),
-        }
-        self.module.pop();
-    }
-
-    fn visit_item_use(&mut self, node: &'ast syn::ItemUse) {
-        if !is_test(&node.attrs) {
-            let is_passed_on = !matches!(node.vis, syn::Visibility::Inherited);
-            self.import(&node.tree, &[], is_passed_on);
-        }
-    }
-
-    fn visit_item_fn(&mut self, node: &'ast syn::ItemFn) {
-        if !is_test(&node.attrs) {
-            visit::visit_item_fn(self, node);
-        }
-    }
-
-    fn visit_item_impl(&mut self, node: &'ast syn::ItemImpl) {
-        if !is_test(&node.attrs) {
-            visit::visit_item_impl(self, node);
-        }
-    }
-
-    fn visit_path(&mut self, node: &'ast syn::Path) {
-        let names: Names = node.segments.iter().map(|it| it.ident.to_string()).collect();
-        let line = syn::spanned::Spanned::span(node).start().line;
-        self.paths.extend(self.absolute(&names).map(|names| (names, line)));
-        visit::visit_path(self, node);
-    }
-
-    fn visit_ident(&mut self, node: &'ast syn::Ident) {
-        self.words.entry(node.to_string()).or_insert(node.span().start().line);
-    }
-
-    fn visit_macro(&mut self, node: &'ast syn::Macro) {
-        self.tokens(node.tokens.clone());
-        visit::visit_macro(self, node);
-    }
-
-    fn visit_attribute(&mut self, _: &'ast syn::Attribute) {}
 }
 
 #[cfg(test)]
@@ -253,7 +253,7 @@ mod tests {
             ("use crate::b::*;", "b.rs:1"),
             ("fn f() {\n crate::b::c::d() }", "b/c.rs:2"),
             ("fn f() -> Option<crate::B> { None }", "b.rs:1"),
-            ("fn f() { assert!(x, \"{}\", crate::b::c::d()) }", "b.rs:1 b/c.rs:1"),
+            ("fn f() { assert!(x, \"{}\", crate::b::c::d()) }", "b/c.rs:1"),
             ("mod inner { use super::super::b::B; }", "b.rs:1"),
         ] {
             let found = uses(&[lib, b, ("b/c.rs", ""), ("a.rs", text)]);
