@@ -42,7 +42,8 @@ impl Image {
     /// It does not wait for requests in flight, which may be for ever: such a one fails, or ends in
     /// clusters that it had before, and is not durable. See [`Image::has_requests`].
     ///
-    /// Dropping an image that is open does the same and cannot report what failed.
+    /// The image lock is the storage's, and ends with it. Dropping an image that is open does the same as
+    /// this and cannot report what failed.
     ///
     /// # Errors
     /// As [`Image::flush`]. The image stays open then, and closing can be tried again.
