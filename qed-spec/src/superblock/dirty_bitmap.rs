@@ -75,7 +75,9 @@ impl DirtyBitmap {
             end <= header.header_area_len_bytes()
                 && !header.backing_name_overlaps(offset.get(), end)
         });
-        if !aligned || offset.get() < FIRST_BYTE || !inside {
+        // What no disk can need is not read into memory either.
+        let is_short = len_bytes <= SLOTS_MAX / 8;
+        if !aligned || offset.get() < FIRST_BYTE || !inside || !is_short {
             return Err(DirtyBitmapError::Place { offset, len_bytes });
         }
         let slots = header.geometry().l1_entries_for(header.image_size());

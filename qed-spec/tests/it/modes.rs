@@ -69,6 +69,11 @@ fn the_bitmap_is_whole_sectors_of_the_header_area_behind_the_superblocks() {
     ] {
         assert_eq!(DirtyBitmap::parse(&payload(offset, len, 0), &header), Err(place(offset, len)));
     }
+    let large = self::header(Geometry::new(65_536, 4).expect("legal"), 16, 1 << 20);
+    for (len, is_legal) in [(524_288, true), (524_800, false)] {
+        let parsed = DirtyBitmap::parse(&payload(16384, len, 0), &large);
+        assert_eq!(parsed.is_ok(), is_legal, "{parsed:?}");
+    }
     for len in [0, 23, 25] {
         let found = DirtyBitmap::parse(&vec![0; len], &header);
         assert_eq!(found, Err(DirtyBitmapError::Length { found: len as u64 }));
