@@ -190,8 +190,11 @@ fn new_file(path: &Path) -> FileStorage {
     FileStorage::create(path, options).unwrap()
 }
 
-/// The program; cargo names it to the tests of its own package only.
+/// The program; cargo names it to the tests of its own package only, and `./test` to these.
 pub(crate) static QED: LazyLock<PathBuf> = LazyLock::new(|| {
+    if let Some(program) = std::env::var_os("QED_PROGRAM") {
+        return program.into();
+    }
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
     // The whole workspace decides about features, so that nothing is built twice.
     let built = Command::new(env!("CARGO"))

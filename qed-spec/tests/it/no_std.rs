@@ -17,6 +17,8 @@ fn build() -> PathBuf {
         .args(["--manifest-path", manifest, "--target-dir"])
         .arg(&target)
         .env_remove("CARGO_BUILD_TARGET")
+        // It is linked and never run.
+        .env("CARGO_PROFILE_DEV_OPT_LEVEL", "0")
         .output()
         .expect("cargo runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

@@ -2,14 +2,14 @@
 
 use conformance::{Field, Limits, Nbd, Verdict};
 
-use super::{TWO, run_on, vectors_of};
+use super::{TWO, of_qemu, run_on, vectors_of};
 
 const URI: &str = "nbd+unix:///?socket={socket}";
 pub(super) const QEMU_NBD: &str =
     "qemu-nbd --persistent --read-only --format qed --socket {socket} {path}";
 
 pub(super) fn nbd(serve: &str) -> Nbd {
-    nbd_within(serve, Limits::default())
+    nbd_within(serve, of_qemu())
 }
 
 fn nbd_within(serve: &str, limits: Limits) -> Nbd {
