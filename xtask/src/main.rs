@@ -7,7 +7,6 @@ mod bench;
 mod conformance;
 mod coverage;
 mod crash;
-mod fresh;
 mod fuzz;
 mod golden;
 mod instructions;
@@ -18,7 +17,6 @@ mod package;
 mod problem;
 mod process;
 mod repo;
-mod sanitize;
 mod scratch;
 mod security;
 mod soak;
@@ -107,7 +105,7 @@ const TASKS: &[Task] = &[
     Task {
         name: "sanitize",
         help: "the tests of what threads share under the thread sanitizer: sanitize [TEST..]",
-        run: sanitize::run,
+        run: |words| test::script("scripts/sanitize.sh", words),
     },
     Task {
         name: "soak",
@@ -118,7 +116,7 @@ const TASKS: &[Task] = &[
     Task {
         name: "fresh",
         help: "./demo and ./test in new Debian roots (needs root)",
-        run: fresh::run,
+        run: |words| test::script("scripts/fresh.sh", words),
     },
 ];
 

@@ -1,4 +1,4 @@
-//! Runs the two scripts that a person runs: the tests and the whole of CI. They hold the steps.
+//! Runs the scripts that a person runs: the tests, the whole of CI, and others. They hold the steps.
 
 use std::process::Command;
 
@@ -8,10 +8,15 @@ use crate::{process, repo};
 
 /// Runs `./test` with the words given.
 pub(crate) fn run(words: &[String]) -> Result<()> {
-    process::run(Command::new("./test").args(words).current_dir(repo::root()))
+    script("./test", words)
 }
 
 /// Runs `.ci/run`.
 pub(crate) fn ci(words: &[String]) -> Result<()> {
-    process::run(Command::new(".ci/run").args(words).current_dir(repo::root()))
+    script(".ci/run", words)
+}
+
+/// Runs a script of this checkout with the words given.
+pub(crate) fn script(path: &str, words: &[String]) -> Result<()> {
+    process::run(Command::new(repo::root().join(path)).args(words).current_dir(repo::root()))
 }
