@@ -75,7 +75,7 @@ impl Program {
         limited::run(&self.path, line, case.scratch, self.limits)
     }
 
-    /// The words that state the formats of the backing files; who guesses needs none.
+    /// The words that state the formats of the backing files; a program that guesses needs none.
     fn backing_formats<'a>(&self, case: &Case<'a>) -> Vec<&'a str> {
         let stated = if self.kind == Kind::Qed { &*case.vector.backing_format.0 } else { &[] };
         stated.iter().flat_map(|format| ["--backing-format", format]).collect()

@@ -1,4 +1,4 @@
-//! What a vector is: an image as text, and what is expected of whoever opens it. Owns the form of
+//! What a vector is: an image as text, and what is expected of a program that opens it. Owns the form of
 //! the files; knows no implementation.
 
 mod expect;
@@ -43,7 +43,7 @@ pub struct Vector {
     /// Files beside the image.
     #[serde(default)]
     pub files: Vec<VirtualDisk>,
-    /// The formats of the backing files as whoever opens the image states them, the first below
+    /// The formats of the backing files as the program that opens the image states them, the first below
     /// the image first.
     #[serde(default)]
     pub backing_format: BackingFormats,

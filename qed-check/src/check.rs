@@ -4,7 +4,7 @@
 //! 2. All L2 tables, in parallel: claims the data clusters, counts, and notices whether any entry
 //!    is out of order (`scan`). A sound image needs no more.
 //! 3. Only if one is: all L2 tables again in guest order, to say which (`explain`), and once more
-//!    to name who claimed first what is claimed twice (`owners`).
+//!    to name the first claim of what is claimed twice (`owners`).
 
 use std::num::NonZeroUsize;
 

@@ -1,6 +1,6 @@
 //! The slow pass over all L2 tables, in guest order: says which entries break which rule.
 //!
-//! Runs only for images that the fast pass found unsound. Who claimed a cluster first is named by
+//! Runs only for images that the fast pass found unsound. The first claim of a cluster is named by
 //! `owners`.
 
 use qed_layout::{ClusterSet, PieceBuffer};

@@ -141,7 +141,7 @@ fn budget_bytes(tables: &Tables<'_>, metadata: &Metadata) -> Result<u64, CheckEr
     Ok(MAP_BASE_BYTES.saturating_add(bytes / 16))
 }
 
-/// Who owns what an entry of this kind runs into, where the kind alone says so.
+/// The owner of what an entry of this kind runs into, where the kind alone says so.
 pub(crate) fn fixed_owner(kind: FindingKind) -> Option<Place> {
     match kind {
         FindingKind::L1IntoHeader | FindingKind::L2IntoHeader => Some(Place::HeaderArea),

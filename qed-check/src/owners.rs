@@ -1,4 +1,4 @@
-//! Names who claimed first what the kept findings say is claimed twice.
+//! Names the first claim of what the kept findings say is claimed twice.
 
 use std::collections::HashMap;
 

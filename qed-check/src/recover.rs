@@ -1,7 +1,7 @@
 //! Recovery of an image that its last writer did not close.
 //!
 //! Owns the judgement whether a crash of a single writer explains what is found. Which tables are in
-//! doubt is decided by who opens the image; the mending is `repair`'s.
+//! doubt is decided by the open; the mending is `repair`'s.
 
 use std::error::Error;
 

@@ -64,7 +64,7 @@ impl ChainArgs {
     }
 
     /// Refuses to write to `base` where an image names it whose own format nobody stated: its header
-    /// may be a guest's, who would choose what is written to.
+    /// may be a guest's, which would choose what is written to.
     pub(crate) fn refuse_far(&self, image: &Layer, base: &Layer) -> anyhow::Result<()> {
         let trust = self.options(OpenHow::read(false))?.trust_magic;
         if !image.is_recognised() || trust.reaches(image.path(), base.path())? {

@@ -77,7 +77,7 @@ pub(crate) fn stream() -> Out<Box<Stdout>> {
     Out(Box::new(io::stdout()))
 }
 
-/// Whether what failed is that whoever read standard output has gone.
+/// Whether what failed is that the reader of standard output has gone.
 pub(crate) fn is_closed_output(error: &anyhow::Error) -> bool {
     let is_it = |error: &io::Error| {
         let inner = error.get_ref();

@@ -100,7 +100,7 @@ pub(crate) fn printed(name: &[u8]) -> Vec<u8> {
     chunks.flat_map(|chunk| [tame(chunk.valid()).as_bytes(), chunk.invalid()].concat()).collect()
 }
 
-/// The text without control characters: an image may hold any, and whoever asks what it is must
+/// The text without control characters: an image may hold any, and a user who asks what it is must
 /// not have the terminal obey it.
 fn tame(text: &str) -> String {
     let escaped = |char: char| format!("\\x{:02x}", u32::from(char));

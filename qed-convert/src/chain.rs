@@ -202,7 +202,7 @@ impl Layer {
 }
 
 /// The format of the backing file at `level` that `image` names, if somebody states it: the image,
-/// or the caller, who comes first where the image itself was only recognised.
+/// or the caller, which comes first where the image itself was only recognised.
 // spec: QED-BACK-05
 fn stated_format(
     image: &Layer,

@@ -212,7 +212,7 @@ impl Qcow2Image {
     }
 
     /// Bytes from `at` that are compressed, at most `max_len`; the first `len` are known to be.
-    /// What cannot be read ends the run: whoever gets there reports it.
+    /// What cannot be read ends the run: the read that gets there reports it.
     fn compressed_len(&self, at: GuestOffset, mut len: u64, max_len: u64) -> u64 {
         while len < max_len {
             let next = GuestOffset::new(at.get() + len);

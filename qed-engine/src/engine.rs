@@ -26,7 +26,7 @@ use crate::work::{State, Work};
 /// Dropping an engine waits for the transfers in flight; an allocating write that was not served by
 /// then leaves the disk as it was. Should [`Engine::wait`] have failed because the kernel does not
 /// answer, the clusters of requests in flight are never given to others: the kernel may still write to
-/// them. Who allocates one of the same clusters of the disk, or changes its size, then waits for ever;
+/// them. A request for one of the same clusters of the disk, or a resize, then waits for ever;
 /// all else goes on, and the image can be flushed and closed. It stays open, as far as the memory and
 /// the file go, since what is in flight holds it.
 pub struct Engine<B: StableBuf = AlignedBuf> {
@@ -46,7 +46,7 @@ pub struct Engine<B: StableBuf = AlignedBuf> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Turn {
     Had,
-    /// It waits; whoever let it go on says where in the line.
+    /// It waits; the transfer that let it go on says where in the line.
     Parked,
 }
 

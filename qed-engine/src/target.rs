@@ -69,7 +69,7 @@ pub(crate) enum Kept {
     Allocation(Allocation<Arc<Image>>),
 }
 
-/// Whether a step waits for what others have begun. Who has transfers in flight must not.
+/// Whether a step waits for what others have begun. A thread with transfers in flight must not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Patience {
     Waits,

@@ -170,7 +170,7 @@ fn repair(from: &mut Unstructured<'_>, branches: &mut Branches) -> Result<()> {
     Ok(())
 }
 
-/// Folders of image files that name each other: who is opened, and what the disk then reads as.
+/// Folders of image files that name each other: which are opened, and what the disk then reads as.
 fn chain(from: &mut Unstructured<'_>, branches: &mut Branches) -> Result<()> {
     let formats = [ImageFormat::Raw, ImageFormat::Qed, ImageFormat::Qcow2];
     let mut options = ChainOptions::default();

@@ -109,7 +109,7 @@ impl FileStorage {
         self.direct.is_some()
     }
 
-    /// Whether [`FileStorage::create`] made the file, rather than finding it: whoever gives up
+    /// Whether [`FileStorage::create`] made the file, rather than finding it: a caller that gives up
     /// half way may remove such a file and no other.
     #[must_use]
     pub const fn was_created(&self) -> bool {

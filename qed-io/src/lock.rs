@@ -108,7 +108,7 @@ impl ImageLock {
     /// Reads whatever others do meanwhile, and may see it half done: `qemu-img -U`.
     pub const READ_SHARED: Self =
         Self { uses: PermissionSet::of(&[Permission::ConsistentRead]), shares: PermissionSet::ALL };
-    /// Reads, writes and resizes as the only one who writes or resizes.
+    /// Reads, writes and resizes as the only program that writes or resizes.
     pub const WRITE: Self = Self {
         uses: PermissionSet::of(&[
             Permission::ConsistentRead,

@@ -17,7 +17,7 @@ use crate::lock::{ImageLock, LockError};
 /// overlap in time and place have no defined order; bytes outside the range of an operation are
 /// never touched by it.
 ///
-/// `Any` lets who knows a kind of storage ask whether it is that kind.
+/// `Any` lets a caller that knows a kind of storage ask whether it is that kind.
 pub trait Storage: Any + Debug + Send + Sync {
     /// The current length in bytes; for a block device its capacity.
     ///

@@ -1,4 +1,4 @@
-//! Commits: whoever asks first leads, writes what all have submitted, and the others wait for it.
+//! Commits: the thread that asks first leads, writes what all have submitted, and the others wait for it.
 //!
 //! The order is that of docs/write-ordering.md, "Commit". Knows blocks, not what records mean.
 
@@ -81,7 +81,7 @@ impl Journal {
 /// The right to write commits: one thread has it at a time.
 pub(crate) struct Turn<'a> {
     journal: &'a Journal,
-    /// Whoever is dropped by a panic may still commit.
+    /// A leader that is dropped by a panic may still commit.
     was_panicking: bool,
 }
 

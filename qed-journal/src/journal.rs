@@ -1,4 +1,4 @@
-//! The open journal: its state, who has the turn to write, and reading tables through it.
+//! The open journal: its state, the commit leader, and reading tables through it.
 //!
 //! Owns the lock and what it guards. How a commit is written is `commit.rs`, how the ring is emptied
 //! `checkpoint.rs`.

@@ -51,7 +51,7 @@ pub fn read_anchor(
 /// Reads what the image with `header` has stored for its backing file `name`.
 ///
 /// # Errors
-/// The storage's. A stored format that breaks a rule is no error: only who needs it must know.
+/// The storage's. A stored format that breaks a rule is no error: only a caller that needs it must know.
 // spec: QED-BACK-05, QED-SB-15, QED-SB-19
 pub fn read_stored_format(
     storage: &dyn Storage,

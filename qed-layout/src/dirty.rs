@@ -55,7 +55,7 @@ impl DirtyBits {
     }
 }
 
-/// Which tables of an image a crash left in doubt. Who opens the image finds it out, once, and hands it
+/// Which tables of an image a crash left in doubt. The open finds it out, once, and hands it
 /// to the recovery.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CrashLeft {

@@ -1,4 +1,4 @@
-//! Sector 0, and the one list of features that these libraries open. Changes nothing: who writes the
+//! Sector 0, and the one list of features that these libraries open. Changes nothing: the writer of the
 //! sector keeps its bytes.
 
 use qed_io::Storage;

@@ -1,5 +1,5 @@
 //! The roots of an image: what its header names, so that no table may name it too. A table, a key or a
-//! list that the header comes to name is added here, and everyone who asks keeps clear of it.
+//! list that the header comes to name is added here, and every caller keeps clear of it.
 
 use std::ops::Range;
 

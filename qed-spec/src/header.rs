@@ -115,7 +115,7 @@ impl Header {
     }
 
     /// The first sector of a file with this header in place of the one that `sector` has; all other
-    /// bytes are kept. Whoever changes a header writes these bytes at once, from byte 0.
+    /// bytes are kept. A change of the header writes these bytes at once, from byte 0.
     // spec: QED-HDR-09
     #[must_use]
     pub fn encode_sector(

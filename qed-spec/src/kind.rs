@@ -8,7 +8,7 @@ use crate::superblock::error::{
     SuperblockFull,
 };
 
-/// What kind of failure an error is, for who decides by it: each public error of these crates has
+/// What kind of failure an error is, for a caller that decides by it: each public error of these crates has
 /// a `kind()`.
 ///
 /// An error about what the caller asked for, such as the options of a new image, is

@@ -169,8 +169,8 @@ impl Image {
         }
     }
 
-    /// The image itself, for who does its data I/O: `qed_core::Request`, or `qed-engine`. None if it is
-    /// open for reading only.
+    /// The image itself, for a caller that does its data I/O: `qed_core::Request`, or `qed-engine`. `None`
+    /// if it is open for reading only.
     #[must_use]
     pub fn core(&self) -> Option<&Arc<qed_core::Image>> {
         match &self.open {

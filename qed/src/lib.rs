@@ -1,7 +1,7 @@
 //! QED disk images in files, for a virtual machine monitor or any other program that needs a disk.
 //!
 //! [`Image::options`] says how an image is created or opened: which backing files are opened, whether
-//! one that was not closed is recovered, who locks it. This crate joins what the ones below keep
+//! one that was not closed is recovered, which locks are taken. This crate joins what the ones below keep
 //! apart: paths and files (`qed-io`), the image (`qed-core`), backing chains (`qed-convert`), and
 //! recovery (`qed-check`). It has no rule of its own. For many requests in flight from one thread,
 //! `qed-engine` takes [`Image::core`].

@@ -37,8 +37,8 @@ pub struct Options<'a> {
     over: Option<CreateBacking>,
 }
 
-/// Makes an image consistent that was not closed, as [`Options::recover`] does; for who opens one with
-/// `qed-core` itself.
+/// Makes an image consistent that was not closed, as [`Options::recover`] does; for a caller that opens
+/// one with `qed-core` itself.
 pub const RECOVER: RecoveryPolicy<'static> = RecoveryPolicy::Run(&qed_check::recovery_hook);
 
 /// Which backing files are opened. A guest may have written the names.
@@ -194,7 +194,7 @@ impl<'a> Options<'a> {
         Ok(self.open_locked(path, Arc::new(file))?.with_lock(owns_lock))
     }
 
-    /// Opens the image in a storage of the caller, who takes its lock if there is one to take.
+    /// Opens the image in a storage of the caller, which takes its lock if there is one to take.
     ///
     /// # Errors
     /// As [`Options::open`]; [`Backing::SameFolder`] refuses, since a storage lies in no folder.

@@ -228,7 +228,7 @@ fn stop_at_signal(context: &Context, stop: StopHandle) -> anyhow::Result<()> {
     Ok(context.interrupts.check()?)
 }
 
-/// Ends the server when whoever started it has ended.
+/// Ends the server when the process that started it has ended.
 fn stop_with(parent: Parent, stop: StopHandle) -> anyhow::Result<()> {
     let wait = move || {
         if let Err(error) = parent.wait() {

@@ -35,7 +35,7 @@ pub(super) fn backing_path(image: &Path, name: BackingName<'_>) -> Result<PathBu
 
 /// The path with all links resolved, which must lie below `folder`.
 ///
-/// It guards against names that the author of an image chose, not against somebody who changes the
+/// It guards against names that the author of an image chose, not against another process that changes the
 /// folder at this moment.
 pub(super) fn confined(path: &Path, folder: &Path) -> Result<PathBuf, ChainError> {
     let (found, folder) = (resolve(path)?, resolve(folder)?);

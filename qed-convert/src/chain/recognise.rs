@@ -13,7 +13,7 @@ use super::format::ImageFormat;
 /// What a file looks like.
 ///
 /// A guest can write any signature into a raw disk, so this is a guess: it may choose a format only
-/// where whoever runs the program left the choice open.
+/// where the user left the choice open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Recognised {
     /// A format that is read here; raw if nothing speaks for another.

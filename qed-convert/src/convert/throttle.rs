@@ -1,4 +1,4 @@
-//! At most so many bytes a second: when the next ones may go. Knows no clock; whoever asks says what
+//! At most so many bytes a second: when the next ones may go. Knows no clock; the caller says what
 //! the time is, and waits.
 
 use std::num::NonZeroU64;

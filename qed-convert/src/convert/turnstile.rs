@@ -74,7 +74,7 @@ impl Turn<'_> {
     /// Waits until every job that starts lower has given up its turn.
     ///
     /// # Errors
-    /// [`ConvertError::Cancelled`] when the work was stopped; whoever stopped it knows why.
+    /// [`ConvertError::Cancelled`] when the work was stopped; the thread that stopped it knows why.
     pub(crate) fn wait(&self) -> Result<(), ConvertError> {
         let mut state = self.turnstile.state();
         while self.turnstile.order == Order::Guest

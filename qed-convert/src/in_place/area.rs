@@ -130,7 +130,7 @@ pub(super) fn len(cluster_size: u64) -> u64 {
 
 /// Cuts the file to `end` and zeroes the `area` bytes that the conversion wrote in cluster 0.
 ///
-/// The record goes last: as long as it is there, whoever comes next knows what the tail is.
+/// The record goes last: as long as it is there, the next call knows what the tail is.
 // spec: QED-CONV-02
 pub(super) fn clean(storage: &dyn Storage, end: u64, area: u64) -> Result<(), InPlaceError> {
     // Step "cut": a tail would show up as data where the file is allocated in advance.

@@ -92,7 +92,7 @@ impl PlanFile {
         File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
     }
 
-    /// Whether whoever wrote `found` could as well have written the file itself.
+    /// Whether the writer of `found` could as well have written the file itself.
     fn believe(&self, found: &Metadata) -> io::Result<()> {
         let refuse = |why: &str| {
             let text = format!(

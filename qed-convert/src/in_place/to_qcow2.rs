@@ -2,7 +2,7 @@
 //! and what only QED needed is wiped.
 //!
 //! Owns the plan and the order of the steps; `to_qcow2/sources.rs` reads the mapping,
-//! `to_qcow2/tables.rs` writes the tables, `to_qcow2/verify.rs` reads both views. Whoever calls
+//! `to_qcow2/tables.rs` writes the tables, `to_qcow2/verify.rs` reads both views. The caller
 //! keeps others away from the file. Step names are those of docs/write-ordering.md.
 
 mod name;

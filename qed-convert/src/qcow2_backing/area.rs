@@ -104,7 +104,7 @@ pub(super) fn len_of(extensions: &[Extension]) -> usize {
 }
 
 /// Writes into the fields where the name lies, if there is one, and where extensions begin, which
-/// version 2 has in one place only; whoever writes an image clears the bits of what it does not keep up.
+/// version 2 has in one place only; a writer of the image clears the bits of what it does not keep up.
 pub(super) fn set_fields(
     cluster: &mut [u8],
     old_start: usize,

@@ -74,7 +74,7 @@ struct Connection<'s> {
 }
 
 impl Connection<'_> {
-    /// Reads and serves, beginning as the one who reads. A panic ends the connection for all its
+    /// Reads and serves, beginning as the reader. A panic ends the connection for all its
     /// threads, also for those that wait for the reader.
     fn work<'scope>(
         &'scope self,
@@ -122,7 +122,7 @@ impl Connection<'_> {
         Ok(())
     }
 
-    /// Ends the connection: whoever reads sees the end, and nobody waits for the reader.
+    /// Ends the connection: the reader sees the end, and no thread waits for it.
     fn hang_up(&self) {
         self.socket.shut_down(Shutdown::Both);
         self.crew.end();

@@ -1,4 +1,4 @@
-//! What a server has done so far, for those who watch it.
+//! What a server has done so far, for programs that watch it.
 
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,6 +1,6 @@
 //! The threads of one connection: one has the reader, the others serve requests or wait for it.
 //!
-//! The reader is a value, and whoever holds it reads. A thread that has a request while more are
+//! The reader is a value, and the thread that holds it reads. A thread that has a request while more are
 //! here lays it down for another and goes to work; one that has the only request keeps it.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};

@@ -9,7 +9,7 @@ use super::request::{Incoming, MAX_HEADER_BYTES};
 /// Enough for a queue of small writes, so that one system call brings many of them.
 const BUFFER_BYTES: usize = 64 << 10;
 
-/// What is read of the stream and not used yet. Whoever has it may read on.
+/// What is read of the stream and not used yet. The thread that has it may read on.
 #[derive(Debug)]
 pub(super) struct RequestReader {
     buffer: Box<[u8]>,

@@ -31,7 +31,7 @@ enum Kind {
     Tcp(net::TcpListener),
 }
 
-/// What those who connect are given.
+/// What a client that connects is given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {
     Disks,
@@ -168,7 +168,7 @@ impl Listener {
         }
     }
 
-    /// The same socket for those who want to know what the server has done: it answers HTTP with
+    /// The same socket for programs that ask what the server has done: it answers HTTP with
     /// the text of [`super::Counters::open_metrics`].
     #[must_use]
     pub fn for_counters(self) -> Self {

@@ -15,7 +15,7 @@ use super::wire::{
 /// Zeros behind the answer to the oldest way of asking for an export.
 const PADDING_BYTES: usize = 124;
 
-/// Who may talk to the server in the clear.
+/// Which clients may talk to the server in the clear.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Encryption {
     /// Everybody; there is no TLS.

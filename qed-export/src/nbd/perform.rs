@@ -121,7 +121,7 @@ impl Refusal {
         }
     }
 
-    /// For the client, who is told nothing of files and tables.
+    /// For the client, which is told nothing of files and tables.
     fn text(&self) -> String {
         match self {
             Self::Device(error) => error.to_string(),

@@ -6,7 +6,7 @@ use crate::device::{Durability, Space, Speed, Zeroing};
 
 /// The most bytes that one request reads or brings along.
 pub(super) const MAX_PAYLOAD_BYTES: u32 = 32 << 20;
-/// A payload up to this length is passed over and the request refused; who sends more is not worth
+/// A payload up to this length is passed over and the request refused; a client that sends more is not worth
 /// the time.
 const MAX_SKIPPED_BYTES: u64 = 2 * MAX_PAYLOAD_BYTES as u64;
 /// Moving this many bytes takes several times as long as waking a thread.

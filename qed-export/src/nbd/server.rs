@@ -21,7 +21,7 @@ use super::socket::{Socket, Stream};
 use super::tls::TlsIdentity;
 use crate::device::DeviceError;
 
-/// Whoever wakes the server without being a listener.
+/// What wakes the server without being a listener.
 const WAKER: Token = Token(usize::MAX);
 /// How long a server waits for descriptors when the system has no more.
 const BREATH: Duration = Duration::from_millis(100);
@@ -136,7 +136,7 @@ impl Server {
         Arc::clone(&self.counters)
     }
 
-    /// Serves whoever connects to the listeners until it is stopped, or until the last client has gone
+    /// Serves every client that connects to the listeners until it is stopped, or until the last has gone
     /// if that is the limit, then closes the disks.
     ///
     /// Uses the thread that calls, one for the disks, and for each client up to as many as the limits

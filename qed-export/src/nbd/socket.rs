@@ -49,7 +49,7 @@ impl Socket {
         self.set_timeouts(None, Some(STALL))
     }
 
-    /// Ends one or both directions; who waits for the socket goes on.
+    /// Ends one or both directions; a thread that waits for the socket goes on.
     pub(super) fn shut_down(&self, how: Shutdown) {
         // One that is closed by the client is as good.
         drop(match &self.stream {

@@ -1,4 +1,4 @@
-//! TLS: who the server is, whom it lets in, and one encrypted connection. Knows no NBD.
+//! TLS: the server's identity, which clients it lets in, and one encrypted connection. Knows no NBD.
 
 use std::io::{self, IoSlice, Read, Write};
 use std::path::{Path, PathBuf};
@@ -28,7 +28,7 @@ pub struct TlsFiles {
     pub client_ca: Option<PathBuf>,
 }
 
-/// Who the server is, and whom it lets in.
+/// The identity of the server, and which clients it lets in.
 #[derive(Debug, Clone)]
 pub struct TlsIdentity(Arc<ServerConfig>);
 
@@ -101,7 +101,7 @@ pub(super) struct TlsStream {
     session: Mutex<ServerConnection>,
     /// What came from the socket and not through the session yet. Only the reader takes it.
     encrypted: Mutex<Encrypted>,
-    /// What came out of the session and is not sent yet. Whoever waits for the client to take it has
+    /// What came out of the session and is not sent yet. A thread that waits for the client to take it has
     /// this and not the session, so that others read on. Taken before the session.
     outgoing: Mutex<Outgoing>,
 }

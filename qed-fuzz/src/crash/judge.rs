@@ -127,7 +127,7 @@ struct Case<'a> {
 }
 
 impl Case<'_> {
-    /// Whoever only reads sees what a writer will.
+    /// A reader sees what a writer will.
     fn read_only(&self, state: &SparseContent) -> Result<(), String> {
         let disk = disk_of(state);
         let context = ReadContext::new(self.gate, LockPolicy::Take);

@@ -103,7 +103,7 @@ fn expected(
     }
 }
 
-/// Who states the format of what `above` names.
+/// What states the format of what `above` names.
 fn stated_format(
     above: Link,
     stored: Option<&'static str>,

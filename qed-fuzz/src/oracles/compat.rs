@@ -1,6 +1,6 @@
 //! What the superblock of an image says about its consistency, worked out from its bytes.
 //!
-//! Shares nothing with who believes it but header and superblock, which have oracles of their own.
+//! Shares nothing with the code that believes it but header and superblock, which have oracles of their own.
 
 use qed_check::{Class, Finding, Place};
 use qed_spec::{Features, Header, SectionType, SuperblockChoice, SuperblockCopy};

@@ -42,7 +42,7 @@ pub(crate) enum Source {
     Data(u64),
     /// As data, or an error once the other entry that names the cluster was met.
     Shared(u64),
-    /// An entry that breaks a rule: an error to whoever meets it.
+    /// An entry that breaks a rule: an error to the request that meets it.
     Corrupt,
 }
 

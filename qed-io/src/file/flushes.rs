@@ -1,7 +1,7 @@
-//! The flushes of one file: one at a time, shared by those who wait, and none after one that failed.
+//! The flushes of one file: one at a time, shared by the threads that wait, and none after one that failed.
 //!
-//! Of writes that were lost the system tells once, and only one of those who flush at the same time.
-//! Whoever flushed next to that or later would be told that all is durable.
+//! Of writes that were lost the system tells once, and only one of the flushes at the same time.
+//! A flush next to that or later would be told that all is durable.
 
 use std::io;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};

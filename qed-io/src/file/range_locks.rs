@@ -1,6 +1,6 @@
 //! Exclusive ranges of one file for the threads of this process, first come first served.
 //!
-//! Owns who waits for whom; knows nothing of files. A direct write reads and rewrites whole
+//! Owns which transfer waits for which; knows nothing of files. A direct write reads and rewrites whole
 //! sectors, so two writers of one sector must not meet there.
 
 use std::ops::{Deref, Range};

@@ -161,8 +161,8 @@ impl<B: StableBuf> Ring<B> {
         self.next(Queue::submit)
     }
 
-    /// Becomes readable when a transfer ends, for who waits for other things as well; makes it if
-    /// nobody has asked before. Whoever finds it readable calls [`Ring::try_wait`] until that gives
+    /// Becomes readable when a transfer ends, for a thread that waits for other things as well; makes it if
+    /// nobody has asked before. A thread that finds it readable calls [`Ring::try_wait`] until that gives
     /// none, and only then waits again.
     ///
     /// # Errors
@@ -208,7 +208,7 @@ impl<B: StableBuf> Ring<B> {
     }
 
     /// Waits until the kernel is done with everything that it was told to move; what came back short
-    /// does not go on. For who gives back what the bytes lie in when the ring has failed.
+    /// does not go on. For a caller that gives back what the bytes lie in when the ring has failed.
     ///
     /// # Errors
     /// Of the ring as a whole: nothing tells when the kernel is done. Buffers, and in files the places

@@ -1,6 +1,6 @@
 //! A storage that stops a chosen request until the test lets it go.
 //!
-//! Owns who is stopped and who waits; fails nothing and changes no request.
+//! Owns which request is stopped and which thread waits; fails nothing and changes no request.
 
 use std::fmt::{self, Debug, Formatter};
 use std::io;

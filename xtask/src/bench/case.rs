@@ -74,7 +74,7 @@ pub(super) struct Requests {
     pub(super) words: &'static [&'static str],
 }
 
-/// Who sends the same requests.
+/// The sender of the same requests.
 #[derive(Clone, Copy)]
 pub(super) enum Reference {
     /// `qemu-img bench`, to an image of this format.

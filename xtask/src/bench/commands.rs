@@ -25,7 +25,7 @@ pub(super) struct Memory {
     pub(super) reference: u64,
 }
 
-/// Times `rounds` rounds after one that is not counted. Who begins changes from round to round.
+/// Times `rounds` rounds after one that is not counted. Which one begins changes from round to round.
 pub(super) fn time(
     case: &case::Command,
     qed: &Path,

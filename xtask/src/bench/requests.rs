@@ -13,7 +13,7 @@ use super::input::Input;
 use super::stats::Round;
 use crate::{process, repo};
 
-/// Who sends requests.
+/// The sender of requests.
 #[derive(Clone, Copy)]
 enum Who<'a> {
     Ours(&'a Path),
@@ -21,7 +21,7 @@ enum Who<'a> {
     Imago(&'a Path),
 }
 
-/// Times `rounds` rounds after one that is not counted. Who begins changes from round to round.
+/// Times `rounds` rounds after one that is not counted. Which one begins changes from round to round.
 pub(super) fn time(case: &Requests, qed: &Path, dir: &Path, rounds: usize) -> Result<Vec<Round>> {
     let imago = match case.reference {
         Reference::Imago => build_imago()?,

@@ -20,7 +20,7 @@ const FRESH_BYTES: u64 = 4 << 30;
 /// A server that takes longer to listen is none.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Who serves.
+/// The server.
 #[derive(Clone, Copy)]
 enum Who {
     Ours,
@@ -28,7 +28,7 @@ enum Who {
 }
 
 /// Times `rounds` rounds after one that is not counted; a time is that of one request, with as many
-/// in flight as the case says. Who begins changes from round to round.
+/// in flight as the case says. Which one begins changes from round to round.
 pub(super) fn time(case: &Served, qed: &Path, dir: &Path, rounds: usize) -> Result<Vec<Round>> {
     let all = [Who::Ours, Who::Peer, Who::Peer];
     let mut measured = Vec::with_capacity(rounds);

@@ -33,7 +33,7 @@ pub(super) struct Plan {
     pub(super) drain: bool,
 }
 
-/// Who sends the requests.
+/// The sender of the requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum How {
     /// As many threads as requests are in flight, each with one.

@@ -149,7 +149,7 @@ impl QedReport {
         }
     }
 
-    /// What a conversion in place that can be undone means for whoever opens the image.
+    /// What a conversion in place that can be undone means for a program that opens the image.
     pub(super) fn conversion(&self) -> Option<&'static str> {
         if self.header.features().contains(Features::CONVERSION_HOLD) {
             return Some(

@@ -130,7 +130,7 @@ unsafe impl StableBuf for SharedBuf {
     }
 }
 
-/// Memory of the caller, or of whoever goes between the caller and the ring.
+/// Memory of the caller, or of what goes between the caller and the ring.
 #[derive(Debug)]
 pub enum Memory<B> {
     /// The caller's.
