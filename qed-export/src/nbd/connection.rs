@@ -8,7 +8,6 @@ use std::thread::{Builder, Scope};
 use super::contained::contained;
 use super::converse::{greet, negotiate};
 use super::counters::Counters;
-use super::crew::{Crew, Handover};
 use super::exports::Exports;
 use super::incoming::RequestReader;
 use super::negotiation::{Encryption, Session, Step};
@@ -16,6 +15,7 @@ use super::perform::{Scratch, perform, refuse};
 use super::registry::Registry;
 use super::request::{Incoming, Request};
 use super::socket::Socket;
+use super::thread_pool::{Handover, ThreadPool};
 use super::tls::TlsIdentity;
 use super::transport::Transport;
 use super::wire::Errno;
@@ -37,8 +37,13 @@ pub(super) fn serve(shared: &Shared<'_>, socket: &Arc<Socket>) -> io::Result<()>
     socket.end_negotiation()?;
     let name = session.export.name().escape_ascii();
     tracing::info!(export = %name, replies = ?session.replies, "serving");
-    let connection =
-        Connection { shared, socket, transport, session, crew: Crew::new(shared.max_threads) };
+    let connection = Connection {
+        shared,
+        socket,
+        transport,
+        session,
+        pool: ThreadPool::new(shared.max_threads),
+    };
     std::thread::scope(|scope| connection.work(scope, RequestReader::default()))
 }
 
@@ -70,7 +75,7 @@ struct Connection<'s> {
     socket: &'s Socket,
     transport: Transport,
     session: Session<'s>,
-    crew: Crew<RequestReader>,
+    pool: ThreadPool<RequestReader>,
 }
 
 impl Connection<'_> {
@@ -95,11 +100,11 @@ impl Connection<'_> {
     ) -> io::Result<()> {
         let mut batch = Batch::default();
         let mut in_hand = Some(reader);
-        while let Some(mut reader) = in_hand.take().or_else(|| self.crew.take_up()) {
+        while let Some(mut reader) = in_hand.take().or_else(|| self.pool.take_over()) {
             match batch.read(&mut reader, &self.transport, &self.session) {
                 Ok(true) => {}
                 ended => {
-                    self.crew.end();
+                    self.pool.end();
                     return ended.map(drop);
                 }
             }
@@ -125,17 +130,17 @@ impl Connection<'_> {
     /// Ends the connection: the reader sees the end, and no thread waits for it.
     fn hang_up(&self) {
         self.socket.shut_down(Shutdown::Both);
-        self.crew.end();
+        self.pool.end();
     }
 
     /// Lets another thread read while this one serves.
     fn pass_on<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>, reader: RequestReader) {
-        if self.crew.lay_down(reader) == Handover::Taken {
+        if self.pool.hand_over(reader) == Handover::Taken {
             return;
         }
         let work = move || {
             // The thread that reads reports how the connection ended.
-            if let Some(reader) = self.crew.take_up()
+            if let Some(reader) = self.pool.take_over()
                 && let Err(error) = self.work(scope, reader)
             {
                 tracing::debug!(%error, "connection");
@@ -144,7 +149,7 @@ impl Connection<'_> {
         if let Err(error) = Builder::new().name("nbd-request".to_owned()).spawn_scoped(scope, work)
         {
             tracing::warn!(%error, "no thread for more requests");
-            self.crew.thread_is_missing();
+            self.pool.thread_is_missing();
         }
     }
 

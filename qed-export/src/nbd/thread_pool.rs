@@ -1,13 +1,13 @@
-//! The threads of one connection: one has the reader, the others serve requests or wait for it.
+//! The leader/follower thread pool of one connection: one thread has the reader, the others serve requests or wait for it.
 //!
 //! The reader is a value, and the thread that holds it reads. A thread that has a request while more are
-//! here lays it down for another and goes to work; one that has the only request keeps it.
+//! here hands it over to another and goes to work; one that has the only request keeps it.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 /// Where the reader lies when no thread has it.
 #[derive(Debug)]
-pub(super) struct Crew<R> {
+pub(super) struct ThreadPool<R> {
     state: Mutex<State<R>>,
     wake: Condvar,
     max_threads: usize,
@@ -21,24 +21,24 @@ struct State<R> {
     is_over: bool,
 }
 
-/// What happens to a reader that was laid down.
+/// What happens to a reader that was handed over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Handover {
-    /// A thread of the crew takes it, now or when it is done.
+    /// A thread of the pool takes it, now or when it is done.
     Taken,
     /// One more thread is to be started; it is counted.
     NeedsThread,
 }
 
-impl<R> Crew<R> {
-    /// A crew of the thread that calls, which has the reader.
+impl<R> ThreadPool<R> {
+    /// A pool of the thread that calls, which has the reader.
     pub(super) fn new(max_threads: usize) -> Self {
         let state = State { reader: None, threads: 1, waiting: 0, is_over: false };
         Self { state: Mutex::new(state), wake: Condvar::new(), max_threads }
     }
 
-    /// Lays the reader down.
-    pub(super) fn lay_down(&self, reader: R) -> Handover {
+    /// Hands the reader over.
+    pub(super) fn hand_over(&self, reader: R) -> Handover {
         let mut state = self.state();
         state.reader = Some(reader);
         if state.waiting > 0 {
@@ -59,7 +59,7 @@ impl<R> Crew<R> {
     }
 
     /// Waits for the reader; none when there is nothing more to read.
-    pub(super) fn take_up(&self) -> Option<R> {
+    pub(super) fn take_over(&self) -> Option<R> {
         let mut state = self.state();
         loop {
             if state.is_over {
@@ -91,38 +91,38 @@ mod tests {
 
     #[test]
     fn one_thread_more_is_asked_for_while_none_waits_and_there_may_be_more() {
-        let crew = Crew::new(2);
-        assert_eq!(crew.lay_down(7), Handover::NeedsThread);
-        assert_eq!(crew.take_up(), Some(7));
-        assert_eq!(crew.lay_down(7), Handover::Taken, "two is the most");
-        crew.thread_is_missing();
-        assert_eq!(crew.take_up(), Some(7));
-        assert_eq!(crew.lay_down(7), Handover::NeedsThread);
-        crew.end();
-        assert_eq!(crew.take_up(), None);
+        let pool = ThreadPool::new(2);
+        assert_eq!(pool.hand_over(7), Handover::NeedsThread);
+        assert_eq!(pool.take_over(), Some(7));
+        assert_eq!(pool.hand_over(7), Handover::Taken, "two is the most");
+        pool.thread_is_missing();
+        assert_eq!(pool.take_over(), Some(7));
+        assert_eq!(pool.hand_over(7), Handover::NeedsThread);
+        pool.end();
+        assert_eq!(pool.take_over(), None);
     }
 
     #[test]
     fn the_reader_goes_from_hand_to_hand() {
-        let crew = Crew::new(4);
+        let pool = ThreadPool::new(4);
         std::thread::scope(|scope| {
             let takers: Vec<_> = (0..4)
                 .map(|_| {
                     scope.spawn(|| {
                         let mut taken = 0;
-                        while let Some(count) = crew.take_up() {
+                        while let Some(count) = pool.take_over() {
                             if count == 1000 {
-                                crew.end();
+                                pool.end();
                                 break;
                             }
                             taken += 1;
-                            crew.lay_down(count + 1);
+                            pool.hand_over(count + 1);
                         }
                         taken
                     })
                 })
                 .collect();
-            crew.lay_down(0);
+            pool.hand_over(0);
             let taken: usize = takers.into_iter().map(|taker| taker.join().unwrap()).sum();
             assert_eq!(taken, 1000);
         });
