@@ -67,9 +67,12 @@ impl Allocator {
     /// Takes up to `count` consecutive clusters: one that was given back, or all of them fresh.
     // spec: QED-RW-04, QED-JRN-26
     pub(crate) fn reserve(&self, count: u64) -> Result<HostRun, ImageError> {
+        // Asked under the lock under which the seal looks for the end: what is taken here it does not cut.
+        let take = |returned: &mut BTreeSet<HostCluster>| {
+            if self.end.is_sealed() { None } else { returned.pop_first() }
+        };
         if self.any_returned.load(Ordering::Relaxed)
-            && !self.end.is_sealed()
-            && let Some(first) = self.change_returned(BTreeSet::pop_first)
+            && let Some(first) = self.change_returned(take)
         {
             let run = HostRun { first, count: 1, fresh: false };
             let covered = self.end.cover(first, 1);
