@@ -3,6 +3,7 @@
 pub(crate) mod allocation;
 pub(crate) mod amend;
 mod backing_name;
+pub(crate) mod discard;
 pub(crate) mod extents;
 mod flush;
 pub(crate) mod io;

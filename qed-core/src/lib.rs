@@ -62,6 +62,7 @@ pub use head::mode::{describe_header, read_header};
 pub use image::Image;
 pub use image::allocation::Allocation;
 pub use image::amend::amend;
+pub use image::discard::SpaceUsage;
 pub use image::extents::Extents;
 pub use image::io::ZeroMode;
 pub use image::read_only::ReadOnlyImage;
@@ -69,6 +70,7 @@ pub use image::request::{Prepared, Request};
 pub use image::resize::Shrink;
 pub use map::mapping::{Extent, ExtentKind};
 pub use options::{
-    DEFAULT_CACHE_LIMIT_BYTES, LockPolicy, ReadContext, RecoveryHook, RecoveryPolicy, WriteContext,
+    DEFAULT_CACHE_LIMIT_BYTES, DiscardMode, LockPolicy, ReadContext, RecoveryHook, RecoveryPolicy,
+    WriteContext,
 };
 pub use qed_layout::{Checked, CrashLeft, DirtyBits, Recovered};

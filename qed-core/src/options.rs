@@ -48,6 +48,21 @@ pub struct WriteContext<'a> {
     /// Bytes of L2 tables kept in memory; those with entries that are not in the file yet may come
     /// on top, at most as much again while a flush writes them.
     pub cache_limit_bytes: u64,
+    /// What becomes of space that the guest gives up.
+    pub discard: DiscardMode,
+}
+
+/// What becomes of the space of clusters that the guest discards, or zeroes with
+/// [`crate::ZeroMode::Unmap`].
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub enum DiscardMode {
+    /// Later allocations use it; the file keeps it until then.
+    #[default]
+    Reuse,
+    /// As [`DiscardMode::Reuse`], and the storage is told at once: a file gets a hole, a device a discard.
+    PassDown,
+    /// The guest's clusters stay where they are.
+    Ignore,
 }
 
 /// What the recovery hook is: checks and mends the image in a storage that is locked and not open, of
@@ -76,7 +91,13 @@ impl<'a> WriteContext<'a> {
     /// The context with the default cache limit.
     #[must_use]
     pub fn new(gate: &'a dyn BackingGate, lock: LockPolicy, recovery: RecoveryPolicy<'a>) -> Self {
-        Self { gate, lock, recovery, cache_limit_bytes: DEFAULT_CACHE_LIMIT_BYTES }
+        Self {
+            gate,
+            lock,
+            recovery,
+            cache_limit_bytes: DEFAULT_CACHE_LIMIT_BYTES,
+            discard: DiscardMode::Reuse,
+        }
     }
 }
 

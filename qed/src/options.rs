@@ -230,7 +230,7 @@ impl<'a> Options<'a> {
             return Ok(Image::for_reading(image));
         }
         let recovery = if self.recovers { RECOVER } else { RecoveryPolicy::Refuse };
-        let context = WriteContext { gate, lock, recovery, cache_limit_bytes };
+        let context = WriteContext { cache_limit_bytes, ..WriteContext::new(gate, lock, recovery) };
         let image = qed_core::Image::open(storage, &context).map_err(Error::Open)?;
         Ok(Image::for_writing(image))
     }

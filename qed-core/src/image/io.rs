@@ -25,6 +25,9 @@ pub enum ZeroMode {
     IfNeeded,
     /// Zero clusters always: they read as zeros whatever backing file the image has later.
     Explicit,
+    /// As [`ZeroMode::IfNeeded`], and whole clusters that are allocated give up their space, unless
+    /// discards are ignored.
+    Unmap,
 }
 
 impl Image {
@@ -178,7 +181,7 @@ impl Image {
             }
             ExtentKind::Zero => Ok(extent.len),
             ExtentKind::Unallocated
-                if mode == ZeroMode::IfNeeded && !self.data.backing_covers(at) =>
+                if mode != ZeroMode::Explicit && !self.data.backing_covers(at) =>
             {
                 Ok(extent.len)
             }
