@@ -136,6 +136,13 @@ impl Storage for SparseStorage {
         Ok(true)
     }
 
+    fn discard(&self, range: Range<u64>) -> io::Result<bool> {
+        let content = &mut *self.write();
+        let inside = content.inside(&range);
+        content.discard(&inside);
+        Ok(true)
+    }
+
     fn run_at(&self, at: u64) -> io::Result<StorageRun> {
         let content = self.read();
         if self.growth == Growth::Stale {

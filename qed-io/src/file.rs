@@ -12,6 +12,7 @@ mod range_locks;
 mod ring;
 mod sharing;
 mod space;
+mod sys;
 mod transfer;
 
 use std::any::Any;
@@ -282,6 +283,15 @@ impl Storage for FileStorage {
         self.write_zero_bytes(inside.start..inner.start)?;
         self.write_zero_bytes(inner.end..inside.end)?;
         Ok(true)
+    }
+
+    fn discard(&self, range: Range<u64>) -> io::Result<bool> {
+        if self.kind == FileKind::Regular {
+            return self.punch_hole(range);
+        }
+        self.for_writing()?;
+        let inner = self.space.cheap_part(&(range.start..range.end.min(self.len()?)));
+        Ok(inner.is_empty() || self.cheaply(&inner, Space::discard)?)
     }
 
     fn run_at(&self, at: u64) -> io::Result<StorageRun> {

@@ -55,9 +55,9 @@
 //!
 //! # Unsafe code
 //!
-//! Only with the feature `io_uring`, and only where a ring hands the kernel the address of a buffer, or
-//! copies from or to memory that others use as well (`StableBuf`).
-#![cfg_attr(not(feature = "io_uring"), forbid(unsafe_code))]
+//! One call that tells a block device to discard a range, which no safe wrapper has; and with the feature
+//! `io_uring`, where a ring hands the kernel the address of a buffer, or copies from or to memory that
+//! others use as well (`StableBuf`).
 
 #[cfg(not(all(target_os = "linux", target_pointer_width = "64", target_endian = "little")))]
 compile_error!("qed supports 64-bit little-endian Linux only");

@@ -19,6 +19,9 @@ pub struct MemoryStorage {
 }
 
 impl MemoryStorage {
+    /// What discarded bytes read as here, to stand for anything.
+    pub const DISCARDED: u8 = 0xa5;
+
     /// A storage that holds `bytes` and grows as a regular file does.
     #[must_use]
     pub const fn new(bytes: Vec<u8>) -> Self {
@@ -30,6 +33,16 @@ impl MemoryStorage {
     #[must_use]
     pub const fn device(bytes: Vec<u8>) -> Self {
         Self { bytes: RwLock::new(bytes), growth: Growth::Stale }
+    }
+
+    /// Makes a device longer, as its owner may at any time; the new bytes are `byte`.
+    ///
+    /// # Panics
+    /// If it has more bytes than that.
+    pub fn grow_device(&self, len: usize, byte: u8) {
+        let mut bytes = self.write();
+        assert!(bytes.len() <= len, "a device only grows here");
+        bytes.resize(len, byte);
     }
 
     /// A copy of all bytes.
@@ -45,6 +58,15 @@ impl MemoryStorage {
 
     fn write(&self) -> RwLockWriteGuard<'_, Vec<u8>> {
         self.bytes.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Fills the part of a range that lies inside the length.
+    fn fill_inside(&self, range: &Range<u64>, byte: u8) {
+        let mut bytes = self.write();
+        let inside = range.start..range.end.min(bytes.len() as u64);
+        if let Some(inside) = usize_range(&inside).filter(|r| !r.is_empty()) {
+            bytes[inside].fill(byte);
+        }
     }
 
     /// Runs `change` on the bytes of a range that is not empty, grown to hold it.
@@ -113,11 +135,12 @@ impl Storage for MemoryStorage {
     }
 
     fn punch_hole(&self, range: Range<u64>) -> io::Result<bool> {
-        let mut bytes = self.write();
-        let inside = range.start..range.end.min(bytes.len() as u64);
-        if let Some(inside) = usize_range(&inside).filter(|r| !r.is_empty()) {
-            bytes[inside].fill(0);
-        }
+        self.fill_inside(&range, 0);
+        Ok(true)
+    }
+
+    fn discard(&self, range: Range<u64>) -> io::Result<bool> {
+        self.fill_inside(&range, Self::DISCARDED);
         Ok(true)
     }
 
@@ -159,6 +182,19 @@ mod tests {
         assert_eq!(kind(device.write_zeroes(1000..1025)), Err(io::ErrorKind::StorageFull));
         assert_eq!(device.growth(), Growth::Stale);
         assert_eq!(device.to_vec(), vec![7; 1024]);
+        device.grow_device(2048, 9);
+        assert_eq!(device.len().unwrap(), 2048);
+        device.write_at(&[1; 8], 1020).unwrap();
+        assert_eq!(device.to_vec()[1019..1029], [7, 1, 1, 1, 1, 1, 1, 1, 1, 9]);
+    }
+
+    #[test]
+    fn discarded_bytes_are_neither_what_they_were_nor_zeros() {
+        let memory = MemoryStorage::new(vec![7; 4]);
+        assert!(memory.discard(1..3).unwrap());
+        assert!(memory.discard(3..9).unwrap());
+        assert!(memory.discard(4..9).unwrap());
+        assert_eq!(memory.to_vec(), [7, 0xa5, 0xa5, 0xa5]);
     }
 
     #[test]

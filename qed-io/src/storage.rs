@@ -19,7 +19,8 @@ use crate::lock::{ImageLock, LockError};
 ///
 /// `Any` lets a caller that knows a kind of storage ask whether it is that kind.
 pub trait Storage: Any + Debug + Send + Sync {
-    /// The current length in bytes; for a block device its capacity.
+    /// The current length in bytes; for a block device its capacity, which may have grown while it is
+    /// open.
     ///
     /// # Errors
     /// The operating system's error.
@@ -106,6 +107,18 @@ pub trait Storage: Any + Debug + Send + Sync {
     /// # Errors
     /// The operating system's error, except that not being able to punch holes is `Ok(false)`.
     fn punch_hole(&self, range: Range<u64>) -> io::Result<bool>;
+
+    /// Gives the space of `range` back where the storage can, for bytes that nobody reads before they are
+    /// written: afterwards they may read as anything. What is no whole unit of the storage stays; the
+    /// part of the range past the length is ignored.
+    ///
+    /// Returns whether the space was given back, as far as the storage tells.
+    ///
+    /// # Errors
+    /// The operating system's error, except that not being able to is `Ok(false)`.
+    fn discard(&self, range: Range<u64>) -> io::Result<bool> {
+        self.punch_hole(range)
+    }
 
     /// The run of bytes from `at` that is known to be all hole or may hold data.
     ///

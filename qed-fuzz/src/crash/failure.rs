@@ -155,6 +155,7 @@ fn events(workload: &Workload, run: &Run, point: &CrashPoint, choice: &[usize]) 
             }
             Operation::WriteZeroes(range) => format!("zeros {:#x}..{:#x}", range.start, range.end),
             Operation::PunchHole(range) => format!("punch {:#x}..{:#x}", range.start, range.end),
+            Operation::Discard(range) => format!("discard {:#x}..{:#x}", range.start, range.end),
             Operation::SetLen(len) => format!("length {len:#x}"),
         };
         events.push(what);

@@ -5,7 +5,7 @@ use std::hash::{Hash, Hasher};
 use std::ops::Range;
 use std::sync::Arc;
 
-use qed_io::{Operation, RunKind};
+use qed_io::{MemoryStorage, Operation, RunKind};
 
 use crate::size::usize_of;
 
@@ -161,6 +161,16 @@ impl SparseContent {
         self.pages.append(&mut after.split_off(&whole.end));
     }
 
+    /// Makes a part of the file read as anything; what are holes may stay zeros.
+    pub(super) fn discard(&mut self, range: &Range<u64>) {
+        for (number, page) in self.pages.range_mut(range.start / PAGE..range.end.div_ceil(PAGE)) {
+            let at = number * PAGE;
+            let from = range.start.saturating_sub(at);
+            let to = (range.end - at).min(PAGE);
+            Arc::make_mut(page)[usize_of(from)..usize_of(to)].fill(MemoryStorage::DISCARDED);
+        }
+    }
+
     pub(crate) fn sector(&self, number: u64) -> Sector {
         let mut sector = EMPTY;
         self.read(&mut sector, number * SECTOR);
@@ -184,6 +194,7 @@ impl SparseContent {
                 self.zero(range.clone());
             }
             Operation::PunchHole(range) => self.zero(self.inside(range)),
+            Operation::Discard(range) => self.discard(&self.inside(range)),
             Operation::SetLen(len) => self.set_len(*len),
             Operation::Flush => {}
         }
@@ -194,7 +205,9 @@ impl SparseContent {
         let sectors = |range: &Range<u64>| range.start / SECTOR..range.end.div_ceil(SECTOR);
         match operation {
             Operation::Write { offset, bytes } => sectors(&(*offset..offset + bytes.len() as u64)),
-            Operation::WriteZeroes(range) | Operation::PunchHole(range) => sectors(range),
+            Operation::WriteZeroes(range)
+            | Operation::PunchHole(range)
+            | Operation::Discard(range) => sectors(range),
             Operation::SetLen(len) => {
                 let held = self.pages.last_key_value().map_or(0, |(number, _)| number + 1);
                 *len / SECTOR..(held * (PAGE / SECTOR)).max(len / SECTOR)

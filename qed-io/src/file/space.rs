@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::fs::{FallocateFlags, SeekFrom};
 use rustix::io::{Errno, retry_on_intr};
 
+use super::sys;
 use crate::storage::{RunKind, StorageRun};
 
 /// What one open file can do with its space; everything, until it says otherwise.
@@ -21,12 +22,14 @@ pub(super) struct Space {
     seek: Ability,
     punch: Ability,
     zero: Ability,
+    discard: Ability,
 }
 
 impl Space {
     /// `unit` is 1 for a regular file and the logical block size for a device.
     pub(super) const fn new(unit: u64) -> Self {
-        Self { unit, seek: Ability::new(), punch: Ability::new(), zero: Ability::new() }
+        let [seek, punch, zero, discard] = [const { Ability::new() }; 4];
+        Self { unit, seek, punch, zero, discard }
     }
 
     /// The whole units inside `range`; empty if there are none.
@@ -62,6 +65,14 @@ impl Space {
         // discarding (BLKDISCARD) does not.
         let mode = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         allocate(&self.punch, fd, mode, range)
+    }
+
+    /// Tells a device that nobody wants `range`, whole units inside the length; whether it takes that.
+    pub(super) fn discard(&self, fd: BorrowedFd<'_>, range: &Range<u64>) -> io::Result<bool> {
+        // In logical blocks: what is less than a granule of the device, the kernel or the device leaves
+        // alone.
+        let call = || sys::discard(fd, range.start, range.end - range.start);
+        Ok(self.discard.attempt(call)?.is_some())
     }
 
     /// Makes `range`, whole units inside the length, read as zeros; whether that was possible.
@@ -114,7 +125,7 @@ impl Space {
     /// A file system that can do nothing of it.
     pub(super) fn without_abilities(unit: u64) -> Self {
         let space = Self::new(unit);
-        for ability in [&space.seek, &space.punch, &space.zero] {
+        for ability in [&space.seek, &space.punch, &space.zero, &space.discard] {
             ability.lacking.store(true, Ordering::Relaxed);
         }
         space
@@ -123,6 +134,8 @@ impl Space {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd;
+
     use super::*;
 
     #[test]
@@ -139,6 +152,19 @@ mod tests {
             }
             assert_eq!(calls, 1, "{errno}");
         }
+    }
+
+    #[test]
+    fn what_cannot_discard_says_so_and_is_unchanged() {
+        let mut file = tempfile::tempfile().unwrap();
+        io::Write::write_all(&mut file, &[7; 8192]).unwrap();
+        let space = Space::new(512);
+        for _ in 0..2 {
+            assert!(!space.discard(file.as_fd(), &(0..8192)).unwrap(), "it is no device");
+        }
+        let mut bytes = [0; 8192];
+        rustix::io::pread(&file, &mut bytes, 0).unwrap();
+        assert_eq!(bytes, [7; 8192]);
     }
 
     #[test]

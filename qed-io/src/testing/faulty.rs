@@ -205,6 +205,10 @@ impl Storage for Faulty {
         self.attempt(RequestKind::PunchHole, range, |range| self.inner.punch_hole(range))
     }
 
+    fn discard(&self, range: Range<u64>) -> io::Result<bool> {
+        self.attempt(RequestKind::Discard, range, |range| self.inner.discard(range))
+    }
+
     fn run_at(&self, at: u64) -> io::Result<StorageRun> {
         self.admit(RequestKind::Run, at..at)?;
         self.inner.run_at(at)

@@ -61,6 +61,11 @@ macro_rules! forward_storage {
             self.$inner.punch_hole(range)
         }
     };
+    (@discard $inner:tt) => {
+        fn discard(&self, range: ::std::ops::Range<u64>) -> ::std::io::Result<bool> {
+            self.$inner.discard(range)
+        }
+    };
     (@run_at $inner:tt) => {
         fn run_at(&self, at: u64) -> ::std::io::Result<$crate::StorageRun> {
             self.$inner.run_at(at)

@@ -198,6 +198,11 @@ impl Storage for Gate {
         self.inner.punch_hole(range)
     }
 
+    fn discard(&self, range: Range<u64>) -> io::Result<bool> {
+        self.pass(RequestKind::Discard, range.clone());
+        self.inner.discard(range)
+    }
+
     fn run_at(&self, at: u64) -> io::Result<StorageRun> {
         self.pass(RequestKind::Run, at..at);
         self.inner.run_at(at)

@@ -7,9 +7,10 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use super::locked;
+use crate::memory::MemoryStorage;
 use crate::storage::Storage;
 
-/// Logs every write, truncation, punch and flush that it passes on.
+/// Logs every write, truncation, punch, discard and flush that it passes on.
 ///
 /// One counter numbers all submissions and completions, so the log says which operations were in
 /// flight together, and which writes were complete when a flush was submitted: the only ones it
@@ -71,7 +72,7 @@ pub struct Completion {
 pub enum Outcome {
     /// It was carried out.
     Done,
-    /// A punch that the storage cannot do; nothing changed.
+    /// A punch or discard that the storage cannot do; nothing changed.
     Declined,
     /// It failed. A write may have reached any part of its range; a flush may have lost anything
     /// since the last good one.
@@ -92,6 +93,8 @@ pub enum Operation {
     WriteZeroes(Range<u64>),
     /// The space of a range was to be given back; the part inside the length reads as zeros.
     PunchHole(Range<u64>),
+    /// The space of a range was to be given back; the part inside the length reads as anything.
+    Discard(Range<u64>),
     /// The length was set, in bytes.
     SetLen(u64),
     /// What was complete at submission was made durable.
@@ -115,12 +118,8 @@ impl Operation {
                 grow(image, to_index(range.end));
                 image[to_index(range.start)..to_index(range.end)].fill(0);
             }
-            Self::PunchHole(range) => {
-                let end = range.end.min(image.len() as u64);
-                if range.start < end {
-                    image[to_index(range.start)..to_index(end)].fill(0);
-                }
-            }
+            Self::PunchHole(range) => fill_inside(image, range, 0),
+            Self::Discard(range) => fill_inside(image, range, MemoryStorage::DISCARDED),
             Self::SetLen(len) => image.resize(to_index(*len), 0),
             Self::Flush => {}
         }
@@ -203,12 +202,25 @@ impl Storage for Recorder {
         self.record(operation, || self.inner.punch_hole(range), outcome)
     }
 
+    fn discard(&self, range: Range<u64>) -> io::Result<bool> {
+        let operation = Operation::Discard(range.clone());
+        let outcome = |&given: &bool| if given { Outcome::Done } else { Outcome::Declined };
+        self.record(operation, || self.inner.discard(range), outcome)
+    }
+
     crate::forward_storage!(inner: len read_at run_at growth lock);
 }
 
 fn grow(image: &mut Vec<u8>, len: usize) {
     if image.len() < len {
         image.resize(len, 0);
+    }
+}
+
+fn fill_inside(image: &mut [u8], range: &Range<u64>, byte: u8) {
+    let end = range.end.min(image.len() as u64);
+    if range.start < end {
+        image[to_index(range.start)..to_index(end)].fill(byte);
     }
 }
 

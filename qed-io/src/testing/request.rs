@@ -42,6 +42,8 @@ pub enum RequestKind {
     WriteZeroes,
     /// [`punch_hole`](crate::Storage::punch_hole).
     PunchHole,
+    /// [`discard`](crate::Storage::discard).
+    Discard,
     /// [`run_at`](crate::Storage::run_at).
     Run,
 }

@@ -65,3 +65,39 @@ fn a_device_is_known_by_its_number_and_can_be_locked_and_taken_over() {
     let other = FileStorage::open(device.node(), FileOptions::READ_ONLY).unwrap();
     assert!(matches!(other.lock(ImageLock::READ), Err(LockError::Held { .. })));
 }
+
+#[test]
+fn a_device_that_grows_is_longer_while_it_is_open() {
+    let Some(device) = LoopDevice::attach(LEN, 512) else { return };
+    let storages = [device.open(false), device.open(true)];
+    device.grow(2 * LEN);
+    for storage in storages {
+        assert_eq!(storage.len().unwrap(), 2 * LEN);
+        storage.write_at(&[5; 4096], 2 * LEN - 4096).unwrap();
+        let past = storage.write_at(&[1; 512], 2 * LEN).unwrap_err();
+        assert_eq!(past.kind(), ErrorKind::StorageFull);
+        storage.flush().unwrap();
+    }
+}
+
+#[test]
+fn a_discard_gives_space_back_and_keeps_the_neighbours() {
+    for (sector, direct) in [(512, false), (512, true), (4096, false), (4096, true)] {
+        let Some(device) = LoopDevice::attach(LEN, sector) else { return };
+        let storage = device.open(direct);
+        storage.write_at(&vec![7; LEN as usize], 0).unwrap();
+        storage.flush().unwrap();
+        let before = device.allocated();
+        let gone = 100_001..900_001_usize;
+        assert!(storage.discard(100_001..900_001).unwrap(), "a loop device can discard");
+        let after = device.allocated();
+        assert!(after + 700_000 < before, "{before} bytes before, {after} after");
+        let bytes = contents(&storage);
+        assert!(bytes[..gone.start].iter().chain(&bytes[gone.end..]).all(|byte| *byte == 7));
+        // What is no whole unit, and what lies past the end.
+        assert!(storage.discard(10..20).unwrap());
+        assert!(storage.discard(LEN - 10..u64::MAX).unwrap());
+        assert_eq!(contents(&storage)[..gone.start], bytes[..gone.start]);
+        assert_eq!(contents(&storage)[gone.end..], bytes[gone.end..]);
+    }
+}

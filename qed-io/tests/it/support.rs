@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
@@ -33,6 +34,7 @@ pub(crate) fn contents(storage: &dyn Storage) -> Vec<u8> {
 /// A block device over a file of its own; gone when dropped.
 pub(crate) struct LoopDevice {
     node: PathBuf,
+    file: PathBuf,
     _folder: TempDir,
 }
 
@@ -56,11 +58,23 @@ impl LoopDevice {
             String::from_utf8_lossy(&output.stderr)
         );
         let node = String::from_utf8(output.stdout).unwrap().trim_end().into();
-        Some(Self { node, _folder: folder })
+        Some(Self { node, file, _folder: folder })
     }
 
     pub(crate) fn node(&self) -> &Path {
         &self.node
+    }
+
+    /// Makes the device longer, as `lvextend` does a volume that is in use.
+    pub(crate) fn grow(&self, len: u64) {
+        File::options().write(true).open(&self.file).unwrap().set_len(len).unwrap();
+        let output = run("losetup", "mount", ["--set-capacity".as_ref(), self.node.as_os_str()]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// Bytes of the space that the file below takes.
+    pub(crate) fn allocated(&self) -> u64 {
+        self.file.metadata().unwrap().blocks() * 512
     }
 
     pub(crate) fn open(&self, direct: bool) -> FileStorage {

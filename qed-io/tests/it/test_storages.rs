@@ -22,6 +22,7 @@ fn workload(storage: &dyn Storage) -> std::io::Result<()> {
     storage.flush()?;
     storage.set_len(40)?;
     storage.punch_hole(0..3)?;
+    storage.discard(1..2)?;
     storage.read_at(&mut [0; 40], 0)?;
     storage.run_at(7)?;
     storage.len()?;
@@ -109,7 +110,7 @@ fn every_request_of_a_workload_can_be_failed() {
         workload(&faulty).unwrap();
         faulty.requests()
     };
-    assert_eq!(count, 11, "all but the lock");
+    assert_eq!(count, 12, "all but the lock");
     for number in 0..count {
         let faulty = Faulty::new(memory(16));
         faulty.fail_nth(number, Fault::Io, Repeat::Once);
@@ -135,6 +136,7 @@ fn a_partial_failure_changes_the_first_bytes_only() {
         (RequestKind::Write, [9, 1, 1, 9, 9, 9]),
         (RequestKind::WriteZeroes, [9, 0, 0, 9, 9, 9]),
         (RequestKind::PunchHole, [9, 0, 0, 9, 9, 9]),
+        (RequestKind::Discard, [9, 0xa5, 0xa5, 9, 9, 9]),
         (RequestKind::SetLen, [9; 6]),
     ];
     for (kind, want) in cases {
@@ -145,6 +147,7 @@ fn a_partial_failure_changes_the_first_bytes_only() {
             RequestKind::Write => faulty.write_at(&[1; 4], 1),
             RequestKind::WriteZeroes => faulty.write_zeroes(1..5),
             RequestKind::PunchHole => faulty.punch_hole(1..5).map(drop),
+            RequestKind::Discard => faulty.discard(1..5).map(drop),
             _ => faulty.set_len(2),
         };
         assert_eq!(result.unwrap_err().raw_os_error(), Some(5));
