@@ -3,8 +3,8 @@
 
 use qed_io::Storage;
 use qed_spec::{
-    ChooseError, DirtyBitmap, Features, Header, HostOffset, SUPERBLOCK_LEN_BYTES, SectionType,
-    Superblock, SuperblockChoice, SuperblockCopy,
+    ChooseError, DirtyBitmap, Features, Header, HostOffset, PhysicalSize, SUPERBLOCK_LEN_BYTES,
+    Section, SectionType, Superblock, SuperblockChoice, SuperblockCopy,
 };
 
 use crate::error::{ReadError, read};
@@ -59,8 +59,54 @@ impl SuperblockBytes {
 // spec: QED-SB-14
 #[must_use]
 pub fn stored_bitmap(current: &Superblock<'_>, header: &Header) -> Option<DirtyBitmap> {
-    let section = current.section(SectionType::TABLE_DIRTY)?;
+    let section = active(current, header, SectionType::TABLE_DIRTY)?;
+    DirtyBitmap::parse(section.payload(), header).ok()
+}
+
+/// Where `current` says that the image ends on a block device, if the last writer kept it up and the
+/// section keeps its rules. A hint: another program may have appended since.
+// spec: QED-SB-14, QED-DEV-05
+#[must_use]
+pub fn stored_physical_size(current: &Superblock<'_>, header: &Header) -> Option<PhysicalSize> {
+    let section = active(current, header, SectionType::PHYSICAL_SIZE)?;
+    PhysicalSize::parse(section.payload(), header).ok()
+}
+
+/// The section of this type, if its autoclear bit is set.
+fn active<'a>(current: &Superblock<'a>, header: &Header, kind: SectionType) -> Option<Section<'a>> {
     let autoclear = header.fields().autoclear_features;
-    let is_active = SectionType::TABLE_DIRTY.is_active(Features::empty(), autoclear);
-    DirtyBitmap::parse(section.payload(), header).ok().filter(|_| is_active)
+    current.section(kind).filter(|_| kind.is_active(Features::empty(), autoclear))
+}
+
+#[cfg(test)]
+mod tests {
+    use qed_spec::{Epoch, Generation, ImageUuid, SuperblockBuilder};
+
+    use super::*;
+    use crate::tests::header;
+
+    // spec-test: QED-SB-14, QED-DEV-05
+    #[test]
+    fn a_physical_size_is_believed_with_its_bit_and_its_rules_kept() {
+        const PHYSICAL_SIZE: u64 = 1 << 34;
+        let size = PhysicalSize::new(9 * 4096, 10 * 4096, &header(0, 0)).unwrap();
+        let good = size.encode();
+        let cases = [
+            (Some(&good[..]), PHYSICAL_SIZE, Some(size)),
+            (Some(&good[..]), PHYSICAL_SIZE - 1, None),
+            (None, PHYSICAL_SIZE, None),
+            (Some(&good[..15]), PHYSICAL_SIZE, None),
+            (Some(&[0; 16]), PHYSICAL_SIZE, None),
+        ];
+        for (payload, autoclear, expected) in cases {
+            let mut builder = SuperblockBuilder::new(ImageUuid::new([5; 16]), Epoch::new(5));
+            if let Some(payload) = payload {
+                builder.set_section(SectionType::PHYSICAL_SIZE, payload).unwrap();
+            }
+            let bytes = builder.encode(Generation::FIRST);
+            let current = Superblock::parse(&bytes).unwrap();
+            let found = stored_physical_size(&current, &header(0, autoclear));
+            assert_eq!(found, expected, "{payload:?} {autoclear:#x}");
+        }
+    }
 }

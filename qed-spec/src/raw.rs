@@ -116,6 +116,19 @@ pub struct RawDirtyBitmap {
     pub epoch_size: U64,
 }
 
+/// The payload of the section with the end of an image on a block device.
+// spec: QED-DEV-07
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
+)]
+#[repr(C)]
+pub struct RawPhysicalSize {
+    /// Byte after the last one that was handed out.
+    pub physical_size: U64,
+    /// Bytes of the device when all tables were known to lie below it.
+    pub device_size: U64,
+}
+
 /// The anchor of an image whose cluster 0 is too small for superblocks.
 // spec: QED-SB-19
 #[derive(

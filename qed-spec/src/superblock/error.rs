@@ -129,6 +129,40 @@ pub enum DirtyBitmapError {
     },
 }
 
+/// Why the section PHYSICAL_SIZE counts as not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum PhysicalSizeError {
+    /// The payload has another length than 16 bytes.
+    #[error("physical size section has {found} bytes, not 16")]
+    Length {
+        /// Bytes.
+        found: u64,
+    },
+    /// The image does not end with a cluster.
+    #[error("physical size {physical_size} is no multiple of the cluster size")]
+    Unaligned {
+        /// Bytes.
+        physical_size: u64,
+    },
+    /// The image ends inside its header area or L1 table.
+    #[error("physical size {physical_size} is below {l1_end}, where the L1 table ends")]
+    InsideRoots {
+        /// Bytes.
+        physical_size: u64,
+        /// Byte after the L1 table.
+        l1_end: u64,
+    },
+    /// The image ends past the device that it was recorded of.
+    #[error("physical size {physical_size} is above the device size {device_size}")]
+    PastDevice {
+        /// Bytes.
+        physical_size: u64,
+        /// Bytes of the device.
+        device_size: u64,
+    },
+}
+
 /// Why no copy of a superblock can be taken for the current one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]

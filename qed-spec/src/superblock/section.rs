@@ -38,7 +38,7 @@ impl SectionType {
     pub const BACKING_FORMAT: Self = Self(2);
     /// Place and state of the journal.
     pub const JOURNAL: Self = Self(3);
-    /// End of the image on a block device.
+    /// End of the image on a block device: [`crate::PhysicalSize`].
     pub const PHYSICAL_SIZE: Self = Self(4);
     /// Place of the per-table dirty bitmap, and its epoch size.
     pub const TABLE_DIRTY: Self = Self(5);

@@ -3,8 +3,8 @@
 use std::io;
 
 use qed_spec::{
-    ConsistencyMode, RawDirtyBitmap, RawJournalRing, Section, SectionType, StoredBackingFormat,
-    Superblock,
+    ConsistencyMode, RawDirtyBitmap, RawJournalRing, RawPhysicalSize, Section, SectionType,
+    StoredBackingFormat, Superblock,
 };
 use zerocopy::FromBytes;
 
@@ -68,6 +68,11 @@ fn meaning(kind: SectionType, payload: &[u8]) -> Option<String> {
                 "{len_bytes} bytes at {offset:#x}, tail at block {tail_sequence}, \
                  block {stable_sequence} durable"
             )
+        }
+        SectionType::PHYSICAL_SIZE => {
+            let RawPhysicalSize { physical_size, device_size } =
+                RawPhysicalSize::read_from_bytes(payload).ok()?;
+            format!("physical size {physical_size}, device size {device_size}")
         }
         SectionType::BACKING_FORMAT => {
             StoredBackingFormat::parse(payload).ok()?.format().to_owned()
