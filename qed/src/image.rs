@@ -4,7 +4,7 @@ use std::io::{IoSlice, IoSliceMut};
 use std::sync::Arc;
 use std::time::Instant;
 
-use qed_core::{GuestExtent, ReadOnlyImage, Shrink, VirtualDisk, ZeroMode};
+use qed_core::{GuestExtent, ReadOnlyImage, Shrink, SpaceUsage, VirtualDisk, ZeroMode};
 use qed_io::ImageLock;
 use qed_spec::GuestOffset;
 
@@ -100,6 +100,23 @@ impl Image {
     /// As [`Image::write_at`].
     pub fn write_zeroes(&self, at: u64, len: u64) -> Result<(), Error> {
         Ok(self.writable()?.write_zeroes(GuestOffset::new(at), len, ZeroMode::IfNeeded)?)
+    }
+
+    /// Says that nobody wants `len` bytes from `at` any more: whole clusters give up their space as
+    /// [`Options::discard`] has it and read as zeros, parts of clusters keep their bytes.
+    ///
+    /// # Errors
+    /// As [`Image::write_at`].
+    pub fn discard(&self, at: u64, len: u64) -> Result<(), Error> {
+        Ok(self.writable()?.discard(GuestOffset::new(at), len)?)
+    }
+
+    /// Where the space of the image stands; `None` if it is open for reading only.
+    ///
+    /// # Errors
+    /// The length of a block device cannot be read.
+    pub fn space_usage(&self) -> Result<Option<SpaceUsage>, Error> {
+        Ok(self.core().map(|image| image.space_usage()).transpose()?)
     }
 
     /// Makes every write durable that completed before; nothing is to be done for an image that is

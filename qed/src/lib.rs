@@ -34,7 +34,7 @@ pub use new_file::{NewFile, random_identity};
 pub use options::{Backing, Mode, Options, RECOVER};
 
 pub use qed_core::{
-    BackingFormat, BackingGate, DEFAULT_CACHE_LIMIT_BYTES, GuestExtent, GuestExtentKind,
-    LockPolicy, Shrink,
+    BackingFormat, BackingGate, DEFAULT_CACHE_LIMIT_BYTES, DiscardMode, GuestExtent,
+    GuestExtentKind, LockPolicy, Shrink, SpaceUsage,
 };
 pub use qed_spec::ErrorKind;

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use qed_convert::chain::{Chain, ChainOptions, FormatSource, ImageFormat, Layer, TrustMagic};
 use qed_core::{
     BackingFormat, BackingGate, CreateBacking, CreateOptions, DEFAULT_CACHE_LIMIT_BYTES,
-    DEFAULT_RING_LEN_BYTES, Layout, LockPolicy, ReadContext, ReadOnlyImage, RecoveryPolicy,
-    RefuseBacking, WriteContext, header_area,
+    DEFAULT_RING_LEN_BYTES, DiscardMode, Layout, LockPolicy, ReadContext, ReadOnlyImage,
+    RecoveryPolicy, RefuseBacking, WriteContext, header_area,
 };
 use qed_io::{Access, Existing, FileOptions, FileStorage, ImageLock, Storage};
 use qed_spec::Geometry;
@@ -31,6 +31,7 @@ pub struct Options<'a> {
     direct: bool,
     lock: LockPolicy,
     cache_limit_bytes: u64,
+    discard: DiscardMode,
     mode: Mode,
     cluster_size: u32,
     table_size: u32,
@@ -78,6 +79,7 @@ impl<'a> Options<'a> {
             direct: false,
             lock: LockPolicy::Take,
             cache_limit_bytes: DEFAULT_CACHE_LIMIT_BYTES,
+            discard: DiscardMode::default(),
             mode: Mode::Compat,
             cluster_size: 64 << 10,
             table_size: 4,
@@ -120,6 +122,12 @@ impl<'a> Options<'a> {
     /// Bytes of tables that are kept in memory; 32 MiB unless stated.
     pub fn cache_limit(mut self, bytes: u64) -> Self {
         self.cache_limit_bytes = bytes;
+        self
+    }
+
+    /// What becomes of space that is discarded; later writes use it unless stated.
+    pub fn discard(mut self, mode: DiscardMode) -> Self {
+        self.discard = mode;
         self
     }
 
@@ -230,7 +238,8 @@ impl<'a> Options<'a> {
             return Ok(Image::for_reading(image));
         }
         let recovery = if self.recovers { RECOVER } else { RecoveryPolicy::Refuse };
-        let context = WriteContext { cache_limit_bytes, ..WriteContext::new(gate, lock, recovery) };
+        let context = WriteContext::new(gate, lock, recovery);
+        let context = WriteContext { cache_limit_bytes, discard: self.discard, ..context };
         let image = qed_core::Image::open(storage, &context).map_err(Error::Open)?;
         Ok(Image::for_writing(image))
     }
