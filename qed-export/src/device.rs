@@ -41,7 +41,8 @@ pub trait BlockDevice: Debug + Send + Sync {
     /// As [`BlockDevice::write_at`], and [`DeviceError::NotFast`] before anything is changed.
     fn write_zeroes(&self, at: u64, len: u64, how: Zeroing) -> Result<(), DeviceError>;
 
-    /// Says that nobody wants the bytes of a range any more; they may keep their values.
+    /// Says that nobody wants the bytes of a range any more: they may read as anything afterwards. What
+    /// is smaller than the disk's unit of space stays.
     ///
     /// # Errors
     /// As [`BlockDevice::write_at`].
@@ -73,6 +74,15 @@ pub trait BlockDevice: Debug + Send + Sync {
         visit: &mut dyn FnMut(Extent) -> ControlFlow<()>,
     ) -> Result<(), DeviceError> {
         walk(range, visit, |at, left| self.extent_at(at, left))
+    }
+
+    /// Where the space of the image stands that holds the disk; none where it has no more to tell than
+    /// what its file takes.
+    ///
+    /// # Errors
+    /// The storage does not tell.
+    fn space_usage(&self) -> Result<Option<SpaceUsage>, DeviceError> {
+        Ok(None)
     }
 
     /// Does what is due at `now` and returns when to call again, none while nothing waits.
@@ -133,6 +143,25 @@ pub enum Speed {
     Any,
     /// It fails at once where it could be no faster than writing.
     FastOnly,
+}
+
+/// Where the space of an image stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SpaceUsage {
+    /// Bytes up to the end of all that was ever used: the high-water mark.
+    pub end: u64,
+    /// Bytes below the end that are known to be free; none before the image has looked for them.
+    pub free: Option<u64>,
+    /// Bytes of the block device that holds the image; none for a file, which grows.
+    pub capacity: Option<u64>,
+}
+
+impl SpaceUsage {
+    /// Bytes that can be used before the device has to be longer; none for a file.
+    #[must_use]
+    pub fn room(&self) -> Option<u64> {
+        Some(self.capacity?.saturating_sub(self.end).saturating_add(self.free.unwrap_or(0)))
+    }
 }
 
 /// A run of bytes with one mapping.

@@ -11,8 +11,8 @@ use qed_core::{
 use qed_spec::GuestOffset;
 
 use crate::device::{
-    Allocation, BlockDevice, BlockSizes, DeviceError, Durability, Extent, Space, Speed, Zeroing,
-    check_range, walk,
+    Allocation, BlockDevice, BlockSizes, DeviceError, Durability, Extent, Space, SpaceUsage, Speed,
+    Zeroing, check_range, walk,
 };
 
 /// Zeros for space that has to be allocated.
@@ -60,8 +60,9 @@ impl QedDisk {
         Ok(())
     }
 
-    /// Whether no data has to be written to zero a range: the clusters at its ends are the only ones
-    /// that may be zeroed in part, and a part of one that only the backing file has is copied.
+    /// Whether no data has to be written to zero a range: whole clusters give up their space or are
+    /// zeroed where they lie. The clusters at its ends are the only ones that may be zeroed in part,
+    /// and a part of one that only the backing file has is copied.
     fn zeroes_fast(&self, at: u64, len: u64) -> Result<bool, DeviceError> {
         let (size, cluster) = (self.size(), self.0.geometry().cluster_size_bytes());
         let end = at + len;
@@ -136,6 +137,11 @@ impl BlockDevice for QedDisk {
         visit: &mut dyn FnMut(Extent) -> ControlFlow<()>,
     ) -> Result<(), DeviceError> {
         each_extent_of(&*self.0, range, visit)
+    }
+
+    fn space_usage(&self) -> Result<Option<SpaceUsage>, DeviceError> {
+        let qed_core::SpaceUsage { end, free, capacity } = self.0.space_usage()?;
+        Ok(Some(SpaceUsage { end, free, capacity }))
     }
 
     fn maintain(&self, now: Instant) -> Result<Option<Instant>, DeviceError> {

@@ -1,5 +1,6 @@
 //! A raw disk image open for writing: the file is the disk.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -12,12 +13,15 @@ use crate::device::{
 
 /// Zeros that are written at a time.
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+/// The blocks of which file systems have holes: what suits any of them.
+const BLOCK_BYTES: u32 = 4096;
 
 /// A file or block device whose bytes are those of the disk.
 #[derive(Debug)]
 pub struct RawDisk {
     storage: Arc<dyn Storage>,
     size: u64,
+    gives_back: bool,
 }
 
 impl RawDisk {
@@ -27,7 +31,14 @@ impl RawDisk {
     /// The storage's error when its length cannot be read.
     pub fn open(storage: Arc<dyn Storage>) -> std::io::Result<Self> {
         let size = storage.len()?;
-        Ok(Self { storage, size })
+        Ok(Self { storage, size, gives_back: false })
+    }
+
+    /// The same disk, whose trimmed and zeroed blocks become holes of the file, or are discarded on the
+    /// device; else they keep their space.
+    #[must_use]
+    pub fn giving_back(self) -> Self {
+        Self { gives_back: true, ..self }
     }
 
     fn settle(&self, durability: Durability) -> Result<(), DeviceError> {
@@ -46,6 +57,21 @@ impl RawDisk {
         }
         Ok(())
     }
+
+    /// The blocks that lie in a range as wholes; the last one of the disk may be a part of one.
+    fn whole_blocks(&self, at: u64, len: u64) -> Range<u64> {
+        let (block, end) = (u64::from(BLOCK_BYTES), at + len);
+        let start = at.next_multiple_of(block);
+        let end = if end == self.size { end } else { end - end % block };
+        start..end.max(start)
+    }
+
+    fn write_zeroes_somehow(&self, range: Range<u64>) -> std::io::Result<()> {
+        if self.gives_back && self.storage.punch_hole(range.clone())? {
+            return Ok(());
+        }
+        self.storage.write_zeroes(range)
+    }
 }
 
 impl BlockDevice for RawDisk {
@@ -58,7 +84,7 @@ impl BlockDevice for RawDisk {
     }
 
     fn block_sizes(&self) -> BlockSizes {
-        BlockSizes { minimum: 1, preferred: 4096 }
+        BlockSizes { minimum: 1, preferred: BLOCK_BYTES }
     }
 
     fn read_at(&self, buf: &mut [u8], at: u64) -> Result<(), DeviceError> {
@@ -78,7 +104,7 @@ impl BlockDevice for RawDisk {
             // A file system that has no cheap way would write them.
             (_, Speed::FastOnly) => return Err(DeviceError::NotFast),
             (Space::Allocated, Speed::Any) => self.write_stored_zeroes(at, len),
-            (Space::MayHaveHoles, Speed::Any) => self.storage.write_zeroes(at..at + len),
+            (Space::MayHaveHoles, Speed::Any) => self.write_zeroes_somehow(at..at + len),
         };
         zeroed.map_err(DeviceError::of_io)?;
         self.settle(how.durability)
@@ -86,6 +112,9 @@ impl BlockDevice for RawDisk {
 
     fn trim(&self, at: u64, len: u64, durability: Durability) -> Result<(), DeviceError> {
         check_range(self.size, at, len)?;
+        if self.gives_back {
+            self.storage.discard(self.whole_blocks(at, len)).map_err(DeviceError::of_io)?;
+        }
         self.settle(durability)
     }
 

@@ -3,7 +3,9 @@
 use std::ops::{ControlFlow, Range};
 use std::time::Instant;
 
-use crate::device::{BlockDevice, BlockSizes, DeviceError, Durability, Extent, Zeroing};
+use crate::device::{
+    BlockDevice, BlockSizes, DeviceError, Durability, Extent, SpaceUsage, Zeroing,
+};
 
 /// A disk that makes every change durable before it says that it is done.
 #[derive(Debug)]
@@ -60,6 +62,10 @@ impl BlockDevice for WriteThrough {
         visit: &mut dyn FnMut(Extent) -> ControlFlow<()>,
     ) -> Result<(), DeviceError> {
         self.0.each_extent(range, visit)
+    }
+
+    fn space_usage(&self) -> Result<Option<SpaceUsage>, DeviceError> {
+        self.0.space_usage()
     }
 
     fn maintain(&self, now: Instant) -> Result<Option<Instant>, DeviceError> {

@@ -1,8 +1,8 @@
 //! What a server has done so far, for programs that watch it.
 
-use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::open_metrics::{Kind, Page, Sample};
 use super::request::{Incoming, Request};
 use super::wire::Errno;
 
@@ -20,6 +20,7 @@ pub struct Counters {
     refused: AtomicU64,
     bytes_read: AtomicU64,
     bytes_written: AtomicU64,
+    bytes_trimmed: AtomicU64,
 }
 
 /// The counts at one moment.
@@ -39,6 +40,8 @@ pub struct Snapshot {
     pub bytes_read: u64,
     /// Bytes that clients wrote.
     pub bytes_written: u64,
+    /// Bytes that clients said nobody wants any more.
+    pub bytes_trimmed: u64,
 }
 
 impl Counters {
@@ -55,38 +58,27 @@ impl Counters {
             refused: load(&self.refused),
             bytes_read: load(&self.bytes_read),
             bytes_written: load(&self.bytes_written),
+            bytes_trimmed: load(&self.bytes_trimmed),
         }
     }
 
-    /// The counts in the text form of OpenMetrics.
-    #[must_use]
-    pub fn open_metrics(&self) -> String {
+    /// Adds the counts to a page of metrics.
+    pub(super) fn write(&self, page: &mut Page) {
+        use Kind::{Counter, Gauge};
         let now = self.snapshot();
-        let mut text = String::new();
-        let mut family = |name: &str, kind: &str, help: &str, samples: &[(String, u64)]| {
-            text += &format!("# TYPE {name} {kind}\n# HELP {name} {help}\n");
-            let suffix = if kind == "counter" { "_total" } else { "" };
-            for (labels, value) in samples {
-                writeln!(text, "{name}{suffix}{labels} {value}").expect("strings take everything");
-            }
-        };
-        let one = |value| [(String::new(), value)];
-        let kinds: Vec<_> = KINDS
-            .iter()
-            .zip(&self.requests)
-            .map(|(kind, count)| (format!("{{kind=\"{kind}\"}}"), load(count)))
-            .collect();
-        family("qed_nbd_connections", "counter", "Connections begun.", &one(now.connections));
-        family("qed_nbd_connected", "gauge", "Connections now.", &one(now.connected));
+        let kinds = KINDS.iter().zip(&self.requests);
+        let kinds: Vec<_> =
+            kinds.map(|(kind, count)| Sample::of("kind", *kind, load(count))).collect();
+        let mut one = |name, kind, help, value| page.family(name, kind, help, &Sample::only(value));
+        one("qed_nbd_connections", Counter, "Connections begun.", now.connections);
+        one("qed_nbd_connected", Gauge, "Connections now.", now.connected);
         let help = "Connections closed at once because there were too many.";
-        family("qed_nbd_turned_away", "counter", help, &one(now.turned_away));
-        family("qed_nbd_requests", "counter", "Requests by kind.", &kinds);
-        let help = "Requests answered with an error.";
-        family("qed_nbd_refused", "counter", help, &one(now.refused));
-        family("qed_nbd_read_bytes", "counter", "Bytes read by clients.", &one(now.bytes_read));
-        let help = "Bytes written by clients.";
-        family("qed_nbd_written_bytes", "counter", help, &one(now.bytes_written));
-        text + "# EOF\n"
+        one("qed_nbd_turned_away", Counter, help, now.turned_away);
+        one("qed_nbd_refused", Counter, "Requests answered with an error.", now.refused);
+        one("qed_nbd_read_bytes", Counter, "Bytes read by clients.", now.bytes_read);
+        one("qed_nbd_written_bytes", Counter, "Bytes written by clients.", now.bytes_written);
+        one("qed_nbd_trimmed_bytes", Counter, "Bytes trimmed by clients.", now.bytes_trimmed);
+        page.family("qed_nbd_requests", Counter, "Requests by kind.", &kinds);
     }
 
     pub(super) fn opened(&self) {
@@ -121,7 +113,12 @@ impl Counters {
                 1
             }
             Request::Flush => 2,
-            Request::Trim { .. } => 3,
+            Request::Trim { len, .. } => {
+                if outcome.is_ok() {
+                    add(&self.bytes_trimmed, len);
+                }
+                3
+            }
             Request::Cache { .. } => 4,
             Request::WriteZeroes { .. } => 5,
             Request::BlockStatus { .. } => 6,

@@ -1,15 +1,18 @@
-//! The counters over HTTP, for programs that collect them. Serves one page and knows no other.
+//! Counters and the space of the disks over HTTP, for programs that collect them. Serves one page and
+//! knows no other.
 
 use std::io::{self, Read, Write};
 
 use super::counters::Counters;
+use super::exports::Exports;
+use super::open_metrics::{Kind, Page, Sample};
 use super::socket::Socket;
 
 /// More than any request for a page needs.
 const MAX_REQUEST_BYTES: usize = 8 << 10;
 
-/// Reads a request, whatever it is for, and answers with the counters.
-pub(super) fn answer(socket: &Socket, counters: &Counters) -> io::Result<()> {
+/// Reads a request, whatever it is for, and answers with the page.
+pub(super) fn answer(socket: &Socket, counters: &Counters, exports: &Exports) -> io::Result<()> {
     let mut request = Vec::new();
     let mut piece = [0; 1024];
     while !request.windows(4).any(|end| end == b"\r\n\r\n") {
@@ -19,7 +22,7 @@ pub(super) fn answer(socket: &Socket, counters: &Counters) -> io::Result<()> {
             return Err(io::ErrorKind::InvalidData.into());
         }
     }
-    let page = counters.open_metrics();
+    let page = page(counters, exports);
     let len = page.len();
     let head = format!(
         "HTTP/1.0 200 OK\r\n\
@@ -27,4 +30,24 @@ pub(super) fn answer(socket: &Socket, counters: &Counters) -> io::Result<()> {
          Content-Length: {len}\r\nConnection: close\r\n\r\n"
     );
     { socket }.write_all(&[head.as_bytes(), page.as_bytes()].concat())
+}
+
+fn page(counters: &Counters, exports: &Exports) -> String {
+    let mut page = Page::default();
+    counters.write(&mut page);
+    let (mut end, mut free, mut capacity) = (Vec::new(), Vec::new(), Vec::new());
+    for export in exports.iter() {
+        // One that does not tell has no samples.
+        let Ok(Some(usage)) = export.device.space_usage() else { continue };
+        let values = [(&mut end, Some(usage.end)), (&mut free, usage.free)];
+        for (samples, value) in values.into_iter().chain([(&mut capacity, usage.capacity)]) {
+            let name = export.name().escape_ascii().to_string();
+            samples.extend(value.map(|value| Sample::of("export", name, value)));
+        }
+    }
+    let mut gauge = |name, help, samples: &[_]| page.family(name, Kind::Gauge, help, samples);
+    gauge("qed_image_end_bytes", "End of all that was ever used of the image.", &end);
+    gauge("qed_image_free_bytes", "Bytes below the end that are free, once looked for.", &free);
+    gauge("qed_image_capacity_bytes", "Bytes of the device that holds the image.", &capacity);
+    page.end()
 }

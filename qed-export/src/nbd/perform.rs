@@ -1,5 +1,6 @@
 //! One request and its disk: does what it says and makes the reply. Knows no socket and no thread.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::negotiation::Session;
@@ -16,8 +17,8 @@ const SPARSE_READ_BYTES: usize = 64 << 10;
 const MAX_HOLES: usize = 256;
 /// Read at a time when a range is to be cached.
 const CACHE_STEP_BYTES: usize = 256 << 10;
-/// Zeroed at a time; between two steps a server that has to end can.
-const ZERO_STEP_BYTES: u64 = 4 << 30;
+/// Zeroed or trimmed at a time; between two steps a server that has to end can.
+const STEP_BYTES: u64 = 4 << 30;
 const STORED_ZERO_STEP_BYTES: u64 = 16 << 20;
 /// What a buffer keeps between requests: making a longer one costs little beside filling it.
 const KEPT_BYTES: usize = 4 << 20;
@@ -162,7 +163,7 @@ fn serve(
             to.done();
         }
         Request::Trim { at, len, durability } => {
-            device.trim(at, len, durability)?;
+            trim(device, at, len, durability, is_cut)?;
             to.done();
         }
         Request::Cache { at, len } => {
@@ -282,34 +283,61 @@ fn zero(
     }
     check(device, at, len)?;
     let step = match how.space {
-        Space::MayHaveHoles => ZERO_STEP_BYTES,
+        Space::MayHaveHoles => STEP_BYTES,
         Space::Allocated => STORED_ZERO_STEP_BYTES,
     };
     // A step that is refused after others were done would be a change after all.
     if how.speed == Speed::FastOnly && len > step {
         return Err(DeviceError::NotFast.into());
     }
-    let (mut at, end) = (at, at + len);
-    while at < end || len == 0 {
+    let later = Zeroing { durability: Durability::AfterFlush, ..how };
+    let step = if how.speed == Speed::FastOnly { u64::MAX } else { step };
+    in_steps(at..at + len, step, is_cut, |at, len| device.write_zeroes(at, len, later))?;
+    Ok(settle(device, how.durability)?)
+}
+
+fn trim(
+    device: &dyn BlockDevice,
+    at: u64,
+    len: u64,
+    durability: Durability,
+    is_cut: &AtomicBool,
+) -> Result<(), Refusal> {
+    if device.is_read_only() {
+        return Err(DeviceError::ReadOnly.into());
+    }
+    check(device, at, len)?;
+    let later = Durability::AfterFlush;
+    in_steps(at..at + len, STEP_BYTES, is_cut, |at, len| device.trim(at, len, later))?;
+    Ok(settle(device, durability)?)
+}
+
+/// Lets `act` change a range from one multiple of `step` to the next, and an empty range once.
+fn in_steps(
+    range: Range<u64>,
+    step: u64,
+    is_cut: &AtomicBool,
+    mut act: impl FnMut(u64, u64) -> Result<(), DeviceError>,
+) -> Result<(), Refusal> {
+    let mut at = range.start;
+    loop {
         if is_cut.load(Ordering::Relaxed) {
             return Err(Refusal::Protocol(Errno::Shutdown));
         }
-        let step_end = if how.speed == Speed::FastOnly {
-            end
-        } else {
-            (at - at % step).saturating_add(step).min(end)
-        };
-        let later = Zeroing { durability: Durability::AfterFlush, ..how };
-        device.write_zeroes(at, step_end - at, later)?;
-        at = step_end;
-        if len == 0 {
-            break;
+        let end = (at - at % step).saturating_add(step).min(range.end);
+        act(at, end - at)?;
+        at = end;
+        if at >= range.end {
+            return Ok(());
         }
     }
-    if how.durability == Durability::AtReturn {
-        device.flush()?;
+}
+
+fn settle(device: &dyn BlockDevice, durability: Durability) -> Result<(), DeviceError> {
+    match durability {
+        Durability::AfterFlush => Ok(()),
+        Durability::AtReturn => device.flush(),
     }
-    Ok(())
 }
 
 fn block_status(

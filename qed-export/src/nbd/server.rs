@@ -1,8 +1,8 @@
 //! The server: listens, gives each client its threads, keeps the disks in order, and ends well.
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{Builder, Scope};
 use std::time::{Duration, Instant};
 
@@ -14,20 +14,17 @@ use super::contained::{Panicked, contained};
 use super::counters::Counters;
 use super::exports::{Exports, Quiet};
 use super::listen::{Listener, Purpose};
+use super::maintenance::{Maintenance, SpaceWatch};
 use super::metrics;
-use super::perform::chain;
 use super::registry::{Registered, Registry};
 use super::socket::{Socket, Stream};
 use super::tls::TlsIdentity;
-use crate::device::DeviceError;
+use crate::device::{DeviceError, SpaceUsage};
 
 /// What wakes the server without being a listener.
 const WAKER: Token = Token(usize::MAX);
 /// How long a server waits for descriptors when the system has no more.
 const BREATH: Duration = Duration::from_millis(100);
-/// How often disks are asked what is due, when nothing is said to be sooner; and how often at most.
-const MAINTENANCE: Duration = Duration::from_secs(1);
-const SHORTEST_WAIT: Duration = Duration::from_millis(10);
 
 /// What a server allows.
 #[derive(Debug, Clone, Copy)]
@@ -66,6 +63,7 @@ pub struct Server {
     counters: Arc<Counters>,
     poll: Poll,
     stop: StopHandle,
+    watch: Option<SpaceWatch>,
 }
 
 /// Ends a server from another thread.
@@ -121,7 +119,14 @@ impl Server {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
         let stop = StopHandle { is_stopped: Arc::new(AtomicBool::new(false)), waker };
-        Ok(Self { exports, limits, tls, counters: Arc::default(), poll, stop })
+        Ok(Self { exports, limits, tls, counters: Arc::default(), poll, stop, watch: None })
+    }
+
+    /// Shows `watch` the name of each disk that tells of its space, and where that stands: about once a
+    /// second, from the thread that keeps the disks in order, which waits for it.
+    #[must_use]
+    pub fn watching_space(self, watch: impl FnMut(&[u8], SpaceUsage) + Send + 'static) -> Self {
+        Self { watch: Some(SpaceWatch::new(watch)), ..self }
     }
 
     /// What ends it.
@@ -154,9 +159,10 @@ impl Server {
             max_threads: self.limits.threads_per_connection.max(1),
         };
         let maintenance = Maintenance::default();
+        let watch = self.watch.take();
         let served = std::thread::scope(|scope| {
             let keeper = Builder::new().name("nbd-maintain".to_owned());
-            keeper.spawn_scoped(scope, || maintenance.run(shared.exports))?;
+            keeper.spawn_scoped(scope, || maintenance.run(shared.exports, watch))?;
             let (limits, stop) = (&self.limits, &self.stop);
             let door = Door { shared: &shared, limits, stop, is_full: Quiet::default() };
             let served = contained(|| door.open(scope, &mut self.poll, &mut listeners))
@@ -300,7 +306,7 @@ fn serve_disks(shared: &Shared<'_>, socket: &Arc<Socket>, registered: Registered
 }
 
 fn serve_counters(shared: &Shared<'_>, socket: &Socket, registered: Registered<'_>) {
-    match contained(|| metrics::answer(socket, shared.counters)) {
+    match contained(|| metrics::answer(socket, shared.counters, shared.exports)) {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::debug!(%error, "counters"),
         Err(panicked) => tracing::error!(%panicked, "counters"),
@@ -314,66 +320,6 @@ fn is_of_one_client(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
 }
 
-/// Asks the disks from time to time to do what is due.
-#[derive(Debug, Default)]
-struct Maintenance {
-    is_over: Mutex<bool>,
-    over: Condvar,
-}
-
-impl Maintenance {
-    fn run(&self, exports: &Exports) {
-        let mut disks: Vec<_> = exports.iter().map(|export| (export, false)).collect();
-        let mut is_over = self.is_over.lock().unwrap_or_else(PoisonError::into_inner);
-        while !*is_over {
-            drop(is_over);
-            let now = Instant::now();
-            let mut next = now + MAINTENANCE;
-            for (export, is_failing) in &mut disks {
-                let maintained = contained(|| export.device.maintain(now))
-                    .unwrap_or_else(|panicked| Err(failed(panicked)));
-                if begins(is_failing, maintained.is_err())
-                    && let Err(error) = &maintained
-                {
-                    let (name, error) = (export.name().escape_ascii(), chain(error));
-                    tracing::error!(export = %name, %error, "a disk was not flushed");
-                }
-                if let Ok(Some(due)) = maintained {
-                    next = next.min(due);
-                }
-            }
-            is_over = self.is_over.lock().unwrap_or_else(PoisonError::into_inner);
-            if !*is_over {
-                let left = next.saturating_duration_since(Instant::now()).max(SHORTEST_WAIT);
-                let waited = self.over.wait_timeout(is_over, left);
-                is_over = waited.unwrap_or_else(PoisonError::into_inner).0;
-            }
-        }
-    }
-
-    fn end(&self) {
-        *self.is_over.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        self.over.notify_all();
-    }
-}
-
 fn failed(panicked: Panicked) -> DeviceError {
     DeviceError::Failed(panicked.into())
-}
-
-/// Whether what `was` not so is so now; remembers it.
-fn begins(was: &mut bool, is: bool) -> bool {
-    !std::mem::replace(was, is) && is
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_disk_that_keeps_failing_is_told_once() {
-        let mut was = false;
-        let told = [false, true, true, true, false, true].map(|is| begins(&mut was, is));
-        assert_eq!(told, [false, true, false, false, false, true]);
-    }
 }

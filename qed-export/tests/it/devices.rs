@@ -120,6 +120,39 @@ fn what_changes_a_disk_that_writes_through_fails_where_it_cannot_be_made_durable
 }
 
 #[test]
+fn a_raw_disk_gives_back_the_blocks_that_lie_in_a_trim_or_keeps_them() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, gives_back) in [("gives", true), ("keeps", false)] {
+        let new =
+            NewFileOptions { existing: Existing::Refuse, lock: ImageLock::NONE, direct: false };
+        let file = FileStorage::create(folder.path().join(name), new).unwrap();
+        // The last block of the disk is none.
+        file.write_at(&[7; (256 << 10) + 512], 0).unwrap();
+        let file: Arc<dyn Storage> = Arc::new(file);
+        let disk = RawDisk::open(Arc::clone(&file)).unwrap();
+        let disk = if gives_back { disk.giving_back() } else { disk };
+        disk.trim((64 << 10) - 1, (64 << 10) + 2, LATER).unwrap();
+        disk.trim(252 << 10, (4 << 10) + 512, Durability::AtReturn).unwrap();
+        disk.trim(1, 4095, LATER).unwrap();
+        let mut found = vec![0; (256 << 10) + 512];
+        disk.read_at(&mut found, 0).unwrap();
+        for (at, byte) in found.iter().enumerate() {
+            let is_trimmed = (64 << 10..128 << 10).contains(&at) || at >= 252 << 10;
+            assert_eq!(*byte, if is_trimmed && gives_back { 0 } else { 7 }, "{name}: {at}");
+        }
+        let extent = disk.extent_at(64 << 10, 64 << 10).unwrap();
+        assert_eq!((extent.allocation == Allocation::Hole, extent.len >= 64 << 10), {
+            (gives_back, true)
+        });
+        if gives_back {
+            let before = file.allocated_len().unwrap();
+            disk.write_zeroes(0, 64 << 10, HOLES).unwrap();
+            assert_eq!(file.allocated_len().unwrap(), before - (64 << 10));
+        }
+    }
+}
+
+#[test]
 fn a_hole_under_a_cluster_is_told_until_it_is_written() {
     let folder = tempfile::tempdir().unwrap();
     let storage = FileStorage::create(

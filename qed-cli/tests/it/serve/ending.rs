@@ -137,13 +137,17 @@ fn the_counters_tell_what_was_done() {
     let lab = Lab::new();
     lab.shell("qemu-img create -q -f qed a.qed 64M");
     let served = Served::start(&lab, "--socket s --metrics ./m -f qed a.qed", 1);
-    clients(&lab, &format!("qemu-io -f raw -c 'write 0 64k' -c 'read 0 4k' '{}'", served.uri()));
+    let script = "-c 'write 0 64k' -c 'read 0 4k' -c 'discard 0 64k'";
+    clients(&lab, &format!("qemu-io -f raw {script} '{}'", served.uri()));
     let read = "import socket\ns = socket.socket(socket.AF_UNIX)\ns.connect('m')\n\
         s.sendall(b'GET /metrics HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n')\n\
         page = s.makefile().read()\n\
         assert page.startswith('HTTP/1.0 200 OK') and page.endswith('# EOF\\n'), page\n\
         for line in ['qed_nbd_requests_total{kind=\"write\"} 1', 'qed_nbd_written_bytes_total 65536',\n\
-            'qed_nbd_connections_total 1', 'qed_nbd_refused_total 0']:\n  assert line in page, page";
+            'qed_nbd_connections_total 1', 'qed_nbd_refused_total 0',\n\
+            'qed_nbd_trimmed_bytes_total 65536', 'qed_image_end_bytes{export=\"\"} ']:\n\
+        \u{20} assert line in page, page\n\
+        assert 'qed_image_capacity_bytes{' not in page, page";
     python(&lab, served.uri(), read);
     served.stop();
 }
