@@ -11,6 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 use anyhow::{anyhow, bail};
 use clap::Args;
 use qed_convert::qcow2::Qcow2SnapshotSelector;
+use qed_core::DiscardMode;
 
 use crate::failure::{shown, unsupported, usage};
 
@@ -83,6 +84,16 @@ impl CacheMode {
     pub(crate) fn is_write_through(name: Option<&OsStr>) -> bool {
         let name = name.map(OsStr::as_encoded_bytes);
         matches!(name, Some(b"writethrough" | b"directsync"))
+    }
+}
+
+/// The value of `--discard`, in `qemu-nbd`'s words too; reuse where there is none.
+pub(crate) fn discard_mode(name: Option<&OsStr>) -> anyhow::Result<DiscardMode> {
+    match name.map(OsStr::as_encoded_bytes) {
+        None | Some(b"reuse") => Ok(DiscardMode::Reuse),
+        Some(b"pass-down" | b"unmap" | b"on") => Ok(DiscardMode::PassDown),
+        Some(b"ignore" | b"off") => Ok(DiscardMode::Ignore),
+        Some(_) => bail!("Invalid discard mode '{}'", shown(name.unwrap_or_default())),
     }
 }
 

@@ -9,7 +9,7 @@ use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use qed_convert::chain::{Chain, ChainError, ChainOptions, Layer, TrustMagic};
 use qed_convert::qcow2::Qcow2SnapshotSelector;
-use qed_core::{Image, LockPolicy, VirtualDisk};
+use qed_core::{DiscardMode, Image, LockPolicy, VirtualDisk};
 use qed_io::Access;
 
 use crate::args::parse_driver;
@@ -108,8 +108,18 @@ impl ChainArgs {
 
     /// Opens a QED image whose file is open for writing, with its chain for reading.
     pub(crate) fn writable(&self, image: &Layer, how: OpenHow) -> anyhow::Result<Image> {
+        self.writable_discarding(image, how, DiscardMode::default())
+    }
+
+    /// As [`ChainArgs::writable`], for a guest whose discards are treated like this.
+    pub(crate) fn writable_discarding(
+        &self,
+        image: &Layer,
+        how: OpenHow,
+        discard: DiscardMode,
+    ) -> anyhow::Result<Image> {
         let gate = self.walk(image.clone(), how)?.gate();
-        writable_qed(image, &gate.map_err(|error| chain_error(image.path(), error))?)
+        writable_qed(image, &gate.map_err(|error| chain_error(image.path(), error))?, discard)
     }
 
     /// An image and those below it, which are to be shown and need not open as disks.

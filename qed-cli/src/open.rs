@@ -14,7 +14,7 @@ use std::sync::Arc;
 use anyhow::{Context, anyhow, bail};
 use qed_convert::chain::{ChainError, FormatSource, Layer, LayerHeader};
 use qed_convert::qcow2::{Qcow2Image, Qcow2Options};
-use qed_core::{BackingGate, GivenBacking, Image, LockPolicy, WriteContext};
+use qed_core::{BackingGate, DiscardMode, GivenBacking, Image, LockPolicy, WriteContext};
 use qed_io::{Access, FileOptions, FileStorage, ImageLock, LockError, OpenError, Storage};
 
 use crate::args::{CacheMode, Format};
@@ -220,7 +220,12 @@ pub(crate) fn open_qcow2_alone(image: &Layer) -> anyhow::Result<Qcow2Image> {
 }
 
 /// A QED image for writing; one that was not closed is recovered first.
-pub(crate) fn writable_qed(image: &Layer, gate: &dyn BackingGate) -> anyhow::Result<Image> {
-    let context = WriteContext::new(gate, LockPolicy::None, qed::RECOVER);
+pub(crate) fn writable_qed(
+    image: &Layer,
+    gate: &dyn BackingGate,
+    discard: DiscardMode,
+) -> anyhow::Result<Image> {
+    let context =
+        WriteContext { discard, ..WriteContext::new(gate, LockPolicy::None, qed::RECOVER) };
     Ok(Image::open(storage_of(image), &context)?)
 }

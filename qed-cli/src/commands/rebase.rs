@@ -8,7 +8,7 @@ use clap::Args;
 use qed_convert::chain::Layer;
 use qed_convert::qcow2::{Qcow2Backing, set_qcow2_backing};
 use qed_convert::rebase::{RebaseOptions, rebase};
-use qed_core::{BackingFormat, CreateBacking, GivenBacking, Image};
+use qed_core::{BackingFormat, CreateBacking, DiscardMode, GivenBacking, Image};
 
 use crate::app::Context;
 use crate::args::{CacheMode, Format, by_name, refuse_qcow2};
@@ -100,7 +100,8 @@ pub(crate) fn run(args: RebaseArgs, context: &Context) -> anyhow::Result<Exit> {
     let backing = backing.map(|backing| new_backing(backing, new_format)).transpose()?;
     let below = OpenHow { cache: below_cache, ..OpenHow::read(args.force_share) };
     let image = if args.backing_unsafe {
-        writable_qed(&image, &GivenBacking(None)).with_context(|| could_not_open(name))?
+        writable_qed(&image, &GivenBacking(None), DiscardMode::default())
+            .with_context(|| could_not_open(name))?
     } else {
         copy_differences(&args, &image, name, below, context)?
     };

@@ -2,6 +2,7 @@
 
 mod address;
 mod exports;
+mod low_space;
 mod parent;
 
 use std::ffi::OsString;
@@ -15,12 +16,13 @@ use qed_export::nbd::{Limits, Server, StopHandle, TlsFiles, TlsIdentity};
 use tracing::level_filters::LevelFilter;
 
 use crate::app::Context;
-use crate::args::{CacheMode, number_in};
+use crate::args::{CacheMode, number_in, option_size};
 use crate::chain::ChainArgs;
-use crate::failure::{Exit, usage};
+use crate::failure::{Exit, shown, usage};
 use crate::image_name::NameArgs;
 use address::{listen, listen_for_counters, uris};
 use exports::open_exports;
+use low_space::{Events, LowSpace};
 use parent::Parent;
 
 /// Serve images to virtual machines and other programs, over NBD.
@@ -47,6 +49,14 @@ pub(crate) struct ServeArgs {
     /// Cache mode; writethrough and directsync make each write durable before it is acknowledged
     #[arg(short = 't', long, value_name = "CACHE")]
     cache: Option<OsString>,
+    /// What becomes of space that clients trim or zero: reuse (the default) keeps it for later writes,
+    /// pass-down gives it back to the file system or device as well, ignore leaves it where it is
+    #[arg(long, value_name = "MODE")]
+    discard: Option<OsString>,
+    /// Write a line of JSON when an image on a block device has less room than this left, free space
+    /// included, and again only when it had more meanwhile
+    #[arg(long, value_name = "SIZE")]
+    extend_below: Option<OsString>,
     /// Take no lock: the image may be in use. Only with --read-only
     #[arg(short = 'U', long)]
     force_share: bool,
@@ -94,8 +104,7 @@ pub(crate) struct ServeArgs {
 /// Signals within this time are one: `timeout`, and a terminal with a wrapper, send two at once.
 const ONE_SIGNAL: Duration = Duration::from_secs(1);
 
-const NOTES: &str = "\
-When the server listens it prints the address of each export as a URI. One image is the export
+const NOTES: &str = r#"When the server listens it prints the address of each export as a URI. One image is the export
 without a name, several are called by their file names, unless --name says otherwise.
 
 Without --socket and --listen the sockets are used that the program was started with, as systemd
@@ -106,6 +115,14 @@ SIGTERM and SIGINT end the server: nobody new is let in, requests that were sent
 long as --drain says (30 seconds), and the images are flushed and closed. So does --exit-with-parent
 when the program that started the server has ended, and --once when its last client has gone. A
 second signal, a second later or more, ends it at once.
+
+With --discard pass-down what is trimmed of a raw disk becomes holes of its file; otherwise it keeps
+its space. unmap and on are pass-down, off is ignore, as qemu-nbd has them.
+
+--extend-below is for QED images on block devices, such as logical volumes, that are grown while they
+are served. Room is looked at once a second; the line goes to standard output, or to standard error
+where the sockets were handed over:
+  {"event":"space-low","export":"","end":N,"free":N,"capacity":N,"below":N}
 
 An image that is served is locked. A flush on one connection covers the writes of all.
 
@@ -119,7 +136,7 @@ Examples:
 
 Exit codes:
   0  the server was ended, and the images are closed
-  1  any error";
+  1  any error"#;
 
 pub(crate) fn run(args: ServeArgs, context: &Context) -> anyhow::Result<Exit> {
     args.named.refused.check()?;
@@ -136,6 +153,9 @@ pub(crate) fn run(args: ServeArgs, context: &Context) -> anyhow::Result<Exit> {
     let Some(cache) = CacheMode::by_name(args.cache.as_deref()) else {
         bail!("Invalid cache mode");
     };
+    let extend_below = args.extend_below.as_deref();
+    let extend_below =
+        extend_below.map(|size| option_size("extend-below", &shown(size))).transpose()?;
     // From here on signals wait for the images to be closed.
     context.interrupts.defer();
     let exports = open_exports(&args, cache)?;
@@ -147,7 +167,12 @@ pub(crate) fn run(args: ServeArgs, context: &Context) -> anyhow::Result<Exit> {
     if let Some(address) = &args.metrics {
         listeners.push(listen_for_counters(address, args.unencrypted)?);
     }
-    let server = Server::new(exports, limits, tls)?;
+    let mut server = Server::new(exports, limits, tls)?;
+    if let Some(below) = extend_below {
+        let events = if handed_over { Events::ToError } else { Events::ToOutput };
+        let mut low = LowSpace::new(below, events);
+        server = server.watching_space(move |export, usage| low.look(export, usage));
+    }
     stop_at_signal(context, server.stop_handle())?;
     match parent.transpose()? {
         Some(Some(parent)) => stop_with(parent, server.stop_handle())?,
