@@ -11,16 +11,16 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 
 use crate::app::Context;
-use crate::args::{CacheMode, Format, number_in, refuse_qcow2};
+use crate::args::{CacheMode, Format, discard_mode, number_in, refuse_qcow2};
 use crate::chain::ChainArgs;
 use crate::failure::{Exit, shown};
 use crate::image_name::ImageArgs;
 use crate::open::{OpenHow, could_not_open, open_image};
 use device::{Device, Target};
 use order::Order;
-use requests::{How, Plan};
+use requests::{Action, How, Plan};
 
-/// Send read or write requests to an image and time them.
+/// Send read, write or discard requests to an image and time them.
 #[derive(Debug, Args)]
 #[command(after_long_help = NOTES)]
 pub(crate) struct BenchArgs {
@@ -49,10 +49,21 @@ pub(crate) struct BenchArgs {
     /// Write instead of read
     #[arg(short, long)]
     write: bool,
+    /// Discard instead of read. What becomes of the space of a QED image is reuse (the default), pass-down
+    /// or ignore; a raw file gets holes
+    #[arg(
+        long,
+        value_name = "MODE",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "reuse",
+        conflicts_with = "write"
+    )]
+    discard: Option<OsString>,
     /// Byte to write, 0 to 255
     #[arg(long, value_name = "BYTE")]
     pattern: Option<OsString>,
-    /// Flush after this many writes
+    /// Flush after this many writes or discards
     #[arg(long, value_name = "COUNT")]
     flush_interval: Option<OsString>,
     /// Do not wait for the requests in flight before a flush
@@ -79,6 +90,7 @@ const NOTES: &str = "\
 Examples:
   qed bench -f qed -c 100000 -d 8 disk.qed
   qed bench -f qed -w -s 64k -S 64k --flush-interval 64 disk.qed
+  qed bench -f qed --discard -s 1M -S 1M -c 1000 disk.qed
   qed bench -f qed -w -S 64k --random -t none -i io_uring -d 32 disk.qed
 
 Exit codes:
@@ -92,7 +104,7 @@ pub(crate) fn run(args: BenchArgs, context: &Context) -> anyhow::Result<Exit> {
         bail!("Invalid cache mode");
     };
     let name = args.image.given()?;
-    if plan.flush_interval.is_some() && !args.write {
+    if plan.flush_interval.is_some() && plan.action == Action::Read {
         bail!("--flush-interval is only available in write tests");
     }
     if plan.flush_interval.is_some_and(|interval| interval < plan.depth) {
@@ -104,6 +116,16 @@ pub(crate) fn run(args: BenchArgs, context: &Context) -> anyhow::Result<Exit> {
     device.close()?;
     context.console.print(format!("Run completed in {:.3} seconds.\n", time.as_secs_f64()))?;
     Ok(Exit::SUCCESS)
+}
+
+impl BenchArgs {
+    fn action(&self) -> Action {
+        match self.discard {
+            Some(_) => Action::Discard,
+            None if self.write => Action::Write,
+            None => Action::Read,
+        }
+    }
 }
 
 fn plan(args: &BenchArgs) -> anyhow::Result<Plan> {
@@ -136,7 +158,7 @@ fn plan(args: &BenchArgs) -> anyhow::Result<Plan> {
         step,
         order: if args.random { Order::Random { count } } else { Order::Ascending },
         engine: how(args)?,
-        write: args.write,
+        action: args.action(),
         pattern: u8::try_from(pattern)?,
         flush_interval: flush_interval.filter(|interval| *interval > 0),
         drain: !args.no_drain,
@@ -147,6 +169,9 @@ fn how(args: &BenchArgs) -> anyhow::Result<How> {
     match args.aio.as_deref().map(OsStr::as_encoded_bytes) {
         None | Some(b"threads") if !args.native => Ok(How::Threads),
         None | Some(b"threads" | b"native") => Err(crate::failure::unsupported("aio=native")),
+        Some(b"io_uring") if args.discard.is_some() => {
+            Err(crate::failure::unsupported("aio=io_uring with --discard"))
+        }
         Some(b"io_uring") => Ok(How::Ring),
         Some(_) => {
             bail!("Invalid aio option: {}", shown(args.aio.as_deref().unwrap_or_default()))
@@ -156,12 +181,13 @@ fn how(args: &BenchArgs) -> anyhow::Result<How> {
 
 fn open(args: &BenchArgs, name: &OsStr, cache: CacheMode) -> anyhow::Result<Device> {
     let named = args.image.named()?;
-    if !args.write {
+    let action = args.action();
+    if action == Action::Read {
         let how = OpenHow { cache, ..OpenHow::read(args.force_share) };
         let opened = args.chain.open(&named, how)?;
         let file = opened.layers.first().map(|top| Arc::clone(top.storage()));
         let file = file.with_context(|| could_not_open(name))?;
-        return Ok(Device { target: Target::Disk(opened.disk), file });
+        return Ok(Device { target: Target::Disk(opened.disk), file, action });
     }
     if args.force_share {
         let why = "force-share=on can only be used with read-only images";
@@ -171,10 +197,11 @@ fn open(args: &BenchArgs, name: &OsStr, cache: CacheMode) -> anyhow::Result<Devi
     refuse_qcow2(image.format(), "writing to")?;
     let target = match image.format() {
         Format::Qed => {
-            let writable = args.chain.writable(&image, OpenHow::read(false));
+            let (below, discard) = (OpenHow::read(false), discard_mode(args.discard.as_deref())?);
+            let writable = args.chain.writable_discarding(&image, below, discard);
             Target::Qed(Arc::new(writable.with_context(|| could_not_open(name))?))
         }
         Format::Raw | Format::Qcow2 => Target::Raw,
     };
-    Ok(Device { target, file: Arc::clone(image.storage()) })
+    Ok(Device { target, file: Arc::clone(image.storage()), action })
 }

@@ -7,10 +7,13 @@ use qed_engine::Engine;
 use qed_io::{FileStorage, Storage};
 use qed_spec::GuestOffset;
 
+use super::requests::Action;
+
 /// What the requests go to, and the file that holds it.
 pub(super) struct Device {
     pub(super) target: Target,
     pub(super) file: Arc<FileStorage>,
+    pub(super) action: Action,
 }
 
 /// How the requests are understood.
@@ -32,11 +35,17 @@ impl Device {
         })
     }
 
-    pub(super) fn transfer(&self, buffer: &mut [u8], at: u64) -> anyhow::Result<()> {
-        match &self.target {
-            Target::Disk(disk) => disk.read_at(buffer, at)?,
-            Target::Qed(image) => image.write_at(buffer, GuestOffset::new(at))?,
-            Target::Raw => self.file.write_at(buffer, at)?,
+    /// One request of `len` bytes; reads and writes have them in a buffer.
+    pub(super) fn request(&self, buffer: &mut [u8], at: u64, len: u64) -> anyhow::Result<()> {
+        let guest = GuestOffset::new(at);
+        match (&self.target, self.action) {
+            (Target::Disk(disk), _) => disk.read_at(buffer, at)?,
+            (Target::Qed(image), Action::Discard) => image.discard(guest, len)?,
+            (Target::Qed(image), _) => image.write_at(buffer, guest)?,
+            (Target::Raw, Action::Discard) => {
+                self.file.punch_hole(at..at + len)?;
+            }
+            (Target::Raw, _) => self.file.write_at(buffer, at)?,
         }
         Ok(())
     }

@@ -26,11 +26,19 @@ pub(super) struct Plan {
     /// The order in which the requests are sent.
     pub(super) order: Order,
     pub(super) engine: How,
-    pub(super) write: bool,
+    pub(super) action: Action,
     pub(super) pattern: u8,
     pub(super) flush_interval: Option<u64>,
     /// A flush waits for the requests in flight.
     pub(super) drain: bool,
+}
+
+/// What each request is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Action {
+    Read,
+    Write,
+    Discard,
 }
 
 /// The sender of the requests.
@@ -51,7 +59,11 @@ impl Plan {
     /// The lines before the run.
     pub(super) fn announcement(&self) -> String {
         let Self { count, len, depth, offset, step, .. } = self;
-        let verb = if self.write { "write" } else { "read" };
+        let verb = match self.action {
+            Action::Read => "read",
+            Action::Write => "write",
+            Action::Discard => "discard",
+        };
         let mut text = format!(
             "Sending {count} {verb} requests, {len} bytes each, {depth} in parallel (starting at \
              offset {offset}, step size {step})\n"
@@ -64,7 +76,7 @@ impl Plan {
 
     /// Sends all requests and gives the time they took together.
     pub(super) fn run(&self, device: &Device, context: &Context) -> anyhow::Result<Duration> {
-        if self.write {
+        if self.action != Action::Read {
             context.interrupts.defer();
         }
         let run = Run {
@@ -108,7 +120,8 @@ struct Run<'a> {
 
 impl Run<'_> {
     fn work(&self) {
-        let mut buffer = vec![self.plan.pattern; usize::try_from(self.plan.len).unwrap_or(0)];
+        let buffered = if self.plan.action == Action::Discard { 0 } else { self.plan.len };
+        let mut buffer = vec![self.plan.pattern; usize::try_from(buffered).unwrap_or(0)];
         loop {
             let number = self.next.fetch_add(1, Ordering::Relaxed);
             if number >= self.plan.count {
@@ -127,7 +140,7 @@ impl Run<'_> {
         let at = self.checked_offset_of(number)?;
         {
             let _in_flight = self.flushing.read().unwrap_or_else(PoisonError::into_inner);
-            self.device.transfer(buffer, at)?;
+            self.device.request(buffer, at, self.plan.len)?;
         }
         if !self.is_flush_due(number + 1) {
             return Ok(());
@@ -147,7 +160,11 @@ impl Run<'_> {
             buffer.fill(self.plan.pattern);
             buffers.push(buffer);
         }
-        let direction = if self.plan.write { Direction::Write } else { Direction::Read };
+        let direction = match self.plan.action {
+            Action::Read => Direction::Read,
+            Action::Write => Direction::Write,
+            Action::Discard => bail!("a ring discards nothing"),
+        };
         for tag in 0..self.plan.count {
             let at = self.checked_offset_of(tag)?;
             let buffer = match buffers.pop() {
