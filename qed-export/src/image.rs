@@ -140,8 +140,8 @@ impl BlockDevice for QedDisk {
     }
 
     fn space_usage(&self) -> Result<Option<SpaceUsage>, DeviceError> {
-        let qed_core::SpaceUsage { end, free, capacity } = self.0.space_usage()?;
-        Ok(Some(SpaceUsage { end, free, capacity }))
+        let usage = self.0.space_usage()?;
+        Ok(Some(SpaceUsage { end: usage.end, free: usage.free, capacity: usage.capacity }))
     }
 
     fn maintain(&self, now: Instant) -> Result<Option<Instant>, DeviceError> {
