@@ -2,6 +2,7 @@
 //! mode, with the order of its data; and the set of changes that wait for a flush.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use qed_journal::DataOrder;
@@ -11,7 +12,9 @@ use crate::data::DataPath;
 use crate::error::ImageError;
 use crate::map::cache::DirtySlice;
 use crate::map::tables::Tables;
-use crate::space::alloc::HostRun;
+use crate::space::free::FreeSpace;
+use crate::space::free::HostRun;
+use crate::space::host_set::HostSet;
 
 /// What the clusters from one on become; all lie in one slice, whose table exists.
 #[derive(Debug, Clone, Copy)]
@@ -74,14 +77,42 @@ impl Change {
         });
         map.set_entries(self.at, entries, self.order)
     }
+
+    /// As [`Change::publish`], where the entries name clusters that they will not name any more: these
+    /// are let go.
+    // spec: QED-FREE-01, QED-FREE-07
+    pub(crate) fn publish_over(
+        self,
+        clusters: &[Range<u64>],
+        map: &Tables,
+        free: &FreeSpace,
+    ) -> Result<(), ImageError> {
+        free.let_go(clusters);
+        let published = self.publish(map);
+        // In limbo only now: a flush that takes them copies the entries after that.
+        match published {
+            Ok(()) => free.is_let_go(clusters),
+            Err(_) => free.is_kept(clusters),
+        }
+        published
+    }
 }
 
 /// The changes that are not in the file yet: those of entries are the dirty slices of the map's cache,
 /// those of links are here.
 #[derive(Debug, Default)]
 pub(crate) struct Pending {
-    /// L1 slots and their values. Held while a table is allocated.
-    links: Mutex<BTreeMap<u64, u64>>,
+    /// Held while a table is allocated.
+    links: Mutex<Links>,
+}
+
+/// Links that wait for a flush.
+#[derive(Debug, Default)]
+struct Links {
+    /// L1 slots and their values.
+    values: BTreeMap<u64, u64>,
+    /// Whether a table among them was zeroed by writing: its zeros are durable before its link.
+    zeroed: bool,
 }
 
 /// What one flush is to make durable, copied.
@@ -90,6 +121,10 @@ pub(crate) struct Batch {
     pub(crate) slices: Vec<DirtySlice>,
     /// L1 slots and their values.
     pub(crate) links: BTreeMap<u64, u64>,
+    /// Whether a table among those was zeroed by writing.
+    zeroed_tables: bool,
+    /// Clusters that nothing names any more once this is durable.
+    pub(crate) let_go: HostSet,
 }
 
 impl Pending {
@@ -109,40 +144,47 @@ impl Pending {
         if map.table(l1)?.is_some() {
             return Ok(());
         }
-        let entry = L1Entry::Table(allocate()?.first);
-        links.insert(l1.get(), entry.encode(map.geometry));
+        let table = allocate()?;
+        let entry = L1Entry::Table(table.first);
+        links.values.insert(l1.get(), entry.encode(map.geometry));
+        links.zeroed |= !table.fresh;
         map.l1.set_link(l1, entry);
         Ok(())
     }
 
     /// Takes the table of an L1 slot away.
     pub(crate) fn unlink(&self, l1: L1Index, map: &Tables) {
-        self.links().insert(l1.get(), 0);
+        self.links().values.insert(l1.get(), 0);
         map.l1.set_link(l1, L1Entry::Unallocated);
     }
 
-    /// Copies what is pending. Slices first: a table is linked before it gets entries, so the L1
+    /// Copies what is pending. Clusters that were let go first: the entries that let them go are
+    /// published by now. Then slices: a table is linked before it gets entries, so the L1
     /// slots taken afterwards cover every slice taken before.
-    pub(crate) fn take(&self, map: &Tables) -> Batch {
+    // spec: QED-FREE-02
+    pub(crate) fn take(&self, map: &Tables, free: &FreeSpace) -> Batch {
+        let let_go = free.take_limbo();
         let slices = map.cache.take_dirty();
-        let links = std::mem::take(&mut *self.links());
-        Batch { slices, links }
+        let Links { values: links, zeroed: zeroed_tables } = std::mem::take(&mut *self.links());
+        Batch { slices, links, zeroed_tables, let_go }
     }
 
     /// A batch did not get to the file.
-    pub(crate) fn put_back(&self, batch: Batch, map: &Tables) {
+    pub(crate) fn put_back(&self, batch: Batch, map: &Tables, free: &FreeSpace) {
+        free.put_back(&batch.let_go);
         map.cache.not_written(&batch.slices);
         let mut links = self.links();
+        links.zeroed |= batch.zeroed_tables;
         for (slot, value) in batch.links {
-            links.entry(slot).or_insert(value);
+            links.values.entry(slot).or_insert(value);
         }
     }
 
     pub(crate) fn is_empty(&self, map: &Tables) -> bool {
-        map.cache.is_clean() && self.links().is_empty()
+        map.cache.is_clean() && self.links().values.is_empty()
     }
 
-    fn links(&self) -> MutexGuard<'_, BTreeMap<u64, u64>> {
+    fn links(&self) -> MutexGuard<'_, Links> {
         self.links.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -152,9 +194,13 @@ impl Batch {
         self.slices.is_empty() && self.links.is_empty()
     }
 
-    /// Whether the data of some entry must be durable before it.
+    /// Whether the data of some entry, or the zeros of a table, must be durable before it.
     pub(crate) fn order(&self) -> DataOrder {
         let first = |slice: &DirtySlice| slice.copy.order == DataOrder::First;
-        if self.slices.iter().any(first) { DataOrder::First } else { DataOrder::Together }
+        if self.zeroed_tables || self.slices.iter().any(first) {
+            DataOrder::First
+        } else {
+            DataOrder::Together
+        }
     }
 }

@@ -11,6 +11,7 @@ mod open;
 pub(crate) mod read_only;
 pub(crate) mod request;
 pub(crate) mod resize;
+mod sweep;
 pub(crate) mod view;
 mod windows;
 

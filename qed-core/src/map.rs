@@ -7,3 +7,4 @@ pub(crate) mod mapping;
 pub(crate) mod slice;
 pub(crate) mod tables;
 pub(crate) mod used_end;
+pub(crate) mod walk;

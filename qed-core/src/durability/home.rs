@@ -28,18 +28,22 @@ pub(super) fn flush(
     cx: Cx<'_>,
 ) -> Result<(), ImageError> {
     cx.head.writing().check()?;
-    let batch = cx.pending.take(cx.map);
-    if batch.is_empty() {
-        return flush_nothing(metadata, clearing, cx);
-    }
-    metadata.wait_anew();
-    match write_batch(metadata, &batch, cx) {
+    let batch = cx.pending.take(cx.map, &cx.space.alloc.free);
+    let written = if batch.is_empty() {
+        flush_nothing(metadata, clearing, cx)
+    } else {
+        metadata.wait_anew();
+        write_batch(metadata, &batch, cx)
+    };
+    match written {
         Ok(()) => {
             cx.map.cache.written(batch.slices.iter().map(|slice| slice.number));
-            cx.head.sync()
+            cx.head.sync()?;
+            cx.space.is_durable(batch.let_go);
+            Ok(())
         }
         Err(error) => {
-            cx.pending.put_back(batch, cx.map);
+            cx.pending.put_back(batch, cx.map, &cx.space.alloc.free);
             // What could be written is durable all the same: the image may be closed now.
             if cx.head.writing().is_open() {
                 drop(cx.head.sync());
@@ -65,7 +69,7 @@ fn flush_nothing(
     } else {
         cleared?;
     }
-    cx.head.sync()
+    Ok(())
 }
 
 /// Clears NEED_CHECK and the dirty bits of an image that is about to end at `end`.

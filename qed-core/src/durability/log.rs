@@ -21,6 +21,7 @@ use crate::durability::lock::{Cx, Metadata, MetadataLock};
 use crate::durability::log::owner::HeadOwner;
 use crate::durability::log::records::batches;
 use crate::error::{ImageError, IoAction};
+use crate::space::host_set::HostSet;
 
 /// The journal of an open image.
 #[derive(Debug)]
@@ -30,14 +31,23 @@ pub(crate) struct Log {
     submitted: Mutex<Submitted>,
 }
 
-/// Slices whose entries were given to the journal and may not be committed yet.
+/// What was given to the journal and may not be committed yet.
 #[derive(Debug, Default)]
 struct Submitted {
     /// How many batches were submitted so far.
     batches: u64,
-    /// The number of the batch, and the slices of which it has entries: those that no commit has
-    /// returned for.
-    slices: VecDeque<(u64, Vec<u64>)>,
+    /// Those that no commit has returned for.
+    pending: VecDeque<Submission>,
+}
+
+/// One batch that was given to the journal.
+#[derive(Debug)]
+struct Submission {
+    number: u64,
+    /// The slices of which it has entries.
+    slices: Vec<u64>,
+    /// Clusters that nothing names any more once it is committed.
+    let_go: HostSet,
 }
 
 /// A flush that has given its entries to the journal.
@@ -64,7 +74,7 @@ impl Log {
     ) -> Result<SubmittedFlush, ImageError> {
         cx.head.writing().check()?;
         settle_header(cx)?;
-        let pending = cx.pending.take(cx.map);
+        let pending = cx.pending.take(cx.map, &cx.space.alloc.free);
         if !pending.is_empty() {
             metadata.wait_anew();
         }
@@ -80,7 +90,8 @@ impl Log {
         submitted.batches += 1;
         let batch = submitted.batches;
         let slices = pending.slices.iter().map(|slice| slice.number).collect();
-        submitted.slices.push_back((batch, slices));
+        let submission = Submission { number: batch, slices, let_go: pending.let_go };
+        submitted.pending.push_back(submission);
         Ok(SubmittedFlush { ticket: last.expect("there is one batch at least"), batch })
     }
 
@@ -89,9 +100,10 @@ impl Log {
     pub(super) fn commit(&self, flush: &SubmittedFlush, cx: Cx<'_>) -> Result<(), ImageError> {
         self.work(cx, |journal, owner| journal.commit(&flush.ticket, owner))?;
         let mut submitted = self.submitted();
-        let durable = submitted.slices.partition_point(|(batch, _)| *batch <= flush.batch);
-        for (_, numbers) in submitted.slices.drain(..durable) {
-            cx.map.cache.written(numbers);
+        let durable = submitted.pending.partition_point(|batch| batch.number <= flush.batch);
+        for Submission { slices, let_go, .. } in submitted.pending.drain(..durable) {
+            cx.map.cache.written(slices);
+            cx.space.is_durable(let_go);
         }
         Ok(())
     }
@@ -150,7 +162,7 @@ impl Log {
 
     /// Whether all that was submitted is committed; a commit that failed is tried again.
     pub(super) fn is_committed(&self) -> bool {
-        self.submitted().slices.is_empty()
+        self.submitted().pending.is_empty()
     }
 
     /// Lets the journal work, with the head as its owner; what ends its writing ends the image's.

@@ -10,8 +10,8 @@ use crate::change::Change;
 use crate::data::cow::Edge;
 use crate::error::ImageError;
 use crate::image::Image;
-use crate::space::alloc::HostRun;
 use crate::space::claims::{Claim, Claims};
+use crate::space::free::HostRun;
 use crate::space::guards::{Drain, RequestGuard};
 
 /// New clusters for a range of the guest, claimed by one write and visible to nobody.
@@ -208,7 +208,7 @@ impl<I: Deref<Target = Image>> Allocation<I> {
 impl<I: Deref<Target = Image>> Drop for Allocation<I> {
     fn drop(&mut self) {
         if !self.committed {
-            self.image.space.alloc.give_back(self.space);
+            self.image.space.alloc.free.give_back(self.space);
         }
     }
 }

@@ -18,7 +18,9 @@ impl Image {
     /// [`ImageError::WritesStopped`].
     // spec: QED-RW-07
     pub fn flush(&self) -> Result<(), ImageError> {
-        self.durability.flush(self.cx())
+        self.durability.flush(self.cx())?;
+        self.space.reclaim();
+        Ok(())
     }
 
     /// Does what is due at `now` and returns when to call again; `None` when nothing is waiting, until
@@ -26,13 +28,16 @@ impl Image {
     ///
     /// Five seconds after it first found tables that are not in the file it flushes; when it found
     /// none written for five seconds it clears NEED_CHECK, and after five more the dirty bits of tables,
-    /// or empties the journal. A journal that is half full goes home at once. Call it from a timer: the
-    /// library starts no threads.
+    /// or empties the journal. A journal that is half full goes home at once. Once the file has become
+    /// longer it looks through all tables for free space, two milliseconds of every ten. Call it from a
+    /// timer: the library starts no threads.
     ///
     /// # Errors
     /// As [`Image::flush`]; what was due stays due. After the end of writing it is always an error.
     pub fn maintain(&self, now: Instant) -> Result<Option<Instant>, ImageError> {
-        self.durability.maintain(now, self.cx())
+        let due = self.durability.maintain(now, self.cx())?;
+        let space_due = self.maintain_space(now)?;
+        Ok([due, space_due].into_iter().flatten().min())
     }
 
     /// Flushes, clears what says that the image is in use and gives back what the file has beyond the
@@ -82,7 +87,13 @@ impl Image {
     /// that are read for space that it did not ask for.
     pub(super) fn flush_and_place(&self, metadata: &mut Metadata) -> Result<(), ImageError> {
         self.durability.commit(metadata, self.cx())?;
+        // A sweep would find what is on its way from a window to an entry.
+        let mut sweep = self.space.sweep();
         let placed = self.place_windows();
+        if sweep.take().is_some() {
+            self.space.abandon_sweep(None);
+        }
+        drop(sweep);
         if !self.durability.has_nothing_pending(self.cx()) {
             self.durability.commit(metadata, self.cx())?;
         }

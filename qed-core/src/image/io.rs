@@ -13,6 +13,7 @@ use crate::image::Image;
 use crate::image::request::Prepared;
 use crate::image::view::{View, at as backing_error, total_len};
 use crate::map::mapping::{Extent, ExtentKind};
+use crate::options::DiscardMode;
 use crate::space::claims::{Claim, Wait};
 
 /// Zeros that a partial write-zeroes writes at a time.
@@ -90,22 +91,17 @@ impl Image {
         bufs: &[IoSlice<'_>],
         at: GuestOffset,
     ) -> Result<(), ImageError> {
-        let _request = self.request();
-        let len = total_len(bufs.iter().map(|buf| buf.len()));
-        self.view().check_range(at, len)?;
-        let mut at = at;
-        let mut left = len;
-        while left > 0 {
-            self.begin_write()?;
-            let done = self.write_some(bufs, len - left, at)?;
-            at = at.checked_add(done).expect("inside the virtual disk");
-            left -= done;
+        let mut done = 0;
+        let written = self.write_from(bufs, &mut done, at);
+        match written {
+            // Outside of the request, which a sweep waits for.
+            Err(error) if self.finds_space(&error) => self.write_from(bufs, &mut done, at),
+            written => written,
         }
-        Ok(())
     }
 
     /// Makes `len` bytes of the virtual disk from `at` read as zeros; `mode` says what becomes of whole
-    /// clusters that are not allocated. Allocated bytes are zeroed in place. Durable after the next
+    /// clusters. Else allocated bytes are zeroed in place. Durable after the next
     /// [`Image::flush`].
     ///
     /// # Errors
@@ -118,17 +114,29 @@ impl Image {
         mode: ZeroMode,
     ) -> Result<(), ImageError> {
         self.view().check_range(at, len)?;
+        let mode = match (mode, self.space.mode) {
+            (ZeroMode::Unmap, DiscardMode::Ignore) => ZeroMode::IfNeeded,
+            _ => mode,
+        };
         let (mut at, mut left) = (at, len);
         while left > 0 {
-            // A request a step: a range may be the whole disk, and a resize waits for requests.
-            let _request = self.request();
-            self.view().check_range(at, left)?;
-            self.begin_write()?;
-            let done = self.zero_some(at, left, self.head.image_size(), mode)?;
+            let done = match self.zero_step(at, left, mode) {
+                Err(error) if self.finds_space(&error) => self.zero_step(at, left, mode),
+                done => done,
+            }?;
             at = at.checked_add(done).expect("inside the virtual disk");
             left -= done;
         }
         Ok(())
+    }
+
+    /// A step of a write-zeroes, a request of its own: the range may be the whole disk, and a resize
+    /// waits for requests.
+    fn zero_step(&self, at: GuestOffset, len: u64, mode: ZeroMode) -> Result<u64, ImageError> {
+        let _request = self.request();
+        self.view().check_range(at, len)?;
+        self.begin_write()?;
+        self.zero_some(at, len, self.head.image_size(), mode)
     }
 
     /// What every step of a write begins with: makes room in the cache when too much is dirty.
@@ -141,6 +149,24 @@ impl Image {
 
     pub(super) fn view(&self) -> View<'_> {
         View { head: &self.head, map: &self.map, data: &self.data }
+    }
+
+    /// Writes what is in `bufs` from byte `done` on, and counts it, to the disk from `at` on.
+    fn write_from(
+        &self,
+        bufs: &[IoSlice<'_>],
+        done: &mut u64,
+        at: GuestOffset,
+    ) -> Result<(), ImageError> {
+        let _request = self.request();
+        let len = total_len(bufs.iter().map(|buf| buf.len()));
+        self.view().check_range(at, len)?;
+        while *done < len {
+            self.begin_write()?;
+            let at = at.checked_add(*done).expect("inside the virtual disk");
+            *done += self.write_some(bufs, *done, at)?;
+        }
+        Ok(())
     }
 
     /// Writes the first part of what is in `bufs` from byte `from` on; how many bytes.
@@ -176,8 +202,18 @@ impl Image {
         let extent = self.view().run(at, len)?;
         match extent.kind {
             ExtentKind::Data(host) => {
-                self.data.write_zeroes(host.get()..host.get() + extent.len)?;
-                Ok(extent.len)
+                let whole = self.whole_clusters(at, len, disk_end);
+                if mode == ZeroMode::Unmap && whole > 0 {
+                    return self.unmap_some(at, whole);
+                }
+                let cluster = self.map.geometry.cluster_size_bytes();
+                let len = match mode {
+                    // What comes behind a part of a cluster may be whole ones.
+                    ZeroMode::Unmap => extent.len.min(cluster - self.map.within_cluster(at)),
+                    ZeroMode::IfNeeded | ZeroMode::Explicit => extent.len,
+                };
+                self.data.write_zeroes(host.get()..host.get() + len)?;
+                Ok(len)
             }
             ExtentKind::Zero => Ok(extent.len),
             ExtentKind::Unallocated
@@ -198,14 +234,12 @@ impl Image {
     ) -> Result<u64, ImageError> {
         let cluster = self.map.geometry.cluster_size_bytes();
         let within = self.map.within_cluster(at);
-        let to_end = disk_end - at.get();
-        if within > 0 || len < cluster.min(to_end) {
+        let whole = self.whole_clusters(at, len, disk_end);
+        if whole == 0 {
             let part = len.min(cluster - within).min(ZEROS.len() as u64);
             let part = usize::try_from(part).expect("at most 64 KiB");
             return self.write_some(&[IoSlice::new(&ZEROS[..part])], 0, at);
         }
-        // The last cluster of the disk may be partial and still be replaced as a whole.
-        let whole = if len == to_end { len } else { len - len % cluster };
         let (range, clusters) = self.to_claim(at, whole);
         let _claim = Claim::take(&self.space.claims, range, Wait::Yes);
         self.ensure_table(at)?;
@@ -217,6 +251,18 @@ impl Image {
         }
         Change::zeros(at, count).publish(&self.map)?;
         Ok((count * cluster).min(whole))
+    }
+}
+
+impl Image {
+    /// The first bytes of a range that are whole clusters of a disk of `disk_end` bytes: the last may be
+    /// partial and still be replaced as a whole.
+    fn whole_clusters(&self, at: GuestOffset, len: u64, disk_end: u64) -> u64 {
+        match self.map.within_cluster(at) {
+            0 if len == disk_end - at.get() => len,
+            0 => len - len % self.map.geometry.cluster_size_bytes(),
+            _ => 0,
+        }
     }
 }
 

@@ -60,7 +60,7 @@ impl Image {
         let journal = durability.journal_to_read();
         Ok(Self {
             map: Tables::new(storage.clone(), l1, limit, journal, owner.clone(), Validation::Eager),
-            space: Space::new(storage.clone(), header.geometry(), file_len, owner),
+            space: Space::new(storage.clone(), header.geometry(), file_len, owner, context.discard),
             data: DataPath::new(storage, backing, name.is_some()),
             pending: Pending::default(),
             durability,

@@ -175,7 +175,7 @@ impl Image {
     /// Allocates the L2 table that maps `at`, unless it exists.
     pub(super) fn ensure_table(&self, at: GuestOffset) -> Result<(), ImageError> {
         self.pending.link(self.map.l1_index(at), &self.map, || {
-            let run = self.space.alloc.reserve_fresh(self.map.geometry.table_size_clusters())?;
+            let run = self.space.reserve_table(self.map.geometry.table_size_clusters())?;
             self.space.owner.is_table(self.map.geometry.host_offset(run.first));
             Ok(run)
         })

@@ -28,8 +28,8 @@ impl Image {
     /// returns.
     ///
     /// New space reads as zeros, also where a longer backing file could show through. Shrinking
-    /// gives the tail of the file back; clusters that were freed in the middle stay in the file
-    /// as leaks until a repair. Waits for the requests in flight.
+    /// gives the tail of the file back; clusters that were freed in the middle are free space, which
+    /// later allocations use. Waits for the requests in flight.
     ///
     /// # Errors
     /// A size that the tables cannot map, a smaller one that is not allowed, or failed I/O. Then
@@ -101,15 +101,22 @@ impl Image {
         let clusters_gone = (first_gone * coverage) >> map.geometry.cluster_bits();
         self.unmap(metadata, new_size, old_size.min(first_gone * coverage))?;
         map.cache.forget(&(clusters_gone / SLICE_ENTRIES..u64::MAX));
-        for l1 in first_gone..map.l1.len() {
-            self.pending.unlink(L1Index::new(l1), map);
+        for l1 in (first_gone..map.l1.len()).map(L1Index::new) {
+            let table = map.table(l1)?;
+            self.pending.unlink(l1, map);
+            if let Some(table) = table {
+                self.space.owner.is_no_table(map.geometry.host_offset(table));
+            }
         }
         self.durability.commit(metadata, self.cx())?;
         self.durability.drain_log(self.cx())?;
         // Step "commit size": one sector write, durable before anything relies on it.
         self.head.set_image_size(new_size)?;
         map.l1.truncate(first_gone);
-        self.cut_file(metadata)
+        self.cut_file(metadata)?;
+        // What was cut off in the middle of the file.
+        self.space.want_new_sweep();
+        Ok(())
     }
 
     /// Step "cut file": gives back what lies past the last cluster in use. A block device keeps
@@ -124,7 +131,7 @@ impl Image {
         self.space.alloc.end.cut(end)?;
         self.head.sync()?;
         self.space.owner.was_cut(end);
-        self.space.alloc.restart(end);
+        self.space.restart(end);
         Ok(())
     }
 

@@ -7,25 +7,26 @@ use crate::change::Change;
 use crate::error::ImageError;
 use crate::image::Image;
 use crate::map::mapping::ExtentKind;
-use crate::space::alloc::HostRun;
 use crate::space::claims::{Claim, Wait};
+use crate::space::free::HostRun;
 use crate::space::streams::Want;
 
 impl Image {
     /// Space for `count` clusters of the guest from the one at `at`, or for the first of them.
     pub(super) fn reserve(&self, at: GuestOffset, count: u64) -> Result<HostRun, ImageError> {
-        let reserve = |count| self.space.alloc.reserve(count);
+        let used = |count| self.space.alloc.reserve_used(count);
+        let reserve = |count| self.space.reserve_fresh(count);
         // Space that no request comes for is placed as zeros, which a backing file would show through
         // and a cipher would not leave zeros.
         if self.data.is_backed() || !self.data.zeros_are_zeros() {
-            return reserve(count);
+            return used(count)?.map_or_else(|| reserve(count), Ok);
         }
         let geometry = self.map.geometry;
         let end = geometry.clusters_for(self.head.image_size()).get();
         let want = Want { guest: geometry.guest_cluster(at), count, end: GuestCluster::new(end) };
         let is_shared = || self.space.guards.is_shared();
         let may_come = |first, count| self.without_space(first, count);
-        self.space.streams.reserve(want, is_shared, may_come, reserve)
+        self.space.streams.reserve(want, used, is_shared, may_come, reserve)
     }
 
     /// How many of `count` guest clusters from `first` on have no space yet.
@@ -61,7 +62,7 @@ impl Image {
             .streams
             .end()
             .into_values()
-            .for_each(|host| self.space.alloc.give_back(one(host)));
+            .for_each(|host| self.space.alloc.free.give_back(one(host)));
     }
 
     fn place(&self, guest: u64, host: HostCluster) -> Result<(), ImageError> {
@@ -70,7 +71,7 @@ impl Image {
             .next_without_data(at)
             .and_then(|at| at.map_or(Ok(false), |at| self.place_at(at, one(host))));
         if !matches!(placed, Ok(true)) {
-            self.space.alloc.give_back(one(host));
+            self.space.alloc.free.give_back(one(host));
         }
         placed.map(drop)
     }

@@ -56,6 +56,16 @@ pub(crate) struct DirtySlice {
     pub(crate) copy: SliceCopy,
 }
 
+/// What a walk finds of a slice.
+#[derive(Debug)]
+pub(crate) enum Glance<R> {
+    Cached(R),
+    /// The file has it, or the journal; whether this session wrote it.
+    InFile {
+        written: bool,
+    },
+}
+
 impl L2Cache {
     /// A cache of at most `limit_bytes`, but never less than eight slices a shard.
     pub(crate) fn new(limit_bytes: u64) -> Self {
@@ -109,6 +119,15 @@ impl L2Cache {
         }
         shard.slices.insert(number, Arc::new(Numbered { number, value: slice }));
         Ok(())
+    }
+
+    /// Looks at a slice that is cached, for a walk through all of them, which keeps none of them there.
+    pub(crate) fn glance<R>(&self, number: u64, look: impl FnOnce(&Slice) -> R) -> Glance<R> {
+        let shard = self.shared(number);
+        match shard.slices.get(&number) {
+            Some(cached) => Glance::Cached(look(&cached.value)),
+            None => Glance::InFile { written: shard.written.contains_key(&number) },
+        }
     }
 
     /// Looks at every slice that is cached.

@@ -1,6 +1,6 @@
 //! The answer about a guest range. Knows no table.
 
-use qed_spec::HostOffset;
+use qed_spec::{HostOffset, L1Index, L2Index};
 
 /// A run of guest bytes that one mapping of one image serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,4 +20,20 @@ pub enum ExtentKind {
     Zero,
     /// Not in this image: the backing file's bytes, zeros where there are none.
     Unallocated,
+}
+
+/// Where an L2 entry stands.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct EntryAt {
+    pub(crate) l1: L1Index,
+    pub(crate) l2: L2Index,
+}
+
+/// What names clusters.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum NamedBy {
+    /// An L1 slot its table.
+    L1(L1Index),
+    /// Entries that follow each other, the first of them here, a cluster each.
+    L2(EntryAt),
 }

@@ -118,6 +118,17 @@ impl Slice {
         }
     }
 
+    /// The values of all slots; the first that is bad, and its value, instead.
+    pub(crate) fn values(&self) -> Result<[u64; ENTRIES], (usize, u64)> {
+        if self.had_bad.load(Ordering::Relaxed) {
+            let is_bad = |i: &usize| self.bad[i / 64].load(Ordering::Acquire) >> (i % 64) & 1 == 1;
+            if let Some(i) = (0..ENTRIES).find(is_bad) {
+                return Err((i, self.entries[i].load(Ordering::Acquire)));
+            }
+        }
+        Ok(std::array::from_fn(|i| self.entries[i].load(Ordering::Acquire)))
+    }
+
     /// The numbers of the data clusters that good slots name, in the order of the slots.
     pub(crate) fn clusters(&self, geometry: Geometry) -> impl Iterator<Item = u64> {
         (0..SLICE_ENTRIES).filter_map(move |index| match self.slot(index, geometry) {

@@ -15,7 +15,7 @@ use qed_spec::{
 use crate::error::{CorruptTable, ImageError, IoAction};
 use crate::map::cache::L2Cache;
 use crate::map::l1::L1Table;
-use crate::map::mapping::{Extent, ExtentKind};
+use crate::map::mapping::{EntryAt, Extent, ExtentKind, NamedBy};
 use crate::map::slice::{BadSlots, SLICE_ENTRIES, SLICE_LEN_BYTES, Slice, Slot};
 use crate::space::owner::{SpaceMap, Written};
 
@@ -184,7 +184,8 @@ impl Tables {
         self.is_corrupt.load(Ordering::Relaxed)
     }
 
-    fn corrupt(&self, error: CorruptTable) -> ImageError {
+    /// Takes note of corruption that was met.
+    pub(crate) fn corrupt(&self, error: CorruptTable) -> ImageError {
         self.is_corrupt.store(true, Ordering::Relaxed);
         error.into()
     }
@@ -321,16 +322,42 @@ impl Tables {
             Slot::Bad(value) => {
                 let lookup = self.lookup(place);
                 let l2 = L2Index::new(lookup.l2.get() - place.slot + slot);
-                let l1 = lookup.l1;
-                let cluster = self.geometry.host_cluster(HostOffset::new(value));
-                Err(self.corrupt(match cluster {
-                    Some(cluster) if self.space.is_crossed(cluster.get()) => {
-                        CorruptTable::L2Shared { l1, l2, value }
-                    }
-                    _ => CorruptTable::L2Entry { l1, l2, value },
-                }))
+                Err(self.bad_entry(EntryAt { l1: lookup.l1, l2 }, value))
             }
         }
+    }
+
+    /// The error of an entry that was met.
+    pub(crate) fn bad_entry(&self, EntryAt { l1, l2 }: EntryAt, value: u64) -> ImageError {
+        let cluster = self.geometry.host_cluster(HostOffset::new(value));
+        self.corrupt(match cluster {
+            Some(cluster) if self.space.is_crossed(cluster.get()) => {
+                CorruptTable::L2Shared { l1, l2, value }
+            }
+            _ => CorruptTable::L2Entry { l1, l2, value },
+        })
+    }
+
+    /// The error of a cluster that is named twice, by one entry of those that name the clusters from
+    /// `first` on.
+    // spec: QED-TBL-11
+    pub(crate) fn named_twice(&self, by: NamedBy, first: u64, cluster: u64) -> ImageError {
+        self.corrupt(match by {
+            NamedBy::L1(l1) => CorruptTable::L1Entry { l1, value: self.l1.value(l1) },
+            NamedBy::L2(EntryAt { l1, l2 }) => CorruptTable::L2Shared {
+                l1,
+                l2: L2Index::new(l2.get() + (cluster - first)),
+                value: cluster << self.geometry.cluster_bits(),
+            },
+        })
+    }
+
+    pub(crate) fn space(&self) -> &SpaceMap {
+        &self.space
+    }
+
+    pub(crate) fn journal(&self) -> Option<&Journal> {
+        self.journal.as_deref()
     }
 
     fn place(&self, at: GuestOffset) -> Place {

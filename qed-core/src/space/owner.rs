@@ -118,17 +118,27 @@ impl SpaceMap {
         self.end_at_open
     }
 
+    /// What the header names.
+    pub(crate) fn roots(&self) -> &Roots {
+        &self.rules.roots
+    }
+
     /// The judge of the entries of a slice below an L1 slot.
     pub(crate) fn judge(&self, l1: L1Index, written: Written) -> Judge<'_> {
-        let end = match written {
+        let end = self.limit(l1, written);
+        let tables = self.tables.read().unwrap_or_else(PoisonError::into_inner);
+        Judge { map: self, end, tables }
+    }
+
+    /// Byte after the last that an entry below an L1 slot may name.
+    pub(crate) fn limit(&self, l1: L1Index, written: Written) -> u64 {
+        match written {
             Written::InSession => u64::MAX,
             Written::BeforeOpen => {
                 let limit = self.foreign.as_ref().map_or(u64::MAX, |foreign| foreign.of(l1));
                 self.end_at_open.min(limit)
             }
-        };
-        let tables = self.tables.read().unwrap_or_else(PoisonError::into_inner);
-        Judge { map: self, end, tables }
+        }
     }
 
     /// An L2 table lies at `at` from now on, in space that nothing named.
@@ -136,6 +146,12 @@ impl SpaceMap {
         let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
         let place = tables.partition_point(|table| *table < at.get());
         tables.insert(place, at.get());
+    }
+
+    /// The L2 table at `at` is none any more.
+    pub(crate) fn is_no_table(&self, at: HostOffset) {
+        let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
+        tables.retain(|table| *table != at.get());
     }
 
     /// Takes note of the clusters that a slice names which was read; whether one of them is named by an

@@ -13,7 +13,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use qed_spec::{Geometry, GuestCluster, HostCluster};
 
 use crate::error::ImageError;
-use crate::space::alloc::HostRun;
+use crate::space::free::HostRun;
 
 /// Streams that are followed at a time.
 const STREAMS: usize = 8;
@@ -86,6 +86,15 @@ pub(crate) struct Want {
     pub(crate) end: GuestCluster,
 }
 
+/// What is set aside; while it lives nobody takes space.
+pub(crate) struct Windows<'a>(MutexGuard<'a, State>);
+
+impl Windows<'_> {
+    pub(crate) fn clusters(&self) -> impl Iterator<Item = HostCluster> {
+        self.0.windows.values().copied()
+    }
+}
+
 impl Streams {
     pub(crate) fn new(geometry: Geometry) -> Self {
         let near = (NEAR_BYTES >> geometry.cluster_bits()).clamp(2, 64);
@@ -104,12 +113,13 @@ impl Streams {
     }
 
     /// Space for what is wanted, or for the first part of it: what was set aside for it, or what
-    /// `reserve` makes of a number of clusters. Nothing is set aside before `is_shared` says that there
-    /// are several requests at a time; `may_come` is asked how many of some guest clusters have no
-    /// space.
+    /// `used` has for a number of clusters, or what `reserve` makes of one: fresh space. Nothing is set
+    /// aside before `is_shared` says that there are several requests at a time; `may_come` is asked how
+    /// many of some guest clusters have no space.
     pub(crate) fn reserve(
         &self,
         want: Want,
+        used: impl FnOnce(u64) -> Result<Option<HostRun>, ImageError>,
         is_shared: impl FnOnce() -> bool,
         may_come: impl Fn(u64, u64) -> Result<u64, ImageError>,
         reserve: impl Fn(u64) -> Result<HostRun, ImageError>,
@@ -117,6 +127,11 @@ impl Streams {
         let (guest, count) = (want.guest.get(), want.count);
         let mut state = self.state();
         if let Some(space) = state.take(guest, count) {
+            state.remember(guest, space.count);
+            return Ok(space);
+        }
+        // Space that is used again lies anywhere: none of it is for others.
+        if let Some(space) = used(count)? {
             state.remember(guest, space.count);
             return Ok(space);
         }
@@ -133,22 +148,21 @@ impl Streams {
             extra.behind =
                 if state.has_given(&after) { 0 } else { may_come(after.start, extra.behind)? };
         }
-        let mut wanted = extra.before + count + extra.behind;
+        let wanted = extra.before + count + extra.behind;
         let mut space = reserve(wanted);
         if space.is_err() && wanted > count {
             // A request does not fail for the sake of others.
-            (extra.before, extra.behind, wanted) = (0, 0, count);
+            (extra.before, extra.behind) = (0, 0);
             space = reserve(count);
         }
-        let space = space?;
-        // Space that is used again lies anywhere.
-        let space = if space.count < wanted {
-            HostRun { count: space.count.min(count), ..space }
-        } else {
-            state.divide(extra, guest, count, space)
-        };
+        let space = state.divide(extra, guest, count, space?);
         state.remember(guest, space.count);
         Ok(space)
+    }
+
+    /// What is set aside, while nobody takes space.
+    pub(crate) fn windows(&self) -> Windows<'_> {
+        Windows(self.state())
     }
 
     /// All that is set aside: guest clusters and their space.

@@ -8,7 +8,6 @@
 
 mod flushes;
 #[path = "../../src/space/guards.rs"]
-#[expect(dead_code, reason = "compiled whole")]
 mod guards;
 mod sync;
 
@@ -39,6 +38,47 @@ const ORDERS: usize = 20_000;
 fn in_many_orders(test: fn()) {
     check_random(test, ORDERS);
     check_pct(test, ORDERS, 3);
+}
+
+/// A request looks a cluster up and uses it; meanwhile the cluster loses its name, and when the moment
+/// of that has passed it is used for another.
+#[test]
+fn space_is_used_again_when_those_that_found_it_have_ended() {
+    in_many_orders(|| {
+        let drain = Arc::new(Drain::default());
+        // The entry of the guest cluster, and whose bytes the two clusters hold.
+        let entry = Arc::new(AtomicU64::new(0));
+        let owner = Arc::new([0, 0].map(AtomicU64::new));
+        let requests = [0, 1].map(|_| {
+            let (drain, entry, owner) = (drain.clone(), entry.clone(), owner.clone());
+            thread::spawn(move || {
+                let request = drain.enter();
+                let found = entry.load(Ordering::SeqCst) as usize;
+                let part = request.again();
+                drop(request);
+                assert_eq!(owner[found].load(Ordering::SeqCst), 0, "it was given to another");
+                drop(part);
+            })
+        });
+        // Two wait for moments of their own, as reclaiming and a sweep do.
+        let waits = [true, false].map(|moves| {
+            let (drain, entry, owner) = (drain.clone(), entry.clone(), owner.clone());
+            thread::spawn(move || {
+                if moves {
+                    entry.store(1, Ordering::SeqCst);
+                }
+                let moment = drain.moment();
+                while !drain.has_passed(moment) {
+                    thread::yield_now();
+                }
+                if moves {
+                    owner[0].store(1, Ordering::SeqCst);
+                }
+            })
+        });
+        requests.into_iter().chain(waits).for_each(|thread| thread.join().unwrap());
+        assert!(!drain.any(), "requests that ended are counted");
+    });
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod amend;
 mod closed;
 mod closing;
 mod compat;
+mod discard;
 mod errors;
 mod faults;
 mod fill;

@@ -25,6 +25,7 @@ impl File {
         let all = |_, count| Ok(count);
         let space = self.streams.reserve(
             want,
+            |_| Ok(None),
             || self.is_shared,
             all,
             |count| {
@@ -94,7 +95,8 @@ fn what_has_no_room_for_others_has_room_for_itself() {
         1 => Ok(HostRun { first: HostCluster::new(500).unwrap(), count, fresh: true }),
         clusters => Err(ImageError::NoSpace { clusters, end: HostOffset::new(0) }),
     };
-    let space = file.streams.reserve(want, || true, |_, count| Ok(count), one).unwrap();
+    let space =
+        file.streams.reserve(want, |_| Ok(None), || true, |_, count| Ok(count), one).unwrap();
     assert_eq!((space.first.get(), space.count), (500, 1));
     assert!(file.streams.take_windows().is_empty());
 }

@@ -4,11 +4,11 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use qed_core::{ExtentKind, GivenBacking, Image, Layout, ZeroMode};
+use qed_core::{DiscardMode, ExtentKind, GivenBacking, Image, Layout, WriteContext, ZeroMode};
 use qed_spec::{Geometry, GuestOffset};
 
 use super::{backing, initial, read_all};
-use crate::support::{COMPAT, JOURNAL, Random, new_storage_of, open};
+use crate::support::{COMPAT, JOURNAL, Random, context, new_storage_of, open};
 
 const THREADS: u64 = 8;
 const SECTOR: u64 = 512;
@@ -59,10 +59,12 @@ impl<'a> Worker<'a> {
             let place = self.place();
             match self.random.below(64) {
                 0..28 => self.write(place),
-                28..32 => self.zero(place, ZeroMode::IfNeeded),
-                32..34 => self.zero(place, ZeroMode::Explicit),
-                34..62 => self.verify(place),
-                62 => self.image.flush().unwrap(),
+                28..30 => self.zero(place, ZeroMode::IfNeeded),
+                30..32 => self.zero(place, ZeroMode::Explicit),
+                32..36 => self.zero(place, ZeroMode::Unmap),
+                36..38 => self.discard(place),
+                38..61 => self.verify(place),
+                61..63 => self.image.flush().unwrap(),
                 _ => drop(self.image.maintain(Instant::now()).unwrap()),
             }
         }
@@ -99,6 +101,17 @@ impl<'a> Worker<'a> {
     fn zero(&mut self, place: Place, mode: ZeroMode) {
         self.image.write_zeroes(place.at, place.len as u64, mode).unwrap();
         self.model[place.in_model..place.in_model + place.len].fill(0);
+    }
+
+    fn discard(&mut self, place: Place) {
+        self.image.discard(place.at, place.len as u64).unwrap();
+        // Whole clusters are gone; they lie behind each other where a place has any.
+        let (cluster, from) = (self.image.geometry().cluster_size_bytes(), place.at.get());
+        let to = from + place.len as u64;
+        let start = from.next_multiple_of(cluster).min(to);
+        let end = if to == DISK { to } else { to - to % cluster };
+        let whole = (start - from) as usize..(end.max(start) - from) as usize;
+        self.model[place.in_model..place.in_model + place.len][whole].fill(0);
     }
 
     fn verify(&self, place: Place) {
@@ -175,7 +188,9 @@ fn threads_that_share_clusters_lose_nothing() {
         );
         let geometry = Geometry::new(4096 << (round % 4), 1 << (round % 3)).unwrap();
         let storage = new_storage_of(layout, geometry, DISK, gate.0.is_some());
-        let image = open(storage.clone(), &gate);
+        let discard = [DiscardMode::Reuse, DiscardMode::PassDown][(round % 5 % 2) as usize];
+        let context = WriteContext { discard, ..context(&gate) };
+        let image = Image::open(storage.clone(), &context).unwrap();
         let disk = run(&image, round, &noise, &initial(&gate, DISK));
         assert!(read_all(&image) == disk, "round {round}");
         let allocated = clusters(&image);
@@ -184,6 +199,7 @@ fn threads_that_share_clusters_lose_nothing() {
         assert!(read_all(&image) == disk, "round {round} reopened");
         // What was kept for clusters that nobody wrote has become theirs.
         assert!(clusters(&image) >= allocated, "round {round} reopened");
-        assert!(allocated as u64 > DISK / geometry.cluster_size_bytes() / 2, "round {round}");
+        assert!(allocated as u64 > DISK / geometry.cluster_size_bytes() / 3, "round {round}");
+        assert!(image.sweep().unwrap(), "round {round}: nothing is named twice");
     }
 }

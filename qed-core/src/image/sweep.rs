@@ -1,0 +1,132 @@
+//! Sweeps: all tables are read for the clusters that none of them names, which are free then.
+//!
+//! In steps beside requests, or at once where space has run out; never when an image is opened. What it finds
+//! is `space/sweep.rs`, the walk through the tables is `map/walk.rs`.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use qed_spec::ErrorKind;
+
+use crate::error::ImageError;
+use crate::image::Image;
+use crate::map::walk::Walk;
+use crate::space::free::Verdict;
+use crate::space::sweep::{PAUSE, STEP, Sweep};
+
+/// How long a request that needs space waits for others to end, which is all that a sweep waits for.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How often it asks.
+const ASK_AFTER: Duration = Duration::from_micros(100);
+
+/// How far a sweep has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sweeping {
+    /// None runs, and none is wanted.
+    No,
+    /// It waits for requests to end.
+    Waits,
+    /// There is more to read.
+    GoesOn,
+}
+
+impl Image {
+    /// Reads all tables for clusters that none of them names, unless that was done since the image was
+    /// opened, and makes free what earlier requests let go of; returns whether free space is known now.
+    ///
+    /// The caller has no [`crate::Request`]: requests in flight are waited for, a few seconds at most.
+    ///
+    /// # Errors
+    /// [`ImageError::Corrupt`] where a cluster is named twice or an entry breaks another rule: no
+    /// space is used again until a check has repaired that. Else as [`Image::flush`], or a table that
+    /// cannot be read.
+    // spec: QED-FREE-10
+    pub fn sweep(&self) -> Result<bool, ImageError> {
+        let until = Instant::now() + PATIENCE;
+        self.space.want_sweep();
+        loop {
+            match self.sweep_on(None)? {
+                Sweeping::No => break,
+                Sweeping::GoesOn => {}
+                Sweeping::Waits if Instant::now() > until => break,
+                Sweeping::Waits => thread::sleep(ASK_AFTER),
+            }
+        }
+        let free = &self.space.alloc.free;
+        if let Verdict::Broken(finding) = free.verdict() {
+            return Err(finding.into());
+        }
+        if free.is_any_away() {
+            self.flush()?;
+            self.space.reclaim();
+            while free.is_waiting() && Instant::now() < until {
+                thread::sleep(ASK_AFTER);
+                self.space.reclaim();
+            }
+        }
+        Ok(free.verdict() == Verdict::Sound)
+    }
+
+    /// Whether a request that found no space may find some now.
+    pub(super) fn finds_space(&self, error: &ImageError) -> bool {
+        error.kind() == ErrorKind::NoSpace
+            && self.sweep().is_ok_and(|is_known| is_known && self.space.alloc.free.has_any())
+    }
+
+    /// Makes free what is due, and goes on with a sweep for a while; when to call again.
+    pub(super) fn maintain_space(&self, now: Instant) -> Result<Option<Instant>, ImageError> {
+        self.space.reclaim();
+        let sweeping = self.sweep_on(Some(Instant::now() + STEP))?;
+        let goes_on = sweeping != Sweeping::No || self.space.alloc.free.is_waiting();
+        Ok(goes_on.then(|| now + PAUSE))
+    }
+
+    /// Goes on with the sweep that is wanted, until it has ended or `until` comes.
+    fn sweep_on(&self, until: Option<Instant>) -> Result<Sweeping, ImageError> {
+        let mut running = self.space.sweep();
+        if running.is_none() && self.space.wants_sweep() {
+            *running = self.space.begin_sweep();
+        }
+        let Some(sweep) = running.as_mut() else { return Ok(Sweeping::No) };
+        if !self.space.guards.has_passed(sweep.began) {
+            return Ok(Sweeping::Waits);
+        }
+        // A change of the image's shape goes first, and begins the sweep anew.
+        let Some(_request) = self.try_request() else { return Ok(Sweeping::Waits) };
+        match self.read_for(sweep, until) {
+            Ok(false) => return Ok(Sweeping::GoesOn),
+            Ok(true) => running.take().into_iter().for_each(|sweep| self.space.end_sweep(sweep)),
+            Err(error) => {
+                *running = None;
+                // A finding is what the sweep is for, and is told where space is asked for.
+                let ImageError::Corrupt(finding) = error else {
+                    self.space.abandon_sweep(None);
+                    return Err(error);
+                };
+                self.space.abandon_sweep(Some(finding));
+            }
+        }
+        Ok(Sweeping::No)
+    }
+
+    /// Reads tables until all are read, or `until` comes; whether all are.
+    fn read_for(&self, sweep: &mut Sweep, until: Option<Instant>) -> Result<bool, ImageError> {
+        let free = &self.space.alloc.free;
+        let mut walk = Walk::from(sweep.place);
+        loop {
+            let more = self.map.walk_on(&mut walk, |run, by| match sweep.name(&run, free) {
+                None => Ok(()),
+                Some(cluster) => Err(self.map.named_twice(by, run.start, cluster)),
+            })?;
+            sweep.place = walk.place();
+            if !more {
+                break;
+            }
+            if until.is_some_and(|until| Instant::now() >= until) {
+                return Ok(false);
+            }
+        }
+        let past_disk = self.map.l1.first_past_disk(&**self.head.storage())?;
+        past_disk.map_or(Ok(true), |finding| Err(finding.into()))
+    }
+}

@@ -1,0 +1,159 @@
+//! A sweep of the tables for clusters that nothing names: what was named so far, as the walk tells it.
+//!
+//! Knows no table: the walk is the image's. What a sweep must not find is held in [`FreeSpace`].
+
+use std::ops::Range;
+use std::time::Duration;
+
+use qed_layout::Roots;
+use qed_spec::Geometry;
+
+use crate::space::free::FreeSpace;
+use crate::space::guards::Moment;
+use crate::space::host_set::HostSet;
+
+/// How long a step of a sweep takes beside the requests of the guest, and how long it leaves them alone.
+pub(crate) const STEP: Duration = Duration::from_millis(2);
+pub(crate) const PAUSE: Duration = Duration::from_millis(8);
+
+/// Clusters that a sweep has memory for, 256 MiB of it: an image that ends behind them, as a hostile
+/// one of a sparse file does, is not swept.
+const MAX_CLUSTERS: u64 = 1 << 31;
+
+/// A sweep that runs.
+#[derive(Debug)]
+pub(crate) struct Sweep {
+    /// Nothing is read before requests in flight at this moment have ended: the space that they had
+    /// taken is named then, or was given back.
+    pub(crate) began: Moment,
+    /// Clusters that had been handed out.
+    end: u64,
+    /// Those that are named, a bit each.
+    named: Vec<u64>,
+    /// Nothing that lost its name has got another since the image was opened.
+    is_first: bool,
+    /// How far the tables were read.
+    pub(crate) place: WalkPlace,
+}
+
+/// A place in the tables: a slot of the L1 table, and one of the L2 table that it names.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct WalkPlace {
+    pub(crate) l1: u64,
+    pub(crate) slot: u64,
+}
+
+impl Sweep {
+    /// Of an image with `end` clusters; none where there is no memory for them. The first one of an open
+    /// image is told what lost its `only_name` before: an entry that names it yet is another.
+    // spec: QED-FREE-10
+    pub(crate) fn new(
+        end: u64,
+        began: Moment,
+        roots: &Roots,
+        geometry: Geometry,
+        only_name: Option<&HostSet>,
+    ) -> Option<Self> {
+        if end > MAX_CLUSTERS {
+            return None;
+        }
+        let words = usize::try_from(end.div_ceil(64)).ok()?;
+        let place = WalkPlace::default();
+        let is_first = only_name.is_some();
+        let mut sweep = Self { began, end, named: vec![0; words], is_first, place };
+        for run in only_name.into_iter().flat_map(HostSet::runs) {
+            sweep.insert(&run, |_| false);
+        }
+        for (_, root) in roots.all() {
+            let first = root.start >> geometry.cluster_bits();
+            let run = first..geometry.clusters_for(root.end).get();
+            sweep.insert(&run, |_| false);
+        }
+        Some(sweep)
+    }
+
+    /// Takes note of clusters that one entry or several name; the first of them that is named twice.
+    ///
+    /// What is held may have got another name since the sweep read the one that it had; not so before a
+    /// sweep has ended, since nothing is used again until then.
+    // spec: QED-FREE-07, QED-FREE-10
+    pub(crate) fn name(&mut self, run: &Range<u64>, free: &FreeSpace) -> Option<u64> {
+        let is_first = self.is_first;
+        self.insert(run, |cluster| is_first || !free.holds(cluster))
+    }
+
+    /// The cluster behind the last that is named.
+    #[cfg_attr(not(test), expect(dead_code, reason = "asked of images on block devices alone"))]
+    pub(crate) fn named_end(&self) -> u64 {
+        let last = self.named.iter().rposition(|word| *word != 0);
+        last.map_or(0, |last| 64 * (last as u64 + 1) - u64::from(self.named[last].leading_zeros()))
+    }
+
+    /// Those that are named, a word of 64 clusters each; what is behind the end counts as named.
+    pub(crate) fn into_words(mut self) -> impl Iterator<Item = u64> {
+        if !self.end.is_multiple_of(64)
+            && let Some(last) = self.named.last_mut()
+        {
+            *last |= u64::MAX << (self.end % 64);
+        }
+        self.named.into_iter()
+    }
+
+    /// Inserts clusters below the end: others were handed out since. The first that was a member and
+    /// of which `counts` says so.
+    fn insert(&mut self, run: &Range<u64>, counts: impl Fn(u64) -> bool) -> Option<u64> {
+        let (mut at, end) = (run.start, run.end.min(self.end));
+        let mut twice = None;
+        while at < end {
+            let (word, bit) = (at / 64, at % 64);
+            let count = (end - at).min(64 - bit);
+            let mask = (u64::MAX >> (64 - count)) << bit;
+            let bits = &mut self.named[usize::try_from(word).expect("below the end")];
+            let both = *bits & mask;
+            *bits |= mask;
+            if both != 0 && twice.is_none() {
+                let members = (0..64).filter(|bit| both >> bit & 1 == 1);
+                twice = members.map(|bit| 64 * word + bit).find(|cluster| counts(*cluster));
+            }
+            at += count;
+        }
+        twice
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use qed_spec::HostCluster;
+
+    use super::*;
+    use crate::space::free::HostRun;
+    use crate::space::guards::Drain;
+
+    fn sweep(end: u64) -> Sweep {
+        let place = WalkPlace::default();
+        let began = Drain::default().moment();
+        Sweep { began, end, named: vec![0; 4], is_first: false, place }
+    }
+
+    // spec-test: QED-FREE-07
+    #[test]
+    fn what_two_entries_name_is_found_unless_it_is_held() {
+        let free = FreeSpace::new();
+        let mut sweep = sweep(200);
+        free.begin_sweep(std::iter::empty());
+        let first = HostCluster::new(70).unwrap();
+        free.give_back(HostRun { first, count: 2, fresh: false });
+        assert_eq!(sweep.name(&(3..150), &free), None);
+        assert_eq!(sweep.name(&(70..72), &free), None, "held");
+        let mut first = Sweep { is_first: true, named: sweep.named.clone(), ..sweep };
+        assert_eq!(first.name(&(70..72), &free), Some(70), "nothing was used again yet");
+        sweep = Sweep { is_first: false, ..first };
+        assert_eq!(sweep.name(&(69..73), &free), Some(69));
+        assert_eq!(sweep.name(&(70..73), &free), Some(72));
+        assert_eq!(sweep.name(&(198..500), &free), None);
+        assert_eq!(sweep.name(&(300..500), &free), None, "handed out since");
+        assert_eq!(sweep.named_end(), 200);
+        let unnamed = sweep.into_words().map(|word| u64::from(word.count_zeros())).sum::<u64>();
+        assert_eq!(unnamed, 3 + 198 - 150);
+    }
+}
