@@ -19,7 +19,10 @@ use crate::work::{State, Work};
 /// may be called at any time. A request that has to wait for another thread has its turn after a few
 /// others, however many are started meanwhile.
 ///
-/// What blocks are the calls that read tables, those parts of backing files that do not lie in a
+/// Where the image runs out of space, what is in flight ends first, then free space is looked for
+/// ([`Image::sweep`]), and the requests that found none are tried once more.
+///
+/// What blocks are the calls that read tables, and all of them when free space is looked for, those parts of backing files that do not lie in a
 /// file as they are (compressed clusters, say), and the first part of a request that is not aligned
 /// as the file's direct I/O wants it.
 ///
@@ -39,6 +42,9 @@ pub struct Engine<B: StableBuf = AlignedBuf> {
     /// Requests that were begun since one of those that wait last had its turn, and the most that are.
     overtaking: usize,
     most: usize,
+    /// Requests that found no space, and the errors that they end with if none turns up. Nothing else is
+    /// begun until what is in flight has ended: whoever looks for free space waits for that.
+    starved: Vec<(usize, ImageError)>,
     served: VecDeque<Served<B>>,
 }
 
@@ -125,6 +131,7 @@ impl<B: StableBuf> Engine<B> {
             parked: VecDeque::new(),
             overtaking: 0,
             most: OVERTAKING.saturating_mul(depth.max(1) as usize),
+            starved: Vec::new(),
             served: VecDeque::new(),
         })
     }
@@ -145,7 +152,7 @@ impl<B: StableBuf> Engine<B> {
             self.works.len() - 1
         });
         let others_wait = !self.parked.is_empty() || self.ring.pending() > 0;
-        if others_wait && self.overtaking >= self.most {
+        if !self.starved.is_empty() || others_wait && self.overtaking >= self.most {
             self.works[number] = Some(work);
             self.parked.push_back(number);
             return;
@@ -167,6 +174,10 @@ impl<B: StableBuf> Engine<B> {
             }
             if let Some(transferred) = self.ring.wait()? {
                 self.ended(transferred);
+                continue;
+            }
+            if !self.starved.is_empty() {
+                self.look_for_space();
                 continue;
             }
             // Nothing of this engine is in the way of anybody: now it may wait for others.
@@ -194,6 +205,10 @@ impl<B: StableBuf> Engine<B> {
             }
             if self.ring.pending() > 0 {
                 return Ok(None);
+            }
+            if !self.starved.is_empty() {
+                self.look_for_space();
+                continue;
             }
             let Some(number) = self.parked.pop_front() else { return Ok(None) };
             self.overtaking = 0;
@@ -242,6 +257,9 @@ impl<B: StableBuf> Engine<B> {
     /// to wait on. Another thread may have what that one waits for, and says nothing when it gives it
     /// back.
     fn try_parked(&mut self, all: bool) {
+        if !self.starved.is_empty() {
+            return;
+        }
         for index in 0..self.parked.len() {
             let Some(number) = self.parked.pop_front() else { return };
             // The first has waited long enough for nobody else to be let by.
@@ -251,6 +269,20 @@ impl<B: StableBuf> Engine<B> {
                 Turn::Had => {}
                 Turn::Parked if in_order => return self.parked.push_front(number),
                 Turn::Parked => self.parked.push_back(number),
+            }
+        }
+    }
+
+    /// Looks for free space now that nothing of this engine is in flight, and tries those once more that
+    /// found none.
+    fn look_for_space(&mut self) {
+        let is_found = self.target.finds_space();
+        for (number, error) in std::mem::take(&mut self.starved) {
+            let Some(work) = self.works[number].take() else { continue };
+            if !is_found {
+                self.serve(work, Err(error));
+            } else if self.go_on(number, work, Patience::Asks) == Turn::Parked {
+                self.parked.push_back(number);
             }
         }
     }
@@ -269,6 +301,10 @@ impl<B: StableBuf> Engine<B> {
             Ok(State::Parked) => {
                 self.works[number] = Some(work);
                 return Turn::Parked;
+            }
+            Ok(State::Starved(error)) => {
+                self.works[number] = Some(work);
+                self.starved.push((number, error));
             }
             Ok(State::Moves(moves)) => {
                 let transfer = Transfer {

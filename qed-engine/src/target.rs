@@ -194,6 +194,16 @@ impl Target {
     }
 }
 
+impl Target {
+    /// Looks for free space, with nothing in flight; whether there may be some.
+    pub(crate) fn finds_space(&self) -> bool {
+        match self {
+            Self::Image(image) => image.sweep().unwrap_or(false),
+            Self::Disk(_) | Self::File => false,
+        }
+    }
+}
+
 /// The backing file of an image, if it reaches beyond `at`.
 pub(crate) fn below(image: &Image, at: GuestOffset) -> Option<&Arc<dyn VirtualDisk>> {
     image.backing().filter(|backing| at.get() < backing.len())

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use qed_core::{ImageError, IoAction};
 use qed_io::{Direction, FileStorage, Memory, StableBuf};
-use qed_spec::{GuestOffset, HostOffset};
+use qed_spec::{ErrorKind, GuestOffset, HostOffset};
 
 use crate::surroundings::{Complete, Next, Piece, Surrounded};
 use crate::target::{Kept, Part, Patience, Place, Rest, Step, Target};
@@ -18,6 +18,8 @@ pub(crate) struct Work<B> {
     buffer: Option<B>,
     /// Bytes that are served.
     done: usize,
+    /// Space was looked for on its behalf.
+    was_starved: bool,
     /// A write whose surroundings are not complete.
     surrounded: Option<Surrounded>,
     under_way: Option<UnderWay>,
@@ -44,13 +46,17 @@ pub(crate) enum State<B> {
     Ended,
     /// To be tried again when something else has ended.
     Parked,
+    /// There was no space for it. To be tried again once free space was looked for.
+    Starved(ImageError),
     Moves(Move<B>),
 }
 
 impl<B: StableBuf> Work<B> {
     pub(crate) fn new(tag: u64, direction: Direction, at: GuestOffset, buffer: B) -> Self {
         let buffer = Some(buffer);
-        Self { tag, direction, at, buffer, done: 0, surrounded: None, under_way: None }
+        let (done, was_starved) = (0, false);
+        let (surrounded, under_way) = (None, None);
+        Self { tag, direction, at, buffer, done, was_starved, surrounded, under_way }
     }
 
     /// Serves what can be served at once, up to a transfer or the end.
@@ -86,6 +92,10 @@ impl<B: StableBuf> Work<B> {
                 Ok(Step::Surrounded(surrounded)) => {
                     self.buffer = Some(buffer);
                     return self.complete(surrounded, file);
+                }
+                Err(error) if error.kind() == ErrorKind::NoSpace && !self.was_starved => {
+                    self.was_starved = true;
+                    break Ok(State::Starved(error));
                 }
                 Err(error) => break Err(error),
             }

@@ -10,5 +10,6 @@ mod concurrent;
 mod errors;
 mod event_loop;
 mod model;
+mod starved;
 mod support;
 mod turns;
