@@ -112,14 +112,14 @@ impl BlockDevice for QedDisk {
                 if speed == Speed::FastOnly && !self.zeroes_fast(at, len)? {
                     return Err(DeviceError::NotFast);
                 }
-                self.0.write_zeroes(GuestOffset::new(at), len, ZeroMode::IfNeeded)?;
+                self.0.write_zeroes(GuestOffset::new(at), len, ZeroMode::Unmap)?;
             }
         }
         self.settle(how.durability)
     }
 
     fn trim(&self, at: u64, len: u64, durability: Durability) -> Result<(), DeviceError> {
-        check_range(self.size(), at, len)?;
+        self.0.discard(GuestOffset::new(at), len)?;
         self.settle(durability)
     }
 

@@ -12,6 +12,8 @@ const EINVAL: u32 = 22;
 const ENOSPC: u32 = 28;
 const ENOTSUP: u32 = 95;
 const MAX_READ: u64 = 32 << 20;
+/// Bytes of a cluster of the QED image.
+const CLUSTER: u64 = 64 << 10;
 
 /// How replies look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -189,6 +191,12 @@ impl Served {
             if expected.is_ok() {
                 match asked.command {
                     1 => self.model.fill(asked.at, &asked.payload(false)),
+                    // A QED image lets go of whole clusters, and keeps what is left of others.
+                    4 if !self.is_raw => {
+                        let start = asked.at.next_multiple_of(CLUSTER);
+                        let end = (asked.at + asked.len) / CLUSTER * CLUSTER;
+                        self.model.fill(start, &vec![0; usize_of(end.saturating_sub(start))]);
+                    }
                     6 => self.model.fill(asked.at, &vec![0; usize_of(asked.len)]),
                     _ => {}
                 }
