@@ -46,6 +46,13 @@ impl Change {
         Self { at, count: run.count, to: To::Data(run), order }
     }
 
+    /// Clusters with data get `run`, which holds a copy of it: durable before any entry says so,
+    /// whatever the space is.
+    // spec: QED-RW-06
+    pub(crate) fn moved(at: GuestOffset, run: HostRun) -> Self {
+        Self { at, count: run.count, to: To::Data(run), order: DataOrder::First }
+    }
+
     /// A cluster that reads as zeros gets space that nobody wrote.
     pub(crate) fn placed(at: GuestOffset, run: HostRun) -> Self {
         debug_assert!(run.fresh, "reads as zeros");
@@ -150,6 +157,13 @@ impl Pending {
         links.zeroed |= !table.fresh;
         map.l1.set_link(l1, entry);
         Ok(())
+    }
+
+    /// An L1 slot gets another table, which is a durable copy of the one that it has.
+    pub(crate) fn relink(&self, l1: L1Index, table: HostCluster, map: &Tables) {
+        let entry = L1Entry::Table(table);
+        self.links().values.insert(l1.get(), entry.encode(map.geometry));
+        map.l1.set_link(l1, entry);
     }
 
     /// Takes the table of an L1 slot away.

@@ -3,6 +3,7 @@
 pub(crate) mod allocation;
 pub(crate) mod amend;
 mod backing_name;
+pub(crate) mod compact;
 pub(crate) mod discard;
 pub(crate) mod extents;
 mod flush;

@@ -9,6 +9,7 @@ pub(crate) mod end;
 pub(crate) mod free;
 pub(crate) mod guards;
 pub(crate) mod host_set;
+pub(crate) mod moves;
 pub(crate) mod owner;
 pub(crate) mod streams;
 pub(crate) mod sweep;
@@ -26,6 +27,7 @@ use crate::space::claims::Claims;
 use crate::space::free::HostRun;
 use crate::space::guards::Drain;
 use crate::space::host_set::HostSet;
+use crate::space::moves::Moves;
 use crate::space::owner::SpaceMap;
 use crate::space::streams::Streams;
 use crate::space::sweep::Sweep;
@@ -43,6 +45,7 @@ pub(crate) struct Space {
     pub(crate) streams: Streams,
     pub(crate) claims: Claims,
     pub(crate) guards: Drain,
+    pub(crate) moves: Moves,
     /// The sweep that runs. Held by the thread that reads tables for it.
     sweep: Mutex<Option<Sweep>>,
     wants_sweep: AtomicBool,
@@ -66,6 +69,7 @@ impl Space {
             streams: Streams::new(geometry),
             claims: Claims::default(),
             guards: Drain::default(),
+            moves: Moves::default(),
             sweep: Mutex::default(),
             wants_sweep: AtomicBool::new(false),
         }

@@ -2,7 +2,7 @@
 //! of a model checker where `tests/interleavings` compiles the same modules.
 
 pub(crate) use arc_swap::ArcSwapOption;
-pub(crate) use std::sync::atomic::{AtomicUsize, Ordering};
+pub(crate) use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 pub(crate) use std::sync::{
     Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
 };

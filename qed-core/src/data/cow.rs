@@ -11,7 +11,7 @@ use crate::data::DataPath;
 use crate::error::ImageError;
 
 /// Bytes that are copied at a time, at most.
-const PIECE: u64 = 64 << 10;
+const PIECE: u64 = 1 << 20;
 
 /// The part of a new cluster before the guest bytes, or behind them.
 #[derive(Debug, Clone, Copy)]
@@ -99,22 +99,32 @@ impl DataPath {
         self.write_vectored(&mut all.collect::<Vec<_>>(), host)
     }
 
-    /// Copies `len` bytes from one place to another, which reads as zeros.
-    pub(crate) fn copy(&self, from: u64, to: u64, len: u64) -> Result<(), ImageError> {
-        let mut buf = vec![0; usize::try_from(len.min(PIECE)).expect("at most 64 KiB")];
+    /// Copies `len` bytes from one place to another; `is_zero` if that reads as zeros before.
+    pub(crate) fn copy(
+        &self,
+        from: u64,
+        to: u64,
+        len: u64,
+        is_zero: bool,
+    ) -> Result<(), ImageError> {
+        let mut buf = vec![0; usize::try_from(len.min(PIECE)).expect("at most 1 MiB")];
         let mut done = 0;
         while done < len {
             let at = HostOffset::new(from + done);
             let run = self.run_at(at)?;
             let mut part = PIECE.min(len - done);
             if run.kind == RunKind::Hole && run.len > 0 && self.zeros_are_zeros() {
-                done += run.len.min(len - done);
+                let hole = run.len.min(len - done);
+                if !is_zero {
+                    self.write_zeroes(to + done..to + done + hole)?;
+                }
+                done += hole;
                 continue;
             }
             if run.len > 0 {
                 part = part.min(run.len);
             }
-            let piece = &mut buf[..usize::try_from(part).expect("at most 64 KiB")];
+            let piece = &mut buf[..usize::try_from(part).expect("at most 1 MiB")];
             self.read(piece, at)?;
             self.write(piece, HostOffset::new(to + done))?;
             done += part;

@@ -192,7 +192,10 @@ fn find_place<I: Deref<Target = Image> + Clone>(
     len: u64,
     wait: Wait,
 ) -> Result<Option<Prepared<I>>, ImageError> {
+    let first = image.map.geometry.guest_cluster(at).get();
+    let clusters = image.map.geometry.clusters_for(image.map.within_cluster(at) + len).get();
     loop {
+        image.space.moves.turn_away(&(first..first + clusters));
         let extent = image.map.run(at, len)?;
         if let ExtentKind::Data(host) = extent.kind {
             return Ok(Some(Prepared::InPlace { host, len: extent.len }));

@@ -127,6 +127,13 @@ impl Image {
             return Ok(());
         }
         let end = self.map.end_in_use(&self.head.header(), storage_len(storage)?)?;
+        self.cut_at(metadata, end)
+    }
+
+    /// Cuts the file at `end`, behind which nothing lies and no log wants anything, durably: what is
+    /// recorded of the end first. No request is in flight.
+    // spec: QED-FREE-09
+    pub(super) fn cut_at(&self, metadata: &mut Metadata, end: u64) -> Result<(), ImageError> {
         self.durability.lower_recorded_end(metadata, end, self.cx())?;
         self.space.alloc.end.cut(end)?;
         self.head.sync()?;

@@ -21,7 +21,7 @@ const ASK_AFTER: Duration = Duration::from_micros(100);
 
 /// How far a sweep has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Sweeping {
+pub(super) enum Sweeping {
     /// None runs, and none is wanted.
     No,
     /// It waits for requests to end.
@@ -76,9 +76,14 @@ impl Image {
     /// Makes free what is due, and goes on with a sweep for a while; when to call again.
     pub(super) fn maintain_space(&self, now: Instant) -> Result<Option<Instant>, ImageError> {
         self.space.reclaim();
-        let sweeping = self.sweep_on(Some(Instant::now() + STEP))?;
+        let sweeping = self.sweep_for_a_while()?;
         let goes_on = sweeping != Sweeping::No || self.space.alloc.free.is_waiting();
         Ok(goes_on.then(|| now + PAUSE))
+    }
+
+    /// Goes on with the sweep that is wanted, for no longer than requests should wait beside it.
+    pub(super) fn sweep_for_a_while(&self) -> Result<Sweeping, ImageError> {
+        self.sweep_on(Some(Instant::now() + STEP))
     }
 
     /// Goes on with the sweep that is wanted, until it has ended or `until` comes.

@@ -65,6 +65,12 @@ impl Image {
             .for_each(|host| self.space.alloc.free.give_back(one(host)));
     }
 
+    /// Gives all windows back that are open now.
+    pub(super) fn give_windows_back(&self) {
+        let windows = self.space.streams.take_windows();
+        windows.into_values().for_each(|host| self.space.alloc.free.give_back(one(host)));
+    }
+
     fn place(&self, guest: u64, host: HostCluster) -> Result<(), ImageError> {
         let at = offset_of(self.map.geometry, guest);
         let placed = self

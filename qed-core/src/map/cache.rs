@@ -46,8 +46,10 @@ pub(crate) struct L2Cache {
 struct Shard {
     slices: HashMap<u64, Cached, BuildHasherDefault<NumberHasher>>,
     /// Slices written in this session and evicted since: what was bad in them when first read.
-    written: HashMap<u64, Option<Box<BadSlots>>, BuildHasherDefault<NumberHasher>>,
+    written: Written,
 }
+
+type Written = HashMap<u64, Option<Box<BadSlots>>, BuildHasherDefault<NumberHasher>>;
 
 /// A copied slice and its number, to unpin it once the copy is in the file.
 #[derive(Debug)]
@@ -203,6 +205,23 @@ impl L2Cache {
         self.dirty_count.load(Ordering::Acquire) == 0
     }
 
+    /// Drops the slices with these numbers, which are clean, and remembers that this session wrote
+    /// them: their table is about to lie elsewhere. No request is in flight. False if one has to stay.
+    pub(crate) fn evict(&self, numbers: &Range<u64>) -> bool {
+        let mut all = true;
+        for shard in &self.shards {
+            let mut shard = shard.write().unwrap_or_else(PoisonError::into_inner);
+            let Shard { slices, written } = &mut *shard;
+            slices.retain(|number, cached| {
+                let stays = numbers.contains(number)
+                    && !let_go_of(&self.index, written, *number, &cached.value);
+                all &= !stays;
+                stays || !numbers.contains(number)
+            });
+        }
+        all
+    }
+
     /// Drops the slices with these numbers and what is known of them. Nothing is dirty, and no
     /// request is in flight: their tables are about to change on disk.
     pub(crate) fn forget(&self, numbers: &Range<u64>) {
@@ -260,14 +279,7 @@ impl Shard {
         let before = self.slices.len();
         let written = &mut self.written;
         let mut keep = |number: &u64, slice: &Slice, wanted: bool| {
-            if wanted || !slice.is_evictable() {
-                return true;
-            }
-            index.unpublish(*number);
-            if let Some(bad) = slice.bad_if_written() {
-                written.insert(*number, (bad != BadSlots::default()).then(|| Box::new(bad)));
-            }
-            false
+            wanted || !let_go_of(index, written, *number, slice)
         };
         self.slices.retain(|number, cached| {
             let used = cached.value.take_used();
@@ -281,6 +293,19 @@ impl Shard {
             });
         }
     }
+}
+
+/// Takes a slice out of the index and notes that this session wrote it, if it did; false for one that
+/// must stay.
+fn let_go_of(index: &Index<Slice>, written: &mut Written, number: u64, slice: &Slice) -> bool {
+    if !slice.is_evictable() {
+        return false;
+    }
+    index.unpublish(number);
+    if let Some(bad) = slice.bad_if_written() {
+        written.insert(number, (bad != BadSlots::default()).then(|| Box::new(bad)));
+    }
+    true
 }
 
 fn shard_of(number: u64) -> usize {

@@ -105,6 +105,29 @@ impl FreeSpace {
         })
     }
 
+    /// As [`FreeSpace::take`], of clusters below number `limit`, and none that were given back.
+    pub(crate) fn take_below(&self, count: u64, limit: u64) -> Option<HostRun> {
+        self.change(|state| {
+            let set = state.lowest();
+            let count = count.min(limit.saturating_sub(set.first()?));
+            if state.verdict == Verdict::Sound && count > 0 {
+                state.lowest().take(count).map(used)
+            } else {
+                None
+            }
+        })
+    }
+
+    /// What the session let go of so far is as good for tables as what a sweep found: no log holds a
+    /// record that names it.
+    // spec: QED-FREE-06
+    pub(crate) fn log_is_empty(&self) {
+        self.change(|state| {
+            let let_go = std::mem::take(&mut state.let_go);
+            state.swept.absorb(&let_go);
+        });
+    }
+
     /// Takes `count` consecutive clusters for a table.
     // spec: QED-FREE-06
     pub(crate) fn take_table(&self, count: u64) -> Option<HostRun> {
@@ -222,6 +245,16 @@ impl FreeSpace {
     pub(crate) fn count(&self) -> u64 {
         let state = self.state();
         state.returned.len() + state.swept.len() + state.let_go.len() + state.away.len()
+    }
+
+    /// Free clusters from number `first` on.
+    pub(crate) fn count_from(&self, first: u64) -> u64 {
+        let state = self.state();
+        let sets = [&state.returned, &state.swept, &state.let_go, &state.away];
+        let counts = sets.map(|set| {
+            set.runs().map(|run| run.end.saturating_sub(run.start.max(first))).sum::<u64>()
+        });
+        counts.iter().sum()
     }
 
     /// The first cluster of the free run that ends with `end`, or `end`.

@@ -148,6 +148,18 @@ impl SpaceMap {
         tables.insert(place, at.get());
     }
 
+    /// First byte of the L2 table that lies last.
+    pub(crate) fn last_table(&self) -> Option<u64> {
+        self.tables.read().unwrap_or_else(PoisonError::into_inner).last().copied()
+    }
+
+    /// How many L2 tables end behind `end`.
+    pub(crate) fn tables_from(&self, end: u64) -> u64 {
+        let tables = self.tables.read().unwrap_or_else(PoisonError::into_inner);
+        let table_size = self.rules.geometry.table_size_bytes();
+        (tables.len() - tables.partition_point(|table| table + table_size <= end)) as u64
+    }
+
     /// The L2 table at `at` is none any more.
     pub(crate) fn is_no_table(&self, at: HostOffset) {
         let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);

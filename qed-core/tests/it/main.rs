@@ -8,6 +8,7 @@
 mod amend;
 mod closed;
 mod closing;
+mod compact;
 mod compat;
 mod discard;
 mod errors;

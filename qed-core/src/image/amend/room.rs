@@ -91,7 +91,7 @@ impl Moving<'_> {
         let mut entries = Vec::with_capacity(occupants.data.len());
         for (cluster, slot) in &occupants.data {
             let to = self.take(self.geometry.cluster_size_bytes());
-            self.data.copy(*cluster, to, self.geometry.cluster_size_bytes())?;
+            self.data.copy(*cluster, to, self.geometry.cluster_size_bytes(), true)?;
             entries.push((slot.get(), to));
         }
         self.repoint(&entries)
