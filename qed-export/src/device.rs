@@ -85,6 +85,15 @@ pub trait BlockDevice: Debug + Send + Sync {
         Ok(None)
     }
 
+    /// Begins to move what is stored towards the front, so that the image gets shorter; none where
+    /// nothing can be moved.
+    ///
+    /// # Errors
+    /// Why the image cannot be changed.
+    fn compact(&self) -> Result<Option<Box<dyn Compaction + '_>>, DeviceError> {
+        Ok(None)
+    }
+
     /// Does what is due at `now` and returns when to call again, none while nothing waits.
     ///
     /// # Errors
@@ -162,6 +171,45 @@ impl SpaceUsage {
     pub fn room(&self) -> Option<u64> {
         Some(self.capacity?.saturating_sub(self.end).saturating_add(self.free.unwrap_or(0)))
     }
+}
+
+/// What is stored is being moved towards the front of an image, beside requests. Dropping it ends that,
+/// and the image is whole.
+pub trait Compaction {
+    /// Goes on for a short while.
+    ///
+    /// # Errors
+    /// As [`BlockDevice::write_at`]; the image is whole, and there is no next step.
+    fn step(&mut self) -> Result<CompactionStep, DeviceError>;
+}
+
+/// How far a [`Compaction`] has come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CompactionStep {
+    /// There is more to do.
+    Moving {
+        /// Bytes that were moved so far.
+        moved: u64,
+        /// Bytes that are to be moved in all, as far as is known.
+        total: u64,
+    },
+    /// It is done.
+    Done(Compacted),
+}
+
+/// What came of a [`Compaction`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Compacted {
+    /// The high-water mark before, in bytes.
+    pub end_before: u64,
+    /// The high-water mark now.
+    pub end: u64,
+    /// Bytes that were moved.
+    pub moved: u64,
+    /// Bytes that stayed where they were since requests were writing to them.
+    pub busy: u64,
+    /// Bytes of tables that stayed since nothing below had room for them.
+    pub tables: u64,
 }
 
 /// A run of bytes with one mapping.

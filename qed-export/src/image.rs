@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use qed_core::{
-    BackingError, ExtentKind, Extents, GuestExtent, GuestExtentKind, Image, ImageError,
-    VirtualDisk, ZeroMode,
+    BackingError, CompactOptions, CompactStep, ExtentKind, Extents, GuestExtent, GuestExtentKind,
+    Image, ImageError, VirtualDisk, ZeroMode,
 };
-use qed_spec::GuestOffset;
+use qed_spec::{Geometry, GuestOffset};
 
 use crate::device::{
-    Allocation, BlockDevice, BlockSizes, DeviceError, Durability, Extent, Space, SpaceUsage, Speed,
-    Zeroing, check_range, walk,
+    Allocation, BlockDevice, BlockSizes, Compacted, Compaction, CompactionStep, DeviceError,
+    Durability, Extent, Space, SpaceUsage, Speed, Zeroing, check_range, walk,
 };
 
 /// Zeros for space that has to be allocated.
@@ -144,12 +144,41 @@ impl BlockDevice for QedDisk {
         Ok(Some(SpaceUsage { end: usage.end, free: usage.free, capacity: usage.capacity }))
     }
 
+    fn compact(&self) -> Result<Option<Box<dyn Compaction + '_>>, DeviceError> {
+        let geometry = self.0.geometry();
+        let compaction = self.0.compact(CompactOptions::default());
+        Ok(Some(Box::new(QedCompaction { compaction, geometry })))
+    }
+
     fn maintain(&self, now: Instant) -> Result<Option<Instant>, DeviceError> {
         Ok(self.0.maintain(now)?)
     }
 
     fn close(self: Box<Self>) -> Result<(), DeviceError> {
         Ok(self.0.close()?)
+    }
+}
+
+struct QedCompaction<'i> {
+    compaction: qed_core::Compaction<&'i Image>,
+    geometry: Geometry,
+}
+
+impl Compaction for QedCompaction<'_> {
+    fn step(&mut self) -> Result<CompactionStep, DeviceError> {
+        let done = match self.compaction.step()? {
+            CompactStep::GoesOn { moved_bytes: moved, to_move_bytes: total } => {
+                return Ok(CompactionStep::Moving { moved, total });
+            }
+            CompactStep::Done(done) => done,
+        };
+        Ok(CompactionStep::Done(Compacted {
+            end_before: done.end_before,
+            end: done.end_after,
+            moved: done.moved_bytes,
+            busy: done.held_back.busy_clusters * self.geometry.cluster_size_bytes(),
+            tables: done.held_back.tables * self.geometry.table_size_bytes(),
+        }))
     }
 }
 

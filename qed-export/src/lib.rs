@@ -16,8 +16,8 @@ mod raw;
 mod write_through;
 
 pub use device::{
-    Allocation, BlockDevice, BlockSizes, DeviceError, Durability, Extent, Space, SpaceUsage, Speed,
-    Zeroing,
+    Allocation, BlockDevice, BlockSizes, Compacted, Compaction, CompactionStep, DeviceError,
+    Durability, Extent, Space, SpaceUsage, Speed, Zeroing,
 };
 pub use image::{QedDisk, ReadOnlyDisk};
 pub use raw::RawDisk;

@@ -32,5 +32,6 @@ pub use converse::converse;
 pub use counters::{Counters, Snapshot};
 pub use exports::{Export, ExportNameError, Exports, MAX_NAME_BYTES};
 pub use listen::{Address, ListenError, Listener};
+pub use maintenance::{CompactHandle, DiskEvent};
 pub use server::{Closed, Limits, Server, ServerError, StopHandle};
 pub use tls::{TlsError, TlsFiles, TlsIdentity};

@@ -4,7 +4,7 @@ use std::ops::{ControlFlow, Range};
 use std::time::Instant;
 
 use crate::device::{
-    BlockDevice, BlockSizes, DeviceError, Durability, Extent, SpaceUsage, Zeroing,
+    BlockDevice, BlockSizes, Compaction, DeviceError, Durability, Extent, SpaceUsage, Zeroing,
 };
 
 /// A disk that makes every change durable before it says that it is done.
@@ -66,6 +66,10 @@ impl BlockDevice for WriteThrough {
 
     fn space_usage(&self) -> Result<Option<SpaceUsage>, DeviceError> {
         self.0.space_usage()
+    }
+
+    fn compact(&self) -> Result<Option<Box<dyn Compaction + '_>>, DeviceError> {
+        self.0.compact()
     }
 
     fn maintain(&self, now: Instant) -> Result<Option<Instant>, DeviceError> {

@@ -1,5 +1,6 @@
 //! The disks that a server has, by name.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -31,11 +32,31 @@ impl Quiet {
     }
 }
 
+/// How far the last compaction of a disk's image has come, in bytes.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    moved: AtomicU64,
+    total: AtomicU64,
+}
+
+impl Progress {
+    pub(super) fn has_come_to(&self, moved: u64, total: u64) {
+        self.moved.store(moved, Ordering::Relaxed);
+        self.total.store(total, Ordering::Relaxed);
+    }
+
+    /// Bytes that were moved, and those that are to be moved in all.
+    pub(super) fn now(&self) -> (u64, u64) {
+        (self.moved.load(Ordering::Relaxed), self.total.load(Ordering::Relaxed))
+    }
+}
+
 /// A disk under a name.
 #[derive(Debug)]
 pub struct Export {
     name: Vec<u8>,
     pub(super) device: Box<dyn BlockDevice>,
+    pub(super) compaction: Progress,
     logged: Quiet,
 }
 
@@ -61,7 +82,8 @@ impl Export {
     /// A disk under a name; the empty name is what a client asks for that names none.
     #[must_use]
     pub fn new(name: impl Into<Vec<u8>>, device: Box<dyn BlockDevice>) -> Self {
-        Self { name: name.into(), device, logged: Quiet::default() }
+        let (compaction, logged) = (Progress::default(), Quiet::default());
+        Self { name: name.into(), device, compaction, logged }
     }
 
     /// What clients call it.

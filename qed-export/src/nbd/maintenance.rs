@@ -1,92 +1,191 @@
-//! The thread that keeps the disks in order: it asks them from time to time to do what is due, and tells
-//! where their space stands. Knows no client.
+//! The thread that keeps the disks in order: it asks them from time to time to do what is due, compacts
+//! their images when that is asked for, and tells what happens to their space. Knows no client.
 
 use std::fmt;
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::contained::contained;
 use super::exports::{Export, Exports};
 use super::perform::chain;
-use crate::device::{DeviceError, SpaceUsage};
+use crate::device::{Compacted, Compaction, CompactionStep, DeviceError, SpaceUsage};
 
 /// How often disks are asked what is due, when nothing is said to be sooner; and how often at most.
 const MAINTENANCE: Duration = Duration::from_secs(1);
 const SHORTEST_WAIT: Duration = Duration::from_millis(10);
+/// How long the guests of images that are being compacted are left alone between two steps.
+const PAUSE: Duration = Duration::from_millis(1);
 
-type Watch = dyn FnMut(&[u8], SpaceUsage) + Send;
+/// What a server tells of its disks.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum DiskEvent<'e> {
+    /// Where the space of an image stands, about once a second.
+    Space(SpaceUsage),
+    /// A compaction has ended.
+    Compacted(&'e Result<Compacted, DeviceError>),
+}
 
-/// Who is shown where the space of disks stands.
-pub(super) struct SpaceWatch(Box<Watch>);
+type Watch = dyn FnMut(&[u8], DiskEvent<'_>) + Send;
 
-impl SpaceWatch {
-    pub(super) fn new(watch: impl FnMut(&[u8], SpaceUsage) + Send + 'static) -> Self {
+/// Who is told what happens to the disks, with their names.
+pub(super) struct Watcher(Box<Watch>);
+
+impl Watcher {
+    pub(super) fn new(watch: impl FnMut(&[u8], DiskEvent<'_>) + Send + 'static) -> Self {
         Self(Box::new(watch))
+    }
+
+    fn tell(&mut self, export: &Export, event: DiskEvent<'_>) {
+        (self.0)(export.name(), event);
     }
 }
 
-impl fmt::Debug for SpaceWatch {
+impl Default for Watcher {
+    fn default() -> Self {
+        Self::new(|_, _| {})
+    }
+}
+
+impl fmt::Debug for Watcher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SpaceWatch")
+        f.write_str("Watcher")
     }
 }
 
 /// Asks the disks from time to time to do what is due, until it is ended.
 #[derive(Debug, Default)]
 pub(super) struct Maintenance {
-    is_over: Mutex<bool>,
-    over: Condvar,
+    wanted: Mutex<Wanted>,
+    changed: Condvar,
+}
+
+/// What the thread was told.
+#[derive(Debug, Default)]
+struct Wanted {
+    end: bool,
+    compaction: bool,
+}
+
+/// Has the images of a server compacted, from another thread.
+#[derive(Debug, Clone)]
+pub struct CompactHandle(pub(super) Arc<Maintenance>);
+
+impl CompactHandle {
+    /// Begins to compact all images of the server, beside requests; those that are at it go on.
+    pub fn compact(&self) {
+        self.0.wanted().compaction = true;
+        self.0.changed.notify_all();
+    }
 }
 
 impl Maintenance {
-    pub(super) fn run(&self, exports: &Exports, mut watch: Option<SpaceWatch>) {
-        let mut disks: Vec<_> = exports.iter().map(|export| (export, false)).collect();
-        let mut is_over = self.is_over.lock().unwrap_or_else(PoisonError::into_inner);
-        while !*is_over {
-            drop(is_over);
+    pub(super) fn run(&self, exports: &Exports, mut watcher: Watcher) {
+        let mut disks: Vec<_> = exports.iter().map(Disk::new).collect();
+        let mut wanted = self.wanted();
+        while !wanted.end {
+            let compacts = std::mem::take(&mut wanted.compaction);
+            drop(wanted);
             let now = Instant::now();
             let mut next = now + MAINTENANCE;
-            for (export, is_failing) in &mut disks {
-                let maintained = contained(|| maintain(export, now, watch.as_mut()))
-                    .unwrap_or_else(|panicked| Err(DeviceError::Failed(panicked.into())));
-                if begins(is_failing, maintained.is_err())
-                    && let Err(error) = &maintained
-                {
-                    let (name, error) = (export.name().escape_ascii(), chain(error));
-                    tracing::error!(export = %name, %error, "a disk is not kept in order");
+            for disk in &mut disks {
+                if compacts {
+                    disk.begin_compaction(&mut watcher);
                 }
-                if let Ok(Some(due)) = maintained {
-                    next = next.min(due);
+                if let Some(due) = disk.maintain(now, &mut watcher) {
+                    next = next.min(due.max(now + SHORTEST_WAIT));
+                }
+                if disk.goes_on_compacting(&mut watcher) {
+                    next = next.min(Instant::now() + PAUSE);
                 }
             }
-            is_over = self.is_over.lock().unwrap_or_else(PoisonError::into_inner);
-            if !*is_over {
-                let left = next.saturating_duration_since(Instant::now()).max(SHORTEST_WAIT);
-                let waited = self.over.wait_timeout(is_over, left);
-                is_over = waited.unwrap_or_else(PoisonError::into_inner).0;
+            wanted = self.wanted();
+            if !wanted.end && !wanted.compaction {
+                let left = next.saturating_duration_since(Instant::now());
+                let waited = self.changed.wait_timeout(wanted, left);
+                wanted = waited.unwrap_or_else(PoisonError::into_inner).0;
             }
         }
     }
 
     pub(super) fn end(&self) {
-        *self.is_over.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        self.over.notify_all();
+        self.wanted().end = true;
+        self.changed.notify_all();
+    }
+
+    fn wanted(&self) -> MutexGuard<'_, Wanted> {
+        self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Does what is due for one disk, and says when the next is.
-fn maintain(
-    export: &Export,
-    now: Instant,
-    watch: Option<&mut SpaceWatch>,
-) -> Result<Option<Instant>, DeviceError> {
-    let due = export.device.maintain(now)?;
-    if let Some(SpaceWatch(watch)) = watch
-        && let Some(usage) = export.device.space_usage()?
-    {
-        watch(export.name(), usage);
+/// A disk that is kept in order.
+struct Disk<'e> {
+    export: &'e Export,
+    is_failing: bool,
+    compaction: Option<Box<dyn Compaction + 'e>>,
+}
+
+impl<'e> Disk<'e> {
+    fn new(export: &'e Export) -> Self {
+        Self { export, is_failing: false, compaction: None }
     }
-    Ok(due)
+
+    /// Does what is due, and says when the next is.
+    fn maintain(&mut self, now: Instant, watcher: &mut Watcher) -> Option<Instant> {
+        let device = &*self.export.device;
+        let maintained = unless_it_panics(|| Ok((device.maintain(now)?, device.space_usage()?)));
+        if begins(&mut self.is_failing, maintained.is_err())
+            && let Err(error) = &maintained
+        {
+            let (name, error) = (self.export.name().escape_ascii(), chain(error));
+            tracing::error!(export = %name, %error, "a disk is not kept in order");
+        }
+        let (due, usage) = maintained.ok()?;
+        if let Some(usage) = usage {
+            watcher.tell(self.export, DiskEvent::Space(usage));
+        }
+        due
+    }
+
+    fn begin_compaction(&mut self, watcher: &mut Watcher) {
+        if self.compaction.is_none() {
+            match unless_it_panics(|| self.export.device.compact()) {
+                Ok(compaction) => self.compaction = compaction,
+                Err(error) => self.end_compaction(Err(error), watcher),
+            }
+        }
+    }
+
+    /// Takes a step of the compaction; whether there is another.
+    fn goes_on_compacting(&mut self, watcher: &mut Watcher) -> bool {
+        let Some(compaction) = &mut self.compaction else { return false };
+        match unless_it_panics(|| compaction.step()) {
+            Ok(CompactionStep::Moving { moved, total }) => {
+                self.export.compaction.has_come_to(moved, total);
+                return true;
+            }
+            Ok(CompactionStep::Done(compacted)) => {
+                self.export.compaction.has_come_to(compacted.moved, compacted.moved);
+                self.end_compaction(Ok(compacted), watcher);
+            }
+            Err(error) => self.end_compaction(Err(error), watcher),
+        }
+        false
+    }
+
+    fn end_compaction(&mut self, ended: Result<Compacted, DeviceError>, watcher: &mut Watcher) {
+        self.compaction = None;
+        let name = self.export.name().escape_ascii();
+        match &ended {
+            Ok(compacted) => tracing::info!(export = %name, ?compacted, "compacted"),
+            Err(error) => tracing::error!(export = %name, error = %chain(error), "not compacted"),
+        }
+        watcher.tell(self.export, DiskEvent::Compacted(&ended));
+    }
+}
+
+fn unless_it_panics<T>(work: impl FnOnce() -> Result<T, DeviceError>) -> Result<T, DeviceError> {
+    contained(work).unwrap_or_else(|panicked| Err(DeviceError::Failed(panicked.into())))
 }
 
 /// Whether what `was` not so is so now; remembers it.

@@ -36,11 +36,19 @@ fn page(counters: &Counters, exports: &Exports) -> String {
     let mut page = Page::default();
     counters.write(&mut page);
     let (mut end, mut free, mut capacity) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut moved, mut to_move) = (Vec::new(), Vec::new());
     for export in exports.iter() {
         // One that does not tell has no samples.
         let Ok(Some(usage)) = export.device.space_usage() else { continue };
-        let values = [(&mut end, Some(usage.end)), (&mut free, usage.free)];
-        for (samples, value) in values.into_iter().chain([(&mut capacity, usage.capacity)]) {
+        let (has_moved, has_to) = export.compaction.now();
+        let values = [
+            (&mut end, Some(usage.end)),
+            (&mut free, usage.free),
+            (&mut capacity, usage.capacity),
+            (&mut moved, Some(has_moved)),
+            (&mut to_move, Some(has_to)),
+        ];
+        for (samples, value) in values {
             let name = export.name().escape_ascii().to_string();
             samples.extend(value.map(|value| Sample::of("export", name, value)));
         }
@@ -49,5 +57,7 @@ fn page(counters: &Counters, exports: &Exports) -> String {
     gauge("qed_image_end_bytes", "End of all that was ever used of the image.", &end);
     gauge("qed_image_free_bytes", "Bytes below the end that are free, once looked for.", &free);
     gauge("qed_image_capacity_bytes", "Bytes of the device that holds the image.", &capacity);
+    gauge("qed_image_compaction_moved_bytes", "Bytes that the last compaction moved.", &moved);
+    gauge("qed_image_compaction_bytes", "Bytes that it has to move in all.", &to_move);
     page.end()
 }

@@ -14,12 +14,12 @@ use super::contained::{Panicked, contained};
 use super::counters::Counters;
 use super::exports::{Exports, Quiet};
 use super::listen::{Listener, Purpose};
-use super::maintenance::{Maintenance, SpaceWatch};
+use super::maintenance::{CompactHandle, DiskEvent, Maintenance, Watcher};
 use super::metrics;
 use super::registry::{Registered, Registry};
 use super::socket::{Socket, Stream};
 use super::tls::TlsIdentity;
-use crate::device::{DeviceError, SpaceUsage};
+use crate::device::DeviceError;
 
 /// What wakes the server without being a listener.
 const WAKER: Token = Token(usize::MAX);
@@ -63,7 +63,8 @@ pub struct Server {
     counters: Arc<Counters>,
     poll: Poll,
     stop: StopHandle,
-    watch: Option<SpaceWatch>,
+    maintenance: Arc<Maintenance>,
+    watcher: Watcher,
 }
 
 /// Ends a server from another thread.
@@ -119,14 +120,22 @@ impl Server {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
         let stop = StopHandle { is_stopped: Arc::new(AtomicBool::new(false)), waker };
-        Ok(Self { exports, limits, tls, counters: Arc::default(), poll, stop, watch: None })
+        let counters = Arc::default();
+        let (maintenance, watcher) = (Arc::default(), Watcher::default());
+        Ok(Self { exports, limits, tls, counters, poll, stop, maintenance, watcher })
     }
 
-    /// Shows `watch` the name of each disk that tells of its space, and where that stands: about once a
-    /// second, from the thread that keeps the disks in order, which waits for it.
+    /// Tells `watch` what happens to the disks, with their names: from the thread that keeps them in
+    /// order, which waits for it.
     #[must_use]
-    pub fn watching_space(self, watch: impl FnMut(&[u8], SpaceUsage) + Send + 'static) -> Self {
-        Self { watch: Some(SpaceWatch::new(watch)), ..self }
+    pub fn watched_by(self, watch: impl FnMut(&[u8], DiskEvent<'_>) + Send + 'static) -> Self {
+        Self { watcher: Watcher::new(watch), ..self }
+    }
+
+    /// What has its images compacted.
+    #[must_use]
+    pub fn compact_handle(&self) -> CompactHandle {
+        CompactHandle(Arc::clone(&self.maintenance))
     }
 
     /// What ends it.
@@ -158,11 +167,10 @@ impl Server {
             registry: &registry,
             max_threads: self.limits.threads_per_connection.max(1),
         };
-        let maintenance = Maintenance::default();
-        let watch = self.watch.take();
+        let (maintenance, watcher) = (&self.maintenance, self.watcher);
         let served = std::thread::scope(|scope| {
             let keeper = Builder::new().name("nbd-maintain".to_owned());
-            keeper.spawn_scoped(scope, || maintenance.run(shared.exports, watch))?;
+            keeper.spawn_scoped(scope, move || maintenance.run(shared.exports, watcher))?;
             let (limits, stop) = (&self.limits, &self.stop);
             let door = Door { shared: &shared, limits, stop, is_full: Quiet::default() };
             let served = contained(|| door.open(scope, &mut self.poll, &mut listeners))
