@@ -61,7 +61,16 @@ pub(crate) fn unsupported(what: impl fmt::Display) -> anyhow::Error {
 
 /// The text of an error and its sources, joined by colons, as one line of `qemu-img` has it.
 pub(crate) fn error_text(error: &anyhow::Error) -> String {
-    let parts: Vec<String> = error.chain().map(part_text).collect();
+    chain_text(error.chain())
+}
+
+/// As [`error_text`], of an error of a library.
+pub(crate) fn source_text(error: &(dyn Error + 'static)) -> String {
+    chain_text(anyhow::Chain::new(error))
+}
+
+fn chain_text(chain: anyhow::Chain<'_>) -> String {
+    let parts: Vec<String> = chain.map(part_text).collect();
     // Some texts have two lines.
     let lines: Vec<String> = parts.join(": ").lines().map(tame).collect();
     lines.join("\n")

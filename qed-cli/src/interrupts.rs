@@ -1,16 +1,16 @@
 //! Signals: SIGINT and SIGTERM stop the program, at once or at a safe point; SIGUSR1 asks for the
-//! progress.
+//! progress, SIGUSR2 a server to compact its images.
 //!
 //! A command that only reads ends at once. One that writes defers: the first signal is seen at the
 //! next safe point, a second one ends the program where it stands.
 
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use anyhow::Context;
-use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::low_level::{pipe, unregister};
 use signal_hook::{SigId, flag};
 
@@ -31,6 +31,25 @@ pub(crate) struct Interrupts {
 pub(crate) struct StopSignal {
     stream: UnixStream,
     at_once: Arc<AtomicBool>,
+}
+
+/// What hears each time that a compaction is asked for.
+#[derive(Debug)]
+pub(crate) struct CompactSignal(UnixStream);
+
+impl CompactSignal {
+    /// Waits until it is asked for; signals that come together are one.
+    ///
+    /// # Errors
+    /// The system's: nobody would hear of another.
+    pub(crate) fn wait(&mut self) -> io::Result<()> {
+        match self.0.read(&mut [0; 64]) {
+            Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(_) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
 }
 
 impl StopSignal {
@@ -96,6 +115,13 @@ impl Interrupts {
             unregister(*second);
         }
         Ok(StopSignal { stream, at_once: self.at_once.clone() })
+    }
+
+    /// What hears SIGUSR2 from now on.
+    pub(crate) fn compact_signal(&self) -> anyhow::Result<CompactSignal> {
+        let (stream, write) = UnixStream::pair().context("Could not catch signals")?;
+        pipe::register(SIGUSR2, write).context("Could not catch signals")?;
+        Ok(CompactSignal(stream))
     }
 
     /// Whether SIGUSR1 came since the last call.

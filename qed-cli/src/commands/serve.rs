@@ -1,6 +1,7 @@
 //! `serve`: images as NBD exports.
 
 mod address;
+mod events;
 mod exports;
 mod low_space;
 mod parent;
@@ -12,7 +13,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::Args;
-use qed_export::nbd::{Limits, Server, StopHandle, TlsFiles, TlsIdentity};
+use qed_export::nbd::{CompactHandle, Limits, Server, StopHandle, TlsFiles, TlsIdentity};
 use tracing::level_filters::LevelFilter;
 
 use crate::app::Context;
@@ -21,8 +22,8 @@ use crate::chain::ChainArgs;
 use crate::failure::{Exit, shown, usage};
 use crate::image_name::NameArgs;
 use address::{listen, listen_for_counters, uris};
+use events::{Events, Place};
 use exports::open_exports;
-use low_space::{Events, LowSpace};
 use parent::Parent;
 
 /// Serve images to virtual machines and other programs, over NBD.
@@ -120,9 +121,13 @@ With --discard pass-down what is trimmed of a raw disk becomes holes of its file
 its space. unmap and on are pass-down, off is ignore, as qemu-nbd has them.
 
 --extend-below is for QED images on block devices, such as logical volumes, that are grown while they
-are served. Room is looked at once a second; the line goes to standard output, or to standard error
-where the sockets were handed over:
+are served. Room is looked at once a second. The line is an event:
   {"event":"space-low","export":"","end":N,"free":N,"capacity":N,"below":N}
+
+SIGUSR2 compacts the QED images beside their clients: what is stored is moved into free space, and the
+files get shorter. When that has ended an event says what came of it:
+  {"event":"compacted","export":"","end-before":N,"end":N,"moved":N,"held-back":{"busy":N,"tables":N}}
+Events go to standard output, or to standard error where the sockets were handed over.
 
 An image that is served is locked. A flush on one connection covers the writes of all.
 
@@ -167,12 +172,11 @@ pub(crate) fn run(args: ServeArgs, context: &Context) -> anyhow::Result<Exit> {
     if let Some(address) = &args.metrics {
         listeners.push(listen_for_counters(address, args.unencrypted)?);
     }
-    let mut server = Server::new(exports, limits, tls)?;
-    if let Some(below) = extend_below {
-        let events = if handed_over { Events::ToError } else { Events::ToOutput };
-        let mut low = LowSpace::new(below, events);
-        server = server.watching_space(move |export, usage| low.look(export, usage));
-    }
+    let mut events =
+        Events::new(if handed_over { Place::Error } else { Place::Output }, extend_below);
+    let server = Server::new(exports, limits, tls)?;
+    let server = server.watched_by(move |export, event| events.hear(export, &event));
+    compact_at_signal(context, server.compact_handle())?;
     stop_at_signal(context, server.stop_handle())?;
     match parent.transpose()? {
         Some(Some(parent)) => stop_with(parent, server.stop_handle())?,
@@ -251,6 +255,20 @@ fn stop_at_signal(context: &Context, stop: StopHandle) -> anyhow::Result<()> {
     thread.spawn(wait).context("Could not wait for signals")?;
     // One that came before there was a stream is there too.
     Ok(context.interrupts.check()?)
+}
+
+/// Compacts the images whenever a signal asks for it.
+fn compact_at_signal(context: &Context, handle: CompactHandle) -> anyhow::Result<()> {
+    let mut signal = context.interrupts.compact_signal()?;
+    let wait = move || loop {
+        match signal.wait() {
+            Ok(()) => handle.compact(),
+            Err(error) => return tracing::error!(%error, "no signal compacts images any more"),
+        }
+    };
+    let thread = std::thread::Builder::new().name("compaction".to_owned());
+    thread.spawn(wait).context("Could not wait for signals")?;
+    Ok(())
 }
 
 /// Ends the server when the process that started it has ended.

@@ -5,6 +5,7 @@ mod clients;
 mod ending;
 mod soak;
 mod sockets;
+mod space;
 mod tls;
 
 use std::io::{BufRead, BufReader};
@@ -55,6 +56,13 @@ impl Served {
             panic!("it did not listen: {ran:?}");
         }
         served
+    }
+
+    /// The next line of standard output.
+    pub(crate) fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.stdout.read_line(&mut line).expect("a line");
+        line
     }
 
     pub(crate) fn uri(&self) -> &str {
