@@ -4,6 +4,7 @@ mod amend;
 mod bench;
 mod check;
 mod commit;
+mod compact;
 mod compare;
 mod completions;
 mod convert;
@@ -42,6 +43,7 @@ enum Command {
     Bench(bench::BenchArgs),
     Check(check::CheckArgs),
     Commit(commit::CommitArgs),
+    Compact(compact::CompactArgs),
     Compare(compare::CompareArgs),
     Completions(completions::CompletionsArgs),
     Convert(convert::ConvertArgs),
@@ -67,6 +69,7 @@ impl Cli {
             Command::Bench(args) => bench::run(args, context),
             Command::Check(args) => check::run(args, context),
             Command::Commit(args) => commit::run(args, context),
+            Command::Compact(args) => compact::run(args, context),
             Command::Compare(args) => compare::run(args, context),
             Command::Completions(args) => completions::run(&args, context),
             Command::Convert(args) => convert::run(args, context),

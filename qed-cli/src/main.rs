@@ -7,6 +7,7 @@ mod app;
 mod args;
 mod chain;
 mod commands;
+mod compaction;
 mod console;
 mod disks;
 mod failure;

@@ -11,13 +11,15 @@ use std::time::Instant;
 
 use anyhow::{Context as _, bail};
 use clap::Args;
+use qed_convert::chain::{FormatSource, Layer};
 use qed_convert::in_place::{ToQed, ToQedOptions, finalize, undo};
-use qed_core::VirtualDisk;
-use qed_io::Storage;
+use qed_core::{CompactOptions, VirtualDisk};
+use qed_io::{FileStorage, Storage};
 
 use crate::app::Context;
 use crate::args::{Format, OutputFormat, one_name, parse_driver};
 use crate::chain::ChainArgs;
+use crate::compaction::compact_and_close;
 use crate::failure::{Exit, shown, usage};
 use crate::image_name::NameArgs;
 use crate::new_image::random_identity;
@@ -44,6 +46,9 @@ pub(crate) struct ConvertInPlaceArgs {
     /// Give up what --undo needs
     #[arg(long)]
     finalize: bool,
+    /// With --finalize: compact the image afterwards, so that what only --undo needed leaves the file
+    #[arg(long)]
+    compact: bool,
     /// Say what would be done, and write nothing
     #[arg(long)]
     dry_run: bool,
@@ -82,7 +87,7 @@ Examples:
   qed convert-in-place -f qed --to qcow2 disk.qed
   qed convert-in-place -f raw --to qed disk.raw
   qed convert-in-place --undo disk.qcow2
-  qed convert-in-place --finalize disk.qcow2
+  qed convert-in-place --finalize --compact disk.qcow2
 
 Exit codes:
   0  done
@@ -101,14 +106,25 @@ pub(crate) fn run(args: ConvertInPlaceArgs, context: &Context) -> anyhow::Result
     let to = args.to.as_deref().map(parse_driver).transpose()?;
     let form = print::Form { output, quiet: args.quiet };
     if args.undo || args.finalize {
-        let others = [args.dry_run, args.progress, args.decompress, args.drop_snapshots];
+        let others = [args.dry_run, args.decompress, args.drop_snapshots];
+        let for_compacting = args.progress || args.chain.is_given();
         if (args.undo && args.finalize)
             || to.is_some()
             || others.contains(&true)
-            || args.chain.is_given()
+            || for_compacting && !args.compact
         {
-            return Err(usage("--undo and --finalize take no option but -q and --output"));
+            return Err(usage(
+                "--undo and --finalize take no option but -q and --output, and --compact",
+            ));
         }
+        if args.finalize {
+            return for_good(&args, name, form, context);
+        }
+    }
+    if args.compact {
+        return Err(usage("--compact is for --finalize"));
+    }
+    if args.undo {
         return go_back(&args, name, form, context);
     }
     match to.unwrap_or(Format::Qed) {
@@ -159,10 +175,7 @@ fn to_qed(
 }
 
 /// The disk below the image, of which some clusters are copied.
-fn backing_of(
-    args: &ConvertInPlaceArgs,
-    image: qed_convert::chain::Layer,
-) -> anyhow::Result<Arc<dyn VirtualDisk>> {
+fn backing_of(args: &ConvertInPlaceArgs, image: Layer) -> anyhow::Result<Arc<dyn VirtualDisk>> {
     let opened = args.chain.below_image(image)?;
     opened.context("the image names no backing file")
 }
@@ -177,14 +190,34 @@ fn go_back(
     let storage: Arc<dyn Storage> = open_file(&named, OpenHow::WRITE).map_err(hint_at_overlays)?;
     let start = Instant::now();
     context.interrupts.defer();
-    if args.undo {
-        undo(&storage)
-            .with_context(|| format!("Could not undo the conversion of '{}'", shown(name)))?;
-        form.done(&context.console, name, "is the QCOW2 image that it was", start.elapsed())?;
+    undo(&storage)
+        .with_context(|| format!("Could not undo the conversion of '{}'", shown(name)))?;
+    form.done(&context.console, name, "is the QCOW2 image that it was", start.elapsed(), None)?;
+    Ok(Exit::SUCCESS)
+}
+
+/// Gives up what `--undo` needs, which is free space of the image then, and compacts it if asked to.
+fn for_good(
+    args: &ConvertInPlaceArgs,
+    name: &OsStr,
+    form: print::Form,
+    context: &Context,
+) -> anyhow::Result<Exit> {
+    let named = args.named.image(name, args.format.as_deref())?;
+    let file = open_file(&named, OpenHow::WRITE).map_err(hint_at_overlays)?;
+    let storage: Arc<dyn Storage> = Arc::<FileStorage>::clone(&file);
+    let start = Instant::now();
+    let work = Work::start_writing(context, args.work())?;
+    finalize(&storage).with_context(|| format!("Could not finalize '{}'", shown(name)))?;
+    let compacted = if args.compact {
+        let layer = Layer::from_storage(named.path(), file, FormatSource::Stated(Format::Qed))?;
+        let image = args.chain.writable(&layer, OpenHow::read(false))?;
+        let compacted = compact_and_close(&image, CompactOptions::default(), work);
+        Some(compacted.with_context(|| format!("Could not compact '{}'", shown(name)))?)
     } else {
-        finalize(&storage).with_context(|| format!("Could not finalize '{}'", shown(name)))?;
-        form.done(&context.console, name, "is a QED image for good", start.elapsed())?;
-    }
+        None
+    };
+    form.done(&context.console, name, "is a QED image for good", start.elapsed(), compacted)?;
     Ok(Exit::SUCCESS)
 }
 

@@ -5,19 +5,22 @@ use std::ffi::{OsStr, OsString};
 use anyhow::{anyhow, bail};
 use clap::Args;
 use qed_convert::chain::Layer;
-use qed_core::Shrink;
+use qed_core::{CompactOptions, Shrink};
 use qed_io::{FileKind, Storage};
 
 use crate::app::Context;
 use crate::args::{Format, option_size, refuse_qcow2};
 use crate::chain::ChainArgs;
+use crate::compaction::{Outcome, compact_and_close};
 use crate::failure::{Exit, shown, unsupported, usage};
 use crate::image_name::NameArgs;
 use crate::open::{OpenHow, open_image, virtual_size};
+use crate::work::{Work, WorkArgs};
 
 /// Change the size of the virtual disk.
 ///
-/// New space reads as zeros. A size with a sign is relative to the size now.
+/// New space reads as zeros. A size with a sign is relative to the size now. What a smaller disk does
+/// not need any more is free space of the image, which later writes use.
 #[derive(Debug, Args)]
 #[command(after_long_help = NOTES)]
 pub(crate) struct ResizeArgs {
@@ -27,6 +30,9 @@ pub(crate) struct ResizeArgs {
     /// Allow the disk to get smaller; what lies past its new end is lost
     #[arg(long)]
     shrink: bool,
+    /// Compact the image afterwards: the file gets as short as it can be
+    #[arg(long)]
+    compact: bool,
     /// How to allocate the new space; only off is supported yet
     #[arg(long, value_name = "PREALLOC")]
     preallocation: Option<OsString>,
@@ -51,6 +57,7 @@ const NOTES: &str = "\
 Examples:
   qed resize -f qed disk.qed +10G
   qed resize -f qed --shrink disk.qed 4G
+  qed resize -f qed --shrink --compact disk.qed 4G
 
 Exit codes:
   0  the disk has its new size
@@ -89,15 +96,24 @@ pub(crate) fn run(args: ResizeArgs, context: &Context) -> anyhow::Result<Exit> {
         );
         return Ok(Exit::FAILURE);
     }
-    context.interrupts.defer();
-    resize(&image, &args.chain, new)?;
+    if args.compact && image.format() != Format::Qed {
+        return Err(usage("--compact is about QED images"));
+    }
+    let work = Work::start_writing(context, WorkArgs { progress: false, quiet: args.quiet })?;
+    let compacted = resize(&image, &args, new, work)?;
     if !args.quiet {
         context.console.print("Image resized.\n")?;
+        context.console.print(compacted.map_or(String::new(), |outcome| outcome.text()))?;
     }
     Ok(Exit::SUCCESS)
 }
 
-fn resize(image: &Layer, chain: &ChainArgs, size: u64) -> anyhow::Result<()> {
+fn resize(
+    image: &Layer,
+    args: &ResizeArgs,
+    size: u64,
+    work: Work<'_>,
+) -> anyhow::Result<Option<Outcome>> {
     match image.format() {
         Format::Raw if image.storage().kind() == FileKind::BlockDevice => {
             if size != image.storage().len()? {
@@ -110,13 +126,16 @@ fn resize(image: &Layer, chain: &ChainArgs, size: u64) -> anyhow::Result<()> {
         }
         Format::Qed => {
             // The backing file decides what has to be hidden where the disk grows over it.
-            let image = chain.writable(image, OpenHow::read(false))?;
+            let image = args.chain.writable(image, OpenHow::read(false))?;
             image.resize(size, Shrink::Allow)?;
+            if args.compact {
+                return compact_and_close(&image, CompactOptions::default(), work).map(Some);
+            }
             image.close()?;
         }
         Format::Qcow2 => {}
     }
-    Ok(())
+    Ok(None)
 }
 
 /// What a size argument asks for.

@@ -1,6 +1,7 @@
 //! The program as its users call it: the built binary, real files, and QEMU beside it.
 
 mod closed_pipe;
+mod compact;
 mod crash_safety;
 mod devices;
 mod dump;

@@ -9,6 +9,7 @@ use qed_convert::in_place::InPlacePlan;
 use serde_json::{Value, json};
 
 use crate::args::OutputFormat;
+use crate::compaction::Outcome;
 use crate::console::Console;
 use crate::failure::shown;
 use crate::output::{human_size, text, write_json};
@@ -79,17 +80,20 @@ impl Form {
         name: &OsStr,
         what: &str,
         time: Duration,
+        compacted: Option<Outcome>,
     ) -> anyhow::Result<()> {
         match self.output {
             _ if self.quiet => Ok(()),
             OutputFormat::Human => {
                 let seconds = time.as_secs_f64();
-                console.print(format!("'{}' {what} ({seconds:.3} s).\n", shown(name)))
+                console.print(format!("'{}' {what} ({seconds:.3} s).\n", shown(name)))?;
+                console.print(compacted.map_or(String::new(), |outcome| outcome.text()))
             }
             OutputFormat::Json => {
                 let done = json!({
                     "filename": text(name.as_bytes()),
                     "seconds": time.as_secs_f64(),
+                    "compacted": compacted.map(|outcome| outcome.json()),
                 });
                 Ok(write_json(console.lock(), done)?)
             }
