@@ -183,6 +183,7 @@ fn check_all(storage: &Arc<FileStorage>) -> Option<Report> {
 
 fn outcome(report: &Report) -> CheckOutcome {
     match (report.corruptions(), report.leaks()) {
+        (0, 0) if report.unnamed_clusters() > 0 => CheckOutcome::Free,
         (0, 0) => CheckOutcome::Clean,
         (0, _) => CheckOutcome::Leaks,
         _ => CheckOutcome::Corrupt,

@@ -17,7 +17,7 @@ use thiserror::Error;
 
 use crate::clause::{Clauses, Level};
 use crate::judge::{Field, FieldResult, Verdict};
-use crate::vector::Vector;
+use crate::vector::{FREE_IS_LEAKED, Vector};
 
 /// What one implementation made of the vectors.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -187,7 +187,7 @@ impl Counts {
 
 impl VectorResult {
     fn new(vector: &Vector, fields: Vec<FieldResult>) -> Self {
-        let why = vector.qemu.as_ref().map(|qemu| qemu.why.clone());
+        let why = vector.qemu.as_ref().map_or(FREE_IS_LEAKED, |qemu| &qemu.why);
         let mut result = Self {
             name: vector.name.clone(),
             clauses: vector.clauses.clone(),
@@ -209,7 +209,7 @@ impl VectorResult {
                 Verdict::Differs => result.differs.push(difference),
             }
         }
-        result.why = why.filter(|_| !result.differs.is_empty());
+        result.why = (!result.differs.is_empty()).then(|| why.to_owned());
         result.outcome = result.worst();
         result
     }

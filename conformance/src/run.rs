@@ -74,7 +74,10 @@ fn run_one(
     fs::create_dir(&scratch)?;
     let image = lay(vector, &images)?;
     let qemu = vector.qemu.as_ref().filter(|_| implementation.is_qemu());
-    let expect = qemu.map_or_else(|| vector.expect.clone(), |qemu| vector.expect.of_qemu(qemu));
+    let expect = match implementation.is_qemu() {
+        true => vector.expect.of_qemu(qemu),
+        false => vector.expect.clone(),
+    };
     let case = Case { vector, expect: &expect, qemu, image: &image, scratch: &scratch };
     age(&images)?;
     let before = traces(&images)?;

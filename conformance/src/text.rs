@@ -102,6 +102,7 @@ fn counted(bytes: &[u8]) -> String {
 pub(crate) fn check(outcome: CheckOutcome) -> String {
     match outcome {
         CheckOutcome::Clean => "clean",
+        CheckOutcome::Free => "free",
         CheckOutcome::Leaks => "leaks",
         CheckOutcome::Corrupt => "corrupt",
         CheckOutcome::Refused => "refused",

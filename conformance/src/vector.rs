@@ -8,6 +8,7 @@ mod rules;
 mod run;
 mod word_or;
 
+pub(crate) use expect::FREE_IS_LEAKED;
 pub use expect::{
     AnchorExpect, BackingName, CheckOutcome, Content, ContentBytes, Contents, Expect, MapKind,
     MapRun, Mapping, Opening, Places, QemuDiffers, Rejected, StoredFormat, SuperblockCurrent,

@@ -10,6 +10,7 @@ use std::num::NonZeroUsize;
 
 use qed_io::Storage;
 use qed_layout::ClusterSet;
+use qed_spec::HostOffset;
 
 use crate::error::CheckError;
 use crate::metadata;
@@ -26,11 +27,13 @@ pub struct CheckOptions {
     pub findings_limit: usize,
     /// Threads to read tables with; none for as many as suit the machine. They end with the check.
     pub threads: Option<NonZeroUsize>,
+    /// Bytes of L2 tables, their holes left out, that are read at most; none for all there are.
+    pub tables_limit_bytes: Option<u64>,
 }
 
 impl Default for CheckOptions {
     fn default() -> Self {
-        Self { findings_limit: 1000, threads: None }
+        Self { findings_limit: 1000, threads: None, tables_limit_bytes: None }
     }
 }
 
@@ -44,7 +47,7 @@ impl Default for CheckOptions {
 ///
 /// # Errors
 /// [`CheckError::Header`] for an image whose header cannot be used, [`CheckError::MapLimit`] as
-/// said above, and the storage's errors.
+/// said above, [`CheckError::TablesLimit`] before any L2 table was read, and the storage's errors.
 ///
 /// # Examples
 /// ```
@@ -59,7 +62,7 @@ impl Default for CheckOptions {
 pub fn check(storage: &dyn Storage, options: &CheckOptions) -> Result<Report, CheckError> {
     let tables = Tables::open(storage)?;
     let Walk { mut log, summary, used } = walk(&tables, options)?;
-    let end = unused::report(&tables, &used, &mut log);
+    let unused = unused::report(&tables, &used, &mut log);
     let statistics = Statistics {
         total_clusters: tables.layout.image_clusters(),
         allocated_clusters: summary.allocated,
@@ -67,7 +70,9 @@ pub fn check(storage: &dyn Storage, options: &CheckOptions) -> Result<Report, Ch
         compressed_clusters: 0,
         zero_clusters: summary.zero,
         file_len_bytes: tables.layout.file_len,
-        image_end: tables.layout.offset_of(end),
+        image_end: tables.layout.offset_of(unused.named_end),
+        space_end: space_end(&tables, unused.space_end),
+        free_clusters: unused.free,
     };
     Ok(Report {
         dirty: tables.layout.is_dirty(),
@@ -78,17 +83,25 @@ pub fn check(storage: &dyn Storage, options: &CheckOptions) -> Result<Report, Ch
     })
 }
 
+/// Where the space ends whose last cluster is before `cluster`; a file may cut it off.
+fn space_end(tables: &Tables<'_>, cluster: u64) -> HostOffset {
+    tables.layout.offset_of(cluster).min(HostOffset::new(tables.layout.file_len))
+}
+
 /// What following the tables told.
 pub(crate) struct Walk {
     pub(crate) log: FindingLog,
     summary: Summary,
-    used: ClusterSet,
+    pub(crate) used: ClusterSet,
 }
 
 /// Follows the tables that `tables` looks at.
 pub(crate) fn walk(tables: &Tables<'_>, options: &CheckOptions) -> Result<Walk, CheckError> {
     let mut log = FindingLog::new(options.findings_limit);
     let (metadata, mut used) = metadata::claim(tables, &mut log)?;
+    if let Some(limit) = options.tables_limit_bytes {
+        metadata.refuse_more_than(tables, limit)?;
+    }
     let summary = scan::run(tables, &metadata, &mut used, options.threads)?;
     if !(summary.sound && metadata.sound) {
         let claimed = ClusterSet::new(tables.layout.clusters, used.budget_bytes());

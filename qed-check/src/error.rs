@@ -72,6 +72,12 @@ pub enum CheckError {
         /// Bytes.
         limit: u64,
     },
+    /// There are more L2 tables than the caller asked to have read.
+    #[error("the image has more than {limit} bytes of L2 tables")]
+    TablesLimit {
+        /// Bytes.
+        limit: u64,
+    },
     /// The threads of the check could not be started.
     #[error("the threads of the check cannot be started")]
     Threads(#[source] rayon::ThreadPoolBuildError),

@@ -91,9 +91,10 @@ finding_kinds! {
     L2Duplicate = 207, Corruption, true, "names a cluster that an earlier L2 entry names";
     /// An L2 entry that is not 0 lies past the end of the virtual disk.
     L2BeyondImage = 208, Leak, true, "lies past the end of the virtual disk";
-    /// Whole clusters at the end of the file that nothing names.
+    /// Whole clusters at the end of the file that nothing names, in an image that is classic: in others
+    /// they are free space, [`crate::Statistics::free_clusters`], and no finding.
     LeakAtEnd = 301, Leak, true, "at the end of the file: no table names them";
-    /// Whole clusters inside the file that nothing names.
+    /// Whole clusters inside the file that nothing names, of a classic image.
     LeakInside = 302, Leak, false, "no table names them";
     /// Bytes after the last whole cluster that nothing names.
     UnusedPartialTail = 303, Note, true, "part of a cluster at the end of the file: no table names it";

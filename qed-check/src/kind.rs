@@ -17,9 +17,10 @@ impl CheckError {
             | Self::Write { source, .. }
             | Self::SetLen { source, .. }
             | Self::Flush(source) => source.into(),
-            Self::MapLimit { .. } | Self::TooManyCopies { .. } | Self::TableOrData { .. } => {
-                ErrorKind::Refused
-            }
+            Self::MapLimit { .. }
+            | Self::TablesLimit { .. }
+            | Self::TooManyCopies { .. }
+            | Self::TableOrData { .. } => ErrorKind::Refused,
             Self::Threads(_) => ErrorKind::Io,
             Self::NoSpace { .. } => ErrorKind::NoSpace,
         }
@@ -64,6 +65,7 @@ mod tests {
             (CheckError::SetLen { len, source: full() }, NoSpace),
             (CheckError::Flush(full()), NoSpace),
             (CheckError::MapLimit { clusters, limit: 0 }, Refused),
+            (CheckError::TablesLimit { limit: 0 }, Refused),
             (CheckError::TooManyCopies { needed: 2, limit: 1 }, Refused),
             (CheckError::TableOrData { at, l1: L1Index::new(0) }, Refused),
             (CheckError::NoSpace { at, clusters: 1 }, NoSpace),

@@ -20,6 +20,7 @@ mod recover;
 mod repair;
 mod report;
 mod scan;
+mod space;
 mod tables;
 mod unused;
 

@@ -39,6 +39,30 @@ impl Metadata {
         })
     }
 
+    /// Calls `each` with the bytes of every table to walk, its holes left out.
+    fn for_each_table_len(
+        &self,
+        tables: &Tables<'_>,
+        mut each: impl FnMut(u64) -> Result<(), CheckError>,
+    ) -> Result<(), CheckError> {
+        self.for_each_table(tables, |_, start| {
+            tables.l2_pieces(start).try_for_each(|piece| each(piece?.len as u64))
+        })
+    }
+
+    /// Refuses tables of more than `limit` bytes.
+    pub(crate) fn refuse_more_than(
+        &self,
+        tables: &Tables<'_>,
+        limit: u64,
+    ) -> Result<(), CheckError> {
+        let mut bytes = 0_u64;
+        self.for_each_table_len(tables, |len| {
+            bytes = bytes.saturating_add(len);
+            if bytes > limit { Err(CheckError::TablesLimit { limit }) } else { Ok(()) }
+        })
+    }
+
     /// Whether the table of an L1 slot overlaps that of an earlier one.
     pub(crate) fn is_rejected(&self, l1: L1Index) -> bool {
         self.rejected.contains(l1.get())
@@ -132,10 +156,8 @@ fn budget_bytes(tables: &Tables<'_>, metadata: &Metadata) -> Result<u64, CheckEr
         return Ok(MAP_BASE_BYTES);
     }
     let mut bytes = 0;
-    metadata.for_each_table(tables, |_, start| {
-        for piece in tables.l2_pieces(start) {
-            bytes += piece?.len as u64;
-        }
+    metadata.for_each_table_len(tables, |len| {
+        bytes += len;
         Ok(())
     })?;
     Ok(MAP_BASE_BYTES.saturating_add(bytes / 16))

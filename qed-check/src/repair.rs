@@ -13,7 +13,7 @@
 //! After a crash in between, NEED_CHECK is set, every entry names what it named before or a copy of
 //! it, and a second repair goes on.
 //!
-//! Only where nothing of that is to be done, leaks are cut off.
+//! Only where nothing of that is to be done, leaks are cut off and punched (`space`).
 //!
 //! **Invariant:** a repair that changes an entry cuts nothing off, and neither does the one that goes
 //! on after a crash: what a broken entry led to is still in the file, and only tables say what is.
@@ -21,16 +21,16 @@
 mod clear;
 mod contested;
 mod copies;
+mod space;
 mod write;
 
 use qed_io::{Growth, Storage};
-use qed_layout::{DirtyBits, PieceBuffer, SuperblockBytes};
+use qed_layout::{DirtyBits, SuperblockBytes};
 use qed_spec::{AutoclearFeatures, ConsistencyMode, Features, SectionType};
 
 use crate::check::{CheckOptions, check};
 use crate::error::CheckError;
 use crate::finding::{Finding, FindingKind};
-use crate::layout::Data;
 use crate::report::{Repaired, Report};
 use crate::tables::Tables;
 
@@ -53,9 +53,10 @@ pub enum Repair {
 ///   L2 table.
 /// - A file that cuts off a cluster in use grows to its end; on a block device, which cannot, this
 ///   and NEED_CHECK are left.
-/// - Leaks at the end of the file are cut off, but only where nothing else is to be done: a repair
-///   that changes an entry or clears NEED_CHECK keeps them, see [`Repaired::kept_clusters`], and the
-///   next one cuts them off. Leaks inside are reported.
+/// - Leaks at the end of the file are cut off and those inside are punched, but only where nothing
+///   else is to be done: a repair that changes an entry or clears NEED_CHECK keeps them, see
+///   [`Repaired::kept_clusters`], and the next one gives them back. Leaks inside stay leaks, which take
+///   no space then where the storage has holes ([`Repaired::punched_bytes`]). Free space is no leak.
 /// - NEED_CHECK is cleared when no corruption remains.
 ///
 /// The caller holds the image lock. Repairing is idempotent, safe under a crash at any moment, and
@@ -102,14 +103,14 @@ pub(crate) fn mend_marked(
 /// Repairs all that can be repaired of an image that a check just found to be as `before` says.
 pub(crate) fn mend(storage: &dyn Storage, before: Report) -> Result<Report, CheckError> {
     let entries = before.counts.iter().any(|(kind, count)| count > 0 && !is_about_space(kind));
-    let space = before.counts.of(FindingKind::LeakAtEnd) > 0
-        || before.counts.of(FindingKind::UnusedPartialTail) > 0;
+    let space = before.counts.iter().any(|(kind, count)| count > 0 && is_about_space(kind));
     if !entries && !space && !before.dirty {
         return Ok(before);
     }
     let tables = Tables::open(storage)?;
     refuse_undecided(&tables)?;
     let gives_back = !entries && !before.dirty;
+    let mut punched_bytes = 0;
     let mut after = if entries {
         copies::refuse_too_many(&tables, &before)?;
         contested::refuse(&tables)?;
@@ -118,7 +119,13 @@ pub(crate) fn mend(storage: &dyn Storage, before: Report) -> Result<Report, Chec
         check(storage, &CheckOptions::default())?
     } else if gives_back {
         write::mark(&tables, false)?;
-        end_file_at(&tables, named_end(&tables)?)?;
+        let end = match tables.space.is_free {
+            // What nothing names is free space; what is no whole cluster is not.
+            true => tables.layout.whole_clusters,
+            false => space::named_end(&tables)?,
+        };
+        space::end_file_at(&tables, end)?;
+        punched_bytes = space::punch_leaks(&Tables::open(storage)?)?;
         check(storage, &CheckOptions::default())?
     } else {
         before.clone()
@@ -127,7 +134,7 @@ pub(crate) fn mend(storage: &dyn Storage, before: Report) -> Result<Report, Chec
         write::unmark(&Tables::open(storage)?)?;
         after.dirty = Tables::open(storage)?.layout.is_dirty();
     }
-    after.repaired = repaired(before, &after, gives_back);
+    after.repaired = Repaired { punched_bytes, ..repaired(before, &after, gives_back) };
     Ok(after)
 }
 
@@ -137,7 +144,7 @@ fn mend_entries(tables: &Tables<'_>, before: &Report) -> Result<(), CheckError> 
     // A device has no space for copies but what nothing names; what an entry names that is about to
     // be cleared is not such space.
     let device_end = match tables.storage.growth() {
-        Growth::Stale => Some(named_end(tables)?),
+        Growth::Stale => Some(device_end(tables)?),
         Growth::Zeros => None,
     };
     clear::run(tables)?;
@@ -145,11 +152,16 @@ fn mend_entries(tables: &Tables<'_>, before: &Report) -> Result<(), CheckError> 
         // Nor is what a lost table led to. The next repair makes the copies.
         return Ok(());
     }
-    let named = named_end(tables)?;
+    let named = space::named_end(tables)?;
     if tables.layout.offset_of(named).get() > tables.layout.file_len {
-        end_file_at(tables, named)?;
+        space::end_file_at(tables, named)?;
     }
     copies::run(tables.storage, device_end.unwrap_or(tables.layout.clusters))
+}
+
+/// The cluster of a device behind all that is named or was handed out.
+fn device_end(tables: &Tables<'_>) -> Result<u64, CheckError> {
+    Ok(tables.space.end(&(space::named_end(tables)?..tables.layout.clusters)))
 }
 
 /// Refuses an image whose superblock copies do not say which of them is current, and one in a mode
@@ -185,42 +197,7 @@ fn repaired(before: Report, after: &Report, gives_back: bool) -> Repaired {
     let gone = |finding: &Finding| counts.of(finding.kind) > 0 && !after.findings.contains(finding);
     let findings = before.findings.into_iter().filter(gone).collect();
     let kept_clusters = if gives_back { 0 } else { after.unnamed_clusters() };
-    Repaired { counts, findings, kept_clusters }
-}
-
-/// The cluster after the last one that anything names.
-///
-/// What lies beyond is named by no table, not even by one that another table overlaps.
-fn named_end(tables: &Tables<'_>) -> Result<u64, CheckError> {
-    let layout = &tables.layout;
-    let mut end = layout.clusters_of(&(0..layout.roots.end())).end;
-    let mut buffer = PieceBuffer::default();
-    tables.for_each_l1(|_, value| {
-        let Ok(Some(table)) = layout.table(value) else {
-            return Ok(());
-        };
-        end = end.max(table.end);
-        tables.reader.for_each(tables.l2_pieces(table.start), &mut buffer, |_, value| {
-            if let Ok(Data::Cluster(cluster)) = layout.data(value) {
-                end = end.max(cluster + 1);
-            }
-            Ok(())
-        })
-    })?;
-    Ok(end)
-}
-
-/// Makes the file end with the cluster before `end`, durably; a block device keeps its length.
-// spec: QED-CHK-06
-fn end_file_at(tables: &Tables<'_>, end: u64) -> Result<(), CheckError> {
-    let len = tables.layout.offset_of(end).get();
-    if len != tables.layout.file_len && tables.storage.growth() == Growth::Zeros {
-        // What unnamed bytes that go must be durable before.
-        write::flush(tables.storage)?;
-        write::set_len(tables.storage, len)?;
-        write::flush(tables.storage)?;
-    }
-    Ok(())
+    Repaired { counts, findings, kept_clusters, punched_bytes: 0 }
 }
 
 /// The header's features as a repair leaves them while it runs and when it is done.
@@ -229,10 +206,11 @@ fn features(tables: &Tables<'_>, dirty: bool) -> (Features, AutoclearFeatures) {
     features.set(Features::NEED_CHECK, dirty);
     // spec: QED-CONV-03
     features.remove(Features::CONVERSION_HOLD);
-    // Where only marked tables are looked at the bitmap goes on; else what it says is over.
-    let kept = match tables.marked {
-        Some(_) => AutoclearFeatures::TABLE_DIRTY,
-        None => AutoclearFeatures::empty(),
-    };
+    // Where only marked tables are looked at bitmap and end of a device go on; else what they say is
+    // over.
+    let is_device = tables.storage.growth() == Growth::Stale;
+    let mut kept = AutoclearFeatures::empty();
+    kept.set(AutoclearFeatures::TABLE_DIRTY, tables.marked.is_some());
+    kept.set(AutoclearFeatures::PHYSICAL_SIZE, tables.marked.is_some() && is_device);
     (features, tables.layout.header.fields().autoclear_features & kept)
 }

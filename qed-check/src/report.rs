@@ -30,8 +30,10 @@ pub struct Repaired {
     /// The findings that are gone, as many as the limit allowed to keep.
     pub findings: Vec<Finding>,
     /// Clusters that no table names and that were kept, since a broken entry may have led to them.
-    /// A repair of leaks gives back those at the end of the file.
+    /// A repair of leaks gives them back; where they are free space the next writer uses them.
     pub kept_clusters: u64,
+    /// Bytes of leaks that the storage no longer keeps space for. They are leaks still.
+    pub punched_bytes: u64,
 }
 
 /// Numbers about what the tables map, as `qemu-img check` prints them.
@@ -52,6 +54,12 @@ pub struct Statistics {
     pub file_len_bytes: u64,
     /// End of the last cluster that is in use.
     pub image_end: HostOffset,
+    /// End of the space that was handed out: of the file, or on a block device as it is recorded, if that
+    /// is behind the last cluster in use.
+    pub space_end: HostOffset,
+    /// Clusters below `space_end` that nothing names and the next writer uses. `None` in a classic
+    /// image, where they are leaks.
+    pub free_clusters: Option<u64>,
 }
 
 /// How often each kind was found; clusters for leaks, entries for all else.
@@ -77,10 +85,12 @@ impl Report {
         self.counts.of_class(Class::Leak)
     }
 
-    /// Whole clusters of the file that nothing names.
+    /// Whole clusters of the image that nothing names: leaks, or free space.
     #[must_use]
     pub fn unnamed_clusters(&self) -> u64 {
-        self.counts.of(FindingKind::LeakAtEnd) + self.counts.of(FindingKind::LeakInside)
+        let leaks =
+            self.counts.of(FindingKind::LeakAtEnd) + self.counts.of(FindingKind::LeakInside);
+        leaks + self.statistics.free_clusters.unwrap_or(0)
     }
 }
 

@@ -10,6 +10,7 @@ use qed_spec::{AutoclearFeatures, L1Index, UNDO_RECORD_LEN_BYTES, UndoRecord};
 
 use crate::error::CheckError;
 use crate::layout::Layout;
+use crate::space::Space;
 
 /// One image open for checking.
 #[derive(Debug, Clone, Copy)]
@@ -19,6 +20,8 @@ pub(crate) struct Tables<'a> {
     pub(crate) reader: TableReader<'a>,
     /// Cluster after the last that may be held for undo without being named.
     pub(crate) held_end: u64,
+    /// How space that nothing names is judged.
+    pub(crate) space: Space,
     /// The only tables that are looked at; all of them without it.
     pub(crate) marked: Option<&'a DirtyBits>,
 }
@@ -32,7 +35,8 @@ impl<'a> Tables<'a> {
         let layout = Layout::new(header, file_len);
         let reader = TableReader::new(storage, file_len, header.geometry().table_size_bytes());
         let held_end = held_end(storage, &layout, &sector)?;
-        Ok(Self { storage, layout, reader, held_end, marked: None })
+        let space = Space::read(storage, &layout)?;
+        Ok(Self { storage, layout, reader, held_end, space, marked: None })
     }
 
     /// The L1 table in pieces.

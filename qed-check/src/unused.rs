@@ -1,26 +1,37 @@
-//! Clusters of the file that nothing names: leaks and the partial tail.
+//! Clusters that nothing names: free space, leaks and the partial tail.
 
-use qed_io::Growth;
 use qed_layout::ClusterSet;
 
 use crate::finding::{Finding, FindingKind, Place};
 use crate::report::FindingLog;
 use crate::tables::Tables;
 
-/// Reports what is not in `used`; returns the cluster after the last one that is.
+/// What is not in use, besides what was reported.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Unused {
+    /// Cluster after the last one in use.
+    pub(crate) named_end: u64,
+    /// Cluster after the last one that counts as the image's.
+    pub(crate) space_end: u64,
+    /// Whole clusters that the next writer uses; none in an image where they are leaks.
+    pub(crate) free: Option<u64>,
+}
+
+/// Reports what is not in `used`.
 ///
-/// The rest of a block device is free space, not a leak: its length cannot follow the image's.
+/// Of a block device only what was handed out once counts: its length cannot follow the image's.
 // spec: QED-CHK-02, QED-CHK-03, QED-CONV-04
-pub(crate) fn report(tables: &Tables<'_>, used: &ClusterSet, log: &mut FindingLog) -> u64 {
-    let layout = &tables.layout;
-    let mut end = layout.clusters;
-    for gap in used.gaps(layout.clusters) {
-        let at_end = gap.end == layout.clusters;
-        if at_end {
-            end = gap.start;
-        }
-        if at_end && tables.storage.growth() == Growth::Stale {
-            continue;
+pub(crate) fn report(tables: &Tables<'_>, used: &ClusterSet, log: &mut FindingLog) -> Unused {
+    let (layout, space) = (&tables.layout, &tables.space);
+    let (mut named_end, mut space_end, mut free) = (layout.clusters, layout.clusters, 0);
+    for mut gap in used.gaps(layout.clusters) {
+        let mut kind = FindingKind::LeakInside;
+        if gap.end == layout.clusters {
+            gap.end = space.end(&gap);
+            (named_end, space_end) = (gap.start, gap.end);
+            if space.ends_with_file() {
+                kind = FindingKind::LeakAtEnd;
+            }
         }
         let mut add = |kind, from: u64, to: u64| {
             if from < to {
@@ -28,12 +39,15 @@ pub(crate) fn report(tables: &Tables<'_>, used: &ClusterSet, log: &mut FindingLo
                 log.add(Finding { kind, place, value: 0, first: None });
             }
         };
-        // What undoes a conversion is no leak.
+        // What undoes a conversion is neither.
         let start = gap.start.max(tables.held_end).min(gap.end);
         let whole = gap.end.min(layout.whole_clusters);
-        let kind = if at_end { FindingKind::LeakAtEnd } else { FindingKind::LeakInside };
-        add(kind, start, whole);
+        if space.is_free {
+            free += whole.saturating_sub(start);
+        } else {
+            add(kind, start, whole);
+        }
         add(FindingKind::UnusedPartialTail, whole.max(start), gap.end);
     }
-    end
+    Unused { named_end, space_end, free: space.is_free.then_some(free) }
 }

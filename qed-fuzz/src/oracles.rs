@@ -65,14 +65,14 @@ pub fn assert_sound(storage: &dyn Storage) -> Report {
     report
 }
 
-/// As [`assert_sound`], and nothing is leaked.
+/// As [`assert_sound`], and nothing is leaked or free.
 ///
 /// # Panics
 /// If anything is.
 #[track_caller]
 pub fn assert_clean(storage: &dyn Storage) {
     let report = assert_sound(storage);
-    assert_eq!(report.leaks(), 0, "{:?}", report.findings);
+    assert_eq!((report.leaks(), report.unnamed_clusters()), (0, 0), "{:?}", report.findings);
 }
 
 /// A disk, read as `VirtualDisk` says that it may be.

@@ -46,6 +46,9 @@ struct Check {
     leaks: u64,
     #[serde(default)]
     findings: Vec<Finding>,
+    /// What `qed` adds.
+    #[serde(default)]
+    free_clusters: u64,
 }
 
 /// What `qed` adds.
@@ -75,6 +78,7 @@ pub(super) fn check(stdout: &[u8], code: i32) -> Result<(CheckOutcome, Vec<u16>)
     let check: Check = serde_json::from_slice(stdout)
         .map_err(|error| format!("check prints no such JSON: {error}"))?;
     let (outcome, expected) = match (check.corruptions, check.leaks) {
+        (0, 0) if check.free_clusters > 0 => (CheckOutcome::Free, 0),
         (0, 0) => (CheckOutcome::Clean, 0),
         (0, _) => (CheckOutcome::Leaks, 3),
         _ => (CheckOutcome::Corrupt, 2),
@@ -132,6 +136,7 @@ mod tests {
     #[test]
     fn the_exit_code_of_a_check_is_that_of_its_counts() {
         assert_eq!(check(b"{}", 0), Ok((CheckOutcome::Clean, vec![])));
+        assert_eq!(check(b"{\"free-clusters\":1}", 0), Ok((CheckOutcome::Free, vec![])));
         assert_eq!(check(b"{\"leaks\":1}", 3), Ok((CheckOutcome::Leaks, vec![])));
         let both =
             b"{\"leaks\":1,\"corruptions\":2,\"findings\":[{\"number\":302},{\"number\":201}]}";

@@ -5,6 +5,7 @@ mod crash;
 mod device;
 mod faults;
 mod findings;
+mod free_space;
 mod holes;
 mod hostile;
 mod image;

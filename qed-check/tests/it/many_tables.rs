@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use qed_check::{CheckOptions, Finding, FindingKind, Place, Report, check};
+use qed_check::{CheckError, CheckOptions, Finding, FindingKind, Place, Report, check};
 use qed_io::{FileOptions, FileStorage};
 use qed_spec::{HostOffset, L1Index, L2Index};
 
@@ -59,6 +59,18 @@ fn thousands_of_tables_are_counted_and_judged_together() {
         assert_eq!(statistics.fragmented_clusters, 0, "{threads:?}");
         let used = 1 + 16 + 16 * TABLES + 2 * TABLES;
         assert_eq!(report.leaks(), statistics.file_len_bytes / CLUSTER - used);
+    }
+
+    // One block of each table is no hole.
+    let mut options = CheckOptions::default();
+    for (limit, is_enough) in [(TABLES * 4096, true), (TABLES * 4096 - 1, false)] {
+        options.tables_limit_bytes = Some(limit);
+        let storage = FileStorage::open(&path, FileOptions::READ_ONLY).unwrap();
+        match check(&storage, &options) {
+            Ok(report) => assert!(is_enough && report.corruptions() == 0),
+            Err(CheckError::TablesLimit { limit: found }) => assert!(!is_enough && found == limit),
+            Err(error) => panic!("{error:?}"),
+        }
     }
 
     // What the last table says twice, the first has said before.

@@ -40,7 +40,10 @@ const NOTES: &str = "\
 What is wrong is listed on standard error, one line for each finding with its permanent number.
 A repair that changes an entry of a table, or finds an image that was not closed, gives no space
 back: what no table names any more may be what a broken entry led to. It says how many clusters it
-kept, and exits with 3; -r leaks gives them back.
+kept; in a classic image they are leaks, exit code 3, and -r leaks gives them back.
+Space that nothing names is leaked in a classic image: -r leaks cuts it off at the end of the file and
+punches holes for the rest, which still counts as leaked. In any other image it is free space: the
+next writer uses it.
 The backing file is not looked at. What the journal of an image that was not closed holds counts as
 if it were in the tables; -r writes it there first.
 
@@ -98,7 +101,7 @@ pub(crate) fn run(args: CheckArgs, context: &Context) -> anyhow::Result<Exit> {
             }
         }
         print::findings(&context.console, &report);
-        print::kept(&context.console, &report, name);
+        print::given_back(&context.console, &report, name);
     }
     Ok(match &report {
         report if report.corruptions() > 0 => CORRUPT,

@@ -4,6 +4,7 @@ mod encryption;
 mod human;
 mod json;
 mod report;
+mod space;
 
 use anyhow::Context as _;
 use clap::Args;

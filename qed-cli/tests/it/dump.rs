@@ -129,6 +129,8 @@ fn a_header_that_breaks_a_rule_is_shown_before_the_error() {
 fn superblocks_are_shown_field_by_field() {
     let lab = lab();
     let mut builder = SuperblockBuilder::new(ImageUuid::new([7; 16]), Epoch::new(9));
+    let sizes = [7_u64 << 20, 8 << 20].map(u64::to_le_bytes);
+    builder.set_section(SectionType::PHYSICAL_SIZE, sizes.as_flattened()).expect("room");
     builder.set_section(SectionType::CODEC, b"zstd!").expect("room");
     builder.set_section(SectionType::new(99), b"unknown").expect("room");
     let superblock = builder.encode(Generation::FIRST);
@@ -151,6 +153,9 @@ fn superblocks_are_shown_field_by_field() {
     for field in ["magic=QEDX", "generation=1", "epoch=9", "section_99=756e6b6e6f776e"] {
         assert!(intact.iter().any(|found| found == field), "{field}: {intact:?}");
     }
+    let sizes = "section of type 4: physical size 7340032, device size 8388608";
+    let notes = json["areas"][2]["fields"].as_array().expect("fields");
+    assert!(notes.iter().any(|field| field["note"] == sizes), "{notes:?}");
     let damaged = json["areas"][3]["fields"].as_array().expect("fields");
     let last = damaged.last().expect("a field");
     assert_eq!(last["name"], "sections");

@@ -17,6 +17,7 @@ mod names;
 mod reflink;
 mod serve;
 mod signals;
+mod space;
 mod streams;
 mod transcript;
 mod transcripts;

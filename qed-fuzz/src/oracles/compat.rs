@@ -44,6 +44,21 @@ impl Kept {
         }
     }
 
+    /// Whether the superblock of such an image names a consistency mode, so that the next writer uses what
+    /// nothing names.
+    // spec: QED-CHK-02
+    pub(crate) fn frees_space(content: &SparseContent) -> bool {
+        let first = content.bytes(0..content.len().min(512));
+        let header = Header::parse(&first, content.len(), Features::CLASSIC);
+        if !SuperblockCopy::both_fit(&header.expect("the header was legal before")) {
+            return false;
+        }
+        let [a, b] = [8192, 12288].map(|at| content.bytes(at..at + 4096));
+        let Ok(choice) = SuperblockChoice::new(&a, &b) else { return false };
+        let mode = choice.current().and_then(|(_, current)| current.section(SectionType::MODE));
+        mode.is_some_and(|mode| matches!(mode.payload(), [1 | 2, 0, 0, 0]))
+    }
+
     /// Whether all tables are checked before the image is written, whatever NEED_CHECK says.
     // spec: QED-DIRTY-08
     pub(crate) fn wants_check(&self) -> bool {

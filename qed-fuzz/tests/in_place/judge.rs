@@ -99,7 +99,7 @@ fn may_undo(storage: &SparseStorage) -> bool {
 /// The disk of the QED image, in which the first write may have been done.
 fn judge_disk(scene: &Scene, storage: &Arc<SparseStorage>, written: bool) -> Result<(), String> {
     let report = check(&**storage, &CheckOptions::default()).map_err(|error| error.to_string())?;
-    if report.corruptions() > 0 || (report.leaks() > 0 && !written) {
+    if report.corruptions() > 0 || (report.unnamed_clusters() > 0 && !written) {
         return Err(format!("check: {:?}", report.findings));
     }
     let gate = scene.gate();

@@ -32,7 +32,7 @@ pub(super) fn human(journal: &FoundInJournal, report: &Report) -> String {
              This means waste of disk space, but no harm to data.\n"
         );
     }
-    text + &shares(&report.statistics)
+    text + &free_space(report) + &shares(&report.statistics)
 }
 
 /// A closed image has no line about its journal, as `qemu-img` prints none.
@@ -46,6 +46,16 @@ fn in_journal(journal: &FoundInJournal) -> String {
         }
         FoundInJournal::Replayed(JournalReplay { commits, .. }) => {
             format!("Commits of the journal that were written to the tables: {commits}\n")
+        }
+    }
+}
+
+/// An image without any has no line about it, as `qemu-img` prints none.
+fn free_space(report: &Report) -> String {
+    match report.statistics.free_clusters {
+        None | Some(0) => String::new(),
+        Some(clusters) => {
+            format!("Clusters of free space, which the next writer uses: {clusters}\n")
         }
     }
 }
@@ -105,6 +115,8 @@ pub(super) fn json(journal: &FoundInJournal, report: &Report, name: &OsStr) -> V
         "check-errors": 0,
         "leaks": count(report.leaks()),
         "leaks-fixed": count(fixed.of_class(Class::Leak)),
+        "free-clusters": statistics.free_clusters,
+        "punched-bytes": count(report.repaired.punched_bytes),
         "allocated-clusters": count(statistics.allocated_clusters),
         "filename": text(name.as_bytes()),
         "format": Format::Qed.name(),
@@ -130,17 +142,22 @@ pub(super) fn findings(console: &Console, report: &Report) {
     }
 }
 
-/// Says which call gives back what a repair kept.
-pub(super) fn kept(console: &Console, report: &Report, name: &OsStr) {
-    let kept = report.repaired.kept_clusters;
-    let clusters = if kept == 1 { "cluster" } else { "clusters" };
-    if kept > 0 && report.corruptions() == 0 {
-        console.say(&format!(
-            "kept: {kept} {clusters} that no table names; 'qed check -f qed -r leaks {}' gives back \
-             those at the end of the file",
-            shown(name)
-        ));
+/// Says what became of space that nothing names, and what becomes of what a repair kept.
+pub(super) fn given_back(console: &Console, report: &Report, name: &OsStr) {
+    let punched = report.repaired.punched_bytes;
+    if punched > 0 {
+        console.say(&format!("punched: {punched} bytes of leaks, which take no space any more"));
     }
+    let kept = report.repaired.kept_clusters;
+    if kept == 0 || report.corruptions() > 0 {
+        return;
+    }
+    let clusters = if kept == 1 { "cluster" } else { "clusters" };
+    let next = match report.statistics.free_clusters {
+        Some(_) => "the next writer of the image uses them".to_owned(),
+        None => format!("'qed check -f qed -r leaks {}' gives them back", shown(name)),
+    };
+    console.say(&format!("kept: {kept} {clusters} that no table names; {next}"));
 }
 
 fn weight(finding: &Finding) -> u64 {

@@ -5,8 +5,8 @@ use std::os::unix::ffi::OsStrExt;
 use qed_convert::qcow2::{Qcow2Compression, UnknownFeature};
 use qed_core::Consistency;
 
-use super::encryption;
 use super::report::{ImageReport, Qcow2Report, QedReport, Specific};
+use super::{encryption, space};
 use crate::failure::printed;
 use crate::output::{human_size, snapshot_list};
 
@@ -79,7 +79,6 @@ impl Text {
     fn qed(&mut self, report: &QedReport) {
         let mut details = report.conversion().map(str::to_owned).into_iter().collect::<Vec<_>>();
         match &report.consistency {
-            Ok(Consistency::Classic) if details.is_empty() => return,
             Ok(Consistency::Classic) => {}
             Ok(Consistency::Compat { uuid, bitmap, marked_tables }) => {
                 details.push("consistency: compat".to_owned());
@@ -106,6 +105,16 @@ impl Text {
             }
             Some(Err(error)) => details.push(format!("journal cannot be replayed: {error}")),
             None => {}
+        }
+        let is_classic = matches!(report.consistency, Ok(Consistency::Classic));
+        match &report.space {
+            Ok(space) => details.extend(space::lines(space, is_classic)),
+            // What keeps an image from being written is said above.
+            Err(_) if is_classic || report.consistency.is_err() => {}
+            Err(why) => details.push(format!("free space: not known: {why}")),
+        }
+        if details.is_empty() {
+            return;
         }
         self.line(&[b"Format specific information:"]);
         for detail in details {

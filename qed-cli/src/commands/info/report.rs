@@ -1,5 +1,6 @@
 //! What `info` knows about one image, before it is printed.
 
+use std::error::Error;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
@@ -10,10 +11,11 @@ use qed_convert::chain::{Layer, LayerHeader};
 use qed_convert::qcow2::{
     LuksHeader, Qcow2Bitmap, Qcow2Header, Qcow2Image, Qcow2SnapshotInfo, UnknownFeature,
 };
-use qed_core::{Consistency, JournalReplay, OpenError, show_replayed};
+use qed_core::{Consistency, JournalReplay, show_replayed};
 use qed_io::{FileStorage, Storage};
 use qed_spec::{AutoclearFeatures, Features, Header};
 
+use super::space::SpaceReport;
 use crate::names::beside;
 use crate::open::{could_not_open, storage_of, virtual_size};
 
@@ -67,6 +69,8 @@ pub(super) struct QedReport {
     pub(super) consistency: Result<Consistency, String>,
     /// What waits in the journal, or why it cannot be replayed; none if the journal is empty.
     pub(super) waiting: Option<Result<JournalReplay, String>>,
+    /// What its space is in use for, or why that is not known.
+    pub(super) space: Result<SpaceReport, String>,
 }
 
 #[derive(Debug)]
@@ -137,15 +141,22 @@ impl ImageReport {
 impl QedReport {
     fn of(header: Header, image: &Layer) -> Self {
         if !image.unknown_features().is_empty() {
-            let consistency = Err("it needs features that are not supported".to_owned());
-            return Self { header, consistency, waiting: None };
+            let why = "it needs features that are not supported";
+            let (consistency, space) = (Err(why.to_owned()), Err(why.to_owned()));
+            return Self { header, consistency, waiting: None, space };
         }
         let storage = &storage_of(image);
-        let waiting = show_replayed(storage).map(|shown| shown.map(|shown| shown.waiting));
+        let shown = show_replayed(storage).map_err(in_full);
+        let space = match &shown {
+            Ok(Some(shown)) => SpaceReport::of(&*shown.storage, &header),
+            Ok(None) => SpaceReport::of(&**storage, &header),
+            Err(error) => Err(error.clone()),
+        };
         Self {
             header,
             consistency: Consistency::read(&**storage).map_err(in_full),
-            waiting: waiting.map_err(in_full).transpose(),
+            waiting: shown.map(|shown| shown.map(|shown| shown.waiting)).transpose(),
+            space,
         }
     }
 
@@ -164,7 +175,7 @@ impl QedReport {
 }
 
 /// An error with its causes.
-fn in_full(error: OpenError) -> String {
+pub(super) fn in_full(error: impl Error + Send + Sync + 'static) -> String {
     format!("{:#}", anyhow::Error::new(error))
 }
 

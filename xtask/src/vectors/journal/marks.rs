@@ -62,9 +62,9 @@ type Crashed = (
 
 const CRASHED: [Crashed; 10] = [
     ("marked", "QED-CONS-01", "a table in order", &[1], &[DATA, SPARE], BOTH, "clean"),
-    ("not-marked", "QED-DIRTY-07", "no mark: all tables are checked", &[0], &[DATA], ONE, "leaks"),
-    ("another-marked", "QED-DIRTY-07", "the mark of slot 1", &[2], &[DATA], ONE, "leaks"),
-    ("all-marked", "QED-DIRTY-07", "marks that no slot has", &[0xff; 64], &[DATA], ONE, "leaks"),
+    ("not-marked", "QED-DIRTY-07", "no mark: all tables are checked", &[0], &[DATA], ONE, "free"),
+    ("another-marked", "QED-DIRTY-07", "the mark of slot 1", &[2], &[DATA], ONE, "free"),
+    ("all-marked", "QED-DIRTY-07", "marks that no slot has", &[0xff; 64], &[DATA], ONE, "free"),
     (
         "marked-dangling",
         "QED-CONS-05",

@@ -238,7 +238,7 @@ fn linked() -> Vector {
     scene.file_len = size * CLUSTER;
     let what = "L1_SET of a new table, and an entry of that; the disk needs neither";
     let vector = scene.vector("jrn-record-link".to_owned(), "QED-JRN-09", what);
-    let mut expect = seen(AS_LAID);
+    let mut expect = Expect { check: Some("leaks"), ..seen(AS_LAID) };
     expect.after_write.push(Run { at: L1, bytes: Bytes::U64(vec![L2, END]) });
     Vector { expect, qemu: qemu_refuses(), ..vector }
 }
@@ -246,7 +246,7 @@ fn linked() -> Vector {
 /// The table of the image, which is taken out.
 fn unlinked() -> Vector {
     let scene = Scene::crashed(vec![Block::single(1, &[Record(1, 1, L1, 0)])]);
-    let what = "L1_SET to 0 of the slot of the only table, which leaks";
+    let what = "L1_SET to 0 of the slot of the only table, which is free then";
     let vector = scene.vector("jrn-record-unlink".to_owned(), "QED-JRN-07", what);
     let after_write = vec![Run::u64(16, 0), Run::u64(L1, 0)];
     Vector { expect: Expect { after_write, ..seen(&[]) }, qemu: qemu_refuses(), ..vector }
