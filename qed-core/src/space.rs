@@ -142,14 +142,15 @@ impl Space {
         self.sweep.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Begins a sweep; none where the image is too large for one, or closed.
-    // spec: QED-FREE-07
+    /// Begins a sweep; none where the image is too large for one, or closed, or one has found something:
+    /// the cluster of which one name is gone by now would look free to another.
+    // spec: QED-FREE-07, QED-FREE-10
     pub(crate) fn begin_sweep(&self) -> Option<Sweep> {
         self.wants_sweep.store(false, Ordering::Relaxed);
         // A request that takes space for others as well holds the streams from there to where it has
         // set that aside.
         let kept = self.streams.windows();
-        if self.alloc.end.is_sealed() {
+        if self.alloc.end.is_sealed() || self.alloc.free.is_broken() {
             return None;
         }
         let only_name = self.alloc.free.begin_sweep(kept.clusters());

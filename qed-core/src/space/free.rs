@@ -241,6 +241,11 @@ impl FreeSpace {
         self.state().verdict
     }
 
+    /// Whether a sweep has ended with a finding.
+    pub(crate) fn is_broken(&self) -> bool {
+        matches!(self.state().verdict, Verdict::Broken(_))
+    }
+
     /// Clusters that are free or will be.
     pub(crate) fn count(&self) -> u64 {
         let state = self.state();

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use qed_core::{
-    CorruptTable, DiscardMode, ExtentKind, GivenBacking, Image, ImageError, Layout, RefuseBacking,
-    Shrink, WriteContext, ZeroMode,
+    CompactOptions, CompactStep, CorruptTable, DiscardMode, ExtentKind, GivenBacking, Image,
+    ImageError, Layout, RefuseBacking, Shrink, WriteContext, ZeroMode,
 };
 use qed_io::{MemoryStorage, Operation, Recorder, Storage};
 use qed_spec::{GuestOffset, HostOffset};
@@ -198,6 +198,17 @@ fn a_discard_of_one_of_two_names_destroys_nothing() {
         };
         assert_eq!(l2.get(), 700, "the name that is left");
         assert!(image.space_usage().unwrap().finding.is_some());
+        // The name that was found is the only one by now, and the finding stays all the same.
+        let mut compaction = image.compact(CompactOptions::default());
+        let compacted = loop {
+            match compaction.step() {
+                Ok(CompactStep::GoesOn { .. }) => {}
+                Ok(CompactStep::Done(_)) => break Ok(()),
+                Err(error) => break Err(error),
+            }
+        };
+        assert!(matches!(compacted, Err(ImageError::Corrupt(_))), "{compacted:?}");
+        drop(compaction);
         for cluster in 900..1000 {
             image.write_at(&[1; CLUSTER as usize], at(cluster)).unwrap();
             image.flush().unwrap();
