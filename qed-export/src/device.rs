@@ -155,7 +155,7 @@ pub enum Speed {
 }
 
 /// Where the space of an image stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SpaceUsage {
     /// Bytes up to the end of all that was ever used: the high-water mark.
     pub end: u64,
@@ -163,6 +163,8 @@ pub struct SpaceUsage {
     pub free: Option<u64>,
     /// Bytes of the block device that holds the image; none for a file, which grows.
     pub capacity: Option<u64>,
+    /// What is wrong with the tables, so that no space is used again before a check.
+    pub finding: Option<String>,
 }
 
 impl SpaceUsage {

@@ -141,7 +141,9 @@ impl BlockDevice for QedDisk {
 
     fn space_usage(&self) -> Result<Option<SpaceUsage>, DeviceError> {
         let usage = self.0.space_usage()?;
-        Ok(Some(SpaceUsage { end: usage.end, free: usage.free, capacity: usage.capacity }))
+        let finding = usage.finding.map(|finding| finding.to_string());
+        let (end, free, capacity) = (usage.end, usage.free, usage.capacity);
+        Ok(Some(SpaceUsage { end, free, capacity, finding }))
     }
 
     fn compact(&self) -> Result<Option<Box<dyn Compaction + '_>>, DeviceError> {

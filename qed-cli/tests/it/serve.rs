@@ -65,6 +65,18 @@ impl Served {
         line
     }
 
+    /// The next line of standard error.
+    pub(crate) fn error_line(&mut self) -> String {
+        let stderr = self.child.stderr.as_mut().expect("piped");
+        let mut line = String::new();
+        // Nothing behind the line is taken.
+        let mut byte = [0];
+        while std::io::Read::read(stderr, &mut byte).expect("a line") == 1 && byte != *b"\n" {
+            line.push(char::from(byte[0]));
+        }
+        line
+    }
+
     pub(crate) fn uri(&self) -> &str {
         &self.uris[0]
     }

@@ -122,12 +122,13 @@ impl Maintenance {
 struct Disk<'e> {
     export: &'e Export,
     is_failing: bool,
+    is_damaged: bool,
     compaction: Option<Box<dyn Compaction + 'e>>,
 }
 
 impl<'e> Disk<'e> {
     fn new(export: &'e Export) -> Self {
-        Self { export, is_failing: false, compaction: None }
+        Self { export, is_failing: false, is_damaged: false, compaction: None }
     }
 
     /// Does what is due, and says when the next is.
@@ -142,6 +143,12 @@ impl<'e> Disk<'e> {
         }
         let (due, usage) = maintained.ok()?;
         if let Some(usage) = usage {
+            if begins(&mut self.is_damaged, usage.finding.is_some()) {
+                let (name, finding) = (self.export.name().escape_ascii(), usage.finding.as_deref());
+                tracing::warn!(
+                    export = %name, finding, "no space is used again before the image is checked"
+                );
+            }
             watcher.tell(self.export, DiskEvent::Space(usage));
         }
         due

@@ -37,7 +37,7 @@ impl Events {
     /// Takes in what happened to an export, and tells what is to be told.
     pub(super) fn hear(&mut self, export: &[u8], event: &DiskEvent<'_>) {
         let line = match event {
-            DiskEvent::Space(usage) => self.space(export, *usage),
+            DiskEvent::Space(usage) => self.space(export, usage),
             DiskEvent::Compacted(ended) => Some(compacted(export, ended)),
             _ => None,
         };
@@ -46,7 +46,7 @@ impl Events {
         }
     }
 
-    fn space(&mut self, export: &[u8], usage: SpaceUsage) -> Option<Value> {
+    fn space(&mut self, export: &[u8], usage: &SpaceUsage) -> Option<Value> {
         let (below, room) = (self.extend_below?, usage.room()?);
         let known = self.rooms.entry(export.to_vec()).or_default();
         known.gets_low(room, below).then(|| low(export, usage, below))
@@ -65,8 +65,8 @@ impl Events {
     }
 }
 
-fn low(export: &[u8], usage: SpaceUsage, below: u64) -> Value {
-    let SpaceUsage { end, free, capacity } = usage;
+fn low(export: &[u8], usage: &SpaceUsage, below: u64) -> Value {
+    let SpaceUsage { end, free, capacity, .. } = usage;
     json!({
         "event": "space-low", "export": text(export), "end": end, "free": free,
         "capacity": capacity, "below": below,
@@ -91,11 +91,11 @@ mod tests {
 
     #[test]
     fn each_event_is_an_object_on_one_line() {
-        let usage = SpaceUsage { end: 60, free: Some(30), capacity: Some(100) };
+        let usage = SpaceUsage { end: 60, free: Some(30), capacity: Some(100), finding: None };
         let done = Compacted { end_before: 90, end: 60, moved: 20, busy: 4, tables: 0 };
         let table = [
             (
-                low(b"a\xff", usage, 80),
+                low(b"a\xff", &usage, 80),
                 "{\"event\":\"space-low\",\"export\":\"a\u{fffd}\",\"end\":60,\"free\":30,\
                  \"capacity\":100,\"below\":80}",
             ),
@@ -117,12 +117,12 @@ mod tests {
 
     #[test]
     fn room_is_told_of_each_export_for_itself() {
-        let usage = |end| SpaceUsage { end, free: None, capacity: Some(100) };
+        let usage = |end| SpaceUsage { end, free: None, capacity: Some(100), finding: None };
         let mut events = Events::new(Place::Error, Some(10));
-        let mut is_told = |export: &[u8], end| events.space(export, usage(end)).is_some();
+        let mut is_told = |export: &[u8], end| events.space(export, &usage(end)).is_some();
         assert!(!is_told(b"a", 50) && is_told(b"a", 91) && !is_told(b"a", 95));
         assert!(is_told(b"b", 95) && !is_told(b"a", 90) && is_told(b"a", 91));
         let mut silent = Events::new(Place::Error, None);
-        assert!(silent.space(b"a", usage(100)).is_none());
+        assert!(silent.space(b"a", &usage(100)).is_none());
     }
 }

@@ -33,10 +33,10 @@ mod tests {
 
     #[test]
     fn room_is_what_the_device_has_behind_the_end_and_what_is_free_below() {
-        let usage = SpaceUsage { end: 60, free: Some(30), capacity: Some(100) };
-        assert_eq!(usage.room(), Some(70));
-        assert_eq!(SpaceUsage { free: None, ..usage }.room(), Some(40));
-        assert_eq!(SpaceUsage { end: 120, ..usage }.room(), Some(30), "a device that shrank");
-        assert_eq!(SpaceUsage { capacity: None, ..usage }.room(), None, "a file");
+        let room = |end, free, capacity| SpaceUsage { end, free, capacity, finding: None }.room();
+        assert_eq!(room(60, Some(30), Some(100)), Some(70));
+        assert_eq!(room(60, None, Some(100)), Some(40));
+        assert_eq!(room(120, Some(30), Some(100)), Some(30), "a device that shrank");
+        assert_eq!(room(60, Some(30), None), None, "a file");
     }
 }

@@ -84,3 +84,32 @@ fn the_option_for_devices_is_refused_elsewhere() {
     let ran = lab.qed(["serve", "--socket", "s", "--extend-below", "x", "-f", "qed", "a.qed"]);
     assert_eq!(ran.code, Some(1), "{}", ran.stderr);
 }
+
+#[test]
+fn a_cluster_that_two_entries_name_is_neither_punched_nor_used_again() {
+    let lab = Lab::new();
+    // Two entries that are 32 MiB apart, so that no slice of a table has both, name one cluster.
+    lab.shell(
+        "qemu-img create -q -f qed a.qed 64M
+         qemu-io -f qed -c 'write -q -P 5 0 64k' -c 'write -q -P 6 32M 64k' a.qed
+         dd if=a.qed of=a.qed bs=8 skip=49152 seek=49664 count=1 conv=notrunc status=none",
+    );
+    let mut served = Served::start(&lab, "--socket s --discard pass-down -f qed a.qed", 1);
+    let io = |script: &str| clients(&lab, &format!("qemu-io -f raw {script} '{}'", served.uri()));
+    io("-c 'discard -q 0 64k' -c 'flush'");
+    let said = served.error_line();
+    assert!(said.contains("no space is used again before the image is checked"), "{said}");
+    assert!(said.contains("0x50000"), "it says where: {said}");
+    let io = |script: &str| clients(&lab, &format!("qemu-io -f raw {script} '{}'", served.uri()));
+    let said = io("-c 'write -q -P 7 1M 8M' -c 'flush' -c 'read -q -P 7 1M 8M' \
+                   -c 'read -q -P 0 0 64k'");
+    assert_eq!(said, "");
+    served.signal("USR2");
+    let said = event(&mut served);
+    assert_eq!(said["event"], "compaction-failed", "{said}");
+    let said = served.error_line();
+    assert!(said.contains("not compacted"), "{said}");
+    served.stop();
+    // The other name has its data still.
+    lab.shell("qemu-io -f qed -c 'read -P 5 32M 64k' a.qed | tee said; ! grep -q failed said");
+}
