@@ -199,9 +199,7 @@ impl Image {
         disk_end: u64,
         mode: ZeroMode,
     ) -> Result<u64, ImageError> {
-        let first = self.map.geometry.guest_cluster(at).get();
-        let clusters = self.map.geometry.clusters_for(self.map.within_cluster(at) + len).get();
-        self.space.moves.turn_away(&(first..first + clusters));
+        self.space.moves.turn_away(|| self.clusters_of(at, len));
         let extent = self.view().run(at, len)?;
         match extent.kind {
             ExtentKind::Data(host) => {

@@ -163,13 +163,18 @@ impl Image {
         Ok(find_place(&self, at, len, Wait::Yes)?.expect(WAITED))
     }
 
+    /// The clusters of a range.
+    pub(super) fn clusters_of(&self, at: GuestOffset, len: u64) -> Range<u64> {
+        let geometry = self.map.geometry;
+        let first = geometry.guest_cluster(at).get();
+        first..first + geometry.clusters_for(self.map.within_cluster(at) + len).get()
+    }
+
     /// The clusters of a range as far as the slice of the first goes, to claim them; and how many.
     pub(super) fn to_claim(&self, at: GuestOffset, len: u64) -> (Range<u64>, u64) {
-        let map = &self.map;
-        let clusters = map.geometry.clusters_for(map.within_cluster(at) + len).get();
-        let clusters = clusters.min(map.clusters_left_in_slice(at));
-        let first = map.geometry.guest_cluster(at).get();
-        (first..first + clusters, clusters)
+        let Range { start, end } = self.clusters_of(at, len);
+        let clusters = (end - start).min(self.map.clusters_left_in_slice(at));
+        (start..start + clusters, clusters)
     }
 
     /// Allocates the L2 table that maps `at`, unless it exists.
@@ -192,10 +197,8 @@ fn find_place<I: Deref<Target = Image> + Clone>(
     len: u64,
     wait: Wait,
 ) -> Result<Option<Prepared<I>>, ImageError> {
-    let first = image.map.geometry.guest_cluster(at).get();
-    let clusters = image.map.geometry.clusters_for(image.map.within_cluster(at) + len).get();
     loop {
-        image.space.moves.turn_away(&(first..first + clusters));
+        image.space.moves.turn_away(|| image.clusters_of(at, len));
         let extent = image.map.run(at, len)?;
         if let ExtentKind::Data(host) = extent.kind {
             return Ok(Some(Prepared::InPlace { host, len: extent.len }));

@@ -84,6 +84,7 @@ impl L2Cache {
     }
 
     /// Looks at a slice, if it is cached.
+    #[inline]
     pub(crate) fn look<R>(&self, number: u64, mut look: impl FnMut(&Slice) -> R) -> Option<R> {
         let mut look = |slice: &Slice| {
             slice.touch();

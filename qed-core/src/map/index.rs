@@ -37,6 +37,7 @@ impl<T> Index<T> {
     }
 
     /// Looks at the value of this number, if it is published.
+    #[inline]
     pub(crate) fn look<R>(&self, number: u64, look: impl FnOnce(&T) -> R) -> Option<R> {
         let (group, place) = self.place(number);
         let shown = group.get()?[place].load();

@@ -23,10 +23,12 @@ const LANES: usize = 16;
 const CLOSED: usize = 1;
 /// One epoch in the state of a drain.
 const EPOCH: usize = 2;
+/// A lane has one counter for even epochs and one for odd ones.
+const COUNTERS: usize = 2 * LANES;
 
 #[derive(Debug, Default)]
 pub(crate) struct Drain {
-    lanes: [Lane; LANES],
+    counters: [Counter; COUNTERS],
     /// The number of the epoch, and whether the lanes are closed: one word, so that a request that
     /// counted itself sees both at once.
     state: AtomicUsize,
@@ -39,19 +41,19 @@ pub(crate) struct Drain {
     left: Condvar,
 }
 
-/// Requests in flight of even epochs and of odd ones, on cache lines that hold nothing else.
+/// Requests in flight, on a cache line that holds nothing else. The two of a lane lie side by side, as
+/// processors fetch lines.
 #[derive(Debug, Default)]
-#[repr(align(128))]
-struct Lane([AtomicUsize; 2]);
+#[repr(align(64))]
+struct Counter(AtomicUsize);
 
 /// Held by one request from its first lookup to the end of its I/O; `D` is a reference to the drain
 /// or keeps it alive.
 #[derive(Debug)]
 pub(crate) struct RequestGuard<D: Deref<Target = Drain>> {
     drain: D,
-    lane: usize,
-    /// Of its epoch: 0 or 1.
-    parity: usize,
+    /// The counter that it is counted in.
+    counter: usize,
 }
 
 /// Held while no request is in flight.
@@ -72,18 +74,19 @@ pub(crate) struct Moment {
 impl Drain {
     /// Begins a request; waits only while the image changes its shape. Never taken twice by one
     /// request, since a waiting [`Drain::drain`] goes first.
+    #[inline]
     pub(crate) fn enter(&self) -> RequestGuard<&Self> {
         RequestGuard::enter(self)
     }
 
     /// Whether more than one request is in flight, or was a moment ago.
     pub(crate) fn is_shared(&self) -> bool {
-        self.counts(Ordering::Relaxed).sum::<usize>() > 1
+        self.counters.iter().map(|counter| counter.0.load(Ordering::Relaxed)).sum::<usize>() > 1
     }
 
     /// Whether a request is in flight, or was a moment ago.
     pub(crate) fn any(&self) -> bool {
-        self.counts(Ordering::SeqCst).any(|count| count > 0)
+        self.counters.iter().any(|counter| counter.0.load(Ordering::SeqCst) > 0)
     }
 
     /// Holds new requests back and waits for those in flight.
@@ -115,71 +118,105 @@ impl Drain {
         true
     }
 
+    /// Wakes a change that waits for requests to end.
+    #[cold]
+    fn wake(&self) {
+        // With the lock: a change that counted this request before sleeps by now, and wakes.
+        let _leaving = locked(&self.leaving);
+        self.left.notify_all();
+    }
+
     /// Begins an epoch, if all requests of the one before this have ended.
     fn turn(&self) -> bool {
         let _turning = locked(&self.turning);
         let before = 1 - parity_of(self.state.load(Ordering::SeqCst));
-        if self.lanes.iter().any(|lane| lane.0[before].load(Ordering::SeqCst) > 0) {
+        let mut counters = self.counters.iter().skip(before).step_by(2);
+        if counters.any(|counter| counter.0.load(Ordering::SeqCst) > 0) {
             return false;
         }
         self.state.fetch_add(EPOCH, Ordering::SeqCst);
         true
     }
-
-    fn counts(&self, ordering: Ordering) -> impl Iterator<Item = usize> {
-        self.lanes.iter().flat_map(move |lane| lane.0.iter().map(move |count| count.load(ordering)))
-    }
 }
 
 impl<D: Deref<Target = Drain> + Clone> RequestGuard<D> {
     /// As [`Drain::enter`].
+    #[inline]
     pub(crate) fn enter(drain: D) -> Self {
-        loop {
-            if let Some(guard) = Self::try_enter(drain.clone()) {
-                return guard;
-            }
-            drop(locked(&drain.change));
+        match Self::count(drain) {
+            Ok(guard) => guard,
+            Err(outdated) => outdated.enter_anew(),
         }
     }
 
     /// As [`Drain::enter`]; none instead of waiting.
+    #[inline]
     pub(crate) fn try_enter(drain: D) -> Option<Self> {
-        let lane = thread_number() % LANES;
-        let mut state = drain.state.load(Ordering::SeqCst);
+        Self::count(drain).map_or_else(Self::count_anew, Some)
+    }
+
+    /// Counts a request of the present epoch, and fails with it if that is over by then, or closed.
+    #[inline]
+    fn count(drain: D) -> Result<Self, Self> {
+        // As if open: what it finds after it has counted itself is not that, then.
+        let state = drain.state.load(Ordering::SeqCst) & !CLOSED;
+        let guard = Self::in_epoch_of(state, drain);
+        if guard.drain.state.load(Ordering::SeqCst) == state { Ok(guard) } else { Err(guard) }
+    }
+
+    /// Counts itself in the epoch that is now; none while the lanes are closed. One that began meanwhile
+    /// may have found nobody counted, so this request is not of the epoch before it.
+    #[cold]
+    fn count_anew(self) -> Option<Self> {
+        let mut outdated = self;
         loop {
-            let parity = parity_of(state);
-            drain.lanes[lane].0[parity].fetch_add(1, Ordering::SeqCst);
-            let guard = Self { drain: drain.clone(), lane, parity };
-            let now = guard.drain.state.load(Ordering::SeqCst);
-            if now & CLOSED != 0 {
+            let drain = outdated.drain.clone();
+            drop(outdated);
+            if drain.state.load(Ordering::SeqCst) & CLOSED != 0 {
                 return None;
             }
-            if now == state {
-                return Some(guard);
+            match Self::count(drain) {
+                Ok(guard) => return Some(guard),
+                Err(guard) => outdated = guard,
             }
-            // An epoch has begun meanwhile, and may have found nobody counted: this one is not of it.
-            state = now;
         }
     }
 
+    /// As [`RequestGuard::count_anew`], waiting for a change that closes the lanes.
+    #[cold]
+    fn enter_anew(self) -> Self {
+        let drain = self.drain.clone();
+        let mut entered = self.count_anew();
+        loop {
+            if let Some(guard) = entered {
+                return guard;
+            }
+            drop(locked(&drain.change));
+            entered = Self::try_enter(drain.clone());
+        }
+    }
+
+    #[inline]
+    fn in_epoch_of(state: usize, drain: D) -> Self {
+        let counter = 2 * (thread_number() % LANES) + parity_of(state);
+        drain.counters[counter % COUNTERS].0.fetch_add(1, Ordering::SeqCst);
+        Self { drain, counter }
+    }
+
     /// One guard more for the same request, for a part of it that may end later. Does not wait: a
-    /// change that waits for the one waits for both. In the same lane, since a change that looks at
-    /// the lanes one after the other could miss a request that moves between them.
+    /// change that waits for the one waits for both. In the same counter, since a change that looks at
+    /// them one after the other could miss a request that moves between them.
     pub(crate) fn again(&self) -> Self {
-        let Self { lane, parity, .. } = *self;
-        self.drain.lanes[lane % LANES].0[parity & 1].fetch_add(1, Ordering::SeqCst);
-        Self { drain: self.drain.clone(), lane, parity }
+        self.drain.counters[self.counter % COUNTERS].0.fetch_add(1, Ordering::SeqCst);
+        Self { drain: self.drain.clone(), counter: self.counter }
     }
 }
 
 impl<D: Deref<Target = Drain>> Drop for RequestGuard<D> {
     fn drop(&mut self) {
-        let lane = &self.drain.lanes[self.lane % LANES];
-        lane.0[self.parity & 1].fetch_sub(1, Ordering::SeqCst);
+        self.drain.counters[self.counter % COUNTERS].0.fetch_sub(1, Ordering::SeqCst);
         if self.drain.state.load(Ordering::SeqCst) & CLOSED != 0 {
-            // With the lock: a change that counted this request before sleeps by now, and wakes.
-            let _leaving = locked(&self.drain.leaving);
-            self.drain.left.notify_all();
+            self.drain.wake();
         }
     }
 }
@@ -190,6 +227,7 @@ impl Drop for Drained<'_> {
     }
 }
 
+/// Of the epoch: 0 or 1.
 fn parity_of(state: usize) -> usize {
     (state / EPOCH) & 1
 }

@@ -28,10 +28,10 @@ impl Moves {
     /// Takes the marks away that any of the clusters has. A request does before it looks up where they lie.
     // spec: QED-FREE-08
     #[inline]
-    pub(crate) fn turn_away(&self, clusters: &Range<u64>) {
+    pub(crate) fn turn_away(&self, clusters: impl FnOnce() -> Range<u64>) {
         // A request of before the mark is waited for; one that began after it sees it here.
         if self.any.load(Ordering::Relaxed) {
-            self.unmark(clusters);
+            self.unmark(&clusters());
         }
     }
 
