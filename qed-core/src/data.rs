@@ -19,8 +19,8 @@ use crate::data::disk::{GuestExtentKind, VirtualDisk, read_backing};
 use crate::data::transform::Transform;
 use crate::error::{ImageError, IoAction};
 
-/// Zeros of the guest, where they are no zeros of the file.
-static ZEROS: [u8; 4096] = [0; 4096];
+/// Zeros of the guest, to be written where the file has none of them.
+pub(crate) static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 /// The guest bytes of an image and of its backing file.
 #[derive(Debug)]
@@ -100,7 +100,7 @@ impl DataPath {
         if !self.transform.is_plain() {
             return range.clone().step_by(ZEROS.len()).try_for_each(|at| {
                 let len = (range.end - at).min(ZEROS.len() as u64);
-                let len = usize::try_from(len).expect("at most 4 KiB");
+                let len = usize::try_from(len).expect("at most 64 KiB");
                 self.write(&ZEROS[..len], HostOffset::new(at))
             });
         }

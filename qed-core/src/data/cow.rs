@@ -1,13 +1,14 @@
 //! Copy-on-write: what a write leaves of the first and the last of its new clusters, the head and the
 //! tail, is the backing file's bytes, or zeros.
 
+use std::borrow::Cow;
 use std::io::IoSlice;
 use std::ops::Range;
 
 use qed_io::RunKind;
 use qed_spec::{GuestOffset, HostOffset};
 
-use crate::data::DataPath;
+use crate::data::{DataPath, ZEROS};
 use crate::error::ImageError;
 
 /// Bytes that are copied at a time, at most.
@@ -81,18 +82,17 @@ impl DataPath {
         self.write_zeroes(at..at + edge.len)
     }
 
-    /// Writes guest bytes and the edges that are copied, in one call of the storage. Those of zeros are
-    /// written by now.
+    /// Writes guest bytes and the edges, in one call of the storage; long zeros before it.
     pub(crate) fn write_with(
         &self,
         parts: &mut [IoSlice<'_>],
         host: HostOffset,
         [head, tail]: &[Edge; 2],
     ) -> Result<(), ImageError> {
-        if head.copied().is_empty() && tail.copied().is_empty() {
+        if [head, tail].iter().all(|edge| edge.fill == Fill::Nothing) {
             return self.write_vectored(parts, host);
         }
-        let (before, behind) = (self.copy_of(head)?, self.copy_of(tail)?);
+        let (before, behind) = (self.bytes_of(head)?, self.bytes_of(tail)?);
         let host = HostOffset::new(host.get() - before.len() as u64);
         let guest = parts.iter().map(|part| IoSlice::new(part));
         let all = [IoSlice::new(&before)].into_iter().chain(guest).chain([IoSlice::new(&behind)]);
@@ -130,6 +130,20 @@ impl DataPath {
             done += part;
         }
         Ok(())
+    }
+
+    /// What an edge is to hold, unless its space does by now: long zeros are written here.
+    fn bytes_of(&self, edge: &Edge) -> Result<Cow<'static, [u8]>, ImageError> {
+        let zeros = usize::try_from(edge.len).ok().and_then(|len| ZEROS.get(..len));
+        Ok(match (edge.fill, zeros) {
+            (Fill::Nothing, _) => Cow::Borrowed(&[]),
+            (Fill::Zeros, Some(zeros)) => Cow::Borrowed(zeros),
+            (Fill::Zeros, None) => {
+                self.fill_zeros(edge)?;
+                Cow::Borrowed(&[])
+            }
+            (Fill::Copied, _) => Cow::Owned(self.copy_of(edge)?),
+        })
     }
 
     /// What the backing file has at an edge that is copied.

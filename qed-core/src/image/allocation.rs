@@ -164,23 +164,19 @@ impl<I: Deref<Target = Image>> Allocation<I> {
     /// # Errors
     /// Mapping the backing file, or zeroing space that is used again.
     pub fn surroundings(&mut self) -> Result<[Range<u64>; 2], ImageError> {
-        Ok(self.zeros_filled()?.map(|edge| edge.copied()))
-    }
-
-    /// Writes the guest bytes with head and tail of their clusters, in one call of the storage.
-    pub(super) fn write(&mut self, parts: &mut [IoSlice<'_>]) -> Result<(), ImageError> {
-        let edges = self.zeros_filled()?;
-        self.image.data.write_with(parts, self.host(), &edges)
-    }
-
-    /// Head and tail; where they are zeros that is written, and what is left is the caller's.
-    fn zeros_filled(&mut self) -> Result<[Edge; 2], ImageError> {
         let edges = self.edges()?;
         for edge in &edges {
             self.image.data.fill_zeros(edge)?;
         }
         self.is_filled = true;
-        Ok(edges)
+        Ok(edges.map(|edge| edge.copied()))
+    }
+
+    /// Writes the guest bytes with head and tail of their clusters, in one call of the storage.
+    pub(super) fn write(&mut self, parts: &mut [IoSlice<'_>]) -> Result<(), ImageError> {
+        let edges = self.edges()?;
+        self.is_filled = true;
+        self.image.data.write_with(parts, self.host(), &edges)
     }
 
     /// The head before the guest bytes and the tail behind them.

@@ -7,6 +7,7 @@ use qed_io::Storage;
 use qed_spec::{GuestOffset, L2Entry};
 
 use crate::change::Change;
+use crate::data::ZEROS;
 use crate::data::disk::{BackingError, GuestExtent, VirtualDisk};
 use crate::error::ImageError;
 use crate::image::Image;
@@ -15,9 +16,6 @@ use crate::image::view::{View, at as backing_error, total_len};
 use crate::map::mapping::{Extent, ExtentKind};
 use crate::options::DiscardMode;
 use crate::space::claims::{Claim, Wait};
-
-/// Zeros that a partial write-zeroes writes at a time.
-static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 /// What a write-zeroes makes of whole clusters that are not allocated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
