@@ -7,7 +7,6 @@
 use std::error::Error;
 use std::ffi::OsStr;
 use std::fmt;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -173,6 +172,7 @@ pub(crate) fn file_error(path: &Path, verb: &str, error: OpenError) -> anyhow::E
             anyhow!("'file' driver requires '{}' to be a regular file", shown(path))
         }
         OpenError::Lock(error) => lock_error(path, error),
+        OpenError::DeviceInUse => anyhow!("Could not {verb} '{}': {error}", shown(path)),
         other => other.into(),
     }
 }
@@ -196,9 +196,7 @@ pub(crate) fn storage_of(image: &Layer) -> Arc<dyn Storage> {
 
 /// Whether `path` names the very file of `image`.
 pub(crate) fn is_same_file(image: &Layer, path: &Path) -> bool {
-    let identity = image.identity();
-    std::fs::metadata(path)
-        .is_ok_and(|found| (found.dev(), found.ino()) == (identity.device, identity.inode))
+    image.storage().is_at(path)
 }
 
 /// Bytes of the virtual disk; the backing file is not opened.

@@ -11,6 +11,7 @@ impl OpenError {
         match self {
             Self::Io(source) => source.into(),
             Self::Lock(error) => error.kind(),
+            Self::DeviceInUse => ErrorKind::Locked,
             Self::Refused { .. } | Self::DirectUnsupported => ErrorKind::Unsupported,
             Self::NotReadable | Self::AppendMode => ErrorKind::InvalidInput,
         }
@@ -47,6 +48,7 @@ mod tests {
             (OpenError::AppendMode, ErrorKind::InvalidInput),
             (OpenError::DirectUnsupported, ErrorKind::Unsupported),
             (OpenError::Lock(held()), ErrorKind::Locked),
+            (OpenError::DeviceInUse, ErrorKind::Locked),
         ];
         for (error, want) in opening {
             assert_eq!(error.kind(), want, "{error}");

@@ -65,7 +65,7 @@ pub enum Existing {
     /// Fail with `AlreadyExists`.
     Refuse,
     /// Use it: take the lock first, then cut a regular file to length 0. A block device keeps its
-    /// length and its bytes.
+    /// length and its bytes, and is opened for this storage alone: nobody mounts it meanwhile.
     Truncate,
 }
 
@@ -129,6 +129,9 @@ pub enum OpenError {
     /// The descriptor was handed over in append mode, in which writes ignore their offset.
     #[error("the descriptor is in append mode")]
     AppendMode,
+    /// The block device to take over is mounted, or part of another device.
+    #[error("the device is in use: mounted, or part of another device")]
+    DeviceInUse,
     /// The file system or device cannot bypass the page cache.
     #[error("direct I/O is not supported for this file")]
     DirectUnsupported,
@@ -159,8 +162,8 @@ impl FileStorage {
     /// durable; the name is durable once the folder is.
     ///
     /// # Errors
-    /// [`OpenError::Lock`] if the file is in use: an existing one is unchanged then. Else as
-    /// [`FileStorage::open`]. A file that this call made and cannot use is removed again.
+    /// [`OpenError::Lock`] and [`OpenError::DeviceInUse`] if the file is in use: an existing one is
+    /// unchanged then. Else as [`FileStorage::open`]. A file that this call made and cannot use is removed again.
     pub fn create(path: impl AsRef<Path>, options: NewFileOptions) -> Result<Self, OpenError> {
         let path = path.as_ref();
         for _ in 0..MAX_ATTEMPTS {
@@ -279,13 +282,27 @@ fn create_or_find(path: &Path, existing: Existing) -> Result<(File, bool), OpenE
         Err(error) => return Err(OpenError::Io(error)),
     }
     match std::fs::metadata(path) {
-        Ok(found) => drop(kind_of(found.file_type())?),
+        Ok(found) if kind_of(found.file_type())? == FileKind::BlockDevice => {
+            return Ok((exclusively(path)?, false));
+        }
+        Ok(_) => {}
         // A link that leads to no file yet.
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(OpenError::Io(error)),
     }
     let file = how_to_open().write(true).create(true).truncate(false).open(path);
     Ok((file.map_err(OpenError::Io)?, false))
+}
+
+/// A block device that nothing else in the system has for itself: a mount, or a device made of it.
+fn exclusively(path: &Path) -> Result<File, OpenError> {
+    let mut options = how_to_open();
+    let flags = OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::EXCL;
+    options.custom_flags(flags.bits().cast_signed());
+    options.write(true).open(path).map_err(|error| match Errno::from_io_error(&error) {
+        Some(Errno::BUSY) => OpenError::DeviceInUse,
+        _ => OpenError::Io(error),
+    })
 }
 
 fn identity_of(metadata: &Metadata, kind: FileKind) -> FileIdentity {

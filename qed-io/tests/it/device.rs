@@ -1,10 +1,12 @@
 //! Block devices: what differs from a file.
 
+use std::fs::OpenOptions;
 use std::io::ErrorKind;
+use std::os::unix::fs::OpenOptionsExt;
 
 use qed_io::{
     Existing, FileKind, FileOptions, FileStorage, Growth, ImageLock, LockError, NewFileOptions,
-    RunKind, Storage, StorageRun,
+    OpenError, RunKind, Storage, StorageRun,
 };
 
 use crate::support::{LoopDevice, contents};
@@ -100,4 +102,20 @@ fn a_discard_gives_space_back_and_keeps_the_neighbours() {
         assert_eq!(contents(&storage)[..gone.start], bytes[..gone.start]);
         assert_eq!(contents(&storage)[gone.end..], bytes[gone.end..]);
     }
+}
+
+#[test]
+fn a_device_that_is_in_use_is_not_taken_over() {
+    const O_EXCL: i32 = 0o200;
+    let Some(device) = LoopDevice::attach(LEN, 512) else { return };
+    let over =
+        NewFileOptions { existing: Existing::Truncate, lock: ImageLock::WRITE, direct: false };
+    let mount = OpenOptions::new().read(true).custom_flags(O_EXCL).open(device.node()).unwrap();
+    let error = FileStorage::create(device.node(), over).unwrap_err();
+    assert!(matches!(error, OpenError::DeviceInUse), "{error}");
+    drop(mount);
+    let storage = FileStorage::create(device.node(), over).unwrap();
+    let mount = OpenOptions::new().read(true).custom_flags(O_EXCL).open(device.node());
+    assert_eq!(mount.unwrap_err().kind(), ErrorKind::ResourceBusy, "while it is being written");
+    drop(storage);
 }
