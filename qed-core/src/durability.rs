@@ -18,6 +18,7 @@ use crate::durability::lock::{Cx, Metadata, MetadataGuard, MetadataLock};
 use crate::durability::log::Log;
 use crate::error::ImageError;
 use crate::head::Head;
+use crate::head::physical_size::RecordedEnd;
 
 /// How the changes of an open image become durable.
 #[derive(Debug)]
@@ -29,13 +30,13 @@ pub(crate) struct Durability {
 
 impl Durability {
     /// Of an image in compat mode, where there are dirty bits, or a classic one.
-    pub(crate) fn home(bits: Option<DirtyBits>) -> Self {
-        Self { lock: MetadataLock::new(bits), log: None }
+    pub(crate) fn home(bits: Option<DirtyBits>, recorded_end: Option<RecordedEnd>) -> Self {
+        Self { lock: MetadataLock::new(bits, recorded_end), log: None }
     }
 
     /// Of an image in journal mode.
-    pub(crate) fn journal(log: Log) -> Self {
-        Self { lock: MetadataLock::new(None), log: Some(log) }
+    pub(crate) fn journal(log: Log, recorded_end: Option<RecordedEnd>) -> Self {
+        Self { lock: MetadataLock::new(None, recorded_end), log: Some(log) }
     }
 
     /// The journal that tables are read through.
@@ -119,6 +120,26 @@ impl Durability {
             Some(log) => log.mark_clean(cx),
             None => home::mark_clean(metadata, end, cx),
         }
+    }
+
+    /// An image on a device that is about to end at `end` says so. Nothing else is in flight; the next
+    /// flush makes it durable.
+    // spec: QED-DEV-01
+    pub(crate) fn settle_end(
+        &self,
+        metadata: &mut Metadata,
+        end: u64,
+        cx: Cx<'_>,
+    ) -> Result<(), ImageError> {
+        let record = cx.space.alloc.end.to_record().filter(|_| cx.space.alloc.end.is_known());
+        let known = record.map(|(_, known)| known);
+        if let Some((recorded, known)) = metadata.recorded_end.as_mut().zip(known)
+            && recorded.settle(cx.head, (end, known))?
+        {
+            cx.head.sync()?;
+            metadata.end_is_durable(cx)?;
+        }
+        Ok(())
     }
 
     /// What is recorded of the end of the image is no more than `end`, durably.

@@ -239,6 +239,16 @@ pub enum CreateError {
     /// The journal cannot have that length.
     #[error("journal")]
     JournalRing(#[from] JournalRingError),
+    /// The block device is too small for an image without any data.
+    #[error(
+        "the device is too small: it has {capacity} bytes, and the metadata alone needs {needed}"
+    )]
+    DeviceTooSmall {
+        /// Bytes of the device.
+        capacity: u64,
+        /// Bytes of the metadata.
+        needed: u64,
+    },
     /// The storage failed.
     #[error("writing the new image")]
     Io(#[from] io::Error),

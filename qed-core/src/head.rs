@@ -10,6 +10,7 @@ pub(crate) mod closed;
 pub(crate) mod consistency;
 pub(crate) mod create;
 pub(crate) mod mode;
+pub(crate) mod physical_size;
 pub(crate) mod sections;
 pub(crate) mod sector;
 pub(crate) mod superblock;

@@ -5,6 +5,7 @@
 pub(crate) mod alloc;
 pub(crate) mod claims;
 pub(crate) mod cross_links;
+pub(crate) mod device;
 pub(crate) mod end;
 pub(crate) mod free;
 pub(crate) mod guards;
@@ -60,8 +61,12 @@ impl Space {
         owner: Arc<SpaceMap>,
         mode: DiscardMode,
     ) -> Self {
+        let mut alloc = Allocator::new(storage.clone(), geometry, file_len);
+        if let Some(device) = owner.device() {
+            alloc.end.lies_on(device.clone(), owner.roots_end());
+        }
         Self {
-            alloc: Allocator::new(storage.clone(), geometry, file_len),
+            alloc,
             storage,
             geometry,
             mode,
@@ -153,13 +158,20 @@ impl Space {
         if self.alloc.end.is_sealed() || self.alloc.free.is_broken() {
             return None;
         }
+        // A device that does not say how large it is, is not swept.
+        let end = self.alloc.end.begin_sweep().ok()?;
         let only_name = self.alloc.free.begin_sweep(kept.clusters());
-        let (end, roots) = (self.alloc.end.clusters(), self.owner.roots());
-        Sweep::new(end, self.guards.moment(), roots, self.geometry, only_name.as_ref())
+        let roots = self.owner.roots();
+        let sweep = Sweep::new(end, self.guards.moment(), roots, self.geometry, only_name.as_ref());
+        if sweep.is_none() {
+            self.alloc.end.abandon_sweep();
+        }
+        sweep
     }
 
     /// The sweep has read all tables.
-    pub(crate) fn end_sweep(&self, sweep: Sweep) {
+    pub(crate) fn end_sweep(&self, mut sweep: Sweep) {
+        sweep.shorten(self.alloc.end.end_sweep(sweep.end(), sweep.named_end()));
         self.alloc.free.end_sweep(sweep.into_words(), self.mode);
         self.reclaim();
     }
@@ -167,12 +179,14 @@ impl Space {
     /// The sweep has ended early: with a finding, or because a table could not be read.
     // spec: QED-FREE-10
     pub(crate) fn abandon_sweep(&self, finding: Option<CorruptTable>) {
+        self.alloc.end.abandon_sweep();
         self.alloc.free.abandon_sweep(finding);
     }
 
     /// Starts again at the end of a file that was cut; nothing is in flight.
     pub(crate) fn restart(&self, file_len: u64) {
         if self.sweep().take().is_some() {
+            self.alloc.end.abandon_sweep();
             self.want_new_sweep();
         }
         self.alloc.restart(file_len);

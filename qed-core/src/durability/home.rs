@@ -95,10 +95,10 @@ pub(super) fn is_settled(metadata: &Metadata, cx: Cx<'_>) -> bool {
 // spec: QED-RW-06, QED-CONS-02, QED-DIRTY-03, QED-MODE-02
 fn write_batch(metadata: &mut Metadata, batch: &Batch, cx: Cx<'_>) -> Result<(), ImageError> {
     // Step "mark": NEED_CHECK and the dirty bits of the tables are durable before a table changes.
-    // With a backing file the data flush already orders data, file length and link, so neither is
-    // needed.
-    let is_backed = cx.is_backed();
-    let is_needed = !is_backed || cx.head.need_check();
+    // With a backing file, or on a device, the data flush already orders data, file length and link, so
+    // neither is needed.
+    let is_ordered = cx.data_comes_first();
+    let is_needed = !is_ordered || cx.head.need_check();
     let mut bits = metadata.bits.as_mut().filter(|_| is_needed);
     if let Some(bits) = &mut bits
         && let Some(end) = bits.wanted_end()
@@ -111,9 +111,14 @@ fn write_batch(metadata: &mut Metadata, batch: &Batch, cx: Cx<'_>) -> Result<(),
         marked |= bits.set(cx.storage(), l1_slots_of(batch, cx))?;
     }
     // Step "data first": data and file length are durable before an entry that names them.
-    let data_first = is_backed || batch.order() == DataOrder::First;
+    // Step "record end", durable with the data of a device.
+    let recorded = metadata.record_end(cx)?;
+    let data_first = is_ordered || batch.order() == DataOrder::First;
     if marked || data_first {
         cx.head.sync()?;
+    }
+    if recorded {
+        metadata.end_is_durable(cx)?;
     }
     // Step "link". One table that cannot be written keeps no other from its entries.
     let mut linked = Ok(());

@@ -10,7 +10,9 @@ use qed_io::Storage;
 
 use crate::change::Pending;
 use crate::durability::dirty_bits::DirtyBits;
+use crate::error::ImageError;
 use crate::head::Head;
+use crate::head::physical_size::RecordedEnd;
 use crate::head::writing::PanicWatch;
 use crate::map::tables::Tables;
 use crate::space::Space;
@@ -39,8 +41,11 @@ impl<'a> Cx<'a> {
         Self { head, map, space, is_backed, pending }
     }
 
-    pub(crate) fn is_backed(&self) -> bool {
-        self.is_backed.load(Ordering::Acquire)
+    /// Whether data is always durable before the entries that name it, so that a crash leaves no table
+    /// in doubt: with a backing file, and on a block device, whose space holds anything.
+    // spec: QED-CONS-02, QED-DIRTY-03, QED-DEV-02
+    pub(crate) fn data_comes_first(&self) -> bool {
+        self.is_backed.load(Ordering::Acquire) || self.space.alloc.end.is_on_device()
     }
 
     pub(crate) fn storage(&self) -> &dyn Storage {
@@ -59,6 +64,8 @@ pub(crate) struct Metadata {
     waiting_since: Option<Instant>,
     /// In compat mode.
     pub(crate) bits: Option<DirtyBits>,
+    /// Of an image with a superblock on a block device.
+    pub(crate) recorded_end: Option<RecordedEnd>,
 }
 
 /// The lock held, until dropped.
@@ -71,8 +78,8 @@ pub(crate) struct MetadataGuard<'a> {
 }
 
 impl MetadataLock {
-    pub(crate) fn new(bits: Option<DirtyBits>) -> Self {
-        Self(Mutex::new(Metadata { waiting_since: None, bits }))
+    pub(crate) fn new(bits: Option<DirtyBits>, recorded_end: Option<RecordedEnd>) -> Self {
+        Self(Mutex::new(Metadata { waiting_since: None, bits, recorded_end }))
     }
 
     pub(crate) fn lock<'a>(&'a self, head: &'a Head) -> MetadataGuard<'a> {
@@ -90,6 +97,21 @@ impl Metadata {
     /// Something was written, or nothing waits: the time runs anew.
     pub(crate) fn wait_anew(&mut self) {
         self.waiting_since = None;
+    }
+
+    /// Step "record end": what the superblock says of the end of an image on a device covers all that was
+    /// handed out; whether that was written. It is to be durable before an entry is.
+    // spec: QED-DEV-01
+    pub(crate) fn record_end(&mut self, cx: Cx<'_>) -> Result<bool, ImageError> {
+        match self.recorded_end.as_mut().zip(cx.space.alloc.end.to_record()) {
+            Some((recorded, to_record)) => recorded.cover(cx.head, to_record),
+            None => Ok(false),
+        }
+    }
+
+    /// What is recorded of the end is durable: from now on the next program may believe it.
+    pub(crate) fn end_is_durable(&self, cx: Cx<'_>) -> Result<(), ImageError> {
+        self.recorded_end.as_ref().map_or(Ok(()), |recorded| recorded.believe(cx.head))
     }
 
     /// Whether no dirty bit is set.

@@ -66,7 +66,8 @@ impl Log {
         &self.journal
     }
 
-    /// Gives what is pending to the journal; cheap, without I/O but for a header in doubt.
+    /// Gives what is pending to the journal; cheap, without I/O but for a header in doubt, and on a block
+    /// device for an end to record.
     pub(super) fn submit(
         &self,
         metadata: &mut Metadata,
@@ -77,6 +78,10 @@ impl Log {
         let pending = cx.pending.take(cx.map, &cx.space.alloc.free);
         if !pending.is_empty() {
             metadata.wait_anew();
+        }
+        if let Err(error) = record_end(metadata, cx) {
+            cx.pending.put_back(pending, cx.map, &cx.space.alloc.free);
+            return Err(error);
         }
         // Taken after the entries: it covers all that they name.
         let size = ClusterCount::new(cx.space.alloc.end.clusters());
@@ -178,6 +183,16 @@ impl Log {
     fn submitted(&self) -> MutexGuard<'_, Submitted> {
         self.submitted.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Step "record end", durable before any commit has an entry of what was handed out.
+// spec: QED-DEV-01
+fn record_end(metadata: &mut Metadata, cx: Cx<'_>) -> Result<(), ImageError> {
+    if metadata.record_end(cx)? {
+        cx.head.sync()?;
+        metadata.end_is_durable(cx)?;
+    }
+    Ok(())
 }
 
 /// Rewrites sector 0 if the file may hold another one since a write of it failed.

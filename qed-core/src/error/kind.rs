@@ -78,6 +78,7 @@ impl CreateError {
             | Self::BackingName(_)
             | Self::BackingFormat(_)
             | Self::JournalRing(_) => ErrorKind::InvalidInput,
+            Self::DeviceTooSmall { .. } => ErrorKind::NoSpace,
             Self::Io(source) => source.into(),
         }
     }
@@ -209,6 +210,7 @@ mod tests {
             (CreateError::BackingName(NAME).kind(), InvalidInput),
             (CreateError::BackingFormat(FORMAT).kind(), InvalidInput),
             (CreateError::JournalRing(RING).kind(), InvalidInput),
+            (CreateError::DeviceTooSmall { capacity: 1, needed: 2 }.kind(), NoSpace),
             (CreateError::Io(full()).kind(), NoSpace),
             (ResizeError::Header(HEADER).kind(), InvalidInput),
             (ResizeError::DirtyBitmap(bitmap).kind(), NoSpace),

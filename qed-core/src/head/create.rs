@@ -1,11 +1,12 @@
 //! Writing a new, empty image: header area, then the L1 table.
 
-use qed_io::Storage;
+use qed_io::{Growth, Storage};
 use qed_spec::{
     AutoclearFeatures, BackingName, CompatFeatures, ConsistencyMode, DirtyBitmap, Epoch, Features,
-    Generation, Geometry, HEADER_LEN_BYTES, Header, HeaderFields, HostOffset, ImageUuid,
-    JOURNAL_BLOCK_LEN_BYTES, JournalRing, JournalRingError, JournalSequence, SUPERBLOCK_LEN_BYTES,
-    SectionType, StoredBackingFormat, SuperblockBuilder, SuperblockCopy,
+    Generation, Geometry, HEADER_LEN_BYTES, HEADER_SECTOR_LEN_BYTES, Header, HeaderFields,
+    HostOffset, ImageUuid, JOURNAL_BLOCK_LEN_BYTES, JournalRing, JournalRingError, JournalSequence,
+    PhysicalSize, SUPERBLOCK_LEN_BYTES, SectionType, StoredBackingFormat, SuperblockBuilder,
+    SuperblockCopy,
 };
 
 use crate::backing::{BackingFormat, CreateBacking};
@@ -15,6 +16,9 @@ use crate::head::sector::check_size;
 /// Bytes of the journal of a new image in journal mode, unless the caller asks for another length:
 /// 256 blocks, which hold 43008 allocations at random places.
 pub const DEFAULT_RING_LEN_BYTES: u64 = 1 << 20;
+
+/// Zeros that are written to a device at a time.
+const ZEROS_LEN: usize = 256 << 10;
 
 /// What a new image looks like.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,6 +68,8 @@ pub struct NewHeaderArea {
     /// The bytes from offset 0: the header, then the backing file name. They are written last.
     pub front: Vec<u8>,
     superblock: Option<NewSuperblock>,
+    /// Bytes of the block device that the image goes to; none if it goes to a file.
+    device: Option<u64>,
 }
 
 /// The superblock of a new image, and what its sections name.
@@ -94,12 +100,34 @@ impl NewHeaderArea {
         fields.l1_table_offset.get() + fields.geometry.table_size_bytes()
     }
 
+    /// The same image on a block device of `capacity` bytes. There the header area but for the front and
+    /// the L1 table, up to [`NewHeaderArea::empty_len`], are to be written as zeros, after the first sector
+    /// was zeroed durably, which held the header of whatever was there.
+    ///
+    /// # Errors
+    /// [`CreateError::DeviceTooSmall`].
+    // spec: QED-DEV-01
+    pub fn on_device(mut self, capacity: u64) -> Result<Self, CreateError> {
+        let needed = self.empty_len();
+        if capacity < needed {
+            return Err(CreateError::DeviceTooSmall { capacity, needed });
+        }
+        if self.superblock.is_some() {
+            let mut fields = *self.header.fields();
+            fields.autoclear_features |= AutoclearFeatures::PHYSICAL_SIZE;
+            self.header = self.header.with_fields(fields, needed)?;
+            self.front[..HEADER_LEN_BYTES].copy_from_slice(&self.header.encode());
+        }
+        self.device = Some(capacity);
+        Ok(self)
+    }
+
     /// The superblock of an image that ends at `end`, and where it goes; none in a classic image.
     /// It is durable, as are the zeros of the dirty bitmap, before the front is written.
     ///
     /// # Panics
-    /// Never: the sections of a new image fit.
-    // spec: QED-SB-12, QED-DIRTY-06
+    /// If `end` is not the end of a cluster of the image, or on a device past its capacity.
+    // spec: QED-SB-12, QED-DIRTY-06, QED-DEV-01
     #[must_use]
     pub fn superblock(&self, end: u64) -> Option<(HostOffset, [u8; SUPERBLOCK_LEN_BYTES])> {
         let new = self.superblock.as_ref()?;
@@ -112,6 +140,12 @@ impl NewHeaderArea {
             }
         };
         set.expect("three sections fit");
+        if let Some(capacity) = self.device {
+            let size = PhysicalSize::new(end, capacity, &self.header);
+            let size = size.expect("the image ends with a cluster of the device");
+            let set = builder.set_section(SectionType::PHYSICAL_SIZE, &size.encode());
+            set.expect("four sections fit");
+        }
         Some((SuperblockCopy::A.offset(), builder.encode(Generation::FIRST)))
     }
 
@@ -125,17 +159,27 @@ impl NewHeaderArea {
 
 /// Replaces what `storage` holds by a new empty image; durable when it returns.
 ///
-/// A classic one has the bytes that QEMU writes for the same options. The header comes last, so an
-/// interrupted creation leaves no image.
+/// A classic one in a file has the bytes that QEMU writes for the same options. The header comes last,
+/// so an interrupted creation leaves no image. On a block device, which holds anything, the metadata is
+/// written as zeros first; all else on it stays.
 ///
 /// # Errors
-/// Options that break a rule are found before anything is written.
+/// Options that break a rule, and a block device that is smaller than the metadata of the image, are
+/// found before anything is written.
 // spec: QED-HDR-01, QED-BACK-01
 pub fn create(storage: &dyn Storage, options: &CreateOptions) -> Result<Header, CreateError> {
-    let area = header_area(options)?;
+    let mut area = header_area(options)?;
     let end = area.empty_len();
-    storage.set_len(0)?;
-    storage.set_len(end)?;
+    match storage.growth() {
+        Growth::Zeros => {
+            storage.set_len(0)?;
+            storage.set_len(end)?;
+        }
+        Growth::Stale => {
+            area = area.on_device(storage.len()?)?;
+            clear_device(storage, end)?;
+        }
+    }
     if let Some(ring) = area.ring() {
         qed_journal::format(storage, &ring)?;
     }
@@ -148,7 +192,20 @@ pub fn create(storage: &dyn Storage, options: &CreateOptions) -> Result<Header, 
     Ok(area.header)
 }
 
-/// The header area of a new image.
+/// Step "void": from here on a device holds no image. Then zeros up to `end`, by writing, so that a device
+/// which finds space only for what is written has found it.
+fn clear_device(storage: &dyn Storage, end: u64) -> Result<(), CreateError> {
+    let zeros = vec![0; ZEROS_LEN];
+    storage.write_at(&zeros[..HEADER_SECTOR_LEN_BYTES], 0)?;
+    storage.flush()?;
+    for at in (0..end).step_by(ZEROS_LEN) {
+        let len = usize::try_from(end - at).unwrap_or(ZEROS_LEN).min(ZEROS_LEN);
+        storage.write_at(&zeros[..len], at)?;
+    }
+    Ok(())
+}
+
+/// The header area of a new image, in a file.
 ///
 /// # Errors
 /// Options that break a rule.
@@ -187,7 +244,7 @@ pub fn header_area(options: &CreateOptions) -> Result<NewHeaderArea, CreateError
         front.extend_from_slice(name.as_bytes());
     }
     front[..HEADER_LEN_BYTES].copy_from_slice(&header.encode());
-    Ok(NewHeaderArea { header, front, superblock })
+    Ok(NewHeaderArea { header, front, superblock, device: None })
 }
 
 /// What a new image has behind its header, but for a classic one.

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use qed_io::Storage;
-use qed_layout::SUPPORTED;
-use qed_spec::{AutoclearFeatures, ConsistencyMode, Features, Header, HeaderError, SectionType};
+use qed_layout::{SUPPORTED, stored_physical_size};
+use qed_spec::{
+    AutoclearFeatures, ConsistencyMode, Features, Header, HeaderError, PhysicalSize, SectionType,
+};
 
 use crate::error::OpenError;
 use crate::head::Head;
@@ -30,6 +32,8 @@ pub(crate) struct FoundHead {
     pub(crate) mode: Mode,
     /// Where the mode is not classic.
     superblock: Option<OpenSuperblock>,
+    /// Where the superblock of an image whose mode is not classic says that it ends on a block device.
+    pub(crate) physical_size: Option<PhysicalSize>,
 }
 
 /// Reads and checks the header of the image in `storage`, and, if it says that a journal holds
@@ -80,8 +84,13 @@ impl FoundHead {
     }
 
     fn of(storage: &dyn Storage, sector: HeaderSector) -> Result<Self, OpenError> {
-        let (mode, superblock) = find_mode(storage, sector.header())?;
-        Ok(Self { sector, mode, superblock })
+        let found = find_mode(storage, sector.header())?;
+        Ok(Self {
+            sector,
+            mode: found.mode,
+            superblock: found.superblock,
+            physical_size: found.physical_size,
+        })
     }
 
     pub(crate) fn header(&self) -> &Header {
@@ -114,16 +123,27 @@ impl Mode {
     }
 }
 
+/// What the superblock of an image says, where it has one.
+struct Found {
+    mode: Mode,
+    superblock: Option<OpenSuperblock>,
+    physical_size: Option<PhysicalSize>,
+}
+
+impl Found {
+    /// Of an image whose header says it all.
+    const CLASSIC: Self = Self { mode: Mode::Classic, superblock: None, physical_size: None };
+}
+
 // spec: QED-MODE-01, QED-FEAT-08
-fn find_mode(
-    storage: &dyn Storage,
-    header: &Header,
-) -> Result<(Mode, Option<OpenSuperblock>), OpenError> {
+fn find_mode(storage: &dyn Storage, header: &Header) -> Result<Found, OpenError> {
     let found = mode_of_superblock(storage, header);
     // spec: QED-JRN-31
-    if is_active(header)
-        && matches!(found, Ok((Mode::Classic | Mode::Compat(_), _)) | Err(OpenError::NoJournal))
-    {
+    let has_no_journal = match &found {
+        Ok(found) => !matches!(found.mode, Mode::Journal(_)),
+        Err(error) => matches!(error, OpenError::NoJournal),
+    };
+    if is_active(header) && has_no_journal {
         let (bit, name) = header
             .features()
             .first_unsupported(Features::CLASSIC)
@@ -133,23 +153,21 @@ fn find_mode(
     found
 }
 
-fn mode_of_superblock(
-    storage: &dyn Storage,
-    header: &Header,
-) -> Result<(Mode, Option<OpenSuperblock>), OpenError> {
+fn mode_of_superblock(storage: &dyn Storage, header: &Header) -> Result<Found, OpenError> {
     let Some(bytes) = read_copies(storage, header)? else {
-        return Ok((Mode::Classic, None));
+        return Ok(Found::CLASSIC);
     };
     let choice = bytes.choose()?;
     let Some((_, current)) = choice.current() else {
-        return Ok((Mode::Classic, None));
+        return Ok(Found::CLASSIC);
     };
     let Some(mode) = current.section(SectionType::MODE) else {
-        return Ok((Mode::Classic, None));
+        return Ok(Found::CLASSIC);
     };
     let mode = match ConsistencyMode::parse(mode.payload())? {
         ConsistencyMode::Compat => Mode::Compat(FoundBitmap::parse(&current, header)?),
         ConsistencyMode::Journal => Mode::Journal(FoundJournal::parse(&current, header)?),
     };
-    Ok((mode, Some(OpenSuperblock::after(&choice, &current))))
+    let superblock = Some(OpenSuperblock::after(&choice, &current));
+    Ok(Found { mode, superblock, physical_size: stored_physical_size(&current, header) })
 }

@@ -79,6 +79,7 @@ impl Image {
     /// Marks the image clean, cuts the file at `len` and flushes.
     fn end_at(&self, len: u64, metadata: &mut Metadata) -> Result<(), ImageError> {
         self.durability.mark_clean(metadata, len, self.cx())?;
+        self.durability.settle_end(metadata, len, self.cx())?;
         self.space.alloc.end.cut_if_longer(len)?;
         self.head.sync()
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use qed_io::{ImageLock, Storage};
 use qed_layout::{Checked, CrashLeft};
-use qed_spec::Features;
+use qed_spec::{AutoclearFeatures, Features};
 
 use crate::change::Pending;
 use crate::data::DataPath;
@@ -14,12 +14,14 @@ use crate::durability::log::open::open as open_log;
 use crate::durability::log::recovery::replay_journal;
 use crate::error::{ImageError, IoAction, OpenError};
 use crate::head::mode::{FoundHead, Mode, is_active};
+use crate::head::physical_size::{OnDevice, RecordedEnd};
 use crate::head::sector::storage_len;
 use crate::image::Image;
 use crate::map::l1::L1Table;
 use crate::map::tables::{Tables, Validation};
 use crate::options::{LockPolicy, RecoveryPolicy, WriteContext, open_backing};
 use crate::space::Space;
+use crate::space::device::DeviceEnd;
 use crate::space::owner::{ForeignLimit, SpaceMap};
 
 impl Image {
@@ -40,15 +42,19 @@ impl Image {
         }
         let Recovered { head, foreign } = Recovered::read(&storage, context.recovery)?;
         let backing_name = head.sector.read_backing_name(&*storage)?;
-        let (head, mode) = head.into_head(storage.clone(), backing_name);
-        head.clear_autoclear(mode.kept_bits())?;
         let file_len = storage_len(&*storage)?;
+        let device = OnDevice::of(&*storage, file_len, head.physical_size);
+        let (head, mode) = head.into_head(storage.clone(), backing_name);
+        let kept = device.map_or(AutoclearFeatures::empty(), OnDevice::kept_bits);
+        head.clear_autoclear(mode.kept_bits() | kept)?;
+        let recorded = device.filter(|_| head.has_superblock()).map(RecordedEnd::new);
         let durability = match mode {
-            Mode::Classic => Durability::home(None),
+            Mode::Classic => Durability::home(None, None),
             Mode::Compat(found) => {
-                Durability::home(Some(DirtyBits::open(&found, &head, file_len)?))
+                let bits = DirtyBits::open(&found, &head, file_len)?;
+                Durability::home(Some(bits), recorded)
             }
-            Mode::Journal(found) => Durability::journal(open_log(found, &head)?),
+            Mode::Journal(found) => Durability::journal(open_log(found, &head)?, recorded),
         };
         let (header, name) = (head.header(), head.backing_name());
         let backing = open_backing(context.gate, &*storage, &header, name.as_deref())?;
@@ -56,6 +62,10 @@ impl Image {
         let tables = l1.all_tables(file_len).map_err(ImageError::from)?;
         let limit = context.cache_limit_bytes;
         let owner = SpaceMap::for_writing(&header, file_len, tables, foreign, limit);
+        let owner = match device {
+            Some(found) => owner.on_device(DeviceEnd::new(found.believed, file_len)),
+            None => owner,
+        };
         let owner = Arc::new(owner);
         let journal = durability.journal_to_read();
         Ok(Self {

@@ -131,10 +131,11 @@ impl Image {
     }
 
     /// Cuts the file at `end`, behind which nothing lies and no log wants anything, durably: what is
-    /// recorded of the end first. No request is in flight.
+    /// recorded of the end first. A block device keeps its length. No request is in flight.
     // spec: QED-FREE-09
     pub(super) fn cut_at(&self, metadata: &mut Metadata, end: u64) -> Result<(), ImageError> {
         self.durability.lower_recorded_end(metadata, end, self.cx())?;
+        self.durability.settle_end(metadata, end, self.cx())?;
         self.space.alloc.end.cut(end)?;
         self.head.sync()?;
         self.space.owner.was_cut(end);

@@ -43,6 +43,10 @@ impl Image {
     // spec: QED-FREE-10
     pub fn sweep(&self) -> Result<bool, ImageError> {
         let until = Instant::now() + PATIENCE;
+        let is_broken = matches!(self.space.alloc.free.verdict(), Verdict::Broken(_));
+        if !is_broken && self.space.alloc.end.wants_sweep()? {
+            self.space.want_new_sweep();
+        }
         self.space.want_sweep();
         loop {
             match self.sweep_on(None)? {
@@ -70,7 +74,9 @@ impl Image {
     /// Whether a request that found no space may find some now.
     pub(super) fn finds_space(&self, error: &ImageError) -> bool {
         error.kind() == ErrorKind::NoSpace
-            && self.sweep().is_ok_and(|is_known| is_known && self.space.alloc.free.has_any())
+            && self.sweep().is_ok_and(|is_known| {
+                is_known && (self.space.alloc.free.has_any() || self.space.alloc.end.has_room())
+            })
     }
 
     /// Makes free what is due, and goes on with a sweep for a while; when to call again.

@@ -16,9 +16,13 @@ impl Image {
     pub(super) fn reserve(&self, at: GuestOffset, count: u64) -> Result<HostRun, ImageError> {
         let used = |count| self.space.alloc.reserve_used(count);
         let reserve = |count| self.space.reserve_fresh(count);
-        // Space that no request comes for is placed as zeros, which a backing file would show through
-        // and a cipher would not leave zeros.
-        if self.data.is_backed() || !self.data.zeros_are_zeros() {
+        // Space that no request comes for is placed as zeros, which a backing file would show through,
+        // a cipher would not leave zeros and a device may not hold.
+        // spec: QED-DEV-04
+        if self.data.is_backed()
+            || !self.data.zeros_are_zeros()
+            || self.space.alloc.end.is_on_device()
+        {
             return used(count)?.map_or_else(|| reserve(count), Ok);
         }
         let geometry = self.map.geometry;

@@ -50,9 +50,11 @@ impl Allocator {
         covered.map(|()| Some(run)).inspect_err(|_| self.free.give_back(run))
     }
 
-    /// Takes `count` consecutive clusters at the end of the image, which read as zeros.
+    /// Takes `count` consecutive clusters at the end of the image: fresh ones, but on a block device.
     pub(crate) fn reserve_fresh(&self, count: u64) -> Result<HostRun, ImageError> {
-        let run = HostRun { first: self.end.take(count)?, count, fresh: true };
+        // spec: QED-DEV-02
+        let fresh = !self.end.is_on_device();
+        let run = HostRun { first: self.end.take(count)?, count, fresh };
         let covered = self.end.cover(run.first, count);
         covered.map(|()| run).inspect_err(|_| {
             // Unless another request reserved after it, the space is as if it had never been handed

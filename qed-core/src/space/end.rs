@@ -1,7 +1,8 @@
 //! The one end of an image: behind all that was handed out, inside the file.
 //!
 //! The file length is raised in steps ahead of use, so that every cluster handed out lies inside the
-//! file and reads as zeros without having been written.
+//! file and reads as zeros without having been written. A block device has its length, and space that
+//! holds anything: how much of it may be handed out, `device.rs` knows.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,6 +11,7 @@ use qed_io::{Growth, Storage};
 use qed_spec::{Geometry, HostCluster, HostOffset};
 
 use crate::error::{ImageError, IoAction};
+use crate::space::device::DeviceEnd;
 
 /// The file grows by this many bytes at a time, or by sixteen clusters if that is more.
 const GROWTH_STEP_BYTES: u64 = 4 << 20;
@@ -25,17 +27,20 @@ pub(crate) struct ImageEnd {
     next: AtomicU64,
     /// What `next` was when it was sealed.
     sealed_at: AtomicU64,
-    /// Bytes of the file that are known to exist.
+    /// Bytes of the file or device that are known to exist.
     file_len: AtomicU64,
     growing: Mutex<()>,
-    can_grow: bool,
+    /// Of an image on a block device.
+    device: Option<Arc<DeviceEnd>>,
 }
 
 impl ImageEnd {
-    /// The end of an image that has `file_len` bytes when it is opened.
+    /// The end of an image whose storage has `file_len` bytes when it is opened. One on a block device has
+    /// no space before [`ImageEnd::lies_on`].
     pub(crate) fn new(storage: Arc<dyn Storage>, geometry: Geometry, file_len: u64) -> Self {
+        let unknown = || Arc::new(DeviceEnd::new(None, file_len));
         Self {
-            can_grow: storage.growth() == Growth::Zeros,
+            device: (storage.growth() == Growth::Stale).then(unknown),
             storage,
             geometry,
             next: AtomicU64::new(geometry.clusters_for(file_len).get()),
@@ -45,31 +50,154 @@ impl ImageEnd {
         }
     }
 
-    /// Bytes up to the end of the last cluster that was handed out.
+    /// The image lies on a block device, of which this is known; nothing before byte `start` is free.
+    pub(crate) fn lies_on(&mut self, device: Arc<DeviceEnd>, start: u64) {
+        let end = self.geometry.clusters_for(start.max(device.start()));
+        self.next = AtomicU64::new(end.get());
+        self.device = Some(device);
+    }
+
+    /// Whether the image lies on a block device, whose space is never fresh.
+    pub(crate) fn is_on_device(&self) -> bool {
+        self.device.is_some()
+    }
+
+    /// Bytes up to the end of the last cluster that was handed out or may be named.
     pub(crate) fn bytes(&self) -> u64 {
         self.clusters() << self.geometry.cluster_bits()
     }
 
-    /// Clusters up to there.
+    /// Clusters up to there: on a device of which that is not known all that it has.
     pub(crate) fn clusters(&self) -> u64 {
-        self.next.load(Ordering::Acquire)
+        self.not_below_unknown(self.next.load(Ordering::Acquire))
     }
 
-    /// Hands out `count` consecutive clusters at the end: the first of them.
-    // spec: QED-RW-04
+    fn not_below_unknown(&self, end: u64) -> u64 {
+        match &self.device {
+            Some(device) if device.is_unknown() => end.max(self.whole_clusters()),
+            _ => end,
+        }
+    }
+
+    /// Clusters that the file or device has whole.
+    fn whole_clusters(&self) -> u64 {
+        self.file_len.load(Ordering::Acquire) >> self.geometry.cluster_bits()
+    }
+
+    /// What the superblock says of an image on a device: the byte after the last one handed out, and of
+    /// how much of the device it is known what tables name. None of a file, nor where nothing is known.
+    pub(crate) fn to_record(&self) -> Option<(u64, u64)> {
+        let known = self.device.as_ref()?.known();
+        let next = match self.next.load(Ordering::Acquire) {
+            SEALED => self.sealed_at.load(Ordering::Acquire),
+            next => next,
+        };
+        (known > 0).then_some((next << self.geometry.cluster_bits(), known))
+    }
+
+    /// Whether it is known where the image ends.
+    pub(crate) fn is_known(&self) -> bool {
+        self.device.as_ref().is_none_or(|device| !device.is_unknown())
+    }
+
+    /// Whether a device has room behind the end.
+    pub(crate) fn has_room(&self) -> bool {
+        let next = self.next.load(Ordering::Acquire);
+        self.device.as_ref().is_some_and(|it| it.limit() >> self.geometry.cluster_bits() > next)
+    }
+
+    /// Whether a sweep of all tables would let more of a device be handed out.
+    ///
+    /// # Errors
+    /// The capacity of the device cannot be asked.
+    pub(crate) fn wants_sweep(&self) -> Result<bool, ImageError> {
+        match &self.device {
+            Some(device) => Ok(device.wants_sweep(self.ask_capacity()?)),
+            None => Ok(false),
+        }
+    }
+
+    /// Clusters that a sweep which begins now has to look at. On a device of which not all is known these
+    /// are all, and nothing is handed out here until [`ImageEnd::end_sweep`].
+    ///
+    /// # Errors
+    /// The capacity of the device cannot be asked.
+    // spec: QED-DEV-03, QED-DEV-06
+    pub(crate) fn begin_sweep(&self) -> Result<u64, ImageError> {
+        let Some(device) = &self.device else { return Ok(self.clusters()) };
+        let is_wanted = self.wants_sweep()?;
+        device.sweep(is_wanted);
+        Ok(if is_wanted { self.clusters().max(self.whole_clusters()) } else { self.clusters() })
+    }
+
+    /// The sweep of `swept` clusters has ended: the last that a table names is before cluster number
+    /// `named_end`. Up to which number clusters are free that nothing names or holds.
+    // spec: QED-DEV-03, QED-DEV-05
+    pub(crate) fn end_sweep(&self, swept: u64, named_end: u64) -> u64 {
+        let Some(device) = self.device.as_ref().filter(|device| device.is_swept()) else {
+            return swept;
+        };
+        let raise = |next| (next != SEALED).then_some(named_end.max(next));
+        match self.next.fetch_update(Ordering::AcqRel, Ordering::Acquire, raise) {
+            Ok(before) => {
+                // What the device gained since it was opened is nobody else's.
+                device.found(self.file_len.load(Ordering::Acquire));
+                named_end.max(before)
+            }
+            // Nothing is handed out any more.
+            Err(_) => {
+                device.sweep(false);
+                0
+            }
+        }
+    }
+
+    /// The sweep was given up.
+    pub(crate) fn abandon_sweep(&self) {
+        if let Some(device) = &self.device {
+            device.sweep(false);
+        }
+    }
+
+    /// Hands out `count` consecutive clusters at the end: the first of them. A device that is full is
+    /// asked for its capacity, which may have grown.
+    // spec: QED-RW-04, QED-DEV-03
     pub(crate) fn take(&self, count: u64) -> Result<HostCluster, ImageError> {
+        let mut taken = self.take_below_limit(count);
+        if let (Err(end), Some(device)) = (taken, &self.device)
+            && end != SEALED
+            && device.has_grown(self.ask_capacity()?)
+        {
+            taken = self.take_below_limit(count);
+        }
         let no_space = |end| match end {
             SEALED => ImageError::Closed,
             end => ImageError::NoSpace {
                 clusters: count,
-                end: HostOffset::new(u64::saturating_mul(end, self.geometry.cluster_size_bytes())),
+                end: HostOffset::new(u64::saturating_mul(
+                    self.not_below_unknown(end),
+                    self.geometry.cluster_size_bytes(),
+                )),
             },
         };
-        let most = i64::MAX.unsigned_abs() >> self.geometry.cluster_bits();
-        let taken = self.next.fetch_update(Ordering::AcqRel, Ordering::Acquire, |end| {
-            end.checked_add(count).filter(|after| self.can_grow && *after <= most)
-        });
         Ok(HostCluster::new(taken.map_err(no_space)?).expect("cluster 0 is the header's"))
+    }
+
+    /// As [`ImageEnd::take`]; the end where there is no space.
+    fn take_below_limit(&self, count: u64) -> Result<u64, u64> {
+        let limit = self.device.as_ref().map_or(i64::MAX.unsigned_abs(), |device| device.limit());
+        let most = limit >> self.geometry.cluster_bits();
+        self.next.fetch_update(Ordering::AcqRel, Ordering::Acquire, |end| {
+            end.checked_add(count).filter(|after| *after <= most)
+        })
+    }
+
+    /// Bytes of the device now.
+    fn ask_capacity(&self) -> Result<u64, ImageError> {
+        let end = HostOffset::new(self.file_len.load(Ordering::Acquire));
+        let capacity = self.storage.len().map_err(ImageError::io(IoAction::Resize, end))?;
+        self.file_len.store(capacity, Ordering::Release);
+        Ok(capacity)
     }
 
     /// Takes clusters back that were handed out last; false if others were since.
@@ -81,7 +209,8 @@ impl ImageEnd {
     /// Makes the file long enough for clusters that were handed out.
     pub(crate) fn cover(&self, first: HostCluster, count: u64) -> Result<(), ImageError> {
         let needed = (first.get() + count) << self.geometry.cluster_bits();
-        if self.file_len.load(Ordering::Acquire) >= needed {
+        // What a device has not, it does not hand out.
+        if self.is_on_device() || self.file_len.load(Ordering::Acquire) >= needed {
             return Ok(());
         }
         let _growing = self.growing.lock().unwrap_or_else(PoisonError::into_inner);
@@ -118,7 +247,7 @@ impl ImageEnd {
     pub(crate) fn seal(&self) -> u64 {
         let end = self.next.swap(SEALED, Ordering::AcqRel);
         self.sealed_at.store(end, Ordering::Release);
-        end
+        self.not_below_unknown(end)
     }
 
     /// Goes on where [`ImageEnd::seal`] stopped.
@@ -130,14 +259,21 @@ impl ImageEnd {
         self.next.load(Ordering::Acquire) == SEALED
     }
 
-    /// Cuts the file at `len`. What lies behind is handed out anew only after [`ImageEnd::restart`].
+    /// Cuts the file at `len`; a device keeps its length. What lies behind is handed out anew only after
+    /// [`ImageEnd::restart`].
     pub(crate) fn cut(&self, len: u64) -> Result<(), ImageError> {
+        if self.is_on_device() {
+            return Ok(());
+        }
         let _growing = self.growing.lock().unwrap_or_else(PoisonError::into_inner);
         self.cut_now(len)
     }
 
-    /// As [`ImageEnd::cut`], if the file was made longer than `len`.
+    /// As [`ImageEnd::cut`], if the file was made longer than `len`; a device keeps its length.
     pub(crate) fn cut_if_longer(&self, len: u64) -> Result<(), ImageError> {
+        if self.is_on_device() {
+            return Ok(());
+        }
         let _growing = self.growing.lock().unwrap_or_else(PoisonError::into_inner);
         if self.file_len.load(Ordering::Acquire) > len { self.cut_now(len) } else { Ok(()) }
     }
@@ -149,10 +285,13 @@ impl ImageEnd {
         Ok(())
     }
 
-    /// Starts again at the end of a file that was cut; nothing is in flight.
+    /// Starts again at the end of a file that was cut, or of what a device is known to hold; nothing is in
+    /// flight.
     pub(crate) fn restart(&self, file_len: u64) {
         let _growing = self.growing.lock().unwrap_or_else(PoisonError::into_inner);
         self.next.store(self.geometry.clusters_for(file_len).get(), Ordering::Release);
-        self.file_len.store(file_len, Ordering::Release);
+        if !self.is_on_device() {
+            self.file_len.store(file_len, Ordering::Release);
+        }
     }
 }

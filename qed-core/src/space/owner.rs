@@ -4,12 +4,13 @@
 //! guest data of one entry. Knows no table's content: the reader of entries tells which tables there are and
 //! which clusters are named.
 
-use std::sync::{PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use qed_layout::{DirtyBits, Roots};
 use qed_spec::{Geometry, Header, HostOffset, L1Index};
 
 use crate::space::cross_links::CrossLinks;
+use crate::space::device::DeviceEnd;
 
 /// Where an L2 table or a data cluster may lie, by the header alone.
 #[derive(Debug, Clone, Copy)]
@@ -47,6 +48,8 @@ pub(crate) struct SpaceMap {
     /// Of a writable image: what is named twice.
     cross_links: Option<CrossLinks>,
     foreign: Option<ForeignLimit>,
+    /// Of a writable image on a block device: hears what entries name that are read.
+    device: Option<Arc<DeviceEnd>>,
 }
 
 /// Judges the entries of one slice; tables stay where they are meanwhile.
@@ -54,6 +57,7 @@ pub(crate) struct Judge<'a> {
     map: &'a SpaceMap,
     /// Byte after the last that an entry of the slice may name.
     end: u64,
+    is_of_before: bool,
     tables: RwLockReadGuard<'a, Vec<u64>>,
 }
 
@@ -92,6 +96,7 @@ impl SpaceMap {
             tables: RwLock::default(),
             cross_links: None,
             foreign: None,
+            device: None,
         }
     }
 
@@ -113,6 +118,25 @@ impl SpaceMap {
         }
     }
 
+    /// The image lies on a block device, of whose end this is known.
+    pub(crate) fn on_device(self, device: DeviceEnd) -> Self {
+        let table_size = self.rules.geometry.table_size_bytes();
+        let tables = self.tables.read().unwrap_or_else(PoisonError::into_inner);
+        device.named(tables.last().map_or(0, |last| last + table_size));
+        drop(tables);
+        Self { device: Some(Arc::new(device)), ..self }
+    }
+
+    /// What is known of the end of an image on a block device; none of one in a file.
+    pub(crate) fn device(&self) -> Option<&Arc<DeviceEnd>> {
+        self.device.as_ref()
+    }
+
+    /// Byte after the last of the header area and the L1 table.
+    pub(crate) fn roots_end(&self) -> u64 {
+        self.rules.roots.end()
+    }
+
     /// File length when the image was opened.
     pub(crate) fn end_at_open(&self) -> u64 {
         self.end_at_open
@@ -127,7 +151,7 @@ impl SpaceMap {
     pub(crate) fn judge(&self, l1: L1Index, written: Written) -> Judge<'_> {
         let end = self.limit(l1, written);
         let tables = self.tables.read().unwrap_or_else(PoisonError::into_inner);
-        Judge { map: self, end, tables }
+        Judge { map: self, end, is_of_before: written == Written::BeforeOpen, tables }
     }
 
     /// Byte after the last that an entry below an L1 slot may name.
@@ -198,9 +222,13 @@ impl Judge<'_> {
     /// Whether an entry may name the data cluster at `at`.
     // spec: QED-TBL-07, QED-TBL-08
     pub(crate) fn may_name(&self, at: HostOffset) -> bool {
-        let geometry = self.map.rules.geometry;
-        self.map.rules.allows(at.get(), geometry.cluster_size_bytes(), self.end)
-            && !self.is_in_table(at.get())
+        let cluster_size = self.map.rules.geometry.cluster_size_bytes();
+        let may =
+            self.map.rules.allows(at.get(), cluster_size, self.end) && !self.is_in_table(at.get());
+        if let (true, Some(device)) = (may && self.is_of_before, &self.map.device) {
+            device.named(at.get() + cluster_size);
+        }
+        may
     }
 
     fn is_in_table(&self, at: u64) -> bool {

@@ -83,10 +83,20 @@ impl Sweep {
     }
 
     /// The cluster behind the last that is named.
-    #[cfg_attr(not(test), expect(dead_code, reason = "asked of images on block devices alone"))]
     pub(crate) fn named_end(&self) -> u64 {
         let last = self.named.iter().rposition(|word| *word != 0);
         last.map_or(0, |last| 64 * (last as u64 + 1) - u64::from(self.named[last].leading_zeros()))
+    }
+
+    /// Clusters that it looks at.
+    pub(crate) fn end(&self) -> u64 {
+        self.end
+    }
+
+    /// Looks at clusters below `end` alone.
+    pub(crate) fn shorten(&mut self, end: u64) {
+        self.end = self.end.min(end);
+        self.named.truncate(usize::try_from(self.end.div_ceil(64)).unwrap_or(usize::MAX));
     }
 
     /// Those that are named, a word of 64 clusters each; what is behind the end counts as named.

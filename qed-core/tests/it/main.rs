@@ -10,6 +10,7 @@ mod closed;
 mod closing;
 mod compact;
 mod compat;
+mod device;
 mod discard;
 mod errors;
 mod faults;

@@ -8,9 +8,12 @@ use qed_spec::Header;
 
 use crate::durability::log::judge::Judge;
 use crate::durability::log::owner::HeadOwner;
-use crate::error::OpenError;
+use crate::error::{ImageError, OpenError};
+use crate::head::Head;
 use crate::head::mode::{FoundHead, Mode, is_active};
+use crate::head::physical_size::{OnDevice, RecordedEnd};
 use crate::head::sections::FoundJournal;
+use crate::head::sector::storage_len;
 
 /// What a replay of the journal writes home.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,7 +42,8 @@ impl JournalReplay {
 // spec: QED-JRN-22, QED-JRN-23, QED-JRN-24
 pub fn replay_journal(storage: &Arc<dyn Storage>) -> Result<Option<JournalReplay>, OpenError> {
     let head = FoundHead::read(&**storage)?;
-    let header = *head.header();
+    let (header, recorded) = (*head.header(), head.physical_size);
+    let device = OnDevice::of(&**storage, storage_len(&**storage)?, recorded);
     let (head, mode) = head.into_head(storage.clone(), None);
     let Mode::Journal(found) = mode else { return Ok(None) };
     if !is_active(&header) {
@@ -49,9 +53,27 @@ pub fn replay_journal(storage: &Arc<dyn Storage>) -> Result<Option<JournalReplay
     let done = JournalReplay::of(&recovery);
     let epoch = found.setup.epoch.after(found.setup.generation);
     let owner = HeadOwner(&head);
-    recovery.replay()?.restart(&owner, epoch)?.quiesce(&owner)?;
+    let replayed = recovery.replay()?;
+    if let Some((device, size)) = device.zip(replayed.physical_size()) {
+        cover(device, size.get().saturating_mul(header.geometry().cluster_size_bytes()), &head)?;
+    }
+    replayed.restart(&owner, epoch)?.quiesce(&owner)?;
     head.sync()?;
     Ok(Some(done))
+}
+
+/// What is recorded of the end of an image on a device says no less than the last commit, durably: the
+/// tail is about to pass that.
+// spec: QED-DEV-01
+fn cover(device: OnDevice, end: u64, head: &Head) -> Result<(), ImageError> {
+    match device.believed.filter(|recorded| recorded.physical_size() < end) {
+        Some(recorded) => {
+            let known = recorded.device_size().max(end);
+            RecordedEnd::new(device).cover(head, (end, known))?;
+            head.sync()
+        }
+        None => Ok(()),
+    }
 }
 
 /// Reads and judges all that the journal holds.

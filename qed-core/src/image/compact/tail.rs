@@ -3,7 +3,6 @@
 //!
 //! Step names are those of docs/write-ordering.md.
 
-use qed_io::Growth;
 use qed_spec::{HostOffset, L1Index};
 
 use crate::durability::lock::Metadata;
@@ -102,8 +101,8 @@ impl Image {
         Ok(())
     }
 
-    /// Cuts off the free clusters at the end of the file, durably. A device is cut nowhere; what is recorded
-    /// of the end is lower then.
+    /// Cuts off the free clusters at the end of the file, durably; of a device lowers what is recorded of
+    /// the end.
     // spec: QED-FREE-09
     pub(super) fn cut_free_tail(&self) -> Result<(), ImageError> {
         let _drained = self.space.guards.drain();
@@ -115,7 +114,7 @@ impl Image {
         self.space.reclaim();
         let end = self.space.alloc.end.clusters();
         let tail = self.space.alloc.free.tail_from(end);
-        if tail < end && self.head.storage().growth() == Growth::Zeros {
+        if tail < end {
             self.cut_at(metadata, tail << self.map.geometry.cluster_bits())?;
         }
         Ok(())
