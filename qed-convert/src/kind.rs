@@ -68,7 +68,6 @@ impl ConvertError {
             | Self::Compress { source, .. } => source.into(),
             Self::Image(error) => error.kind(),
             Self::OutputTooSmall { .. } | Self::TooLarge { .. } => ErrorKind::NoSpace,
-            Self::NeedsRegularFile { .. } => ErrorKind::Unsupported,
             Self::Qed(error) => error.kind(),
             Self::Qcow2(error) => error.kind(),
             Self::Cancelled => ErrorKind::Cancelled,

@@ -53,12 +53,6 @@ pub enum ConvertError {
         /// Bytes of the target's virtual disk.
         target_len: u64,
     },
-    /// A new image needs a storage that grows with zeros, which a block device does not.
-    #[error("a new {format} image needs a regular file, not a block device")]
-    NeedsRegularFile {
-        /// Name of the format.
-        format: &'static str,
-    },
     /// The options of a new QED image break a rule.
     #[error(transparent)]
     Qed(#[from] CreateError),

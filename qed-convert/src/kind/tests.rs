@@ -103,7 +103,6 @@ fn of_copying_and_comparing() {
         (ConvertError::Image(image()).kind(), ErrorKind::ReadOnly),
         (ConvertError::OutputTooSmall { source_len: 2, target_len: 1 }.kind(), NoSpace),
         (ConvertError::TooLarge { limit: 1 }.kind(), NoSpace),
-        (ConvertError::NeedsRegularFile { format: "qed" }.kind(), Unsupported),
         (ConvertError::Qed(CreateError::BackingName(NAME)).kind(), InvalidInput),
         (ConvertError::Qcow2(WIDTH).kind(), InvalidInput),
         (ConvertError::Cancelled.kind(), Cancelled),

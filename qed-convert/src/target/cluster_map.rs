@@ -52,6 +52,8 @@ pub(crate) struct ClusterMap {
     open: BTreeMap<u64, Table>,
     /// End of the file: the next free cluster.
     end: u64,
+    /// Data clusters that were given out and not asked for by [`ClusterMap::take_new`].
+    new: Vec<u64>,
 }
 
 impl MapShape {
@@ -74,7 +76,7 @@ impl ClusterMap {
     /// has limited the number of L1 entries.
     pub(crate) fn new(shape: MapShape, format: EntryFormat, end: u64) -> Self {
         let l1 = usize::try_from(shape.l1_entries()).expect("the caller limits the L1 table");
-        Self { shape, format, l1: vec![0; l1], open: BTreeMap::new(), end }
+        Self { shape, format, l1: vec![0; l1], open: BTreeMap::new(), end, new: Vec::new() }
     }
 
     pub(crate) fn end(&self) -> u64 {
@@ -138,7 +140,13 @@ impl ClusterMap {
         }
         let host = self.allocate(1)?;
         *self.entry(cluster)? = host | owned;
+        self.new.push(host);
         Ok(host)
+    }
+
+    /// The data clusters that were given out since the last call.
+    pub(crate) fn take_new(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.new)
     }
 
     /// As [`ClusterMap::place_data`] for clusters of one table; the first host offset if they lie

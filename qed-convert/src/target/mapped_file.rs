@@ -55,7 +55,8 @@ impl MappedFile {
         self.map.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Runs `plan` on the map when it is this job's turn, and writes the tables that are complete.
+    /// Runs `plan` on the map when it is this job's turn, and writes the tables that are complete. Where
+    /// space is stale, new data clusters that the plan has not taken note of become zeros.
     pub(crate) fn in_turn<R>(
         &self,
         turn: Turn<'_>,
@@ -64,6 +65,7 @@ impl MappedFile {
         turn.wait()?;
         let mut map = self.map();
         let planned = plan(&mut map)?;
+        self.clear(map.take_new(), |_| false)?;
         let settled = map.take_settled(turn.settled());
         drop(map);
         drop(turn);
@@ -72,7 +74,13 @@ impl MappedFile {
     }
 
     pub(crate) fn write(&self, chunk: &Chunk<'_>, turn: Turn<'_>) -> Result<(), ConvertError> {
-        let hosts = self.in_turn(turn, |map| map.place(chunk))?;
+        let hosts = self.in_turn(turn, |map| {
+            let hosts = map.place(chunk)?;
+            self.clear(map.take_new(), |host| {
+                hosts.iter().position(|it| *it == host).is_some_and(|slot| self.fills(chunk, slot))
+            })?;
+            Ok(hosts)
+        })?;
         let cluster_len = self.shape.cluster_len;
         let first = chunk.at / cluster_len;
         for run in chunk.data {
@@ -82,6 +90,28 @@ impl MappedFile {
             self.write_data(&chunk.bytes[run.clone()], hosts[slot] + at % cluster_len)?;
         }
         Ok(())
+    }
+
+    /// Writes zeros to new data clusters but those that are going to be written as a whole. Before others
+    /// have their turn: they may write other parts of them.
+    fn clear(&self, new: Vec<u64>, is_filled: impl Fn(u64) -> bool) -> Result<(), ConvertError> {
+        if self.blank {
+            return Ok(());
+        }
+        let len = self.shape.cluster_len;
+        let mut stale = new.into_iter().filter(|host| !is_filled(*host));
+        stale.try_for_each(|host| self.file.write_zeroes(host..host + len))
+    }
+
+    /// Whether the data of a chunk fills its cluster number `slot`.
+    fn fills(&self, chunk: &Chunk<'_>, slot: usize) -> bool {
+        let len = self.shape.cluster_len;
+        let start = (chunk.at / len + slot as u64) * len;
+        let inside = |run: &Range<usize>| {
+            let (from, to) = (chunk.at + run.start as u64, chunk.at + run.end as u64);
+            from <= start && start + len <= to
+        };
+        chunk.data.iter().any(inside)
     }
 
     /// As [`Sink::sharing_unit`](crate::target::Sink::sharing_unit): clusters lie at multiples of their

@@ -1,12 +1,13 @@
 //! A new QED image: superblock, L1 table, then each L2 table before the data of its range.
 
+use std::io;
 use std::ops::Range;
 
 use qed_core::{BackingFormat, CreateBacking, CreateOptions, Layout, NewHeaderArea};
 use qed_io::Storage;
 use qed_spec::{Geometry, L2Entry};
 
-use crate::convert::{ConvertError, Turn};
+use crate::convert::{ConvertError, Turn, WriteAction};
 use crate::target::cluster_map::{EntryFormat, MapShape};
 use crate::target::file::TargetFile;
 use crate::target::mapped_file::MappedFile;
@@ -16,6 +17,8 @@ pub(crate) struct QedSink {
     file: MappedFile,
     area: NewHeaderArea,
     overlay: bool,
+    /// Bytes of the block device that the image goes to.
+    device: Option<u64>,
 }
 
 impl QedSink {
@@ -26,9 +29,7 @@ impl QedSink {
         backing: Option<NewBacking>,
         size: u64,
     ) -> Result<Self, ConvertError> {
-        if !file.grows_with_zeros() {
-            return Err(ConvertError::NeedsRegularFile { format: "qed" });
-        }
+        let device = if file.grows_with_zeros() { None } else { Some(file.len()?) };
         let shape = MapShape {
             cluster_len: geometry.cluster_size_bytes(),
             table_clusters: geometry.table_size_clusters(),
@@ -45,7 +46,10 @@ impl QedSink {
             name: backing.name,
         });
         let options = CreateOptions { geometry, image_size: size, backing, layout };
-        let area = qed_core::header_area(&options)?;
+        let mut area = qed_core::header_area(&options)?;
+        if let Some(capacity) = device {
+            area = area.on_device(capacity)?;
+        }
         let first_free = area.empty_len();
         let format = EntryFormat {
             owned: 0,
@@ -54,7 +58,12 @@ impl QedSink {
             limit: i64::MAX as u64,
         };
         let file = MappedFile::create(file, shape, format, first_free)?;
-        Ok(Self { file, area, overlay })
+        let sink = Self { file, area, overlay, device };
+        if device.is_some() {
+            // What was there lies under slots and sectors that nothing else writes.
+            sink.write_zeros(0..first_free)?;
+        }
+        Ok(sink)
     }
 }
 
@@ -97,11 +106,17 @@ impl Sink for QedSink {
 
     fn finish(&self) -> Result<(), ConvertError> {
         self.file.finish_tables()?;
+        let end = self.file.end();
+        if self.device.is_some_and(|capacity| capacity < end) {
+            // The last cluster, of which the disk needs but the first bytes.
+            let full = io::ErrorKind::StorageFull.into();
+            return Err(ConvertError::write(WriteAction::Length, end)(full));
+        }
         let l1_at = self.area.header.fields().l1_table_offset.get();
         if let Some(ring) = self.area.ring() {
             self.write_zeros(ring.offset().get()..ring.end().get())?;
         }
-        if let Some((at, superblock)) = self.area.superblock(self.file.end()) {
+        if let Some((at, superblock)) = self.area.superblock(end) {
             self.file.write_table(&superblock, at.get())?;
         }
         self.file.publish(l1_at, 0, &self.area.front)

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use qed_convert::qcow2::{Qcow2Compression, Qcow2CreateOptions, Qcow2Version};
 use qed_convert::{ConvertOptions, NewBacking, NoProgress, Order, Target, TargetContent, convert};
 use qed_core::{
-    BackingFormat, CreateBacking, CreateOptions, GivenBacking, Image, Layout, LockPolicy,
+    BackingFormat, CreateBacking, CreateOptions, GivenBacking, Identity, Image, Layout, LockPolicy,
     RecoveryPolicy, VirtualDisk, WriteContext, create, testing,
 };
 use qed_io::{MemoryStorage, Storage};
-use qed_spec::{Geometry, GuestOffset};
+use qed_spec::{Epoch, ErrorKind, Geometry, GuestOffset, ImageUuid};
 
 use crate::lab::{
     ModelDisk, Random, assert_same, memory, noise, open_qcow2, open_qed, options, read_all,
@@ -131,6 +131,70 @@ fn qcow2_targets_read_back_as_the_source() {
                 assert_same(&read_all(&image), &case.source.bytes, &what);
             }
         }
+    }
+}
+
+/// A block device full of other bytes.
+fn stale_device() -> Arc<MemoryStorage> {
+    Arc::new(MemoryStorage::device(vec![0xee; 40 << 20]))
+}
+
+// spec-test: QED-DEV-02
+#[test]
+fn nothing_of_what_a_device_held_shows_in_a_new_image() {
+    for seed in 0..SEEDS / 2 {
+        let (case, mut random) = Case::random(seed);
+        let cluster = 1 << random.pick(&[12, 13, 16, 20, 22]);
+        let geometry = Geometry::new(cluster, random.pick(&[1, 2])).expect("a legal shape");
+        let identity = Identity { uuid: ImageUuid::new([5; 16]), epoch: Epoch::new(6) };
+        let journal = Layout::Journal { identity, ring_len_bytes: 32 << 10 };
+        let layout = random.pick(&[Layout::Classic, Layout::Compat(identity), journal]);
+        for backing in [None, case.new_backing()] {
+            let file = case.backing_file().filter(|_| backing.is_some());
+            let storage = stale_device();
+            let target = Target::Qed { storage: storage.clone(), geometry, layout, backing };
+            case.convert(target);
+            let image = open_qed(storage.clone(), file.clone());
+            assert_same(&read_all(&image), &case.source.bytes, &case.name);
+            drop(image);
+            // Grown by a program that looks at no cluster.
+            let size = case.source.len().next_multiple_of(cluster.into());
+            storage.write_at(&size.to_le_bytes(), 48).expect("the size lies in the header");
+            let grown = read_all(&open_qed(storage, file.clone()));
+            let (_, behind) = grown.split_at(case.source.bytes.len());
+            let shows = file.map_or(0, |file| file.len()).max(case.source.len());
+            let from = usize::try_from(shows.min(size) - case.source.len()).expect("in memory");
+            assert!(behind[from..].iter().all(|byte| *byte == 0), "{}", case.name);
+
+            let version = random.pick(&[Qcow2Version::V2, Qcow2Version::V3]);
+            let backing = case.new_backing().filter(|_| random.below(2) == 0);
+            let file = case.backing_file().filter(|_| backing.is_some());
+            let cluster_len = 1 << random.pick(&[9, 12, 16]);
+            let options =
+                Qcow2CreateOptions { version, cluster_len, backing, ..Qcow2CreateOptions::new(0) };
+            let (storage, compress) = (stale_device(), random.below(2) == 0);
+            case.convert(Target::Qcow2 { storage: storage.clone(), options, compress });
+            assert_same(&read_all(&open_qcow2(storage, file)), &case.source.bytes, &case.name);
+        }
+    }
+}
+
+// spec-test: QED-DEV-01
+#[test]
+fn a_device_that_is_too_small_is_said_to_be() {
+    let source = ModelDisk::of_data(vec![7; 5120]);
+    let geometry = Geometry::new(4096, 1).expect("a legal shape");
+    // Header, L1 and L2 table, two clusters of data, of which the last is needed in part.
+    for (len, fits) in
+        [(4095 * 2, false), (4 * 4096, false), (5 * 4096 - 1, false), (5 * 4096, true)]
+    {
+        let storage = Arc::new(MemoryStorage::device(vec![0xee; len]));
+        let layout = Layout::Classic;
+        let target = Target::Qed { storage: storage.clone(), geometry, layout, backing: None };
+        let done = convert(&source, target, &options(1), &NoProgress);
+        assert_eq!(done.is_ok(), fits, "{len}: {done:?}");
+        assert_eq!(done.err().map(|error| error.kind()), (!fits).then_some(ErrorKind::NoSpace));
+        assert_eq!(storage.to_vec().starts_with(b"QED"), fits, "{len}");
     }
 }
 
