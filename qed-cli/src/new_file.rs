@@ -6,8 +6,8 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use qed_io::{Existing, FileKind, FileStorage, Storage};
 
-use crate::args::{CacheMode, Format};
-use crate::failure::{shown, unsupported};
+use crate::args::CacheMode;
+use crate::failure::shown;
 use crate::names::path_of;
 use crate::open::file_error;
 
@@ -38,16 +38,6 @@ impl NewFile {
             bail!("Cannot grow device files: the device has {len} bytes");
         }
         Ok(self.storage().write_zeroes(0..len.min(512))?)
-    }
-
-    /// Refuses a block device, of which nothing has been changed yet.
-    pub(crate) fn refuse_device(&self, format: Format) -> anyhow::Result<()> {
-        match self.storage().kind() {
-            FileKind::Regular => Ok(()),
-            FileKind::BlockDevice => {
-                Err(unsupported(format_args!("a new {format} image on a block device")))
-            }
-        }
     }
 
     /// The open file, locked for writing.

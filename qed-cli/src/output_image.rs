@@ -6,8 +6,10 @@ use std::sync::Arc;
 use anyhow::bail;
 use qed_convert::chain::Layer;
 use qed_convert::{ConvertOptions, NewBacking, Summary, Target, convert};
-use qed_core::{BackingFormat, CreateBacking, CreateOptions, VirtualDisk, header_area};
-use qed_io::Storage;
+use qed_core::{
+    BackingFormat, CreateBacking, CreateOptions, NewHeaderArea, VirtualDisk, header_area,
+};
+use qed_io::{FileKind, Storage};
 
 use crate::app::Context;
 use crate::args::{CacheMode, Format};
@@ -40,15 +42,16 @@ pub(crate) fn copy_to_new(
     context: &Context,
 ) -> anyhow::Result<Summary> {
     // Options that cannot be written are found before an existing file is emptied.
-    copy.check(source.len())?;
+    let area = copy.check(source.len())?;
     // Locks keep that from happening only where they are taken.
     let path = path_of(output)?;
     if copy.inputs.iter().any(|input| is_same_file(input, &path)) {
         bail!("'{}' is read by this call: it cannot be replaced", shown(&path));
     }
     let file = NewFile::create(output, copy.cache)?;
-    if copy.image.format == Format::Qed {
-        file.refuse_device(Format::Qed)?;
+    if let Some(area) = area.filter(|_| file.storage().kind() == FileKind::BlockDevice) {
+        // Before anything on it is changed.
+        area.on_device(file.storage().len()?)?;
     }
     let copied = copy.target(file.shared(), source.len()).and_then(|target| {
         let copied = convert(source, target, options, &work);
@@ -67,10 +70,10 @@ pub(crate) fn copy_to_new(
 }
 
 impl Copy<'_> {
-    /// Whether there can be such an image of `len` bytes.
-    fn check(&self, len: u64) -> anyhow::Result<()> {
+    /// Whether there can be such an image of `len` bytes; the header area of a QED image.
+    fn check(&self, len: u64) -> anyhow::Result<Option<NewHeaderArea>> {
         match self.image.format {
-            Format::Raw => self.image.refuse_preallocation(),
+            Format::Raw => self.image.refuse_preallocation().map(|()| None),
             Format::Qed => {
                 self.image.refuse_preallocation()?;
                 let backing = self.backing.as_ref().map(|backing| CreateBacking {
@@ -78,10 +81,10 @@ impl Copy<'_> {
                     format: BackingFormat::Unstated,
                 });
                 let (geometry, layout) = (self.image.geometry()?, self.image.layout()?);
-                header_area(&CreateOptions { geometry, image_size: len, backing, layout })?;
-                Ok(())
+                let options = CreateOptions { geometry, image_size: len, backing, layout };
+                Ok(Some(header_area(&options)?))
             }
-            Format::Qcow2 => self.image.qcow2(len, self.backing.clone()).map(drop),
+            Format::Qcow2 => self.image.qcow2(len, self.backing.clone()).map(|_| None),
         }
     }
 

@@ -231,7 +231,6 @@ fn create_qed(
     // Options that cannot be written are found before an existing file is emptied.
     header_area(&options)?;
     let file = NewFile::create(name, CacheMode::Cached)?;
-    file.refuse_device(Format::Qed)?;
     qed_core::create(&**file.storage(), &options)?;
     file.keep()
 }
