@@ -121,6 +121,27 @@ fn options_and_formats_are_taken_or_refused_by_name() {
 }
 
 #[test]
+fn a_bench_of_discards_gives_space_up() {
+    let lab = Lab::new();
+    lab.shell("yes abcdefghijklmno | head -c 8M > a.raw");
+    let words = "bench -f raw --discard -s 64k -S 128k -c 64 -d 4 --flush-interval 8 a.raw";
+    let said = lab.qed(words.split(' ')).succeeded().stdout;
+    assert!(said.starts_with("Sending 64 discard requests, 65536 bytes each, 4 in"), "{said}");
+    lab.shell("[ $(($(stat --format '%b * %B' a.raw))) -lt $((6 << 20)) ]");
+    lab.shell(
+        "cmp -n 65536 a.raw /dev/zero && yes abcdefghijklmno | cmp -n 65536 -i 65536:0 a.raw",
+    );
+    for (call, why) in [
+        ("bench -f raw -w --discard a.raw", "cannot be used with"),
+        ("bench -f qed --discard=sometimes a.qed", "Invalid discard mode 'sometimes'"),
+    ] {
+        lab.qed(["create", "-q", "-f", "qed", "a.qed", "1M"]).succeeded();
+        let ran = lab.qed(call.split(' '));
+        assert!(ran.code == Some(1) && ran.stderr.contains(why), "{call}: {}", ran.stderr);
+    }
+}
+
+#[test]
 fn a_signal_stops_it_and_the_image_is_whole() {
     let lab = sparse(512, "-o cluster_size=64k");
     let before = len(&lab);

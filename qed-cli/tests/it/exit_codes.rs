@@ -96,6 +96,7 @@ fn later_options_are_refused_by_name() {
         (&["convert", "--bitmaps", "a.qed", "x"], "the option '--bitmaps'"),
         (&["commit", "-r", "1M", "-f", "qed", "a.qed"], "the option '--rate'"),
         (&["bench", "-n", "a.qed"], "aio=native"),
+        (&["bench", "--discard", "-i", "io_uring", "a.qed"], "aio=io_uring with --discard"),
         (&["resize", "-f", "qcow2", "a.qcow2", "2M"], "resizing a qcow2 image in place"),
         (&["rebase", "-f", "qcow2", "-b", "", "a.qcow2"], "rebasing a qcow2 image in place"),
         (&["snapshot", "-c", "s", "a.qcow2"], "creating a snapshot of a qcow2 image"),

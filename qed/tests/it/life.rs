@@ -4,7 +4,7 @@ use std::io::{IoSlice, IoSliceMut};
 use std::path::Path;
 use std::time::Instant;
 
-use qed::{ErrorKind, Image, LockPolicy, Mode, Shrink};
+use qed::{DiscardMode, ErrorKind, Image, LockPolicy, Mode, Shrink};
 
 const DISK: u64 = 1 << 20;
 
@@ -146,4 +146,30 @@ fn each_call_does_what_it_says_by_offsets_that_are_numbers() {
     assert!(disk.core().is_none());
     disk.flush().unwrap();
     disk.close().unwrap();
+}
+
+#[test]
+fn what_is_discarded_is_used_again_or_stays_as_was_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    for (mode, uses_again) in [(DiscardMode::Reuse, true), (DiscardMode::Ignore, false)] {
+        let path = folder.path().join(format!("{mode:?}.qed"));
+        let disk = Image::options().discard(mode).create(&path, DISK).unwrap();
+        disk.write_at(&[7; 256 << 10], 0).unwrap();
+        disk.flush().unwrap();
+        disk.discard(1, 192 << 10).unwrap();
+        let mut bytes = [0; 256 << 10];
+        disk.read_at(&mut bytes, 0).unwrap();
+        let zeros = if uses_again { 128 << 10 } else { 0 };
+        assert_eq!(bytes.iter().filter(|byte| **byte == 0).count(), zeros, "{mode:?}");
+        disk.flush().unwrap();
+        let end = disk.space_usage().unwrap().expect("it is written").end;
+        disk.core().expect("it is written").sweep().unwrap();
+        disk.write_at(&[8; 128 << 10], 512 << 10).unwrap();
+        let usage = disk.space_usage().unwrap().expect("it is written");
+        assert_eq!(usage.end == end, uses_again, "{mode:?}: {usage:?}");
+        disk.close().unwrap();
+    }
+    let disk = Image::options().read_only().open(folder.path().join("Reuse.qed")).unwrap();
+    assert_eq!(kind(disk.discard(0, 65536)), Some(ErrorKind::ReadOnly));
+    assert!(disk.space_usage().unwrap().is_none());
 }
