@@ -13,6 +13,7 @@ mod guest;
 mod judge;
 pub(crate) mod log_writes;
 mod qemu_view;
+mod regions;
 pub(crate) mod rules;
 mod run;
 pub(crate) mod states;

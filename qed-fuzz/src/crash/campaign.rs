@@ -8,13 +8,16 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 
+use qed_core::DiscardMode;
+
 use super::failure::Failure;
 use super::fingerprint::{Fingerprints, mix};
 use super::generate::{Backing, Family, Seeded};
 use super::guest::Guest;
 use super::judge::{Verdict, depth_of, judge};
 use super::qemu_view;
-use super::rules::{Region, Regions, Rule, asks_for_check, at_stake, names_tables};
+use super::regions::{Region, Regions};
+use super::rules::{Reuse, Rule, asks_for_check, at_stake, names_tables};
 use super::run::{Run, run};
 use super::states::{Choice, crash_points};
 use super::workload::{Mode, Workload};
@@ -61,6 +64,8 @@ pub struct Tally {
     pub states: u64,
     /// Those that opening the image changed.
     pub recovered: u64,
+    /// Those of images that pass discards down; the others use space again without a word.
+    pub passed_down: u64,
     /// States that were judged, those that are not distinct included.
     pub judged: u64,
     /// States of recoveries that were crashed in turn.
@@ -146,7 +151,7 @@ pub(crate) fn each_state(
     let run = catch_unwind(|| run(workload).map_err(|error| error.to_string()));
     let run = run.unwrap_or_else(|_| Err("a panic".to_owned())).map_err(fail)?;
     let mut guest = run.guest.clone();
-    let mut seen = HashSet::new();
+    let (mut seen, mut reuse) = (HashSet::new(), Reuse::default());
     for point in crash_points(&run.start, &run.records) {
         guest.advance(&run.events, point.order);
         let regions = Regions::of(&point, workload.mode);
@@ -155,7 +160,7 @@ pub(crate) fn each_state(
         let tears = point.position.is_multiple_of(3);
         let point = if tears { point.with_garbage(is_torn) } else { point };
         let is_marked = names_tables(&point.durable, workload.mode);
-        let rules = at_stake(&point, &regions, workload);
+        let rules = at_stake(&point, &regions, workload, &mut reuse);
         let fingerprints = Fingerprints::new(&point, &regions);
         let mut failed: Option<(Vec<usize>, String)> = None;
         let visit = |choice: &Choice| {
@@ -276,9 +281,11 @@ impl Found {
             self.tally.add(verdict, is_new);
             if is_new {
                 *self.tally.families.entry((seeded.family, mode, backing)).or_default() += 1;
-                for rule in rules {
-                    *self.tally.rules.entry((*rule, mode, backing)).or_default() += 1;
-                }
+                let passes_down = seeded.workload.discard == DiscardMode::PassDown;
+                self.tally.passed_down += u64::from(passes_down);
+            }
+            for rule in rules.iter().filter(|rule| is_new || rule.is_about_data()) {
+                *self.tally.rules.entry((*rule, mode, backing)).or_default() += 1;
             }
         }
     }
@@ -369,9 +376,15 @@ impl Display for Tally {
         }
         write!(
             f,
-            "{} states, {} of them recovered ({} judged, and {} of crashed recoveries; {} by QEMU; \
-             {} workloads)",
-            self.states, self.recovered, self.judged, self.again, self.by_qemu, self.workloads
+            "{} states, {} of them recovered, {} of images that pass discards down ({} judged, and {} of \
+             crashed recoveries; {} by QEMU; {} workloads)",
+            self.states,
+            self.recovered,
+            self.passed_down,
+            self.judged,
+            self.again,
+            self.by_qemu,
+            self.workloads
         )
     }
 }

@@ -10,7 +10,7 @@ use qed_io::Operation;
 
 use super::campaign::{Sample, each_state};
 use super::judge::{Depth, judge};
-use super::rules::Regions;
+use super::regions::Regions;
 use super::run::Run;
 use super::states::CrashPoint;
 use super::workload::Workload;
@@ -122,8 +122,8 @@ impl Display for Failure {
         if let Some(seed) = self.seed {
             writeln!(f, "seed {seed}: cargo xtask crash --seed {seed} --states 1")?;
         }
-        let Workload { mode, size, backing, cached, steps } = &self.workload;
-        writeln!(f, "{mode}, {size} sectors over {backing}, cached: {cached}")?;
+        let Workload { mode, size, backing, cached, discard, steps } = &self.workload;
+        writeln!(f, "{mode}, {size} sectors over {backing}, cached: {cached}, {discard:?}")?;
         steps.iter().try_for_each(|step| writeln!(f, "  {step:?}"))?;
         self.events.iter().try_for_each(|event| writeln!(f, "  {event}"))?;
         write!(f, "wrong: {}", self.problem)

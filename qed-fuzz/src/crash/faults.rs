@@ -176,7 +176,10 @@ impl Disturbed {
             if let Err(error) = done {
                 self.expect_failure(&format!("{step:?}: {error}"))?;
                 let others: &[Tag] = match step {
-                    Step::Zero { .. } => &[ZERO],
+                    Step::Zero { .. }
+                    | Step::Unmap { .. }
+                    | Step::Discard { .. }
+                    | Step::Together { .. } => &[ZERO],
                     // What a shrink was to delete may be gone.
                     Step::Resize(_) => &[ZERO, BACKING],
                     _ => &[],

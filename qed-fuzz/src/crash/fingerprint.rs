@@ -1,7 +1,7 @@
 //! Names for the states of a crash point, had without building them: one of all that a state
 //! holds, one of what a recovery reads of it.
 
-use super::rules::{Region, Regions};
+use super::regions::{Region, Regions};
 use super::states::{Choice, CrashPoint};
 use crate::sparse::{SECTOR, Sector};
 

@@ -2,6 +2,8 @@
 
 use std::fmt::{self, Display, Formatter};
 
+use qed_core::DiscardMode;
+
 use super::workload::{CRASH_CLUSTER, Mode, Step, Workload};
 use crate::random::Random;
 use crate::size::usize_of;
@@ -30,6 +32,10 @@ pub enum Family {
     Together,
     /// Zeros.
     Zeros,
+    /// Space that the guest gives up.
+    Discard,
+    /// The same after a sweep, so that it is used again, and closing and opening.
+    Reuse,
     /// Writes that were given up.
     Abandon,
     /// Other sizes of the disk.
@@ -87,12 +93,14 @@ impl Display for Backing {
 
 impl Family {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::Allocate,
         Self::Scatter,
         Self::Overwrite,
         Self::Together,
         Self::Zeros,
+        Self::Discard,
+        Self::Reuse,
         Self::Abandon,
         Self::Resize,
         Self::Names,
@@ -109,19 +117,47 @@ impl Family {
             Self::Overwrite => &[M::overwrite, M::overwrite, M::flush],
             Self::Together => &[M::together, M::together, M::write, M::flush],
             Self::Zeros => &[M::write, M::zero, M::zero, M::flush],
+            Self::Discard => {
+                &[M::write, M::write_long, M::discard, M::unmap, M::flush, M::flush, M::sweep]
+            }
+            Self::Reuse => &[
+                M::write,
+                M::write,
+                M::write_long,
+                M::together,
+                M::unmap,
+                M::discard,
+                M::beside_punch,
+                M::flush,
+                M::flush,
+                M::sweep,
+                M::reopen,
+            ],
             Self::Abandon => &[M::write, M::write, M::abandon, M::flush],
             Self::Resize => &[M::write, M::write, M::resize, M::flush],
             Self::Names => &[M::write, M::name, M::flush],
             Self::Reopen => &[M::write, M::write, M::flush, M::reopen],
-            Self::Crash => {
-                &[M::write, M::scatter, M::write_long, M::together, M::flush, M::flush, M::crash]
-            }
+            Self::Crash => &[
+                M::write,
+                M::scatter,
+                M::write_long,
+                M::together,
+                M::unmap,
+                M::flush,
+                M::flush,
+                M::sweep,
+                M::crash,
+            ],
             Self::Mixed => &[
                 M::write,
                 M::write,
                 M::write_long,
                 M::together,
                 M::zero,
+                M::unmap,
+                M::discard,
+                M::beside_punch,
+                M::sweep,
                 M::abandon,
                 M::resize,
                 M::name,
@@ -155,15 +191,20 @@ impl Seeded {
         };
         let under = backing.sectors(size, &mut random);
         let cached = random.below(3) > 0;
-        let count = 6 + random.below(8);
+        let discard = [DiscardMode::Reuse, DiscardMode::PassDown][usize_of(random.below(2))];
+        // Space is used again after a few steps only.
+        let least = if matches!(family, Family::Discard | Family::Reuse) { 12 } else { 6 };
+        let count = least + random.below(8);
         let mut maker = Maker { random, size, has_backing: under > 0 };
         let kinds = family.steps();
         let steps = (0..count).map(|_| {
             let kind = kinds[usize_of(maker.below(kinds.len() as u64))];
             kind(&mut maker)
         });
-        let steps = steps.collect();
-        Self { backing, family, workload: Workload { mode, size, backing: under, cached, steps } }
+        let before = (family == Family::Reuse).then_some(Step::Sweep);
+        let steps = before.into_iter().chain(steps).collect();
+        let workload = Workload { mode, size, backing: under, cached, discard, steps };
+        Self { backing, family, workload }
     }
 }
 
@@ -223,12 +264,32 @@ impl Maker {
     fn together(&mut self) -> Step {
         let count = 2 + self.below(3);
         let writes = (0..count).map(|_| self.range(CRASH_CLUSTER + 2)).collect();
-        Step::Together { writes, order: self.random.next_u64() }
+        let discards = (0..self.below(3)).map(|_| self.range(3 * CRASH_CLUSTER)).collect();
+        Step::Together { writes, discards, order: self.random.next_u64() }
     }
 
     fn zero(&mut self) -> Step {
         let (first, count) = self.range(3 * CRASH_CLUSTER);
         Step::Zero { first, count }
+    }
+
+    fn unmap(&mut self) -> Step {
+        let (first, count) = self.range(3 * CRASH_CLUSTER);
+        Step::Unmap { first, count }
+    }
+
+    fn discard(&mut self) -> Step {
+        let (first, count) = self.range(4 * CRASH_CLUSTER);
+        Step::Discard { first, count }
+    }
+
+    fn sweep(&mut self) -> Step {
+        if self.below(3) == 0 { Step::Maintain } else { Step::Sweep }
+    }
+
+    fn beside_punch(&mut self) -> Step {
+        let (first, count) = self.range(CRASH_CLUSTER + 2);
+        Step::WriteBesidePunch { first, count }
     }
 
     fn abandon(&mut self) -> Step {

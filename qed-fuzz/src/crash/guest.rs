@@ -28,6 +28,12 @@ pub(crate) fn word(tag: Tag, sector: u64) -> u64 {
     if tag == ZERO { 0 } else { (u64::from(tag) << 32) | (sector + 1) }
 }
 
+/// The sector of the disk that this is the content of, or once was before it was punched: some other.
+pub(crate) fn guest_sector(bytes: &Sector) -> Option<u64> {
+    let half = u32::from_le_bytes(*bytes.first_chunk().expect("a sector has four bytes"));
+    half.checked_sub(1).map(u64::from)
+}
+
 /// Something that happened to the guest, in the order of the recorder.
 #[derive(Debug, Clone)]
 pub(crate) struct Event {

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use qed_check::{CheckOptions, check};
 use qed_core::{
-    GivenBacking, GuestExtentKind, Image, LockPolicy, ReadContext, ReadOnlyImage, VirtualDisk,
+    CorruptTable, DiscardMode, GivenBacking, GuestExtentKind, Image, ImageError, LockPolicy,
+    OpenError, ReadContext, ReadOnlyImage, VirtualDisk,
 };
 use qed_io::{Record, Recorder, Storage};
 use qed_spec::GuestOffset;
@@ -55,7 +56,7 @@ pub(crate) fn judge(
     depth: Depth,
 ) -> Result<Verdict, String> {
     let gate = &run.gate;
-    let case = Case { guest, gate };
+    let case = Case { guest, gate, discard: run.discard };
     if depth != Depth::Once {
         case.read_only(state)?;
     }
@@ -65,7 +66,7 @@ pub(crate) fn judge(
         Some(recorder) => recorder.clone(),
         None => disk.clone(),
     };
-    let image = open(storage, gate, true).map_err(told("opening"))?;
+    let image = open(storage, gate, true, run.discard).map_err(told("opening"))?;
     let records = recorder.map(|recorder| recorder.records());
     let after = disk.content();
     is_sound(&disk)?;
@@ -79,6 +80,9 @@ pub(crate) fn judge(
     let recovered = after != *state;
     if recovered {
         case.again_changes_nothing(&after)?;
+    }
+    if depth != Depth::Once {
+        sweep(&image)?;
     }
     case.probe(image, &disk)?;
     let again = match (depth, records) {
@@ -118,15 +122,20 @@ fn judge_again(
 /// What it shows instead.
 pub(crate) fn reads_as_promised(image: &Image, guest: &Guest) -> Result<(), String> {
     let gate = &GivenBacking(None);
-    Case { guest, gate }.disk_content(image)
+    Case { guest, gate, discard: DiscardMode::Reuse }.disk_content(image)
 }
 
 struct Case<'a> {
     guest: &'a Guest,
     gate: &'a GivenBacking,
+    discard: DiscardMode,
 }
 
 impl Case<'_> {
+    fn open(&self, disk: &Arc<SparseStorage>) -> Result<Image, OpenError> {
+        open(disk.clone(), self.gate, true, self.discard)
+    }
+
     /// A reader sees what a writer will.
     fn read_only(&self, state: &SparseContent) -> Result<(), String> {
         let disk = disk_of(state);
@@ -184,7 +193,7 @@ impl Case<'_> {
 
     fn again_changes_nothing(&self, after: &SparseContent) -> Result<(), String> {
         let disk = disk_of(after);
-        let image = open(disk.clone(), self.gate, true).map_err(told("opening again"))?;
+        let image = self.open(&disk).map_err(told("opening again"))?;
         let same = disk.content() == *after;
         drop(image);
         if same { Ok(()) } else { Err("a second recovery changes the disk".to_owned()) }
@@ -211,7 +220,7 @@ impl Case<'_> {
         }
         image.close().map_err(told("closing"))?;
         is_sound(disk)?;
-        let image = open(disk.clone(), self.gate, true).map_err(told("opening the closed"))?;
+        let image = self.open(disk).map_err(told("opening the closed"))?;
         if self.read(&image)? != expected {
             return Err("what was read before is not there when it is opened again".to_owned());
         }
@@ -233,6 +242,16 @@ impl Case<'_> {
             rest = after;
         }
         Ok(all)
+    }
+}
+
+/// A sweep finds nothing wrong, so that the probes use what the crash has left behind; but for the slot
+/// that a shrink leaves past the end of the disk.
+fn sweep(image: &Image) -> Result<(), String> {
+    match image.sweep() {
+        Ok(true) | Err(ImageError::Corrupt(CorruptTable::L1PastDisk { .. })) => Ok(()),
+        Ok(false) => Err("a sweep says nothing".to_owned()),
+        Err(error) => Err(told("a sweep")(error)),
     }
 }
 

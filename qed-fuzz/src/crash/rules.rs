@@ -4,13 +4,15 @@
 //! Reads headers and tables of sound images made here; knows neither how they are opened nor what a
 //! guest may find.
 
-use std::ops::Range;
+use std::collections::BTreeSet;
 
+use qed_io::MemoryStorage;
 use qed_spec::{AutoclearFeatures, Features};
 
+use super::guest::guest_sector;
+use super::regions::{CLUSTER, Region, Regions, SUPERBLOCKS, header_end, word};
 use super::states::CrashPoint;
 use super::workload::{Mode, Workload};
-use crate::size::usize_of;
 use crate::sparse::{EMPTY, SECTOR, Sector, SparseContent};
 
 /// An order of two steps.
@@ -37,11 +39,15 @@ pub enum Rule {
     HomeFirst,
     TailFirst,
     ActiveLast,
+    UnnamedFirst,
+    ReusedFirst,
+    PunchLast,
+    PunchFirst,
 }
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 24] = [
         Self::DataFirst,
         Self::TableFirst,
         Self::LengthFirst,
@@ -62,6 +68,10 @@ impl Rule {
         Self::HomeFirst,
         Self::TailFirst,
         Self::ActiveLast,
+        Self::UnnamedFirst,
+        Self::ReusedFirst,
+        Self::PunchLast,
+        Self::PunchFirst,
     ];
 
     /// What comes before what.
@@ -88,7 +98,16 @@ impl Rule {
             Self::HomeFirst => "tables before the tail",
             Self::TailFirst => "tail before its space",
             Self::ActiveLast => "tail before no JOURNAL_ACTIVE",
+            Self::UnnamedFirst => "un-naming before reuse",
+            Self::ReusedFirst => "reused data before its entry",
+            Self::PunchLast => "un-naming before its punch",
+            Self::PunchFirst => "punch before reuse",
         }
+    }
+
+    /// Whether the later of the two steps writes what no recovery reads: each of its states counts.
+    pub(crate) const fn is_about_data(self) -> bool {
+        matches!(self, Self::UnnamedFirst | Self::PunchLast | Self::PunchFirst)
     }
 
     /// Whether the steps exist in images of a mode, with or without a backing file.
@@ -111,78 +130,21 @@ impl Rule {
     }
 }
 
-/// What a sector holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Region {
-    Header,
-    /// Of the header area, what is none of the others.
-    Names,
-    Superblock,
-    Bitmap,
-    Ring,
-    L1,
-    L2,
-    Data,
-}
-
-/// Where metadata lies, or lay or will lie if one state or another of a crash point survives.
-pub(crate) struct Regions {
-    mode: Mode,
-    header_end: u64,
-    l1: Range<u64>,
-    /// First bytes of L2 tables.
-    tables: Vec<u64>,
-}
-
-const CLUSTER: u64 = 4096;
-const TABLE: u64 = 2 * CLUSTER;
-const SUPERBLOCKS: Range<u64> = 8192..16384;
-
-impl Regions {
-    pub(crate) fn of(point: &CrashPoint, mode: Mode) -> Self {
-        let durable = &point.durable;
-        let l1_start = word(&durable.sector(0), 40);
-        let l1 = l1_start..l1_start + TABLE;
-        let mut tables = Vec::new();
-        let mut add = |sector: &Sector| {
-            tables.extend((0..64).map(|slot| word(sector, slot * 8)).filter(|slot| *slot != 0));
-        };
-        for number in l1.start / SECTOR..l1.end / SECTOR {
-            add(&durable.sector(number));
-        }
-        for (number, versions) in &point.sectors {
-            if l1.contains(&(number * SECTOR)) {
-                versions.iter().for_each(&mut add);
-            }
-        }
-        tables.sort_unstable();
-        tables.dedup();
-        Self { mode, header_end: header_end(durable), l1, tables }
-    }
-
-    pub(crate) fn region(&self, sector: u64) -> Region {
-        let at = sector * SECTOR;
-        let is_extended = self.header_end > SUPERBLOCKS.end;
-        if at == 0 {
-            Region::Header
-        } else if is_extended && SUPERBLOCKS.contains(&at) {
-            Region::Superblock
-        } else if is_extended && (SUPERBLOCKS.end..self.header_end).contains(&at) {
-            if self.mode == Mode::Journal { Region::Ring } else { Region::Bitmap }
-        } else if at < self.header_end {
-            Region::Names
-        } else if self.l1.contains(&at) {
-            Region::L1
-        } else if self.tables.iter().any(|table| (*table..table + TABLE).contains(&at)) {
-            Region::L2
-        } else {
-            Region::Data
-        }
-    }
+/// Space that the crash points before have shown to be used again.
+#[derive(Debug, Default)]
+pub(crate) struct Reuse {
+    clusters: BTreeSet<u64>,
+    /// Some of it was on its way at the crash point before.
+    is_new: bool,
 }
 
 /// The rules that a crash point puts to the test.
-pub(crate) fn at_stake(point: &CrashPoint, regions: &Regions, workload: &Workload) -> Vec<Rule> {
+pub(crate) fn at_stake(
+    point: &CrashPoint,
+    regions: &Regions,
+    workload: &Workload,
+    reuse: &mut Reuse,
+) -> Vec<Rule> {
     let mut found = Stake::default();
     found.lengths(&point.lens);
     for (number, versions) in &point.sectors {
@@ -190,7 +152,14 @@ pub(crate) fn at_stake(point: &CrashPoint, regions: &Regions, workload: &Workloa
         for version in &versions[1..] {
             found.sector(region, &versions[0], version);
         }
+        if region == Region::Data {
+            found.data(*number, versions);
+        }
     }
+    let in_home = found.entries.iter().any(|cluster| reuse.clusters.contains(cluster));
+    found.reused_entry = in_home || found.ring && reuse.is_new;
+    reuse.is_new = !found.reused.is_empty();
+    reuse.clusters.extend(&found.reused);
     let durable = Header::of(&point.durable);
     found.need_check = durable.features.contains(Features::NEED_CHECK);
     found.is_marked = workload.mode == Mode::Compat && is_marked(&point.durable);
@@ -223,10 +192,6 @@ pub(crate) fn same_superblocks(a: &SparseContent, b: &SparseContent) -> bool {
     sectors.all(|number| a.sector(number) == b.sector(number))
 }
 
-fn header_end(content: &SparseContent) -> u64 {
-    u64::from(half(&content.sector(0), 12)) * CLUSTER
-}
-
 /// What is on its way to the disk.
 #[derive(Debug, Default)]
 struct Stake {
@@ -250,6 +215,13 @@ struct Stake {
     grown: bool,
     shrunk: bool,
     renamed: bool,
+    /// Clusters that entries name which did not before.
+    entries: BTreeSet<u64>,
+    /// Clusters that get data of another guest cluster.
+    reused: BTreeSet<u64>,
+    reused_entry: bool,
+    punched: bool,
+    punched_and_reused: bool,
 }
 
 impl Stake {
@@ -275,6 +247,10 @@ impl Stake {
             Rule::HomeFirst => self.superblock && self.is_active,
             Rule::TailFirst => self.ring_again,
             Rule::ActiveLast => self.active_cleared,
+            Rule::UnnamedFirst => !self.reused.is_empty(),
+            Rule::ReusedFirst => self.reused_entry,
+            Rule::PunchLast => self.punched,
+            Rule::PunchFirst => self.punched_and_reused,
         }
     }
 
@@ -300,10 +276,26 @@ impl Stake {
             }
             Region::L2 => {
                 self.tables = true;
-                self.entry |= new_words().any(|slot| word(is, slot * 8) > 1);
+                let named = new_words().map(|slot| word(is, slot * 8)).filter(|value| *value > 1);
+                self.entries.extend(named.map(|value| value / CLUSTER));
+                self.entry |= !self.entries.is_empty();
             }
             Region::Names | Region::Data => {}
         }
+    }
+
+    fn data(&mut self, number: u64, versions: &[Sector]) {
+        let is_punched = |version: &Sector| *version == [MemoryStorage::DISCARDED; 512];
+        let was = guest_sector(&versions[0]);
+        let is_reused = |version: &Sector| {
+            guest_sector(version).is_some_and(|sector| was.is_some_and(|was| was != sector))
+        };
+        if versions[1..].iter().any(is_reused) {
+            self.reused.insert(number * SECTOR / CLUSTER);
+        }
+        let punch = versions.iter().position(is_punched);
+        self.punched |= punch.is_some_and(|punch| punch > 0);
+        self.punched_and_reused |= punch.is_some_and(|punch| punch + 1 < versions.len());
     }
 
     fn header(&mut self, was: &Header, is: &Header) {
@@ -348,14 +340,4 @@ impl Header {
             name_place: word(sector, 56),
         }
     }
-}
-
-fn word(sector: &Sector, at: u64) -> u64 {
-    let bytes = sector[usize_of(at)..].first_chunk().expect("inside the sector");
-    u64::from_le_bytes(*bytes)
-}
-
-fn half(sector: &Sector, at: u64) -> u32 {
-    let bytes = sector[usize_of(at)..].first_chunk().expect("inside the sector");
-    u32::from_le_bytes(*bytes)
 }

@@ -2,19 +2,21 @@
 
 use std::error::Error;
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use qed_check::recovery_hook;
 use qed_core::{
-    BackingFormat, CreateBacking, CreateOptions, DEFAULT_CACHE_LIMIT_BYTES, GivenBacking, Image,
-    LockPolicy, OpenError, Prepared, RecoveryPolicy, Shrink, WriteContext, ZeroMode, create,
+    BackingFormat, CreateBacking, CreateOptions, DEFAULT_CACHE_LIMIT_BYTES, DiscardMode,
+    GivenBacking, Image, LockPolicy, OpenError, Prepared, RecoveryPolicy, Shrink, WriteContext,
+    ZeroMode, create,
 };
-use qed_io::{Gate, Record, Recorder, Storage};
+use qed_io::{Gate, Record, Recorder, RequestKind, Storage};
 use qed_spec::GuestOffset;
 
 use super::guest::{BACKING, Event, Guest, Tag, What, ZERO, content};
 use super::states::crash_points;
-use super::workload::{Mode, Step, Workload};
+use super::workload::{CRASH_CLUSTER, Mode, Step, Workload};
 use crate::random::Random;
 use crate::size::usize_of;
 use crate::sparse::{SECTOR, SparseContent, SparseStorage};
@@ -35,6 +37,7 @@ pub(crate) struct Run {
     pub(crate) guest: Guest,
     pub(crate) gate: GivenBacking,
     pub(crate) mode: Mode,
+    pub(crate) discard: DiscardMode,
     /// A program wrote the image that knows no marks.
     pub(crate) has_foreign: bool,
 }
@@ -58,11 +61,12 @@ pub(crate) fn open(
     storage: Arc<dyn Storage>,
     gate: &GivenBacking,
     cached: bool,
+    discard: DiscardMode,
 ) -> Result<Image, OpenError> {
     let recovery = RecoveryPolicy::Run(&recovery_hook);
     let cache_limit_bytes = if cached { DEFAULT_CACHE_LIMIT_BYTES } else { 0 };
-    let context =
-        WriteContext { cache_limit_bytes, ..WriteContext::new(gate, LockPolicy::Take, recovery) };
+    let context = WriteContext::new(gate, LockPolicy::Take, recovery);
+    let context = WriteContext { cache_limit_bytes, discard, ..context };
     Image::open(storage, &context)
 }
 
@@ -83,7 +87,7 @@ pub(crate) struct Runner {
     pub(crate) next_tag: Tag,
     /// Writes that failed: what they wrote may be there or not, whatever is flushed after them.
     doubtful: Vec<Tag>,
-    now: Instant,
+    pub(crate) now: Instant,
 }
 
 impl Runner {
@@ -120,7 +124,8 @@ impl Runner {
     }
 
     pub(crate) fn open(&self) -> Result<Image, OpenError> {
-        open(self.storage.clone(), &self.gate, self.workload.cached)
+        let Workload { cached, discard, .. } = self.workload;
+        open(self.storage.clone(), &self.gate, cached, discard)
     }
 
     pub(crate) fn close(&mut self, image: Image) -> Result<(), StepError> {
@@ -149,17 +154,13 @@ impl Runner {
     /// Does a step that leaves the image open.
     pub(crate) fn step_inside(&mut self, image: &Image, step: &Step) -> Result<(), StepError> {
         match step {
-            Step::Write { first, count } => {
-                let data = self.ask(*first, *count).1;
-                image.write_at(&data, GuestOffset::new(first * SECTOR))?;
-            }
-            Step::Zero { first, count } => {
-                self.log(What::Asked { first: *first, count: *count, tag: ZERO });
-                image.write_zeroes(
-                    GuestOffset::new(first * SECTOR),
-                    count * SECTOR,
-                    ZeroMode::IfNeeded,
-                )?;
+            Step::Write { first, count } => self.guest_write(image, *first, *count)?,
+            Step::Zero { first, count } => self.zero(image, *first, *count, ZeroMode::IfNeeded)?,
+            Step::Unmap { first, count } => self.zero(image, *first, *count, ZeroMode::Unmap)?,
+            Step::Discard { first, count } => self.discard(image, *first, *count)?,
+            Step::Sweep => drop(image.sweep()?),
+            Step::WriteBesidePunch { first, count } => {
+                self.write_beside_punch(image, *first, *count)?;
             }
             Step::Flush => self.flush(image, Vec::new())?,
             Step::Resize(size) => {
@@ -169,7 +170,9 @@ impl Runner {
                 self.log(What::Resized(*size));
             }
             Step::Abandon { first } => self.abandon(image, *first)?,
-            Step::Together { writes, order } => self.together(image, writes, *order)?,
+            Step::Together { writes, discards, order } => {
+                self.together(image, writes, discards, *order)?;
+            }
             Step::SetBacking(name) => {
                 self.log(What::Renaming(name.clone()));
                 let raw = |name| CreateBacking { name, format: BackingFormat::Raw };
@@ -185,6 +188,69 @@ impl Runner {
             }
             Step::Reopen | Step::Foreign | Step::Crash(_) => {}
         }
+        Ok(())
+    }
+
+    fn guest_write(&mut self, image: &Image, first: u64, count: u64) -> Result<(), StepError> {
+        let data = self.ask(first, count).1;
+        Ok(image.write_at(&data, GuestOffset::new(first * SECTOR))?)
+    }
+
+    fn zero(
+        &mut self,
+        image: &Image,
+        first: u64,
+        count: u64,
+        mode: ZeroMode,
+    ) -> Result<(), StepError> {
+        self.log(What::Asked { first, count, tag: ZERO });
+        Ok(image.write_zeroes(GuestOffset::new(first * SECTOR), count * SECTOR, mode)?)
+    }
+
+    /// Discards a range, of which whole clusters are zeros then; the last of the disk may be partial.
+    pub(crate) fn discard(
+        &mut self,
+        image: &Image,
+        first: u64,
+        count: u64,
+    ) -> Result<(), StepError> {
+        let (start, end) = (first.next_multiple_of(CRASH_CLUSTER), first + count);
+        let is_last = end * SECTOR == image.image_size();
+        let end = if is_last { end } else { end - end % CRASH_CLUSTER };
+        if start < end {
+            self.log(What::Asked { first: start, count: end - start, tag: ZERO });
+        }
+        Ok(image.discard(GuestOffset::new(first * SECTOR), count * SECTOR)?)
+    }
+
+    fn write_beside_punch(
+        &mut self,
+        image: &Image,
+        first: u64,
+        count: u64,
+    ) -> Result<(), StepError> {
+        let Some(stopper) = self.stopper.clone() else {
+            self.flush(image, Vec::new())?;
+            return self.guest_write(image, first, count);
+        };
+        let held = stopper.hold(|request| request.kind == RequestKind::Discard);
+        thread::scope(|scope| {
+            let flush = scope.spawn(|| image.flush());
+            while !held.is_stopped() && !flush.is_finished() {
+                thread::yield_now();
+            }
+            let beside = match held.is_stopped() {
+                true => {
+                    self.guest_write(image, first, count).and_then(|()| self.flush(image, vec![]))
+                }
+                false => Ok(()),
+            };
+            held.release();
+            flush.join().map_err(|_| "a flush panicked")??;
+            beside
+        })?;
+        // What was written beside the flush was flushed itself.
+        self.acknowledge(Vec::new());
         Ok(())
     }
 
@@ -208,10 +274,10 @@ impl Runner {
 
     pub(crate) fn into_run(self) -> Run {
         let workload = &self.workload;
-        let mode = workload.mode;
+        let Workload { mode, discard, .. } = *workload;
         let has_foreign = workload.steps.iter().any(|step| matches!(step, Step::Foreign));
         let Self { start, recorder, guest, events, gate, .. } = self;
-        Run { start, records: recorder.records(), events, guest, gate, mode, has_foreign }
+        Run { start, records: recorder.records(), events, guest, gate, mode, discard, has_foreign }
     }
 
     /// A flush of the guest, which covers all writes but those under way.

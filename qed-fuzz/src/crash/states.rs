@@ -174,10 +174,12 @@ impl Timeline {
     }
 }
 
-/// Takes the versions out that a flush covers; the last of them.
+/// Takes the versions out that a flush covers; the last of them. One that was submitted before and has not
+/// completed may still come.
 fn cover<T: Copy>(versions: &mut Vec<Version<T>>, flush: u64) -> Option<T> {
-    let last = versions.iter().rposition(|version| version.completed < flush)?;
-    versions.drain(..=last).next_back().map(|version| version.value)
+    let last = versions.iter().rfind(|version| version.completed < flush)?.value;
+    versions.retain(|version| version.completed >= flush);
+    Some(last)
 }
 
 impl CrashPoint {

@@ -1,5 +1,5 @@
-//! Writers that take turns in an order drawn from a seed, and flushes between their steps and
-//! beside them: what threads do, on one thread that can do it again.
+//! Writers that take turns in an order drawn from a seed, discards between their steps, and flushes
+//! between these and beside them: what threads do, on one thread that can do it again.
 
 use std::ops::Range;
 use std::thread;
@@ -25,20 +25,31 @@ struct Writer<'r> {
 
 enum State<'r> {
     Idle,
+    /// Has found its clusters, and not written to them: a discard may take their names away.
+    InPlace(InPlace),
     /// Has its clusters, and not its data.
     Prepared(Allocation<&'r Image>),
     /// Its data is in the file, and nothing says so.
     Written(Allocation<&'r Image>, Tag),
 }
 
+struct InPlace {
+    host: u64,
+    sectors: Range<u64>,
+    tag: Tag,
+    data: Vec<u8>,
+}
+
 impl Runner {
-    /// Does the writes, part by part.
+    /// Does the writes, part by part, and the discards.
     pub(crate) fn together(
         &mut self,
         image: &Image,
         writes: &[(u64, u64)],
+        discards: &[(u64, u64)],
         order: u64,
     ) -> Result<(), StepError> {
+        let mut discards = discards.to_vec();
         let requests: Vec<_> = writes.iter().map(|_| image.request()).collect();
         let mut writers = Vec::new();
         for ((first, count), request) in writes.iter().zip(&requests) {
@@ -46,9 +57,11 @@ impl Runner {
         }
         let mut random = Random::new(order);
         while !writers.is_empty() {
-            match random.below(6) {
+            match random.below(8) {
                 0 => self.flush(image, under_way(&writers))?,
                 1 => self.flush_beside(image, &mut writers, &mut random)?,
+                2 => self.discard_one(image, &writers, &mut discards)?,
+                3 => drop(image.maintain(self.now)?),
                 _ => self.turn(&mut writers, &mut random, Allowed::All)?,
             }
         }
@@ -82,6 +95,21 @@ impl Runner {
         Ok(())
     }
 
+    /// The next discard, unless it would wait for a writer.
+    fn discard_one(
+        &mut self,
+        image: &Image,
+        writers: &[Writer<'_>],
+        discards: &mut Vec<(u64, u64)>,
+    ) -> Result<(), StepError> {
+        let Some((first, count)) = discards.pop() else { return Ok(()) };
+        if is_met(writers, &(first..first + count), |writer| writer.claimed()) {
+            discards.push((first, count));
+            return Ok(());
+        }
+        self.discard(image, first, count)
+    }
+
     /// One part of the write of one writer.
     fn turn(
         &mut self,
@@ -103,6 +131,10 @@ impl Runner {
                 State::Idle
             }
             State::Idle => self.prepare(&mut writers[number])?,
+            State::InPlace(InPlace { host, data, .. }) => {
+                self.storage.write_at(&data, host)?;
+                State::Idle
+            }
             State::Prepared(_) if random.below(8) == 0 => State::Idle,
             State::Prepared(allocation) => self.write(&mut writers[number], allocation)?,
             State::Written(allocation, _) => {
@@ -113,17 +145,17 @@ impl Runner {
         Ok(())
     }
 
-    /// Finds a place for the next part of a write; done, where it has one already.
+    /// Finds a place for the next part of a write.
     fn prepare<'r>(&mut self, writer: &mut Writer<'r>) -> Result<State<'r>, StepError> {
         let len = (writer.left.end - writer.left.start) * SECTOR;
         let at = GuestOffset::new(writer.left.start * SECTOR);
         match writer.request.prepare(at, len)? {
             Prepared::Allocating(allocation) => Ok(State::Prepared(allocation)),
             Prepared::InPlace { host, len } => {
-                let (_, data) = self.ask(writer.left.start, len / SECTOR);
-                self.storage.write_at(&data, host.get())?;
-                writer.left.start += len / SECTOR;
-                Ok(State::Idle)
+                let sectors = writer.left.start..writer.left.start + len / SECTOR;
+                let (tag, data) = self.ask(sectors.start, len / SECTOR);
+                writer.left.start = sectors.end;
+                Ok(State::InPlace(InPlace { host: host.get(), sectors, tag, data }))
             }
         }
     }
@@ -149,30 +181,47 @@ enum Allowed {
     NoTable,
 }
 
-/// Whether another writer has clusters that this one may want: it would wait for ever.
+/// Whether another writer has clusters that this one may want: it would wait for ever, or nobody knew
+/// whose write is the last.
 fn is_claimed(writers: &[Writer<'_>], number: usize) -> bool {
+    is_met(writers, &writers[number].left, |writer| writer.claimed().or_else(|| writer.in_place()))
+}
+
+/// Whether one of the ranges that writers have is in a cluster of the `wanted`.
+fn is_met<'r>(
+    writers: &[Writer<'r>],
+    wanted: &Range<u64>,
+    range: impl Fn(&Writer<'r>) -> Option<Range<u64>>,
+) -> bool {
     let clusters =
         |sectors: &Range<u64>| sectors.start / CRASH_CLUSTER..sectors.end.div_ceil(CRASH_CLUSTER);
-    let wanted = clusters(&writers[number].left);
-    writers.iter().filter_map(Writer::claimed).any(|claimed| {
-        let claimed = clusters(&claimed);
-        claimed.start < wanted.end && wanted.start < claimed.end
+    let wanted = clusters(wanted);
+    writers.iter().filter_map(range).any(|range| {
+        let range = clusters(&range);
+        range.start < wanted.end && wanted.start < range.end
     })
 }
 
 /// The writes that are not complete.
 fn under_way(writers: &[Writer<'_>]) -> Vec<Tag> {
     let tag = |writer: &Writer<'_>| match &writer.state {
-        State::Written(_, tag) => Some(*tag),
+        State::Written(_, tag) | State::InPlace(InPlace { tag, .. }) => Some(*tag),
         State::Idle | State::Prepared(_) => None,
     };
     writers.iter().filter_map(tag).collect()
 }
 
 impl Writer<'_> {
+    fn in_place(&self) -> Option<Range<u64>> {
+        match &self.state {
+            State::InPlace(InPlace { sectors, .. }) => Some(sectors.clone()),
+            State::Idle | State::Prepared(_) | State::Written(..) => None,
+        }
+    }
+
     fn claimed(&self) -> Option<Range<u64>> {
         match &self.state {
-            State::Idle => None,
+            State::Idle | State::InPlace(_) => None,
             State::Prepared(allocation) | State::Written(allocation, _) => {
                 let guest = allocation.guest();
                 Some(guest.start / SECTOR..guest.end.div_ceil(SECTOR))

@@ -5,7 +5,8 @@ use std::fmt::{self, Display, Formatter};
 use std::sync::Arc;
 
 use qed_core::{
-    BackingError, GivenBacking, GuestExtent, GuestExtentKind, Identity, Layout, VirtualDisk,
+    BackingError, DiscardMode, GivenBacking, GuestExtent, GuestExtentKind, Identity, Layout,
+    VirtualDisk,
 };
 use qed_spec::{AutoclearFeatures, Epoch, Geometry, ImageUuid};
 
@@ -50,6 +51,30 @@ pub enum Step {
         /// Sectors.
         count: u64,
     },
+    /// Writes zeros, for which whole clusters give up their space.
+    Unmap {
+        /// First sector.
+        first: u64,
+        /// Sectors.
+        count: u64,
+    },
+    /// Says that nobody wants the whole clusters of a range any more.
+    Discard {
+        /// First sector.
+        first: u64,
+        /// Sectors.
+        count: u64,
+    },
+    /// A sweep, and what was let go is free.
+    Sweep,
+    /// A flush after which space is punched, and while the first punch is on its way to the disk a write
+    /// and another flush.
+    WriteBesidePunch {
+        /// First sector.
+        first: u64,
+        /// Sectors.
+        count: u64,
+    },
     /// A flush of the guest.
     Flush,
     /// Another size of the disk.
@@ -59,10 +84,13 @@ pub enum Step {
         /// The sector.
         first: u64,
     },
-    /// Writers that take turns, and flushes of the guest between their steps and beside them.
+    /// Writers that take turns, discards between their steps, and flushes of the guest between these and
+    /// beside them.
     Together {
         /// First sector and count of each write.
         writes: Vec<(u64, u64)>,
+        /// First sector and count of each discard.
+        discards: Vec<(u64, u64)>,
         /// Draws whose turn it is.
         order: u64,
     },
@@ -89,6 +117,8 @@ pub struct Workload {
     pub backing: u64,
     /// Whether tables stay in memory until a flush, or go to the file as soon as they can.
     pub cached: bool,
+    /// What becomes of space that is given up.
+    pub discard: DiscardMode,
     /// What is done.
     pub steps: Vec<Step>,
 }
@@ -172,14 +202,20 @@ impl Workload {
         watch(self.backing, 0);
         for step in &self.steps {
             match step {
-                Step::Write { first, count } | Step::Zero { first, count } => watch(*first, *count),
+                Step::Write { first, count }
+                | Step::Zero { first, count }
+                | Step::Unmap { first, count }
+                | Step::Discard { first, count }
+                | Step::WriteBesidePunch { first, count } => watch(*first, *count),
                 Step::Resize(size) => watch(*size, 0),
                 Step::Abandon { first } => watch(*first, 1),
-                Step::Together { writes, .. } => {
-                    writes.iter().for_each(|(first, count)| watch(*first, *count));
+                Step::Together { writes, discards, .. } => {
+                    let all = writes.iter().chain(discards);
+                    all.for_each(|(first, count)| watch(*first, *count));
                 }
                 Step::Foreign => watch(FOREIGN_CLUSTER * CRASH_CLUSTER, CRASH_CLUSTER),
                 Step::Flush
+                | Step::Sweep
                 | Step::SetBacking(_)
                 | Step::Maintain
                 | Step::Reopen

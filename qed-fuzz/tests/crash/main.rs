@@ -4,7 +4,9 @@
 
 use std::sync::Arc;
 
-use qed_core::{CreateOptions, LockPolicy, ReadContext, ReadOnlyImage, RefuseBacking, create};
+use qed_core::{
+    CreateOptions, DiscardMode, LockPolicy, ReadContext, ReadOnlyImage, RefuseBacking, create,
+};
 use qed_fuzz::{
     CRASH_CLUSTER as CLUSTER, Campaign, ErrorCampaign, Mode, SparseContent, SparseStorage, Step,
     Workload, crash_campaign, crash_points, crash_workload, error_campaign,
@@ -22,8 +24,13 @@ fn crash_all(backing: u64, steps: &[Step]) {
 
 #[track_caller]
 fn crash_disk(size: u64, backing: u64, steps: &[Step]) {
+    crash_discarding(DiscardMode::Reuse, size, backing, steps);
+}
+
+#[track_caller]
+fn crash_discarding(discard: DiscardMode, size: u64, backing: u64, steps: &[Step]) {
     for (mode, cached) in Mode::ALL.into_iter().flat_map(|mode| [(mode, false), (mode, true)]) {
-        let workload = Workload { mode, size, backing, cached, steps: steps.to_vec() };
+        let workload = Workload { mode, size, backing, cached, discard, steps: steps.to_vec() };
         let tally = crash_workload(&workload, ALL_STATES_MAX);
         let tally = tally.unwrap_or_else(|failure| panic!("{failure}"));
         assert!(tally.judged > 15, "{} states are too few to mean anything", tally.judged);
@@ -87,7 +94,8 @@ fn writers_that_take_turns_and_flushes_beside_them() {
     for (backing, order) in [0, DISK].into_iter().flat_map(|under| (0..6).map(move |n| (under, n)))
     {
         let writes = vec![(0, 2), (CLUSTER + 2, 1), (2 * CLUSTER - 1, 2), (1, CLUSTER)];
-        crash_all(backing, &[write(1), Step::Together { writes, order }, Step::Flush]);
+        let together = Step::Together { writes, discards: Vec::new(), order };
+        crash_all(backing, &[write(1), together, Step::Flush]);
     }
 }
 
@@ -104,6 +112,60 @@ fn zero_clusters_over_a_backing_file() {
             Step::Zero { first: CLUSTER, count: 4 },
         ],
     );
+}
+
+// spec-test: QED-FREE-02, QED-FREE-04, QED-FREE-05, QED-FREE-07
+#[test]
+fn space_that_is_used_again() {
+    let discard = |first, clusters| Step::Discard { first, count: clusters * CLUSTER };
+    let steps = [
+        Step::Sweep,
+        Step::Write { first: 0, count: 3 * CLUSTER },
+        Step::Flush,
+        discard(0, 2),
+        write(3 * CLUSTER + 1),
+        Step::Flush,
+        // Into the clusters that were the first two.
+        write(4 * CLUSTER),
+        write(1),
+        Step::Flush,
+        discard(2 * CLUSTER, 1),
+        Step::WriteBesidePunch { first: 5 * CLUSTER + 2, count: 2 },
+        Step::Unmap { first: 3 * CLUSTER + 3, count: 2 * CLUSTER },
+        Step::Reopen,
+        write(2 * CLUSTER + 5),
+        Step::Sweep,
+        write(5 * CLUSTER),
+        Step::Flush,
+    ];
+    for mode in [DiscardMode::Reuse, DiscardMode::PassDown] {
+        for backing in [0, DISK - 3] {
+            crash_discarding(mode, DISK, backing, &steps);
+        }
+    }
+}
+
+#[test]
+fn discards_beside_writers_that_found_the_space_before() {
+    let steps = |order| {
+        let writes = vec![(0, 2), (CLUSTER + 2, 1), (4 * CLUSTER - 1, 2), (3 * CLUSTER, 3)];
+        let discards = vec![(0, 2 * CLUSTER), (CLUSTER, 2 * CLUSTER)];
+        let write = Step::Write { first: 0, count: 3 * CLUSTER };
+        let together = Step::Together { writes, discards, order };
+        [
+            Step::Sweep,
+            write,
+            Step::Flush,
+            together,
+            Step::Sweep,
+            Step::Flush,
+            self::write(5 * CLUSTER),
+        ]
+    };
+    for order in 0..6 {
+        let mode = [DiscardMode::Reuse, DiscardMode::PassDown][usize::from(order % 2 == 0)];
+        crash_discarding(mode, DISK, if order < 3 { 0 } else { DISK }, &steps(order));
+    }
 }
 
 // spec-test: QED-SIZE-01, QED-SIZE-02

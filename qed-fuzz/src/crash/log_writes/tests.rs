@@ -2,7 +2,7 @@
 //! anew; with `QED_BLESS` set it keeps them.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
-use qed_core::GivenBacking;
+use qed_core::{DiscardMode, GivenBacking};
 use std::fs;
 use std::path::Path;
 
@@ -106,6 +106,7 @@ fn run(start: &SparseContent) -> Run {
         guest: Guest::new(watched, DISK_SECTORS, 0, None),
         gate: GivenBacking(None),
         mode: Mode::Classic,
+        discard: DiscardMode::Reuse,
         has_foreign: true,
     }
 }
