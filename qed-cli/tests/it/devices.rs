@@ -4,7 +4,7 @@ use crate::lab::Lab;
 
 /// Runs `script` with a loop device of 8 MiB, `$device`, and random bytes in it; `say CALL` runs our
 /// program and prints what it says and its exit code. None, and a record of it, without root.
-fn on_device(test: &str, script: &str) -> Option<String> {
+pub(crate) fn on_device(test: &str, script: &str) -> Option<String> {
     let lab = Lab::new();
     lab.shell(&format!(
         "if [ $(id -u) != 0 ] && [ -n \"$QED_SKIPPED\" ]; then

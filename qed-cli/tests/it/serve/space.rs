@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::{Served, clients, python};
+use crate::devices::on_device;
 use crate::lab::Lab;
 
 fn event(served: &mut Served) -> Value {
@@ -112,4 +113,24 @@ fn a_cluster_that_two_entries_name_is_neither_punched_nor_used_again() {
     served.stop();
     // The other name has its data still.
     lab.shell("qemu-io -f qed -c 'read -P 5 32M 64k' a.qed | tee said; ! grep -q failed said");
+}
+
+#[test]
+fn that_a_device_gets_full_is_told_once_until_it_was_grown() {
+    // An answer to the signal comes behind another look at the room.
+    let script = "say create -q -f qed $device 64M
+        exec 3< <(exec $qed serve --socket s --extend-below 4M -f qed $device)
+        server=$!; read -r uri <&3
+        write() { qemu-io -f raw -c \"write -q $1 $2\" -c flush \"$uri\"; }
+        told() { read -rt 60 line <&3 && echo \"${line%%,\\\"end*}\"; }
+        write 0 4M; told
+        write 4M 1M; kill -USR2 $server; told
+        truncate -s 16M disk; losetup --set-capacity $device; kill -USR2 $server; told
+        write 5M 8M; told
+        kill $server; wait $server; echo exit $?";
+    let test = "that_a_device_gets_full_is_told_once_until_it_was_grown";
+    let Some(said) = on_device(test, script) else { return };
+    let low = "{\"event\":\"space-low\",\"export\":\"\"\n";
+    let looked = "{\"event\":\"compacted\",\"export\":\"\"\n";
+    assert_eq!(said, format!("exit 0\n{low}{looked}{looked}{low}exit 0\n"));
 }
