@@ -18,6 +18,11 @@ pub trait Implementation: Sync {
     /// Whether it is QEMU, so that the differences of the vectors are those expected of it.
     fn is_qemu(&self) -> bool;
 
+    /// Whether it can be asked about images on block devices.
+    fn has_devices(&self) -> bool {
+        false
+    }
+
     /// Asks everything that reads. No file of the image may change by it.
     ///
     /// # Errors

@@ -114,7 +114,12 @@ pub(crate) fn judge(case: &Case<'_>, seen: &Seen) -> Vec<FieldResult> {
     extensions(&mut results, here, read);
     let changed =
         if seen.changed.is_empty() { NO_FILE.to_owned() } else { seen.changed.join(", ") };
-    results.same(Field::Unchanged, Some(NO_FILE.to_owned()), &Answer::Said(changed));
+    // Who was not asked has changed nothing.
+    let unchanged = match read.open {
+        Answer::Silent(why) => Answer::Silent(why),
+        _ => Answer::Said(changed),
+    };
+    results.same(Field::Unchanged, Some(NO_FILE.to_owned()), &unchanged);
     if let Some(write) = &seen.write {
         results.opening(Field::Write, spec.to_write(), here.to_write(), write);
     }

@@ -1,10 +1,10 @@
 //! The libraries of this workspace, asked in process.
 
+mod device;
 mod extensions;
 mod reasons;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
 use std::sync::Arc;
 
 use qed_check::{CheckOptions, Report, check};
@@ -15,6 +15,7 @@ use qed_core::{
 };
 use qed_io::{FileOptions, FileStorage, Storage};
 
+use self::device::Device;
 use crate::answer::{Answer, Answers, Case, DriveError, Implementation, Opened};
 use crate::vector::{CheckOutcome, MapKind, MapRun, Mapping};
 
@@ -31,8 +32,12 @@ impl Implementation for Library {
         false
     }
 
+    fn has_devices(&self) -> bool {
+        true
+    }
+
     fn read(&self, case: &Case<'_>) -> Result<Answers, DriveError> {
-        let storage = open_file(case.image, FileOptions::READ_ONLY)?;
+        let storage = open_file(case, FileOptions::READ_ONLY)?;
         let mut answers = Answers::none("there is no image to ask");
         match guarded(|| open_alone(&storage)) {
             Answer::Said(Ok(image)) => of_image(&mut answers, &image, case),
@@ -55,7 +60,7 @@ impl Implementation for Library {
     }
 
     fn write(&self, case: &Case<'_>) -> Result<Answer<Opened>, DriveError> {
-        let storage = open_file(case.image, FileOptions::READ_WRITE)?;
+        let storage = open_file(case, FileOptions::READ_WRITE)?;
         Ok(guarded(|| {
             // A log is applied; a check that is asked for is not made.
             let refuse = |_: &dyn Storage, _: &CrashLeft| Err("the image needs a check".into());
@@ -86,13 +91,14 @@ fn guarded<T>(ask: impl FnOnce() -> T) -> Answer<T> {
     }
 }
 
-fn open_file(path: &Path, options: FileOptions) -> Result<Arc<FileStorage>, DriveError> {
+fn open_file(case: &Case<'_>, options: FileOptions) -> Result<Arc<dyn Storage>, DriveError> {
     let failed = |error: qed_io::OpenError| std::io::Error::other(error);
-    Ok(Arc::new(FileStorage::open(path, options).map_err(failed)?))
+    let file = FileStorage::open(case.image, options).map_err(failed)?;
+    Ok(if case.vector.device { Arc::new(Device(file)) } else { Arc::new(file) })
 }
 
-fn open_alone(storage: &Arc<FileStorage>) -> Result<ReadOnlyImage, OpenError> {
-    let storage = Arc::<FileStorage>::clone(storage);
+fn open_alone(storage: &Arc<dyn Storage>) -> Result<ReadOnlyImage, OpenError> {
+    let storage = Arc::clone(storage);
     ReadOnlyImage::open(storage, &ReadContext::new(&GivenBacking(None), LockPolicy::Take))
 }
 
@@ -101,7 +107,7 @@ fn is_of_the_log(error: &OpenError) -> bool {
     matches!(error, OpenError::JournalRecovery(_) | OpenError::JournalCutsTables)
 }
 
-fn of_header(answers: &mut Answers, storage: &Arc<FileStorage>, case: &Case<'_>) {
+fn of_header(answers: &mut Answers, storage: &Arc<dyn Storage>, case: &Case<'_>) {
     match guarded(|| read_header(&**storage)) {
         Answer::Said(Ok(header)) => {
             answers.open = Answer::Said(Opened::Accepted);
@@ -114,7 +120,7 @@ fn of_header(answers: &mut Answers, storage: &Arc<FileStorage>, case: &Case<'_>)
     }
     answers.map = Answer::Said(Mapping::Fails);
     if case.expect.content.is_some() {
-        answers.content = guarded(|| content(case));
+        answers.content = guarded(|| content(open_chain(case).ok().as_deref(), case));
     }
 }
 
@@ -127,7 +133,10 @@ fn of_image(answers: &mut Answers, image: &ReadOnlyImage, case: &Case<'_>) {
         answers.map = guarded(|| mapping(image));
     }
     if case.expect.content.is_some() {
-        answers.content = guarded(|| content(case));
+        answers.content = guarded(|| match case.vector.device {
+            true => content(Some(image), case),
+            false => content(open_chain(case).ok().as_deref(), case),
+        });
     }
 }
 
@@ -152,12 +161,11 @@ fn mapping(image: &ReadOnlyImage) -> Mapping {
     Mapping::Runs(runs)
 }
 
-/// The bytes of each place, read through the whole chain.
-fn content(case: &Case<'_>) -> Vec<Option<Vec<u8>>> {
-    let disk = open_chain(case).ok();
+/// The bytes of each place of `disk`, which is the whole chain.
+fn content(disk: Option<&dyn VirtualDisk>, case: &Case<'_>) -> Vec<Option<Vec<u8>>> {
     let read = |at: u64, len: u64| {
         let mut bytes = vec![0; usize::try_from(len).ok()?];
-        disk.as_ref()?.read_at(&mut bytes, at).ok()?;
+        disk?.read_at(&mut bytes, at).ok()?;
         Some(bytes)
     };
     case.places().iter().map(|place| read(place.at, place.bytes.len())).collect()
@@ -173,9 +181,8 @@ fn open_chain(case: &Case<'_>) -> Result<Arc<dyn VirtualDisk>, ChainError> {
 }
 
 /// The check of what a reader sees: with the log applied in memory.
-fn check_all(storage: &Arc<FileStorage>) -> Option<Report> {
-    let storage: Arc<dyn Storage> = Arc::<FileStorage>::clone(storage);
-    let shown = show_replayed(&storage).ok()?.map_or(storage, |shown| shown.storage);
+fn check_all(storage: &Arc<dyn Storage>) -> Option<Report> {
+    let shown = show_replayed(storage).ok()?.map_or_else(|| Arc::clone(storage), |it| it.storage);
     let mut options = CheckOptions::default();
     options.findings_limit = usize::MAX;
     check(&*shown, &options).ok()

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use thiserror::Error;
 
-use crate::answer::{Answer, Case, DriveError, Implementation, Opened};
+use crate::answer::{Answer, Answers, Case, DriveError, Implementation, Opened};
 use crate::clause::Clauses;
 use crate::judge::{AS_EXPECTED, FieldResult, Seen, judge};
 use crate::report::Report;
@@ -63,6 +63,9 @@ pub fn run(
     Ok(Report::new(implementation.name(), clauses, results))
 }
 
+/// Why a vector on a block device is not asked of others.
+const NO_DEVICE: &str = "only the library is asked about block devices";
+
 fn run_one(
     implementation: &dyn Implementation,
     vector: &Vector,
@@ -81,10 +84,15 @@ fn run_one(
     let case = Case { vector, expect: &expect, qemu, image: &image, scratch: &scratch };
     age(&images)?;
     let before = traces(&images)?;
-    let read = implementation.read(&case)?;
+    let is_asked = !vector.device || implementation.has_devices();
+    let read = match is_asked {
+        true => implementation.read(&case)?,
+        false => Answers::none(NO_DEVICE),
+    };
     let changed = differences(&before, &traces(&images)?);
     let write = match (expect.to_write(), &read.open) {
         (None, _) => None,
+        (Some(_), _) if !is_asked => Some(Answer::Silent(NO_DEVICE)),
         // Whoever breaks down over an image is asked no more of it.
         (Some(_), Answer::Broke(_)) => Some(Answer::Silent("it broke down over the image before")),
         (Some(_), _) => Some(implementation.write(&case)?),

@@ -35,6 +35,9 @@ pub struct Vector {
     pub what: String,
     /// Bytes of the image file. What is not given is zero.
     pub file_len: u64,
+    /// Whether the image lies on a block device of that length.
+    #[serde(default)]
+    pub device: bool,
     /// The header at byte 0, cut off by the end of the file.
     #[serde(default)]
     pub header: Header,
