@@ -62,6 +62,7 @@ pub use head::mode::{describe_header, read_header};
 pub use image::Image;
 pub use image::allocation::Allocation;
 pub use image::amend::amend;
+pub use image::amend::lower_l1::lower_l1;
 pub use image::compact::{CompactOptions, CompactStep, Compacted, Compaction, HeldBack};
 pub use image::discard::SpaceUsage;
 pub use image::extents::Extents;

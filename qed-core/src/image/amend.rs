@@ -6,6 +6,7 @@
 //!
 //! Step names are those of docs/write-ordering.md.
 
+pub(crate) mod lower_l1;
 mod occupants;
 mod room;
 

@@ -2,6 +2,7 @@
 //! header area makes room.
 
 mod faults;
+mod lower_l1;
 mod refused;
 mod scene;
 

@@ -53,6 +53,28 @@ pub(super) fn make_room(
     Ok(occupants.end >> geometry.cluster_bits())
 }
 
+/// Moves the L1 table, of which the disk needs `len` bytes, to `to`, where a whole table is free and may
+/// hold anything. Durable when it returns.
+pub(super) fn move_l1_to(
+    storage: &Arc<dyn Storage>,
+    sector: &mut HeaderSector,
+    to: u64,
+    len: u64,
+) -> Result<(), ImageError> {
+    let header = *sector.header();
+    let table = to..to + header.geometry().table_size_bytes();
+    let fault = ImageError::io(IoAction::WriteTable, HostOffset::new(to));
+    storage.write_zeroes(table).map_err(fault)?;
+    let mut moving = Moving {
+        storage: &**storage,
+        data: DataPath::new(storage.clone(), None, false),
+        geometry: header.geometry(),
+        l1_offset: header.fields().l1_table_offset.get(),
+        free: to,
+    };
+    moving.move_l1(sector, len)
+}
+
 /// Makes the file long enough for all that moves, behind its end at `file_len`; where that begins.
 fn grow(
     storage: &dyn Storage,

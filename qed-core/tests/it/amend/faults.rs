@@ -10,7 +10,7 @@ use qed_spec::{Features, Geometry};
 use crate::amend::scene::{COMPAT, Scene, journal};
 
 /// As a program recovers that finds every table in order: the scenes have no other.
-fn recover(
+pub(crate) fn recover(
     storage: &dyn Storage,
     _: &CrashLeft,
 ) -> Result<Recovered, Box<dyn std::error::Error + Send + Sync>> {
