@@ -2,9 +2,10 @@
 
 use std::error::Error;
 use std::fmt;
+use std::sync::Arc;
 
 use qed_convert::Progress as _;
-use qed_core::{CompactOptions, CompactStep, Compacted, Image, ImageError};
+use qed_core::{CompactOptions, CompactStep, Compacted, Image, ImageError, LockPolicy, lower_l1};
 use qed_spec::Geometry;
 use serde_json::{Value, json};
 
@@ -54,18 +55,36 @@ impl From<ImageError> for NotCompacted {
     }
 }
 
-/// Compacts an image that nobody else uses, and closes it; a signal stops it between two steps.
+/// Compacts an image that nobody else uses, and closes it; a signal stops it between two steps. `reopen`
+/// opens it again where the L1 table, which no open image moves, came down as well.
 pub(crate) fn compact_and_close(
-    image: &Image,
+    image: Image,
+    reopen: impl FnOnce() -> anyhow::Result<Image>,
     options: CompactOptions,
     work: Work<'_>,
 ) -> anyhow::Result<Outcome> {
+    let storage = Arc::clone(image.storage());
     let compacted = compact(image, options, &work);
-    let closed = image.close().map_err(NotCompacted::from);
-    work.finish(compacted.and_then(|outcome| closed.map(|()| outcome)))
+    let is_lower = compacted.is_ok() && lower_l1(&storage, LockPolicy::None, qed::RECOVER)?;
+    if !is_lower {
+        return work.finish(compacted);
+    }
+    let again = compact(reopen()?, CompactOptions::default(), &work);
+    work.finish(compacted.and_then(|first| again.map(|then| first.then(then))))
 }
 
+/// As it is, closed afterwards.
 fn compact(
+    image: Image,
+    options: CompactOptions,
+    work: &Work<'_>,
+) -> Result<Outcome, NotCompacted> {
+    let compacted = take_steps(&image, options, work);
+    let closed = image.close().map_err(NotCompacted::from);
+    compacted.and_then(|outcome| closed.map(|()| outcome))
+}
+
+fn take_steps(
     image: &Image,
     options: CompactOptions,
     work: &Work<'_>,
@@ -94,6 +113,12 @@ impl Outcome {
             busy: done.held_back.busy_clusters * geometry.cluster_size_bytes(),
             tables: done.held_back.tables * geometry.table_size_bytes(),
         }
+    }
+
+    /// Both, one after the other.
+    fn then(self, next: Self) -> Self {
+        let moved = self.moved + next.moved;
+        Self { end_before: self.end_before, moved, ..next }
     }
 
     /// For people.

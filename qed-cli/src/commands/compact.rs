@@ -59,10 +59,12 @@ pub(crate) fn run(args: CompactArgs, context: &Context) -> anyhow::Result<Exit> 
         return Err(unsupported(format_args!("compacting a {} image", image.format())));
     }
     let work = Work::start_writing(context, args.work)?;
-    let writable = args.chain.writable(&image, OpenHow::read(false));
-    let writable = writable.with_context(|| could_not_open(name))?;
+    let open = || {
+        let writable = args.chain.writable(&image, OpenHow::read(false));
+        writable.with_context(|| could_not_open(name))
+    };
     let options = CompactOptions { defragment: args.defragment };
-    let outcome = compact_and_close(&writable, options, work)
+    let outcome = compact_and_close(open()?, open, options, work)
         .with_context(|| format!("Could not compact '{}'", shown(name)))?;
     match output {
         _ if args.work.quiet => {}

@@ -211,8 +211,8 @@ fn for_good(
     finalize(&storage).with_context(|| format!("Could not finalize '{}'", shown(name)))?;
     let compacted = if args.compact {
         let layer = Layer::from_storage(named.path(), file, FormatSource::Stated(Format::Qed))?;
-        let image = args.chain.writable(&layer, OpenHow::read(false))?;
-        let compacted = compact_and_close(&image, CompactOptions::default(), work);
+        let open = || args.chain.writable(&layer, OpenHow::read(false));
+        let compacted = compact_and_close(open()?, open, CompactOptions::default(), work);
         Some(compacted.with_context(|| format!("Could not compact '{}'", shown(name)))?)
     } else {
         None

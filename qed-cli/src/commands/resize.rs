@@ -126,10 +126,12 @@ fn resize(
         }
         Format::Qed => {
             // The backing file decides what has to be hidden where the disk grows over it.
-            let image = args.chain.writable(image, OpenHow::read(false))?;
+            let open = || args.chain.writable(image, OpenHow::read(false));
+            let image = open()?;
             image.resize(size, Shrink::Allow)?;
             if args.compact {
-                return compact_and_close(&image, CompactOptions::default(), work).map(Some);
+                let options = CompactOptions::default();
+                return compact_and_close(image, open, options, work).map(Some);
             }
             image.close()?;
         }
