@@ -136,7 +136,10 @@ impl BlockDevice for QedDisk {
         range: Range<u64>,
         visit: &mut dyn FnMut(Extent) -> ControlFlow<()>,
     ) -> Result<(), DeviceError> {
-        each_extent_of(&*self.0, range, visit)
+        // Space that is told to be a hole must not be that of other bytes by then, nor their new place.
+        let request = self.0.request();
+        request.pin(GuestOffset::new(range.start), range.end.saturating_sub(range.start))?;
+        each_extent_of(&request, range, visit)
     }
 
     fn space_usage(&self) -> Result<Option<SpaceUsage>, DeviceError> {

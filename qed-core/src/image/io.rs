@@ -31,8 +31,9 @@ pub enum ZeroMode {
 
 impl Image {
     /// Maps the longest run of guest bytes from `at` that one mapping of this image serves, at
-    /// most `len` bytes; see [`crate::ReadOnlyImage::map`]. A host offset stays valid until the virtual
-    /// disk shrinks; [`Image::request`] keeps that from happening.
+    /// most `len` bytes; see [`crate::ReadOnlyImage::map`]. A host offset stays valid until the guest
+    /// discards the bytes, a compaction moves them or the virtual disk shrinks: [`Image::request`]
+    /// keeps what it found from being given to other bytes.
     ///
     /// # Errors
     /// As [`crate::ReadOnlyImage::map`].

@@ -3,13 +3,18 @@
 //! The caller may do the data I/O itself. While a [`Request`] lives, the host offsets it gave out
 //! stay what they are.
 
+use std::fmt::Debug;
 use std::ops::{Deref, Range};
+use std::sync::Arc;
 
+use qed_io::Storage;
 use qed_spec::{GuestOffset, HostOffset};
 
+use crate::data::disk::{BackingError, GuestExtent, VirtualDisk};
 use crate::error::ImageError;
 use crate::image::Image;
 use crate::image::allocation::{Allocation, ClaimsOf, GuardsOf, allocate};
+use crate::image::view::at as backing_error;
 use crate::map::mapping::{Extent, ExtentKind};
 use crate::space::claims::{Claim, Wait};
 use crate::space::guards::RequestGuard;
@@ -67,6 +72,18 @@ impl<I: Deref<Target = Image> + Clone> Request<I> {
         self.image.view().read(buf, at)
     }
 
+    /// Keeps the data of a range where it is while the request lives: a compaction passes it by. For a
+    /// caller that compares what lies where in the file, as a walk for its holes does.
+    ///
+    /// # Errors
+    /// [`ImageError::OutOfRange`].
+    pub fn pin(&self, at: GuestOffset, len: u64) -> Result<(), ImageError> {
+        self.image.view().check_range(at, len)?;
+        // Marks that are set from now on wait for this request.
+        self.image.space.moves.turn_away(|| self.image.clusters_of(at, len));
+        Ok(())
+    }
+
     /// Finds or allocates a place for the guest bytes `at..at + len`, or for the first part of
     /// them; the caller goes on with the rest.
     ///
@@ -119,11 +136,31 @@ impl<I: Deref<Target = Image> + Clone> Request<I> {
     }
 }
 
+/// The disk as one request sees it: for a walk, which begins no other.
+impl<I: Deref<Target = Image> + Debug + Send + Sync> VirtualDisk for Request<I> {
+    fn len(&self) -> u64 {
+        self.image.image_size()
+    }
+
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<(), BackingError> {
+        let read = self.image.view().read(buf, GuestOffset::new(offset));
+        read.map_err(|error| backing_error(offset, error))
+    }
+
+    fn extent_at(&self, offset: u64, max_len: u64) -> Result<GuestExtent, BackingError> {
+        self.image.view().extent_at(offset, max_len)
+    }
+
+    fn data_storage(&self, offset: u64, depth: u32) -> Option<&Arc<dyn Storage>> {
+        self.image.view().data_storage(offset, depth)
+    }
+}
+
 impl Image {
     /// Begins a request whose data I/O the caller does itself.
     ///
-    /// While it lives the virtual disk keeps its size and clusters keep their places; waits only
-    /// while the disk is being resized. Hold one for a short time, and use no other method of the
+    /// While it lives the virtual disk keeps its size, and what it found in a place stays there, whatever
+    /// else is discarded or moved; waits only while the image changes its shape. Hold one for a short time, and use no other method of the
     /// image on the same thread meanwhile: a waiting resize goes before new requests.
     ///
     /// ```
