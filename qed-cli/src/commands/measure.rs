@@ -57,6 +57,12 @@ Examples:
   qed measure -O qed --size 64G
   qed measure -f raw -O qcow2 disk.raw
 
+Sizes of a volume:
+  A block device of the required size holds the image and not one cluster more.
+  One of the fully allocated size never runs out of space: it has room for all
+  that the virtual disk can hold. Between the two the image grows until a write
+  fails with \"no space\", or until the device is made larger.
+
 Exit codes:
   0  the sizes were printed
   1  any error";

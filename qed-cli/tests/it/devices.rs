@@ -138,3 +138,30 @@ fn a_new_qed_image_on_a_device_shows_nothing_of_what_was_there() {
     assert!(!said.contains("mismatch") && !said.contains("exit 1"), "{said}");
     assert_eq!(said.matches("Images are identical.\n").count(), 4, "{said}");
 }
+
+#[test]
+fn what_is_measured_is_the_size_of_a_volume() {
+    for options in ["classic=on", "cluster_size=4K,table_size=2", "journal=on"] {
+        let said = on_device(
+            "what_is_measured_is_the_size_of_a_volume",
+            &format!(
+                "qemu-io -f raw -c 'write -P 6 300K 64K' source > made
+                 sizes=$($qed measure --output json -f raw -O qed -o {options} source)
+                 size() {{ echo \"$sizes\" | sed -n 's/.*\"'$1'\": \\([0-9]*\\).*/\\1/p'; }}
+                 volume() {{ truncate -s $1 volume; v=$(losetup --find --show volume); }}
+                 volume $(size required); say convert -f raw -O qed -o {options} source $v
+                 qemu-img compare -f raw -F qed source $v; losetup --detach $v
+                 volume $(($(size required) - 4096))
+                 $qed convert -f raw -O qed -o {options} source $v 2> err || echo too small
+                 losetup --detach $v
+                 volume $(size fully-allocated)
+                 say create -q -f qed -o {options} $v 1M; say convert -n -S 0 -f raw -O qed source $v
+                 qemu-img compare -f raw -F qed source $v; losetup --detach $v"
+            ),
+        );
+        let Some(said) = said else { return };
+        let same = "Images are identical.\n";
+        let want = format!("exit 0\n{same}too small\nexit 0\nexit 0\n{same}");
+        assert_eq!(said, want, "{options}");
+    }
+}
