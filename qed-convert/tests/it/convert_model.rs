@@ -142,7 +142,7 @@ fn stale_device() -> Arc<MemoryStorage> {
 // spec-test: QED-DEV-02
 #[test]
 fn nothing_of_what_a_device_held_shows_in_a_new_image() {
-    for seed in 0..SEEDS / 2 {
+    for seed in 0..SEEDS / 4 {
         let (case, mut random) = Case::random(seed);
         let cluster = 1 << random.pick(&[12, 13, 16, 20, 22]);
         let geometry = Geometry::new(cluster, random.pick(&[1, 2])).expect("a legal shape");

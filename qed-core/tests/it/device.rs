@@ -356,3 +356,53 @@ fn compacting_lowers_the_recorded_end_and_leaves_the_device_as_long() {
         assert_eq!(device.len().unwrap(), 200 * CLUSTER);
     }
 }
+
+// spec-test: QED-DEV-03
+#[test]
+fn wherever_space_ends_a_write_fails_and_nothing_else() {
+    const DISK: u64 = 1 << 20;
+    for layout in LAYOUTS {
+        let metadata = first_data(layout) - 2;
+        for more in 0..40 {
+            let device = new_on_device(layout, DISK, (metadata + more) * CLUSTER);
+            let mut random = Random(more + 1);
+            let mut model = vec![0; DISK as usize];
+            let mut image = open(device.clone(), &RefuseBacking);
+            let (mut full, mut written) = (0, 0);
+            for step in 0..60 {
+                let cluster = random.below(DISK / CLUSTER);
+                let range = (cluster * CLUSTER) as usize..((cluster + 1) * CLUSTER) as usize;
+                let place = GuestOffset::new(cluster * CLUSTER);
+                if random.below(8) == 0 {
+                    image.discard(place, CLUSTER).unwrap();
+                    model[range].fill(0);
+                } else {
+                    match image.write_at(&[step + 1; CLUSTER as usize], place) {
+                        Ok(()) => {
+                            model[range].fill(step + 1);
+                            written += 1;
+                        }
+                        Err(error) => {
+                            assert_eq!(error.kind(), ErrorKind::NoSpace, "{error}");
+                            full += 1;
+                        }
+                    }
+                }
+                match random.below(10) {
+                    0 => image.flush().unwrap(),
+                    1 => {
+                        image.close().unwrap();
+                        image = open(device.clone(), &RefuseBacking);
+                    }
+                    _ => {}
+                }
+            }
+            assert_eq!(written > 0, more >= 3, "{layout:?} {more}: a table and a cluster");
+            assert!(full > 0, "{layout:?} {more}");
+            assert!(image.sweep().unwrap() && read_all(&image) == model, "{layout:?} {more}");
+            image.close().unwrap();
+            let image = open(device, &RefuseBacking);
+            assert!(read_all(&image) == model, "{layout:?} {more}: opened again");
+        }
+    }
+}
