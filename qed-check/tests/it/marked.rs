@@ -1,6 +1,7 @@
 //! Recovery by the dirty bitmap: only marked tables are read, unless something leaves doubt.
 
 use qed_check::{Checked, FindingKind, RecoverError, Recovered};
+use qed_io::MemoryStorage;
 use qed_spec::{
     ConsistencyMode, Epoch, Generation, ImageUuid, SectionType, SuperblockBuilder, SuperblockCopy,
 };
@@ -8,6 +9,7 @@ use qed_spec::{
 use crate::image::{AUTOCLEAR_AT, CLUSTER, FEATURES_AT, NEED_CHECK, TestImage, recover};
 
 const TABLE_DIRTY: u64 = 1 << 32;
+const PHYSICAL_SIZE: u64 = 1 << 34;
 const BITMAP_AT: usize = 16384;
 /// Header area, L1 table, and two tables with a data cluster each.
 const FIRST_TABLE: u64 = 6;
@@ -86,6 +88,30 @@ fn without_a_mark_or_a_bitmap_all_tables_are_read() {
         image.set_l2(SECOND_TABLE, 3, 4097);
         spoil(&mut image);
         refused(&image, FindingKind::L2Unaligned);
+    }
+}
+
+// spec-test: QED-DEV-05, QED-DEV-07
+#[test]
+fn the_end_of_a_device_stays_recorded_where_only_marked_tables_are_in_doubt() {
+    let mut image = dirty(1, FILE_CLUSTERS * CLUSTER);
+    image.set_features(AUTOCLEAR_AT, TABLE_DIRTY | PHYSICAL_SIZE);
+    let all_tables = image.with_bytes({
+        let mut bytes = image.bytes.clone();
+        bytes[BITMAP_AT] = 0;
+        bytes
+    });
+    let on_device = |image: &TestImage| MemoryStorage::device(image.bytes.clone());
+    let kept = TABLE_DIRTY | PHYSICAL_SIZE;
+    for (storage, expected) in [
+        (on_device(&image), kept),
+        (on_device(&all_tables), 0),
+        // The length of a file says where it ends.
+        (MemoryStorage::new(image.bytes.clone()), TABLE_DIRTY),
+    ] {
+        recover(&storage).unwrap();
+        let after = image.with_bytes(storage.to_vec());
+        assert_eq!([after.features(FEATURES_AT), after.features(AUTOCLEAR_AT)], [0, expected]);
     }
 }
 

@@ -42,8 +42,8 @@ A repair that changes an entry of a table, or finds an image that was not closed
 back: what no table names any more may be what a broken entry led to. It says how many clusters it
 kept; in a classic image they are leaks, exit code 3, and -r leaks gives them back.
 Space that nothing names is leaked in a classic image: -r leaks cuts it off at the end of the file and
-punches holes for the rest, which still counts as leaked. In any other image it is free space: the
-next writer uses it.
+punches holes for the rest, which still counts as leaked; compact leaves none. In any other image it is
+free space: the next writer uses it.
 The backing file is not looked at. What the journal of an image that was not closed holds counts as
 if it were in the tables; -r writes it there first.
 
