@@ -19,7 +19,8 @@ use crate::space::free::Verdict;
 /// Where the space of an open image stands; see [`Image::space_usage`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SpaceUsage {
-    /// Bytes up to the end of all that was ever handed out: the high-water mark.
+    /// Bytes up to the end of all that was ever handed out: the high-water mark. On a block device of
+    /// which that is not known before a sweep, all that it has.
     pub end: u64,
     /// Bytes below the end that no table names, as far as the image has looked; `None` before it did.
     pub free: Option<u64>,

@@ -93,7 +93,8 @@ impl<I: Deref<Target = Image> + Clone> Request<I> {
     ///
     /// # Errors
     /// [`ImageError::OutOfRange`], [`ImageError::WritesStopped`], no space, or a table that cannot
-    /// be read or is corrupt. Nothing has changed then.
+    /// be read or is corrupt. Nothing has changed then. Where there is no space, [`Image::sweep`]
+    /// without a request may find some, and on a block device may have to before the first.
     ///
     /// # Panics
     /// If `len` is 0.
