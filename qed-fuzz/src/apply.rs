@@ -53,12 +53,13 @@ pub fn apply(image: &Image, operation: &Operation) -> Result<(), Box<dyn Error>>
         Operation::Write { range, fill } => {
             image.write_at(&content(*fill, range.clone()), GuestOffset::new(range.start))?;
         }
-        Operation::WriteZeroes { range } => {
-            image.write_zeroes(
-                GuestOffset::new(range.start),
-                range.end - range.start,
-                ZeroMode::IfNeeded,
-            )?;
+        Operation::WriteZeroes { range } | Operation::Unmap { range } => {
+            let mode = match operation {
+                Operation::Unmap { .. } => ZeroMode::Unmap,
+                _ => ZeroMode::IfNeeded,
+            };
+            let (at, len) = (GuestOffset::new(range.start), range.end - range.start);
+            image.write_zeroes(at, len, mode)?;
         }
         Operation::Read { range } => {
             let mut buf = vec![0; usize::try_from(range.end - range.start)?];

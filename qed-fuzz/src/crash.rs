@@ -16,6 +16,7 @@ mod qemu_view;
 mod regions;
 pub(crate) mod rules;
 mod run;
+mod space;
 pub(crate) mod states;
 pub(crate) mod stream;
 pub(crate) mod subject;

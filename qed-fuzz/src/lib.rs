@@ -34,7 +34,7 @@ pub use crash::subject::{
     CrashState, Seen, Subject, disk_of, each_state, flushes, raw_backing, recorded, run_of,
     same_disk, told, without_flush,
 };
-pub use crash::workload::{CRASH_CLUSTER, Mode, Step, Workload};
+pub use crash::workload::{Beside, CRASH_CLUSTER, Mode, Step, Workload};
 pub use fabricate::{Fabrication, Order, Spare, fabricate};
 pub use generators::image_plan::{ImagePlan, Under};
 pub use generators::operations::operations;

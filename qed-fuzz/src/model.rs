@@ -56,7 +56,7 @@ impl Model {
                 let data = content(*fill, range.clone());
                 self.bytes[usize_of(range.start)..usize_of(range.end)].copy_from_slice(&data);
             }
-            Operation::WriteZeroes { range } => {
+            Operation::WriteZeroes { range } | Operation::Unmap { range } => {
                 self.bytes[usize_of(range.start)..usize_of(range.end)].fill(0);
             }
             Operation::Read { .. } | Operation::Flush => {}

@@ -21,6 +21,11 @@ pub enum Operation {
         /// Where.
         range: Range<u64>,
     },
+    /// Makes the range read as zeros; whole clusters give up their space.
+    Unmap {
+        /// Where.
+        range: Range<u64>,
+    },
     /// Reads, and compares with what is expected.
     Read {
         /// Where.
@@ -40,9 +45,10 @@ impl Operation {
     #[must_use]
     pub fn range(&self) -> Option<Range<u64>> {
         match self {
-            Self::Write { range, .. } | Self::WriteZeroes { range } | Self::Read { range } => {
-                Some(range.clone())
-            }
+            Self::Write { range, .. }
+            | Self::WriteZeroes { range }
+            | Self::Unmap { range }
+            | Self::Read { range } => Some(range.clone()),
             Self::Flush | Self::Resize { .. } => None,
         }
     }

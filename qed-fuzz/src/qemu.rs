@@ -79,6 +79,9 @@ pub fn qemu_io_command(operation: &Operation, source: &Path) -> std::io::Result<
         Operation::WriteZeroes { range } => {
             format!("write -q -z {} {}", range.start, range.end - range.start)
         }
+        Operation::Unmap { range } => {
+            format!("write -q -z -u {} {}", range.start, range.end - range.start)
+        }
         Operation::Read { range } => format!("read -q {} {}", range.start, range.end - range.start),
         Operation::Flush => "flush".to_owned(),
         Operation::Resize { size } => format!("truncate {size}"),

@@ -7,8 +7,6 @@
 
 use std::collections::VecDeque;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use qed_spec::HostCluster;
 
@@ -16,6 +14,7 @@ use crate::error::CorruptTable;
 use crate::options::DiscardMode;
 use crate::space::guards::{Drain, Moment};
 use crate::space::host_set::HostSet;
+use crate::sync::{AtomicBool, Mutex, MutexGuard, Ordering, PoisonError};
 
 /// The clusters that no table names.
 #[derive(Debug)]

@@ -7,9 +7,26 @@
 )]
 
 mod flushes;
-#[path = "../../src/space/guards.rs"]
-mod guards;
 mod sync;
+
+mod error {
+    pub(crate) use qed_core::CorruptTable;
+}
+
+mod options {
+    pub(crate) use qed_core::DiscardMode;
+}
+
+mod space {
+    #[path = "../../../src/space/free.rs"]
+    #[expect(dead_code, reason = "compiled whole")]
+    pub(crate) mod free;
+    #[path = "../../../src/space/guards.rs"]
+    pub(crate) mod guards;
+    #[path = "../../../src/space/host_set.rs"]
+    pub(crate) mod host_set;
+    mod limbo;
+}
 
 /// As qed-core has them, with a smaller slice.
 mod map {
@@ -27,8 +44,8 @@ use shuttle::sync::RwLock;
 use shuttle::sync::atomic::{AtomicU64, Ordering};
 use shuttle::{check_pct, check_random, thread};
 
-use guards::Drain;
 use map::index::{Index, Numbered};
+use space::guards::Drain;
 use sync::Arc;
 
 /// Orders that each test goes through in each of two ways of drawing them.

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use qed_core::{
-    CompactOptions, CompactStep, Compacted, CreateOptions, DiscardMode, ExtentKind, Image, Layout,
-    RefuseBacking, WriteContext, create,
+    CompactOptions, CompactStep, Compacted, Compaction, CreateOptions, DiscardMode, ExtentKind,
+    Image, Layout, Prepared, RefuseBacking, WriteContext, create,
 };
-use qed_io::{MemoryStorage, Storage};
+use qed_io::{Gate, MemoryStorage, RequestKind, Storage};
 use qed_spec::{Geometry, GuestOffset};
 
 use crate::support::{COMPAT, JOURNAL, Random, context, new_storage_of, open, small_geometry};
@@ -143,6 +143,75 @@ fn a_write_goes_before_a_move() {
             expected[..512].fill(0xfe);
         }
         assert!(bytes == expected, "cluster {cluster}");
+    }
+}
+
+/// Steps until it is known what is to move, before any of it is marked.
+fn until_planned(compaction: &mut Compaction<&Image>) {
+    while let CompactStep::GoesOn { to_move_bytes: 0, .. } = compaction.step().unwrap() {}
+}
+
+fn finish(mut compaction: Compaction<&Image>) {
+    while !matches!(compaction.step().unwrap(), CompactStep::Done(_)) {}
+}
+
+// spec-test: QED-FREE-03
+#[test]
+fn a_move_waits_for_requests_of_before_it() {
+    let keeps = |cluster: u64| cluster % 2 == 1;
+    let (storage, image) = fragmented(COMPAT, keeps);
+    let mut compaction = image.compact(CompactOptions::default());
+    until_planned(&mut compaction);
+    // They know where to write, and have not done so.
+    let request = image.request();
+    let found: Vec<_> = (1..CLUSTERS)
+        .step_by(2)
+        .map(|cluster| match request.prepare(at(cluster), CLUSTER).unwrap() {
+            Prepared::InPlace { host, .. } => (cluster, host),
+            Prepared::Allocating(_) => panic!("cluster {cluster} has data"),
+        })
+        .collect();
+    for _ in 0..20 {
+        compaction.step().unwrap();
+    }
+    for (cluster, host) in &found {
+        storage.write_at(&pattern(cluster + 1), host.get()).unwrap();
+    }
+    drop(request);
+    finish(compaction);
+    let mut bytes = [0; CLUSTER as usize];
+    for (cluster, _) in found {
+        image.read_at(&mut bytes, at(cluster)).unwrap();
+        assert!(bytes == pattern(cluster + 1), "cluster {cluster}");
+    }
+}
+
+// spec-test: QED-FREE-08
+#[test]
+fn a_write_beside_its_copy_is_not_lost() {
+    let keeps = |cluster: u64| cluster % 2 == 1;
+    let (storage, image) = fragmented(COMPAT, keeps);
+    image.close().unwrap();
+    drop(image);
+    let gate = Arc::new(Gate::new(storage));
+    let image = open(gate.clone(), &RefuseBacking);
+    let mut compaction = image.compact(CompactOptions::default());
+    until_planned(&mut compaction);
+    let held = gate.hold(|request| request.kind == RequestKind::Write);
+    std::thread::scope(|scope| {
+        let mover = scope.spawn(|| finish(compaction));
+        // What is moved first was read, and its copy is on its way.
+        held.wait_until_stopped();
+        for cluster in (1..CLUSTERS).step_by(2) {
+            image.write_at(&pattern(cluster + 1), at(cluster)).unwrap();
+        }
+        held.release();
+        mover.join().unwrap();
+    });
+    let mut bytes = [0; CLUSTER as usize];
+    for cluster in (1..CLUSTERS).step_by(2) {
+        image.read_at(&mut bytes, at(cluster)).unwrap();
+        assert!(bytes == pattern(cluster + 1), "cluster {cluster}");
     }
 }
 

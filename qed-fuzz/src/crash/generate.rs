@@ -4,7 +4,7 @@ use std::fmt::{self, Display, Formatter};
 
 use qed_core::DiscardMode;
 
-use super::workload::{CRASH_CLUSTER, Mode, Step, Workload};
+use super::workload::{Beside, CRASH_CLUSTER, Mode, Step, Workload};
 use crate::random::Random;
 use crate::size::usize_of;
 
@@ -36,6 +36,8 @@ pub enum Family {
     Discard,
     /// The same after a sweep, so that it is used again, and closing and opening.
     Reuse,
+    /// Compactions that end anywhere.
+    Compact,
     /// Writes that were given up.
     Abandon,
     /// Other sizes of the disk.
@@ -93,7 +95,7 @@ impl Display for Backing {
 
 impl Family {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Allocate,
         Self::Scatter,
         Self::Overwrite,
@@ -101,6 +103,7 @@ impl Family {
         Self::Zeros,
         Self::Discard,
         Self::Reuse,
+        Self::Compact,
         Self::Abandon,
         Self::Resize,
         Self::Names,
@@ -108,6 +111,21 @@ impl Family {
         Self::Crash,
         Self::Mixed,
     ];
+
+    /// What has to be so before its steps mean anything, on a disk of so many sectors.
+    fn first_steps(self, size: u64) -> Vec<Step> {
+        match self {
+            Self::Reuse => vec![Step::Sweep],
+            // The last table lies behind data that is gone.
+            Self::Compact => vec![
+                Step::Write { first: 0, count: 5 * CRASH_CLUSTER },
+                Step::Write { first: size - 1, count: 1 },
+                Step::Flush,
+                Step::Unmap { first: CRASH_CLUSTER, count: 4 * CRASH_CLUSTER },
+            ],
+            _ => Vec::new(),
+        }
+    }
 
     fn steps(self) -> &'static [fn(&mut Maker) -> Step] {
         use Maker as M;
@@ -127,14 +145,24 @@ impl Family {
                 M::together,
                 M::unmap,
                 M::discard,
-                M::beside_punch,
+                M::beside,
                 M::flush,
                 M::flush,
                 M::sweep,
                 M::reopen,
             ],
+            Self::Compact => &[
+                M::write,
+                M::scatter,
+                M::write_long,
+                M::unmap,
+                M::flush,
+                M::compact,
+                M::compact,
+                M::reopen,
+            ],
             Self::Abandon => &[M::write, M::write, M::abandon, M::flush],
-            Self::Resize => &[M::write, M::write, M::resize, M::flush],
+            Self::Resize => &[M::write, M::write, M::resize, M::unmap, M::flush, M::sweep],
             Self::Names => &[M::write, M::name, M::flush],
             Self::Reopen => &[M::write, M::write, M::flush, M::reopen],
             Self::Crash => &[
@@ -156,8 +184,9 @@ impl Family {
                 M::zero,
                 M::unmap,
                 M::discard,
-                M::beside_punch,
+                M::beside,
                 M::sweep,
+                M::compact,
                 M::abandon,
                 M::resize,
                 M::name,
@@ -193,7 +222,11 @@ impl Seeded {
         let cached = random.below(3) > 0;
         let discard = [DiscardMode::Reuse, DiscardMode::PassDown][usize_of(random.below(2))];
         // Space is used again after a few steps only.
-        let least = if matches!(family, Family::Discard | Family::Reuse) { 12 } else { 6 };
+        let least = if matches!(family, Family::Discard | Family::Reuse | Family::Compact) {
+            12
+        } else {
+            6
+        };
         let count = least + random.below(8);
         let mut maker = Maker { random, size, has_backing: under > 0 };
         let kinds = family.steps();
@@ -201,8 +234,7 @@ impl Seeded {
             let kind = kinds[usize_of(maker.below(kinds.len() as u64))];
             kind(&mut maker)
         });
-        let before = (family == Family::Reuse).then_some(Step::Sweep);
-        let steps = before.into_iter().chain(steps).collect();
+        let steps = family.first_steps(size).into_iter().chain(steps).collect();
         let workload = Workload { mode, size, backing: under, cached, discard, steps };
         Self { backing, family, workload }
     }
@@ -287,9 +319,16 @@ impl Maker {
         if self.below(3) == 0 { Step::Maintain } else { Step::Sweep }
     }
 
-    fn beside_punch(&mut self) -> Step {
+    fn beside(&mut self) -> Step {
         let (first, count) = self.range(CRASH_CLUSTER + 2);
-        Step::WriteBesidePunch { first, count }
+        let what = if self.below(2) == 0 { Beside::Flush } else { Beside::Punch };
+        Step::WriteBeside { what, first, count }
+    }
+
+    fn compact(&mut self) -> Step {
+        let (steps, defragment) = (1 + self.below(24), self.below(3) == 0);
+        let writes = (0..self.below(6)).map(|_| self.range(2)).collect();
+        Step::Compact { steps, defragment, writes }
     }
 
     fn abandon(&mut self) -> Step {

@@ -43,11 +43,13 @@ pub enum Rule {
     ReusedFirst,
     PunchLast,
     PunchFirst,
+    CopyFirst,
+    TableCopyFirst,
 }
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 26] = [
         Self::DataFirst,
         Self::TableFirst,
         Self::LengthFirst,
@@ -72,6 +74,8 @@ impl Rule {
         Self::ReusedFirst,
         Self::PunchLast,
         Self::PunchFirst,
+        Self::CopyFirst,
+        Self::TableCopyFirst,
     ];
 
     /// What comes before what.
@@ -102,6 +106,8 @@ impl Rule {
             Self::ReusedFirst => "reused data before its entry",
             Self::PunchLast => "un-naming before its punch",
             Self::PunchFirst => "punch before reuse",
+            Self::CopyFirst => "copy of data before its entry",
+            Self::TableCopyFirst => "copy of a table before link",
         }
     }
 
@@ -222,6 +228,8 @@ struct Stake {
     reused_entry: bool,
     punched: bool,
     punched_and_reused: bool,
+    moved: bool,
+    table_moved: bool,
 }
 
 impl Stake {
@@ -251,6 +259,8 @@ impl Stake {
             Rule::ReusedFirst => self.reused_entry,
             Rule::PunchLast => self.punched,
             Rule::PunchFirst => self.punched_and_reused,
+            Rule::CopyFirst => self.moved,
+            Rule::TableCopyFirst => self.table_moved,
         }
     }
 
@@ -260,6 +270,7 @@ impl Stake {
     }
 
     fn sector(&mut self, region: Region, was: &Sector, is: &Sector) {
+        let is_another = |slot| word(was, slot * 8) > 1 && word(is, slot * 8) > 1;
         let new_words = || (0..64).filter(|slot| word(is, slot * 8) != word(was, slot * 8));
         match region {
             Region::Header => self.header(&Header::of_sector(was), &Header::of_sector(is)),
@@ -273,12 +284,14 @@ impl Stake {
             Region::L1 => {
                 self.tables = true;
                 self.link |= new_words().any(|slot| word(is, slot * 8) != 0);
+                self.table_moved |= new_words().any(is_another);
             }
             Region::L2 => {
                 self.tables = true;
                 let named = new_words().map(|slot| word(is, slot * 8)).filter(|value| *value > 1);
                 self.entries.extend(named.map(|value| value / CLUSTER));
                 self.entry |= !self.entries.is_empty();
+                self.moved |= new_words().any(is_another);
             }
             Region::Names | Region::Data => {}
         }

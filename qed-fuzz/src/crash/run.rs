@@ -2,7 +2,6 @@
 
 use std::error::Error;
 use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use qed_check::recovery_hook;
@@ -11,12 +10,12 @@ use qed_core::{
     GivenBacking, Image, LockPolicy, OpenError, Prepared, RecoveryPolicy, Shrink, WriteContext,
     ZeroMode, create,
 };
-use qed_io::{Gate, Record, Recorder, RequestKind, Storage};
+use qed_io::{Gate, Record, Recorder, Storage};
 use qed_spec::GuestOffset;
 
 use super::guest::{BACKING, Event, Guest, Tag, What, ZERO, content};
 use super::states::crash_points;
-use super::workload::{CRASH_CLUSTER, Mode, Step, Workload};
+use super::workload::{Mode, Step, Workload};
 use crate::random::Random;
 use crate::size::usize_of;
 use crate::sparse::{SECTOR, SparseContent, SparseStorage};
@@ -128,6 +127,11 @@ impl Runner {
         open(self.storage.clone(), &self.gate, cached, discard)
     }
 
+    /// Whether tables stay in memory until a flush: a request then needs no turn to look at one.
+    pub(crate) fn is_cached(&self) -> bool {
+        self.workload.cached
+    }
+
     pub(crate) fn close(&mut self, image: Image) -> Result<(), StepError> {
         image.close()?;
         self.acknowledge(Vec::new());
@@ -159,8 +163,11 @@ impl Runner {
             Step::Unmap { first, count } => self.zero(image, *first, *count, ZeroMode::Unmap)?,
             Step::Discard { first, count } => self.discard(image, *first, *count)?,
             Step::Sweep => drop(image.sweep()?),
-            Step::WriteBesidePunch { first, count } => {
-                self.write_beside_punch(image, *first, *count)?;
+            Step::WriteBeside { what, first, count } => {
+                self.write_beside(image, *what, *first, *count)?;
+            }
+            Step::Compact { steps, defragment, writes } => {
+                self.compact(image, *steps, *defragment, writes)?;
             }
             Step::Flush => self.flush(image, Vec::new())?,
             Step::Resize(size) => {
@@ -191,7 +198,12 @@ impl Runner {
         Ok(())
     }
 
-    fn guest_write(&mut self, image: &Image, first: u64, count: u64) -> Result<(), StepError> {
+    pub(crate) fn guest_write(
+        &mut self,
+        image: &Image,
+        first: u64,
+        count: u64,
+    ) -> Result<(), StepError> {
         let data = self.ask(first, count).1;
         Ok(image.write_at(&data, GuestOffset::new(first * SECTOR))?)
     }
@@ -205,53 +217,6 @@ impl Runner {
     ) -> Result<(), StepError> {
         self.log(What::Asked { first, count, tag: ZERO });
         Ok(image.write_zeroes(GuestOffset::new(first * SECTOR), count * SECTOR, mode)?)
-    }
-
-    /// Discards a range, of which whole clusters are zeros then; the last of the disk may be partial.
-    pub(crate) fn discard(
-        &mut self,
-        image: &Image,
-        first: u64,
-        count: u64,
-    ) -> Result<(), StepError> {
-        let (start, end) = (first.next_multiple_of(CRASH_CLUSTER), first + count);
-        let is_last = end * SECTOR == image.image_size();
-        let end = if is_last { end } else { end - end % CRASH_CLUSTER };
-        if start < end {
-            self.log(What::Asked { first: start, count: end - start, tag: ZERO });
-        }
-        Ok(image.discard(GuestOffset::new(first * SECTOR), count * SECTOR)?)
-    }
-
-    fn write_beside_punch(
-        &mut self,
-        image: &Image,
-        first: u64,
-        count: u64,
-    ) -> Result<(), StepError> {
-        let Some(stopper) = self.stopper.clone() else {
-            self.flush(image, Vec::new())?;
-            return self.guest_write(image, first, count);
-        };
-        let held = stopper.hold(|request| request.kind == RequestKind::Discard);
-        thread::scope(|scope| {
-            let flush = scope.spawn(|| image.flush());
-            while !held.is_stopped() && !flush.is_finished() {
-                thread::yield_now();
-            }
-            let beside = match held.is_stopped() {
-                true => {
-                    self.guest_write(image, first, count).and_then(|()| self.flush(image, vec![]))
-                }
-                false => Ok(()),
-            };
-            held.release();
-            flush.join().map_err(|_| "a flush panicked")??;
-            beside
-        })?;
-        // What was written beside the flush was flushed itself.
-        self.acknowledge(Vec::new());
-        Ok(())
     }
 
     /// Everything since a tag was given out failed, or may have, and so did these.

@@ -67,13 +67,23 @@ pub enum Step {
     },
     /// A sweep, and what was let go is free.
     Sweep,
-    /// A flush after which space is punched, and while the first punch is on its way to the disk a write
-    /// and another flush.
-    WriteBesidePunch {
+    /// A flush, and a write while a part of it is on its way to the disk.
+    WriteBeside {
+        /// The part.
+        what: Beside,
         /// First sector.
         first: u64,
         /// Sectors.
         count: u64,
+    },
+    /// A part of a compaction, which goes on from where another ended.
+    Compact {
+        /// Steps of it.
+        steps: u64,
+        /// Whether data is laid out anew.
+        defragment: bool,
+        /// First sector and count of the writes between the steps.
+        writes: Vec<(u64, u64)>,
     },
     /// A flush of the guest.
     Flush,
@@ -104,6 +114,15 @@ pub enum Step {
     Crash(u64),
     /// Closes, and opens after a program has opened it that knows no extensions.
     Foreign,
+}
+
+/// What a write comes beside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Beside {
+    /// A flush of the storage.
+    Flush,
+    /// A punch; the write is flushed, too, before that arrives.
+    Punch,
 }
 
 /// An image and what is done to it.
@@ -206,7 +225,7 @@ impl Workload {
                 | Step::Zero { first, count }
                 | Step::Unmap { first, count }
                 | Step::Discard { first, count }
-                | Step::WriteBesidePunch { first, count } => watch(*first, *count),
+                | Step::WriteBeside { first, count, .. } => watch(*first, *count),
                 Step::Resize(size) => watch(*size, 0),
                 Step::Abandon { first } => watch(*first, 1),
                 Step::Together { writes, discards, .. } => {
@@ -214,6 +233,9 @@ impl Workload {
                     all.for_each(|(first, count)| watch(*first, *count));
                 }
                 Step::Foreign => watch(FOREIGN_CLUSTER * CRASH_CLUSTER, CRASH_CLUSTER),
+                Step::Compact { writes, .. } => {
+                    writes.iter().for_each(|(first, count)| watch(*first, *count));
+                }
                 Step::Flush
                 | Step::Sweep
                 | Step::SetBacking(_)

@@ -37,7 +37,8 @@ pub(crate) fn operation(
     let cluster = plan.geometry.cluster_size_bytes();
     Ok(match from.int_in_range(0..=15)? {
         0..8 => Operation::Write { range: range(from, cluster, size)?, fill: from.arbitrary()? },
-        8..12 => Operation::WriteZeroes { range: range(from, cluster, size)? },
+        8..10 => Operation::WriteZeroes { range: range(from, cluster, size)? },
+        10..12 => Operation::Unmap { range: range(from, cluster, size)? },
         12..14 => Operation::Read { range: range(from, cluster, size)? },
         14 => Operation::Flush,
         _ => {

@@ -15,6 +15,13 @@ pub(crate) enum Step {
     Operate(Operation),
     /// Makes the range read as zeros whatever backing file comes later.
     ZeroOverAnyBacking(Range<u64>),
+    /// Says that nobody wants the whole clusters in a range any more, which are these.
+    Discard {
+        range: Range<u64>,
+        whole: Range<u64>,
+    },
+    /// Looks for space that nothing names.
+    Sweep,
     /// Prepares a write, puts its data into place and gives it up.
     Abandon {
         range: Range<u64>,
@@ -36,10 +43,12 @@ pub(crate) fn steps(
     let cluster = plan.geometry.cluster_size_bytes();
     let mut list = Vec::new();
     while list.len() < count && !from.is_empty() {
-        list.push(match from.int_in_range(0..=9)? {
+        list.push(match from.int_in_range(0..=12)? {
             0 => Step::ZeroOverAnyBacking(range(from, cluster, size)?),
             1 => Step::Abandon { range: range(from, cluster, size)?, fill: from.arbitrary()? },
             2 => Step::Maintain { seconds: from.int_in_range(0..=9)? },
+            3 | 4 => discard(range(from, cluster, size)?, cluster, size),
+            5 => Step::Sweep,
             _ => {
                 let operation = operation(from, plan, size)?;
                 if let Operation::Resize { size: new } = operation {
@@ -50,4 +59,11 @@ pub(crate) fn steps(
         });
     }
     Ok(list)
+}
+
+/// A discard on a disk of `size` bytes, of which the last cluster may be partial.
+fn discard(range: Range<u64>, cluster: u64, size: u64) -> Step {
+    let end = if range.end == size { size } else { range.end - range.end % cluster };
+    let whole = range.start.next_multiple_of(cluster).min(end)..end;
+    Step::Discard { range, whole }
 }

@@ -58,6 +58,11 @@ impl<'a> Before<'a> {
         self.reference.image_size
     }
 
+    /// Whether no cluster was named twice: a sweep may use space again.
+    pub(crate) fn may_be_swept(&self) -> bool {
+        self.shared.iter().all(|value| *value <= 1)
+    }
+
     /// Where runs of the disk begin and end.
     pub(crate) fn edges(&self) -> Vec<u64> {
         self.guest.runs().iter().flat_map(|run| [run.guest.start, run.guest.end]).collect()
@@ -67,7 +72,7 @@ impl<'a> Before<'a> {
     pub(crate) fn note(&mut self, operation: &Operation, is_done: bool) {
         let (range, data) = match operation {
             Operation::Write { range, fill } => (range.clone(), content(*fill, range.clone())),
-            Operation::WriteZeroes { range } => {
+            Operation::WriteZeroes { range } | Operation::Unmap { range } => {
                 (range.clone(), vec![0; usize_of(range.end - range.start)])
             }
             Operation::Read { .. } | Operation::Flush | Operation::Resize { .. } => return,

@@ -160,7 +160,8 @@ fn operation(from: &mut Unstructured<'_>, size: u64) -> Result<Operation> {
     let range = start..(start + from.int_in_range(1..=3 * BLOCK)?).min(size);
     Ok(match from.int_in_range(0..=7)? {
         0 => Operation::Flush,
-        1 | 2 => Operation::WriteZeroes { range },
+        1 => Operation::WriteZeroes { range },
+        2 => Operation::Unmap { range },
         _ => Operation::Write { range, fill: from.arbitrary()? },
     })
 }

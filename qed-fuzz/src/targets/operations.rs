@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use arbitrary::{Result, Unstructured};
 use qed_check::recovery_hook;
 use qed_core::{
-    DEFAULT_CACHE_LIMIT_BYTES, GivenBacking, Image, LockPolicy, Prepared, ReadContext,
+    DEFAULT_CACHE_LIMIT_BYTES, DiscardMode, GivenBacking, Image, LockPolicy, Prepared, ReadContext,
     ReadOnlyImage, RecoveryPolicy, WriteContext, ZeroMode,
 };
 use qed_spec::GuestOffset;
@@ -41,7 +41,8 @@ pub(super) fn run(from: &mut Unstructured<'_>, branches: &mut Branches) -> Resul
         let cache_limit_bytes = if from.arbitrary()? { 0 } else { DEFAULT_CACHE_LIMIT_BYTES };
         let ending = *from.choose(&[Ending::Closed, Ending::LetGo, Ending::Killed])?;
         branches.note("ending", ending);
-        scene.turn(&list, cache_limit_bytes, ending);
+        let discard = *from.choose(&[DiscardMode::Reuse, DiscardMode::PassDown])?;
+        scene.turn(&list, How { cache_limit_bytes, discard }, ending);
         scene.assert_in_order();
     }
     Ok(())
@@ -56,6 +57,13 @@ enum Ending {
     Killed,
 }
 
+/// How an image is opened.
+#[derive(Debug, Clone, Copy)]
+struct How {
+    cache_limit_bytes: u64,
+    discard: DiscardMode,
+}
+
 struct Scene {
     storage: Arc<SparseStorage>,
     gate: GivenBacking,
@@ -66,9 +74,11 @@ struct Scene {
 
 impl Scene {
     /// Opens the image, takes the steps, and closes it, lets it go or is killed.
-    fn turn(&mut self, list: &[Step], cache_limit_bytes: u64, ending: Ending) {
+    fn turn(&mut self, list: &[Step], how: How, ending: Ending) {
+        let How { cache_limit_bytes, discard } = how;
         let context = WriteContext {
             cache_limit_bytes,
+            discard,
             ..WriteContext::new(&self.gate, LockPolicy::Take, RecoveryPolicy::Refuse)
         };
         let image = Image::open(Arc::<SparseStorage>::clone(&self.storage), &context);
@@ -76,8 +86,12 @@ impl Scene {
         let mut now = Instant::now();
         for step in list {
             take(&image, step, &mut now, &mut self.model);
-            self.may_leak |=
-                matches!(step, Step::Operate(Operation::Resize { .. }) | Step::Abandon { .. });
+            self.may_leak |= matches!(
+                step,
+                Step::Operate(Operation::Resize { .. } | Operation::Unmap { .. })
+                    | Step::Abandon { .. }
+                    | Step::Discard { .. }
+            );
         }
         assert_reads_as(&image, &self.model);
         match ending {
@@ -134,6 +148,15 @@ fn take(image: &Image, step: &Step, now: &mut Instant, model: &mut Model) {
             let (at, len) = (GuestOffset::new(range.start), range.end - range.start);
             image.write_zeroes(at, len, ZeroMode::Explicit).expect("inside the disk");
             model.apply(&Operation::WriteZeroes { range: range.clone() });
+        }
+        Step::Discard { range, whole } => {
+            let (at, len) = (GuestOffset::new(range.start), range.end - range.start);
+            image.discard(at, len).expect("inside the disk");
+            model.apply(&Operation::WriteZeroes { range: whole.clone() });
+        }
+        Step::Sweep => {
+            let swept = image.sweep().expect("nothing is named twice");
+            assert!(swept, "the tables are read at once");
         }
         Step::Abandon { range, fill } => {
             let request = image.request();

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use arbitrary::{Result, Unstructured};
 use qed_check::recovery_hook;
-use qed_core::{GivenBacking, Image, LockPolicy, RecoveryPolicy, WriteContext};
+use qed_core::{
+    DiscardMode, GivenBacking, Image, ImageError, LockPolicy, RecoveryPolicy, WriteContext,
+};
 
 use crate::apply::apply;
 use crate::branches::Branches;
@@ -25,6 +27,7 @@ pub(super) fn run(from: &mut Unstructured<'_>, branches: &mut Branches) -> Resul
     let gate = GivenBacking(None);
     let context = WriteContext {
         cache_limit_bytes: 0,
+        discard: *from.choose(&[DiscardMode::Reuse, DiscardMode::PassDown])?,
         ..WriteContext::new(&gate, LockPolicy::Take, RecoveryPolicy::Run(&recovery_hook))
     };
     let opened = Image::open(Arc::<SparseStorage>::clone(&storage), &context);
@@ -40,10 +43,25 @@ pub(super) fn run(from: &mut Unstructured<'_>, branches: &mut Branches) -> Resul
         let done = apply(&image, &operation);
         branches.note("operation", done.as_ref().map(drop).map_err(drop));
         before.note(&operation, done.is_ok());
+        if from.ratio(1, 4)? {
+            sweep(&image, &before, branches);
+        }
     }
     image.close().expect("memory takes every write");
     before.assert_confined(&storage, &gate);
     Ok(())
+}
+
+/// A sweep says no to each image in which a check finds a corruption, or nothing of it: space is used
+/// again in no other.
+fn sweep(image: &Image, before: &Before<'_>, branches: &mut Branches) {
+    let swept = image.sweep();
+    branches.note("sweep", swept.as_ref().map_err(drop));
+    match swept {
+        Ok(true) => assert!(before.may_be_swept(), "a sweep finds nothing wrong"),
+        Ok(false) | Err(ImageError::Corrupt(_)) => {}
+        Err(error) => panic!("{error:?}"),
+    }
 }
 
 /// An operation where the tables have something, or beside it.
@@ -58,7 +76,8 @@ fn operation(from: &mut Unstructured<'_>, before: &Before<'_>) -> Result<Operati
     Ok(match from.int_in_range(0..=7)? {
         0 => Operation::Flush,
         1 => Operation::Read { range },
-        2 | 3 => Operation::WriteZeroes { range },
+        2 => Operation::WriteZeroes { range },
+        3 => Operation::Unmap { range },
         _ => Operation::Write { range, fill: from.arbitrary()? },
     })
 }

@@ -8,8 +8,8 @@ use qed_core::{
     CreateOptions, DiscardMode, LockPolicy, ReadContext, ReadOnlyImage, RefuseBacking, create,
 };
 use qed_fuzz::{
-    CRASH_CLUSTER as CLUSTER, Campaign, ErrorCampaign, Mode, SparseContent, SparseStorage, Step,
-    Workload, crash_campaign, crash_points, crash_workload, error_campaign,
+    Beside, CRASH_CLUSTER as CLUSTER, Campaign, ErrorCampaign, Mode, SparseContent, SparseStorage,
+    Step, Workload, crash_campaign, crash_points, crash_workload, error_campaign,
 };
 use qed_io::{Recorder, Storage};
 
@@ -130,7 +130,7 @@ fn space_that_is_used_again() {
         write(1),
         Step::Flush,
         discard(2 * CLUSTER, 1),
-        Step::WriteBesidePunch { first: 5 * CLUSTER + 2, count: 2 },
+        Step::WriteBeside { what: Beside::Punch, first: 5 * CLUSTER + 2, count: 2 },
         Step::Unmap { first: 3 * CLUSTER + 3, count: 2 * CLUSTER },
         Step::Reopen,
         write(2 * CLUSTER + 5),
@@ -165,6 +165,58 @@ fn discards_beside_writers_that_found_the_space_before() {
     for order in 0..6 {
         let mode = [DiscardMode::Reuse, DiscardMode::PassDown][usize::from(order % 2 == 0)];
         crash_discarding(mode, DISK, if order < 3 { 0 } else { DISK }, &steps(order));
+    }
+}
+
+// spec-test: QED-FREE-06, QED-FREE-09, QED-JRN-25
+#[test]
+fn compactions_that_end_anywhere() {
+    let table = 1024 * CLUSTER;
+    let compact = |steps, defragment| {
+        let writes = vec![(5 * CLUSTER + 1, 1), (table + 2, 1), (6 * CLUSTER, 2)];
+        Step::Compact { steps, defragment, writes }
+    };
+    for (discard, defragment) in [(DiscardMode::Reuse, false), (DiscardMode::PassDown, true)] {
+        let steps = [
+            Step::Write { first: 0, count: 5 * CLUSTER },
+            write(table + 1),
+            Step::Write { first: 5 * CLUSTER, count: 2 * CLUSTER },
+            Step::Unmap { first: CLUSTER, count: 4 * CLUSTER },
+            compact(3, defragment),
+            write(2 * CLUSTER),
+            compact(9, defragment),
+            Step::Unmap { first: 5 * CLUSTER, count: CLUSTER },
+            compact(40, defragment),
+            write(3 * CLUSTER),
+            Step::Flush,
+        ];
+        for backing in [0, table + 5] {
+            crash_discarding(discard, table + CLUSTER, backing, &steps);
+        }
+    }
+}
+
+// spec-test: QED-FREE-07
+#[test]
+fn sweeps_that_come_again() {
+    let discard = |first| Step::Discard { first, count: CLUSTER };
+    let steps = [
+        Step::Write { first: 0, count: 4 * CLUSTER },
+        Step::Sweep,
+        write(5 * CLUSTER),
+        Step::Resize(5 * CLUSTER),
+        discard(0),
+        Step::Sweep,
+        write(4 * CLUSTER),
+        Step::Flush,
+        discard(2 * CLUSTER),
+        Step::WriteBeside { what: Beside::Flush, first: 1, count: 2 },
+        Step::Flush,
+    ];
+    for mode in [DiscardMode::Reuse, DiscardMode::PassDown] {
+        for backing in [0, DISK] {
+            crash_discarding(mode, DISK, backing, &steps);
+        }
     }
 }
 

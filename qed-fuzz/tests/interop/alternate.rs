@@ -124,6 +124,9 @@ fn for_qemu(operation: Operation, plan: &ImagePlan, size: u64) -> Option<Operati
         Operation::WriteZeroes { range } => {
             Some(Operation::WriteZeroes { range: whole_clusters(range, plan, size) })
         }
+        Operation::Unmap { range } => {
+            Some(Operation::Unmap { range: whole_clusters(range, plan, size) })
+        }
         Operation::Resize { size: new } => {
             // It cannot shrink a disk, nor grow an overlay over a longer backing file: QED-QEMU-12.
             let hides_backing = plan.backing_size.is_some_and(|backing| backing > size);
