@@ -50,7 +50,7 @@ pub(crate) struct BenchArgs {
     #[arg(short, long)]
     write: bool,
     /// Discard instead of read. What becomes of the space of a QED image is reuse (the default), pass-down
-    /// or ignore; a raw file gets holes
+    /// or ignore; a raw file gets holes unless they are ignored
     #[arg(
         long,
         value_name = "MODE",
@@ -195,13 +195,13 @@ fn open(args: &BenchArgs, name: &OsStr, cache: CacheMode) -> anyhow::Result<Devi
     }
     let image = open_image(&named, OpenHow { cache, ..OpenHow::WRITE })?;
     refuse_qcow2(image.format(), "writing to")?;
+    let discard = discard_mode(args.discard.as_deref())?;
     let target = match image.format() {
         Format::Qed => {
-            let (below, discard) = (OpenHow::read(false), discard_mode(args.discard.as_deref())?);
-            let writable = args.chain.writable_discarding(&image, below, discard);
+            let writable = args.chain.writable_discarding(&image, OpenHow::read(false), discard);
             Target::Qed(Arc::new(writable.with_context(|| could_not_open(name))?))
         }
-        Format::Raw | Format::Qcow2 => Target::Raw,
+        Format::Raw | Format::Qcow2 => Target::Raw(discard),
     };
     Ok(Device { target, file: Arc::clone(image.storage()), action })
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use qed_core::{Image, VirtualDisk};
+use qed_core::{DiscardMode, Image, VirtualDisk};
 use qed_engine::Engine;
 use qed_io::{FileStorage, Storage};
 use qed_spec::GuestOffset;
@@ -22,8 +22,8 @@ pub(super) enum Target {
     Disk(Arc<dyn VirtualDisk>),
     /// For writing.
     Qed(Arc<Image>),
-    /// For writing.
-    Raw,
+    /// For writing; discards are holes, unless they are ignored.
+    Raw(DiscardMode),
 }
 
 impl Device {
@@ -31,7 +31,7 @@ impl Device {
         Ok(match &self.target {
             Target::Disk(disk) => disk.len(),
             Target::Qed(image) => image.image_size(),
-            Target::Raw => self.file.len()?,
+            Target::Raw(_) => self.file.len()?,
         })
     }
 
@@ -42,10 +42,11 @@ impl Device {
             (Target::Disk(disk), _) => disk.read_at(buffer, at)?,
             (Target::Qed(image), Action::Discard) => image.discard(guest, len)?,
             (Target::Qed(image), _) => image.write_at(buffer, guest)?,
-            (Target::Raw, Action::Discard) => {
+            (Target::Raw(DiscardMode::Ignore), Action::Discard) => {}
+            (Target::Raw(_), Action::Discard) => {
                 self.file.punch_hole(at..at + len)?;
             }
-            (Target::Raw, _) => self.file.write_at(buffer, at)?,
+            (Target::Raw(_), _) => self.file.write_at(buffer, at)?,
         }
         Ok(())
     }
@@ -54,7 +55,7 @@ impl Device {
         match &self.target {
             Target::Disk(_) => {}
             Target::Qed(image) => image.flush()?,
-            Target::Raw => self.file.flush()?,
+            Target::Raw(_) => self.file.flush()?,
         }
         Ok(())
     }
@@ -64,7 +65,7 @@ impl Device {
         match self.target {
             Target::Qed(image) => Ok(image.close()?),
             Target::Disk(_) => Ok(()),
-            Target::Raw => Ok(self.file.flush()?),
+            Target::Raw(_) => Ok(self.file.flush()?),
         }
     }
 
@@ -73,7 +74,7 @@ impl Device {
         Ok(match &self.target {
             Target::Disk(disk) => Engine::for_reading(disk.clone(), self.file.clone(), depth)?,
             Target::Qed(image) => Engine::for_image(image.clone(), depth)?,
-            Target::Raw => Engine::for_raw(self.file.clone(), depth)?,
+            Target::Raw(_) => Engine::for_raw(self.file.clone(), depth)?,
         })
     }
 }
