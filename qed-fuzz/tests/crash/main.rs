@@ -147,24 +147,24 @@ fn space_that_is_used_again() {
 
 #[test]
 fn discards_beside_writers_that_found_the_space_before() {
-    let steps = |order| {
+    // Space is used again beside the writers where a sweep came before, else one begins beside them.
+    for (order, is_swept) in (0..8).map(|order| (order, order < 4)) {
         let writes = vec![(0, 2), (CLUSTER + 2, 1), (4 * CLUSTER - 1, 2), (3 * CLUSTER, 3)];
         let discards = vec![(0, 2 * CLUSTER), (CLUSTER, 2 * CLUSTER)];
-        let write = Step::Write { first: 0, count: 3 * CLUSTER };
-        let together = Step::Together { writes, discards, order };
-        [
-            Step::Sweep,
-            write,
+        let mut steps = vec![
+            Step::Write { first: 0, count: 3 * CLUSTER },
             Step::Flush,
-            together,
+            Step::Together { writes, discards, order },
             Step::Sweep,
+            write(5 * CLUSTER),
             Step::Flush,
-            self::write(5 * CLUSTER),
-        ]
-    };
-    for order in 0..6 {
+            write(4 * CLUSTER),
+        ];
+        if is_swept {
+            steps.insert(0, Step::Sweep);
+        }
         let mode = [DiscardMode::Reuse, DiscardMode::PassDown][usize::from(order % 2 == 0)];
-        crash_discarding(mode, DISK, if order < 3 { 0 } else { DISK }, &steps(order));
+        crash_discarding(mode, DISK, if order % 4 < 2 { 0 } else { DISK }, &steps);
     }
 }
 
@@ -193,6 +193,50 @@ fn compactions_that_end_anywhere() {
         for backing in [0, table + 5] {
             crash_discarding(discard, table + CLUSTER, backing, &steps);
         }
+    }
+}
+
+// spec-test: QED-JRN-25
+#[test]
+fn a_table_that_moves_down() {
+    let table = 1024 * CLUSTER;
+    let steps = [
+        Step::Write { first: 0, count: 4 * CLUSTER },
+        Step::Write { first: 4 * CLUSTER, count: 4 * CLUSTER },
+        Step::Flush,
+        write(table + 1),
+        Step::Flush,
+        Step::Unmap { first: CLUSTER, count: 3 * CLUSTER },
+        Step::Unmap { first: 4 * CLUSTER, count: 4 * CLUSTER },
+        Step::Flush,
+        Step::Compact { steps: 60, defragment: false, writes: Vec::new() },
+        write(table + 5),
+        write(2 * CLUSTER),
+        Step::Flush,
+    ];
+    for backing in [0, table + 5] {
+        crash_disk(table + CLUSTER, backing, &steps);
+    }
+}
+
+// spec-test: QED-FREE-06
+#[test]
+fn a_new_table_after_space_was_let_go() {
+    let table = 1024 * CLUSTER;
+    let steps = [
+        Step::Sweep,
+        Step::Write { first: 0, count: 4 * CLUSTER },
+        Step::Flush,
+        Step::Discard { first: 0, count: 4 * CLUSTER },
+        Step::Flush,
+        write(table + 1),
+        Step::Flush,
+        Step::Maintain,
+        write(2),
+        Step::Flush,
+    ];
+    for backing in [0, table + 5] {
+        crash_disk(table + CLUSTER, backing, &steps);
     }
 }
 
