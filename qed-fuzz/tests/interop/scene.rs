@@ -27,7 +27,7 @@ pub(crate) struct Scene {
     pub(crate) plan: ImagePlan,
     pub(crate) model: Model,
     beneath: GivenBacking,
-    /// The image shrank, which leaves clusters that nothing names.
+    /// The image shrank, or gave space up, which leaves clusters that nothing names.
     has_leaks: bool,
 }
 
@@ -83,14 +83,15 @@ impl Scene {
     pub(crate) fn ours(&mut self, list: &[Operation]) {
         self.assert_reads();
         self.recover();
-        let shrinks = |size, operation: &Operation| match operation {
+        let leaves = |size, operation: &Operation| match operation {
             Operation::Resize { size: new } => (*new, *new < size),
+            Operation::Unmap { .. } => (size, true),
             _ => (size, false),
         };
         let mut size = self.model.size();
         for operation in list {
-            let (after, shrank) = shrinks(size, operation);
-            self.has_leaks |= shrank;
+            let (after, leaks) = leaves(size, operation);
+            self.has_leaks |= leaks;
             size = after;
         }
         let storage = self.storage(FileOptions::READ_WRITE);
