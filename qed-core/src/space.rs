@@ -15,23 +15,27 @@ pub(crate) mod owner;
 pub(crate) mod streams;
 pub(crate) mod sweep;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use qed_io::Storage;
-use qed_spec::Geometry;
+use qed_spec::{ErrorKind, Geometry};
 
 use crate::error::{CorruptTable, ImageError, IoAction};
 use crate::options::DiscardMode;
 use crate::space::alloc::Allocator;
 use crate::space::claims::Claims;
 use crate::space::free::HostRun;
-use crate::space::guards::Drain;
+use crate::space::guards::{Drain, RequestGuard};
 use crate::space::host_set::HostSet;
 use crate::space::moves::Moves;
 use crate::space::owner::SpaceMap;
 use crate::space::streams::Streams;
-use crate::space::sweep::Sweep;
+use crate::space::sweep::{STEP, Sweep};
+
+/// Bytes that are punched at a time, as long as other changes may have to wait.
+const PUNCH_BYTES: u64 = 1 << 30;
 
 /// The space of a writable image.
 #[derive(Debug)]
@@ -50,6 +54,13 @@ pub(crate) struct Space {
     /// The sweep that runs. Held by the thread that reads tables for it.
     sweep: Mutex<Option<Sweep>>,
     wants_sweep: AtomicBool,
+    /// A change has un-named clusters in memory that nobody let go of one by one, and no flush has made
+    /// that durable.
+    unnames: AtomicBool,
+    /// Sweeps that began.
+    sweeps: AtomicU64,
+    /// A table could not be read for a sweep: another one is for whoever asks for it by name.
+    gave_up: AtomicBool,
 }
 
 impl Space {
@@ -77,6 +88,9 @@ impl Space {
             moves: Moves::default(),
             sweep: Mutex::default(),
             wants_sweep: AtomicBool::new(false),
+            unnames: AtomicBool::new(false),
+            sweeps: AtomicU64::new(0),
+            gave_up: AtomicBool::new(false),
         }
     }
 
@@ -91,8 +105,7 @@ impl Space {
     /// where that has no room out of what a sweep found.
     // spec: QED-FREE-06
     pub(crate) fn reserve_table(&self, count: u64) -> Result<HostRun, ImageError> {
-        let run = self.reserve_fresh(count);
-        let run = run.or_else(|error| self.alloc.free.take_table(count).ok_or(error))?;
+        let run = self.reserve_fresh(count).or_else(|error| self.reserve_swept(count, error))?;
         if run.fresh {
             return Ok(run);
         }
@@ -100,6 +113,20 @@ impl Space {
         let zeroed = self.storage.write_zeroes(first.get()..first.get() + (count << bits));
         let zeroed = zeroed.map_err(ImageError::io(IoAction::WriteTable, first));
         zeroed.map(|()| run).inspect_err(|_| self.alloc.free.give_back(run))
+    }
+
+    /// Space for a table that a sweep found, where `error` says that there is none at the end.
+    fn reserve_swept(&self, count: u64, error: ImageError) -> Result<HostRun, ImageError> {
+        if error.kind() != ErrorKind::NoSpace {
+            return Err(error);
+        }
+        let Some(run) = self.alloc.free.take_table(count) else { return Err(error) };
+        // The seal comes before the look for a free tail: what was taken after that sees it here.
+        if self.alloc.end.is_sealed() {
+            self.alloc.free.give_back(run);
+            return Err(ImageError::Closed);
+        }
+        Ok(run)
     }
 
     /// A flush that let clusters go is durable: they are free when requests in flight have ended.
@@ -110,27 +137,39 @@ impl Space {
         }
     }
 
-    /// Makes free what no request uses any more, and tells the storage of it where it is to be told.
-    /// Waits for no request.
+    /// Makes free what no request uses any more, and tells the storage of it where it is to be told, for
+    /// a few milliseconds. Waits for no request.
     // spec: QED-FREE-03, QED-FREE-04
     pub(crate) fn reclaim(&self) {
         let free = &self.alloc.free;
         free.settle(&self.guards, self.mode);
-        while let Some((origin, clusters)) = free.to_punch() {
-            for run in clusters.runs() {
-                let bits = self.geometry.cluster_bits();
-                // What the storage cannot give back it keeps: the space is free all the same.
-                drop(self.storage.discard(run.start << bits..run.end << bits));
+        if !free.wants_punch() {
+            return;
+        }
+        let (until, bits) = (Instant::now() + STEP, self.geometry.cluster_bits());
+        while Instant::now() < until {
+            // A request, so that a cut of the file, and the end of the lock after a close, come after it.
+            let Some(_request) = RequestGuard::try_enter(&self.guards) else { return };
+            if self.alloc.end.is_sealed() {
+                return;
             }
-            free.is_punched(origin, &clusters);
+            let Some((origin, run)) = free.to_punch(PUNCH_BYTES >> bits) else { return };
+            // What the storage cannot give back it keeps: the space is free all the same.
+            drop(self.storage.discard(run.start << bits..run.end << bits));
+            free.is_punched(origin, run);
         }
     }
 
     /// A sweep is to run, unless one has ended since the image was opened.
     pub(crate) fn want_sweep(&self) {
-        if !self.alloc.free.is_judged() {
+        if !self.alloc.free.is_judged() && !self.gave_up.load(Ordering::Relaxed) {
             self.want_new_sweep();
         }
+    }
+
+    /// Clusters lose their names in another way than one by one, or all that did are durably unnamed.
+    pub(crate) fn set_unnames(&self, unnames: bool) {
+        self.unnames.store(unnames, Ordering::SeqCst);
     }
 
     /// A sweep is to run: clusters lost their names in other ways than one by one.
@@ -158,13 +197,19 @@ impl Space {
         if self.alloc.end.is_sealed() || self.alloc.free.is_broken() {
             return None;
         }
+        // Before the end is read: what is given back from here on does not lie behind it again.
+        let unnamed = self.alloc.free.begin_sweep(kept.clusters());
         // A device that does not say how large it is, is not swept.
-        let end = self.alloc.end.begin_sweep().ok()?;
-        let only_name = self.alloc.free.begin_sweep(kept.clusters());
-        let roots = self.owner.roots();
-        let sweep = Sweep::new(end, self.guards.moment(), roots, self.geometry, only_name.as_ref());
+        let end = self.alloc.end.begin_sweep().ok();
+        let (roots, began) = (self.owner.roots(), self.guards.moment());
+        let number = self.sweeps.fetch_add(1, Ordering::Relaxed);
+        let mut sweep =
+            end.and_then(|end| Sweep::new(end, began, roots, self.geometry, unnamed, number));
+        if let Some(sweep) = &mut sweep {
+            sweep.is_flushed = !self.unnames.load(Ordering::SeqCst);
+        }
         if sweep.is_none() {
-            self.alloc.end.abandon_sweep();
+            self.abandon_sweep(None);
         }
         sweep
     }
@@ -172,8 +217,10 @@ impl Space {
     /// The sweep has read all tables.
     pub(crate) fn end_sweep(&self, mut sweep: Sweep) {
         sweep.shorten(self.alloc.end.end_sweep(sweep.end(), sweep.named_end()));
-        self.alloc.free.end_sweep(sweep.into_words(), self.mode);
-        self.reclaim();
+        let is_first = sweep.is_first;
+        if self.alloc.free.end_sweep(sweep.into_words(), is_first, self.mode) {
+            self.want_new_sweep();
+        }
     }
 
     /// The sweep has ended early: with a finding, or because a table could not be read.
@@ -183,9 +230,16 @@ impl Space {
         self.alloc.free.abandon_sweep(finding);
     }
 
+    /// No sweep begins by itself any more: a table could not be read.
+    pub(crate) fn give_up_sweeps(&self) {
+        self.gave_up.store(true, Ordering::Relaxed);
+    }
+
     /// Starts again at the end of a file that was cut; nothing is in flight.
     pub(crate) fn restart(&self, file_len: u64) {
-        if self.sweep().take().is_some() {
+        // Held to the end: a sweep that begins sees all of it or nothing.
+        let mut sweep = self.sweep();
+        if sweep.take().is_some() {
             self.alloc.end.abandon_sweep();
             self.want_new_sweep();
         }

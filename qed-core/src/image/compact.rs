@@ -203,7 +203,9 @@ impl<I: Deref<Target = Image>> Compaction<I> {
         match self.image.space.alloc.free.verdict() {
             Verdict::Sound => {}
             Verdict::Broken(finding) => return Err(finding.into()),
-            // An image that is too large for a sweep, or a change of its shape came between.
+            // A change of the image's shape came between.
+            Verdict::Unknown if self.image.space.wants_sweep() => return Ok(Phase::Sweep),
+            // It is too large for a sweep.
             Verdict::Unknown => return Ok(Phase::Cut),
         }
         self.plan();

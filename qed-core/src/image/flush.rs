@@ -93,6 +93,7 @@ impl Image {
         let placed = self.place_windows();
         if sweep.take().is_some() {
             self.space.abandon_sweep(None);
+            self.space.want_new_sweep();
         }
         drop(sweep);
         if !self.durability.has_nothing_pending(self.cx()) {

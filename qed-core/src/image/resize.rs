@@ -52,11 +52,14 @@ impl Image {
         check_bits(metadata, self.map.geometry.l1_entries_for(new_size))?;
         self.flush_and_place(metadata)?;
         self.durability.drain_log(self.cx())?;
+        // Until all is committed the file may name what the tables in memory do not.
+        self.space.set_unnames(true);
         if new_size >= old_size {
             self.grow(metadata, old_size, new_size)?;
         } else {
             self.shrink(metadata, old_size, new_size)?;
         }
+        self.space.set_unnames(false);
         Ok(())
     }
 

@@ -16,6 +16,8 @@ use crate::space::sweep::{PAUSE, STEP, Sweep};
 
 /// How long a request that needs space waits for others to end, which is all that a sweep waits for.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a request that needs space waits for a sweep; then it goes on without it.
+const AT_ONCE: Duration = Duration::from_secs(60);
 /// How often it asks.
 const ASK_AFTER: Duration = Duration::from_micros(100);
 
@@ -47,12 +49,17 @@ impl Image {
         if !is_broken && self.space.alloc.end.wants_sweep()? {
             self.space.want_new_sweep();
         }
-        self.space.want_sweep();
-        loop {
-            match self.sweep_on(None)? {
+        if !self.space.alloc.free.is_judged() {
+            self.space.want_new_sweep();
+        }
+        // In steps here, too: others wait for the sweep, and for the request that it is.
+        let at_most = Instant::now() + AT_ONCE;
+        let mut waits_until = until;
+        while Instant::now() < at_most {
+            match self.sweep_for_a_while()? {
                 Sweeping::No => break,
-                Sweeping::GoesOn => {}
-                Sweeping::Waits if Instant::now() > until => break,
+                Sweeping::GoesOn => waits_until = Instant::now() + PATIENCE,
+                Sweeping::Waits if Instant::now() > waits_until => break,
                 Sweeping::Waits => thread::sleep(ASK_AFTER),
             }
         }
@@ -62,8 +69,9 @@ impl Image {
         }
         if free.is_any_away() {
             self.flush()?;
+            let until = Instant::now() + PATIENCE;
             self.space.reclaim();
-            while free.is_waiting() && Instant::now() < until {
+            while (free.is_waiting() || free.wants_punch()) && Instant::now() < until {
                 thread::sleep(ASK_AFTER);
                 self.space.reclaim();
             }
@@ -83,23 +91,23 @@ impl Image {
     pub(super) fn maintain_space(&self, now: Instant) -> Result<Option<Instant>, ImageError> {
         self.space.reclaim();
         let sweeping = self.sweep_for_a_while()?;
-        let goes_on = sweeping != Sweeping::No || self.space.alloc.free.is_waiting();
+        let free = &self.space.alloc.free;
+        let goes_on = sweeping != Sweeping::No || free.is_waiting() || free.wants_punch();
         Ok(goes_on.then(|| now + PAUSE))
     }
 
     /// Goes on with the sweep that is wanted, for no longer than requests should wait beside it.
     pub(super) fn sweep_for_a_while(&self) -> Result<Sweeping, ImageError> {
-        self.sweep_on(Some(Instant::now() + STEP))
-    }
-
-    /// Goes on with the sweep that is wanted, until it has ended or `until` comes.
-    fn sweep_on(&self, until: Option<Instant>) -> Result<Sweeping, ImageError> {
+        let until = Instant::now() + STEP;
+        if self.flush_for_sweep()? {
+            return Ok(Sweeping::GoesOn);
+        }
         let mut running = self.space.sweep();
         if running.is_none() && self.space.wants_sweep() {
             *running = self.space.begin_sweep();
         }
         let Some(sweep) = running.as_mut() else { return Ok(Sweeping::No) };
-        if !self.space.guards.has_passed(sweep.began) {
+        if !sweep.is_flushed || !self.space.guards.has_passed(sweep.began) {
             return Ok(Sweeping::Waits);
         }
         // A change of the image's shape goes first, and begins the sweep anew.
@@ -112,6 +120,7 @@ impl Image {
                 // A finding is what the sweep is for, and is told where space is asked for.
                 let ImageError::Corrupt(finding) = error else {
                     self.space.abandon_sweep(None);
+                    self.space.give_up_sweeps();
                     return Err(error);
                 };
                 self.space.abandon_sweep(Some(finding));
@@ -120,8 +129,25 @@ impl Image {
         Ok(Sweeping::No)
     }
 
+    /// Makes durable what changed the tables before the sweep began, once; whether it did. A resize that
+    /// failed has un-named clusters that the file may name yet, and nobody let go of them one by one.
+    // spec: QED-FREE-02
+    fn flush_for_sweep(&self) -> Result<bool, ImageError> {
+        let due = |sweep: &Sweep| {
+            (!sweep.is_flushed && self.space.guards.has_passed(sweep.began)).then_some(sweep.number)
+        };
+        let Some(number) = self.space.sweep().as_ref().and_then(due) else { return Ok(false) };
+        // Without the sweep: whoever flushes may hold the metadata lock when it comes to that.
+        self.durability.flush(self.cx())?;
+        self.space.set_unnames(false);
+        if let Some(sweep) = self.space.sweep().as_mut() {
+            sweep.is_flushed |= sweep.number == number;
+        }
+        Ok(true)
+    }
+
     /// Reads tables until all are read, or `until` comes; whether all are.
-    fn read_for(&self, sweep: &mut Sweep, until: Option<Instant>) -> Result<bool, ImageError> {
+    fn read_for(&self, sweep: &mut Sweep, until: Instant) -> Result<bool, ImageError> {
         let free = &self.space.alloc.free;
         let mut walk = Walk::from(sweep.place);
         loop {
@@ -133,7 +159,7 @@ impl Image {
             if !more {
                 break;
             }
-            if until.is_some_and(|until| Instant::now() >= until) {
+            if Instant::now() >= until {
                 return Ok(false);
             }
         }

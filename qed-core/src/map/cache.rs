@@ -62,9 +62,10 @@ pub(crate) struct DirtySlice {
 #[derive(Debug)]
 pub(crate) enum Glance<R> {
     Cached(R),
-    /// The file has it, or the journal; whether this session wrote it.
+    /// The file has it, or the journal; what was bad in it when it was first read, if this session wrote
+    /// it.
     InFile {
-        written: bool,
+        written: Option<BadSlots>,
     },
 }
 
@@ -113,7 +114,7 @@ impl L2Cache {
             if shard.slices.contains_key(&number) {
                 return Ok(());
             }
-            shard.written.get(&number).map(|bad| bad.as_deref().copied().unwrap_or_default())
+            shard.bad_in(number)
         };
         let slice = load(written)?;
         let mut shard = self.alone(number);
@@ -129,8 +130,16 @@ impl L2Cache {
         let shard = self.shared(number);
         match shard.slices.get(&number) {
             Some(cached) => Glance::Cached(look(&cached.value)),
-            None => Glance::InFile { written: shard.written.contains_key(&number) },
+            None => Glance::InFile { written: shard.bad_in(number) },
         }
+    }
+
+    /// Whether any slice with such a number is cached.
+    pub(crate) fn has_any(&self, numbers: &Range<u64>) -> bool {
+        self.shards.iter().any(|shard| {
+            let shard = shard.read().unwrap_or_else(PoisonError::into_inner);
+            shard.slices.keys().any(|number| numbers.contains(number))
+        })
     }
 
     /// Looks at every slice that is cached.
@@ -274,6 +283,11 @@ impl L2Cache {
 }
 
 impl Shard {
+    /// What was bad in a slice that this session wrote.
+    fn bad_in(&self, number: u64) -> Option<BadSlots> {
+        self.written.get(&number).map(|bad| bad.as_deref().copied().unwrap_or_default())
+    }
+
     /// Drops the slices that nobody looked at since the last call; if all were looked at, half of
     /// those that can go. Dirty and pinned slices stay, so a shard may exceed its share.
     fn evict(&mut self, index: &Index<Slice>) {

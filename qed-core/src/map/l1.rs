@@ -92,6 +92,12 @@ impl L1Table {
         count.min(most)
     }
 
+    /// The slot that names the table at byte `place`.
+    pub(crate) fn slot_of(&self, place: u64) -> Option<L1Index> {
+        let slots = self.slots.read().unwrap_or_else(PoisonError::into_inner);
+        slots.iter().position(|value| *value == place).map(|slot| L1Index::new(slot as u64))
+    }
+
     /// The raw value of a slot; 0 past the last.
     pub(crate) fn value(&self, l1: L1Index) -> u64 {
         let slots = self.slots.read().unwrap_or_else(PoisonError::into_inner);

@@ -5,6 +5,7 @@
 
 use std::ops::Range;
 
+use qed_io::RunKind;
 use qed_layout::{PieceBuffer, Pieces};
 use qed_spec::{HostOffset, L1Index, L2Index};
 use zerocopy::IntoBytes;
@@ -12,7 +13,7 @@ use zerocopy::IntoBytes;
 use crate::error::{ImageError, IoAction};
 use crate::map::cache::Glance;
 use crate::map::mapping::{EntryAt, NamedBy};
-use crate::map::slice::{SLICE_ENTRIES, Slice};
+use crate::map::slice::{BadSlots, SLICE_ENTRIES, Slice};
 use crate::map::tables::Tables;
 use crate::space::owner::Written;
 use crate::space::sweep::WalkPlace;
@@ -78,15 +79,50 @@ impl Tables {
             at.slot = entries;
             return Ok(true);
         };
+        let home = self.geometry.host_offset(table).checked_add(slots.start * 8);
+        let home = home.expect("a legal table lies inside the file");
         if slots.start == 0 {
             let clusters = table.get()..table.get() + self.geometry.table_size_clusters();
             each(clusters, NamedBy::L1(l1))?;
         }
-        let home = self.geometry.host_offset(table).checked_add(slots.start * 8);
-        let home = home.expect("a legal table lies inside the file");
+        if let Some(slot) = self.behind_hole(l1, slots.clone(), home)? {
+            walk.place.slot = slot;
+            return Ok(true);
+        }
         let piece = self.read_piece(l1, slots, home, walk)?;
         self.show_runs(&piece, &walk.values, &mut each)?;
         Ok(true)
+    }
+
+    /// Where the walk goes on, if the piece is part of a hole of the file, of which the cache has nothing:
+    /// most of a sparse table is none that anybody wrote.
+    fn behind_hole(
+        &self,
+        l1: L1Index,
+        slots: Range<u64>,
+        home: HostOffset,
+    ) -> Result<Option<u64>, ImageError> {
+        if self.journal().is_some_and(|journal| journal.usage().runs > 0) {
+            return Ok(None);
+        }
+        let entries = self.geometry.table_entries();
+        let hole_from = || {
+            let run = self.storage.run_at(home.get());
+            run.map_err(ImageError::io(IoAction::ReadTable, home))
+        };
+        let run = hole_from()?;
+        let hole = (run.len / 8).min(entries - slots.start);
+        if run.kind != RunKind::Hole || hole < slots.end - slots.start {
+            return Ok(None);
+        }
+        let end = slots.start + hole - hole % SLICE_ENTRIES;
+        let first = l1.get() * entries / SLICE_ENTRIES;
+        let slices = first + slots.start / SLICE_ENTRIES..first + end / SLICE_ENTRIES;
+        if self.cache.has_any(&slices) {
+            return Ok(None);
+        }
+        // Once more: what was in the cache before may have been written home since the first look.
+        Ok((hole_from()? == run).then_some(end))
     }
 
     /// Copies the entries of a piece.
@@ -117,8 +153,8 @@ impl Tables {
                     return Err(self.bad_entry(piece.at(index * SLICE + slot), value));
                 }
                 Glance::InFile { written } => {
-                    of_file.push(index);
-                    let state = if written { Written::InSession } else { Written::BeforeOpen };
+                    let state = written.map_or(Written::BeforeOpen, |_| Written::InSession);
+                    of_file.push((index, written.unwrap_or_default()));
                     self.space().limit(l1, state)
                 }
             };
@@ -126,6 +162,13 @@ impl Tables {
         }
         if !of_file.is_empty() {
             self.read_missing(walk, home, &of_file)?;
+        }
+        // What was bad when it was first read is bad yet, where this session wrote around it.
+        for (index, bad) in of_file {
+            let is_bad = |slot: &usize| bad[slot / 64] >> (slot % 64) & 1 == 1;
+            if let Some(slot) = (0..SLICE).find(is_bad).map(|slot| index * SLICE + slot) {
+                return Err(self.bad_entry(piece.at(slot), walk.values[slot]));
+            }
         }
         Ok(piece)
     }
@@ -135,7 +178,7 @@ impl Tables {
         &self,
         walk: &mut Walk,
         home: HostOffset,
-        slices: &[usize],
+        slices: &[(usize, BadSlots)],
     ) -> Result<(), ImageError> {
         let mut read = vec![0_u64; walk.values.len()];
         match self.journal().filter(|journal| journal.usage().runs > 0) {
@@ -156,7 +199,7 @@ impl Tables {
                 }
             }
         }
-        for index in slices {
+        for (index, _) in slices {
             let part = index * SLICE..(index + 1) * SLICE;
             walk.values[part.clone()].copy_from_slice(&read[part]);
         }

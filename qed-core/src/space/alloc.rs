@@ -59,7 +59,7 @@ impl Allocator {
         covered.map(|()| run).inspect_err(|_| {
             // Unless another request reserved after it, the space is as if it had never been handed
             // out, and tries that fail use up none.
-            if !self.end.untake(run.first, count) {
+            if !self.free.unless_sweeping(|| self.end.untake(run.first, count)) {
                 self.free.give_back(run);
             }
         })
@@ -79,5 +79,32 @@ impl Allocator {
     pub(crate) fn restart(&self, file_len: u64) {
         self.free.forget_from(self.geometry.clusters_for(file_len).get());
         self.end.restart(file_len);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use qed_io::{Fault, Faulty, MemoryStorage, Repeat, RequestKind};
+
+    use super::*;
+
+    // spec-test: QED-FREE-07
+    #[test]
+    fn space_that_the_file_does_not_reach_is_at_the_end_again_unless_a_sweep_runs() {
+        let geometry = Geometry::new(4096, 2).unwrap();
+        let storage = Arc::new(Faulty::new(Arc::new(MemoryStorage::new(vec![0; 8 * 4096]))));
+        let allocator = Allocator::new(storage.clone(), geometry, 8 * 4096);
+        storage.fail_when(
+            |request| request.kind == RequestKind::SetLen,
+            Fault::NoSpace,
+            Repeat::Always,
+        );
+        allocator.reserve_fresh(2).unwrap_err();
+        assert_eq!(allocator.end.clusters(), 8);
+        allocator.free.begin_sweep(std::iter::empty());
+        allocator.reserve_fresh(2).unwrap_err();
+        // The sweep has seen where the end was, and is not to find what lay before it.
+        assert_eq!(allocator.end.clusters(), 10);
+        assert!(allocator.free.holds(8) && allocator.free.holds(9));
     }
 }

@@ -69,7 +69,15 @@ impl ImageEnd {
 
     /// Clusters up to there: on a device of which that is not known all that it has.
     pub(crate) fn clusters(&self) -> u64 {
-        self.not_below_unknown(self.next.load(Ordering::Acquire))
+        self.not_below_unknown(self.handed_out())
+    }
+
+    /// Clusters that were handed out, sealed or not.
+    fn handed_out(&self) -> u64 {
+        match self.next.load(Ordering::Acquire) {
+            SEALED => self.sealed_at.load(Ordering::Acquire),
+            next => next,
+        }
     }
 
     fn not_below_unknown(&self, end: u64) -> u64 {
@@ -88,11 +96,7 @@ impl ImageEnd {
     /// how much of the device it is known what tables name. None of a file, nor where nothing is known.
     pub(crate) fn to_record(&self) -> Option<(u64, u64)> {
         let known = self.device.as_ref()?.known();
-        let next = match self.next.load(Ordering::Acquire) {
-            SEALED => self.sealed_at.load(Ordering::Acquire),
-            next => next,
-        };
-        (known > 0).then_some((next << self.geometry.cluster_bits(), known))
+        (known > 0).then_some((self.handed_out() << self.geometry.cluster_bits(), known))
     }
 
     /// Whether it is known where the image ends.
@@ -245,9 +249,12 @@ impl ImageEnd {
     /// Hands out nothing more, and lengthens the file no more: clusters up to the end, all of which were
     /// handed out before. In one step, so that no request is given what lies behind.
     pub(crate) fn seal(&self) -> u64 {
-        let end = self.next.swap(SEALED, Ordering::AcqRel);
-        self.sealed_at.store(end, Ordering::Release);
-        self.not_below_unknown(end)
+        // First, for who reads it as soon as the other says that it is sealed; the same thread alone seals.
+        let end = self.next.fetch_update(Ordering::AcqRel, Ordering::Acquire, |end| {
+            self.sealed_at.store(end, Ordering::Release);
+            Some(SEALED)
+        });
+        self.not_below_unknown(end.unwrap_or_else(|end| end))
     }
 
     /// Goes on where [`ImageEnd::seal`] stopped.

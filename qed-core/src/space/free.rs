@@ -65,6 +65,11 @@ struct State {
     waiting: VecDeque<(Moment, HostSet)>,
     /// While a sweep runs: what it must not find.
     held: Option<HostSet>,
+    /// What was let go while the first sweep ran, which may have read one name of it and not another: it
+    /// waits for a second sweep.
+    late: HostSet,
+    /// Of that what could be free otherwise.
+    doubtful: HostSet,
     verdict: Verdict,
 }
 
@@ -145,13 +150,23 @@ impl FreeSpace {
         });
     }
 
+    /// Whether `untake` took space back as if it had never been handed out; not while a sweep runs, which
+    /// has seen where the end was.
+    pub(crate) fn unless_sweeping(&self, untake: impl FnOnce() -> bool) -> bool {
+        self.change(|state| state.held.is_none() && untake())
+    }
+
     /// Clusters are about to be named no more: before the entries are published.
     // spec: QED-FREE-07
     pub(crate) fn let_go(&self, runs: &[Range<u64>]) {
         self.change(|state| {
+            let is_late = state.held.is_some() && state.verdict == Verdict::Unknown;
             for run in runs {
                 state.hold(run.clone());
                 state.away.insert(run.clone());
+                if is_late {
+                    state.late.insert(run.clone());
+                }
             }
         });
     }
@@ -163,7 +178,12 @@ impl FreeSpace {
 
     /// The entries are as they were.
     pub(crate) fn is_kept(&self, runs: &[Range<u64>]) {
-        self.change(|state| runs.iter().for_each(|run| state.away.remove(run.clone())));
+        self.change(|state| {
+            for run in runs {
+                state.away.remove(run.clone());
+                state.late.remove(run.clone());
+            }
+        });
     }
 
     /// Takes what lies in limbo for a flush, which copies the entries after this.
@@ -203,17 +223,34 @@ impl FreeSpace {
         });
     }
 
-    /// Clusters to be punched before they are free.
+    /// Up to `count` clusters that follow each other, to be punched before they are free. The caller has a
+    /// request until they are.
     // spec: QED-FREE-10
-    pub(crate) fn to_punch(&self) -> Option<(Origin, HostSet)> {
+    pub(crate) fn to_punch(&self, count: u64) -> Option<(Origin, Range<u64>)> {
         let mut state = self.state();
-        if state.verdict == Verdict::Sound { state.unpunched.pop_front() } else { None }
+        while state.verdict == Verdict::Sound
+            && let Some((origin, clusters)) = state.unpunched.front_mut()
+        {
+            match clusters.take(count) {
+                Some(run) => return Some((*origin, run)),
+                None => drop(state.unpunched.pop_front()),
+            }
+        }
+        None
     }
 
     /// The punch has returned.
     // spec: QED-FREE-04
-    pub(crate) fn is_punched(&self, origin: Origin, clusters: &HostSet) {
-        self.change(|state| state.is_free(origin, clusters));
+    pub(crate) fn is_punched(&self, origin: Origin, run: Range<u64>) {
+        let mut clusters = HostSet::default();
+        clusters.insert(run);
+        self.change(|state| state.is_free(origin, &clusters));
+    }
+
+    /// Whether anything is to be punched now.
+    pub(crate) fn wants_punch(&self) -> bool {
+        let state = self.state();
+        state.verdict == Verdict::Sound && !state.unpunched.is_empty()
     }
 
     /// Whether there is anything to take, or was a moment ago.
@@ -269,17 +306,22 @@ impl FreeSpace {
             sets.extend([&state.swept, &state.let_go]);
         }
         let mut at = end;
-        while at > 0 && sets.iter().any(|set| set.contains(at - 1)) {
-            at -= 1;
+        loop {
+            let before = at;
+            at = sets.iter().map(|set| set.start_of_run(at)).min().unwrap_or(at);
+            if at == before {
+                return at;
+            }
         }
-        at
     }
 
     /// The file was cut: there are no clusters from `end` on. No request is in flight.
     pub(crate) fn forget_from(&self, end: u64) {
         self.change(|state| {
-            let State { returned, swept, let_go, away, limbo, .. } = state;
-            [returned, swept, let_go, away, limbo].into_iter().for_each(|set| set.forget_from(end));
+            let State { returned, swept, let_go, away, limbo, late, doubtful, .. } = state;
+            [returned, swept, let_go, away, limbo, late, doubtful]
+                .into_iter()
+                .for_each(|set| set.forget_from(end));
             state.waiting.iter_mut().for_each(|(_, set)| set.forget_from(end));
             state.unpunched.iter_mut().for_each(|(_, set)| set.forget_from(end));
             state.held = None;
@@ -287,21 +329,28 @@ impl FreeSpace {
     }
 
     /// A sweep begins: holds all that no table names now, and `kept` that is set aside. What lost its name
-    /// since the image was opened, where this is the first sweep.
-    // spec: QED-FREE-07
-    pub(crate) fn begin_sweep(&self, kept: impl Iterator<Item = HostCluster>) -> Option<HostSet> {
+    /// and has no other: all since the image was opened, if this is the first sweep, or what the first
+    /// could not say that of; and whether it is the first.
+    // spec: QED-FREE-07, QED-FREE-10
+    pub(crate) fn begin_sweep(&self, kept: impl Iterator<Item = HostCluster>) -> (HostSet, bool) {
         self.change(|state| {
             let mut held = HostSet::default();
             let State { returned, swept, let_go, away, .. } = state;
             [returned, swept, let_go, away].into_iter().for_each(|set| held.absorb(set));
             kept.for_each(|cluster| held.insert(cluster.get()..cluster.get() + 1));
             state.held = Some(held);
-            (state.verdict == Verdict::Unknown).then(|| {
-                let mut named_once = HostSet::default();
-                named_once.absorb(&state.away);
-                named_once.absorb(&state.let_go);
-                named_once
-            })
+            let is_first = state.verdict == Verdict::Unknown;
+            let mut unnamed = HostSet::default();
+            if is_first {
+                state.late = HostSet::default();
+                let doubtful = std::mem::take(&mut state.doubtful);
+                state.let_go.absorb(&doubtful);
+                unnamed.absorb(&state.away);
+                unnamed.absorb(&state.let_go);
+            } else {
+                unnamed.absorb(&state.late);
+            }
+            (unnamed, is_first)
         })
     }
 
@@ -311,11 +360,22 @@ impl FreeSpace {
     }
 
     /// A sweep has ended: adds what is neither held nor among the `named`, a word of 64 clusters each.
-    pub(crate) fn end_sweep(&self, named: impl Iterator<Item = u64>, mode: DiscardMode) {
+    /// Whether another is to follow, for what was let go while the first ran.
+    pub(crate) fn end_sweep(
+        &self,
+        named: impl Iterator<Item = u64>,
+        is_first: bool,
+        mode: DiscardMode,
+    ) -> bool {
         self.is_judged.store(true, Ordering::Relaxed);
         self.change(|state| {
             state.verdict = Verdict::Sound;
-            let Some(held) = state.held.take() else { return };
+            if !is_first {
+                state.late = HostSet::default();
+                let doubtful = std::mem::take(&mut state.doubtful);
+                state.free(Origin::LetGo, doubtful, mode);
+            }
+            let Some(held) = state.held.take() else { return false };
             let mut found = HostSet::default();
             for (word, named) in (0..).zip(named) {
                 if named != u64::MAX {
@@ -326,7 +386,8 @@ impl FreeSpace {
                 state.away.absorb(&found);
             }
             state.free(Origin::Swept, found, mode);
-        });
+            !state.late.is_empty()
+        })
     }
 
     /// A sweep has ended with a finding, or without one where `finding` is none: nothing is known.
@@ -373,8 +434,10 @@ impl State {
         }
     }
 
-    /// Clusters are free, after a punch where the storage is told.
-    fn free(&mut self, origin: Origin, clusters: HostSet, mode: DiscardMode) {
+    /// Clusters are free, but for doubtful ones, after a punch where the storage is told.
+    fn free(&mut self, origin: Origin, mut clusters: HostSet, mode: DiscardMode) {
+        let late = clusters.take_common(&self.late);
+        self.doubtful.absorb(&late);
         match mode {
             DiscardMode::PassDown => self.unpunched.push_back((origin, clusters)),
             DiscardMode::Reuse | DiscardMode::Ignore => self.is_free(origin, &clusters),

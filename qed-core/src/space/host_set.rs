@@ -91,6 +91,32 @@ impl HostSet {
         }
     }
 
+    /// Takes the members out that another set has, too.
+    pub(crate) fn take_common(&mut self, other: &Self) -> Self {
+        let mut common = Self::default();
+        for (number, chunk) in &other.chunks {
+            for (word, bits) in (number * WORDS as u64..).zip(chunk.words) {
+                common.insert_word(word, bits & self.word(word));
+            }
+        }
+        common.runs().for_each(|run| self.remove(run));
+        common
+    }
+
+    /// The first of the members that follow each other up to `end`, or `end`.
+    pub(crate) fn start_of_run(&self, end: u64) -> u64 {
+        let mut at = end;
+        while at > 0 {
+            let (word, bit) = ((at - 1) / 64, (at - 1) % 64);
+            let ones = u64::from((self.word(word) << (63 - bit)).leading_ones());
+            at -= ones;
+            if ones <= bit {
+                break;
+            }
+        }
+        at
+    }
+
     /// The lowest member.
     pub(crate) fn first(&self) -> Option<u64> {
         self.first_from(0)
@@ -253,9 +279,18 @@ mod tests {
             }
             assert_eq!(set.len(), model.len() as u64, "step {step}");
             assert_eq!(set.first(), model.first().copied());
+            let end = number(4 * CHUNK);
+            let start = (0..end).rev().take_while(|cluster| model.contains(cluster)).last();
+            assert_eq!(set.start_of_run(end), start.unwrap_or(end));
         }
         let members: Vec<u64> = set.runs().flatten().collect();
         assert_eq!(members, model.iter().copied().collect::<Vec<_>>());
+        let mut even = HostSet::default();
+        (0..5 * CHUNK).step_by(2).for_each(|cluster| even.insert(cluster..cluster + 1));
+        let common = even.take_common(&set);
+        let is_common = |cluster: &u64| cluster.is_multiple_of(2) && model.contains(cluster);
+        assert!((0..5 * CHUNK).all(|cluster| common.contains(cluster) == is_common(&cluster)));
+        assert_eq!(even.len() + common.len(), 5 * CHUNK / 2);
         let mut both = HostSet::default();
         both.insert(5..6);
         both.absorb(&set);

@@ -13,16 +13,29 @@ use crate::sync::{AtomicBool, Mutex, MutexGuard, Ordering, PoisonError};
 pub(crate) struct Moves {
     /// Whether anything is marked: what each write asks.
     any: AtomicBool,
-    /// Numbers of guest clusters; ranges do not overlap.
-    marked: Mutex<Vec<Range<u64>>>,
+    marks: Mutex<Marks>,
 }
 
+#[derive(Debug, Default)]
+struct Marks {
+    /// Numbers of guest clusters, each range with the number of its mark.
+    ranges: Vec<(Mark, Range<u64>)>,
+    next: u64,
+}
+
+/// One mark: another move may mark the same clusters later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Mark(u64);
+
 impl Moves {
-    /// Marks clusters, of which none is.
-    pub(crate) fn mark(&self, clusters: Range<u64>) {
-        let mut marked = self.marked();
-        marked.push(clusters);
+    /// Marks clusters.
+    pub(crate) fn mark(&self, clusters: Range<u64>) -> Mark {
+        let mut marks = self.marks();
+        let mark = Mark(marks.next);
+        marks.next += 1;
+        marks.ranges.push((mark, clusters));
         self.any.store(true, Ordering::SeqCst);
+        mark
     }
 
     /// Takes the marks away that any of the clusters has. A request does before it looks up where they lie.
@@ -30,30 +43,37 @@ impl Moves {
     #[inline]
     pub(crate) fn turn_away(&self, clusters: impl FnOnce() -> Range<u64>) {
         // A request of before the mark is waited for; one that began after it sees it here.
-        if self.any.load(Ordering::Relaxed) {
-            self.unmark(&clusters());
+        if self.any.load(Ordering::SeqCst) {
+            let clusters = clusters();
+            let clear =
+                |other: &Range<u64>| other.end <= clusters.start || clusters.end <= other.start;
+            self.keep(|(_, other)| clear(other));
         }
     }
 
-    /// Takes the marks away that any of the clusters has.
-    #[cold]
-    pub(crate) fn unmark(&self, clusters: &Range<u64>) {
-        let mut marked = self.marked();
-        marked.retain(|other| other.end <= clusters.start || clusters.end <= other.start);
-        self.any.store(!marked.is_empty(), Ordering::SeqCst);
+    /// Takes a mark away, if it is there.
+    pub(crate) fn unmark(&self, mark: Mark) {
+        self.keep(|(other, _)| *other != mark);
     }
 
-    /// Publishes the new place of clusters if they have the mark that they got, which stays.
+    /// Publishes the new place of clusters if they have their mark yet, which stays.
     pub(crate) fn publish_if_marked<R>(
         &self,
-        clusters: &Range<u64>,
+        mark: Mark,
         publish: impl FnOnce() -> R,
     ) -> Option<R> {
-        let marked = self.marked();
-        marked.contains(clusters).then(publish)
+        let marks = self.marks();
+        marks.ranges.iter().any(|(other, _)| *other == mark).then(publish)
     }
 
-    fn marked(&self) -> MutexGuard<'_, Vec<Range<u64>>> {
-        self.marked.lock().unwrap_or_else(PoisonError::into_inner)
+    #[cold]
+    fn keep(&self, stays: impl FnMut(&(Mark, Range<u64>)) -> bool) {
+        let mut marks = self.marks();
+        marks.ranges.retain(stays);
+        self.any.store(!marks.ranges.is_empty(), Ordering::SeqCst);
+    }
+
+    fn marks(&self) -> MutexGuard<'_, Marks> {
+        self.marks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -31,7 +31,13 @@ pub(crate) struct Sweep {
     /// Those that are named, a bit each.
     named: Vec<u64>,
     /// Nothing that lost its name has got another since the image was opened.
-    is_first: bool,
+    pub(crate) is_first: bool,
+    /// What lost its only name before and has no other.
+    unnamed: HostSet,
+    /// Changes of tables from before it began are durable.
+    pub(crate) is_flushed: bool,
+    /// Tells it from those before it.
+    pub(crate) number: u64,
     /// How far the tables were read.
     pub(crate) place: WalkPlace,
 }
@@ -44,25 +50,28 @@ pub(crate) struct WalkPlace {
 }
 
 impl Sweep {
-    /// Of an image with `end` clusters; none where there is no memory for them. The first one of an open
-    /// image is told what lost its `only_name` before: an entry that names it yet is another.
+    /// Of an image with `end` clusters; none where there is no memory for them. It is told what is
+    /// `unnamed`: an entry that names it is one more name. Whether it is the first one of an open image.
     // spec: QED-FREE-10
     pub(crate) fn new(
         end: u64,
         began: Moment,
         roots: &Roots,
         geometry: Geometry,
-        only_name: Option<&HostSet>,
+        (unnamed, is_first): (HostSet, bool),
+        number: u64,
     ) -> Option<Self> {
         if end > MAX_CLUSTERS {
             return None;
         }
         let words = usize::try_from(end.div_ceil(64)).ok()?;
         let place = WalkPlace::default();
-        let is_first = only_name.is_some();
-        let mut sweep = Self { began, end, named: vec![0; words], is_first, place };
-        for run in only_name.into_iter().flat_map(HostSet::runs) {
-            sweep.insert(&run, |_| false);
+        let named = vec![0; words];
+        let is_flushed = false;
+        let mut sweep = Self { began, end, named, is_first, unnamed, is_flushed, number, place };
+        let runs: Vec<_> = sweep.unnamed.runs().collect();
+        for run in &runs {
+            sweep.insert(run, |_| false);
         }
         for (_, root) in roots.all() {
             let first = root.start >> geometry.cluster_bits();
@@ -78,8 +87,12 @@ impl Sweep {
     /// sweep has ended, since nothing is used again until then.
     // spec: QED-FREE-07, QED-FREE-10
     pub(crate) fn name(&mut self, run: &Range<u64>, free: &FreeSpace) -> Option<u64> {
+        let unnamed = std::mem::take(&mut self.unnamed);
         let is_first = self.is_first;
-        self.insert(run, |cluster| is_first || !free.holds(cluster))
+        let counts = |cluster| is_first || unnamed.contains(cluster) || !free.holds(cluster);
+        let twice = self.insert(run, counts);
+        self.unnamed = unnamed;
+        twice
     }
 
     /// The cluster behind the last that is named.
@@ -142,7 +155,8 @@ mod tests {
     fn sweep(end: u64) -> Sweep {
         let place = WalkPlace::default();
         let began = Drain::default().moment();
-        Sweep { began, end, named: vec![0; 4], is_first: false, place }
+        let (named, unnamed) = (vec![0; 4], HostSet::default());
+        Sweep { began, end, named, is_first: false, unnamed, is_flushed: true, number: 0, place }
     }
 
     // spec-test: QED-FREE-07
@@ -155,9 +169,11 @@ mod tests {
         free.give_back(HostRun { first, count: 2, fresh: false });
         assert_eq!(sweep.name(&(3..150), &free), None);
         assert_eq!(sweep.name(&(70..72), &free), None, "held");
-        let mut first = Sweep { is_first: true, named: sweep.named.clone(), ..sweep };
-        assert_eq!(first.name(&(70..72), &free), Some(70), "nothing was used again yet");
-        sweep = Sweep { is_first: false, ..first };
+        sweep.unnamed.insert(71..72);
+        assert_eq!(sweep.name(&(70..72), &free), Some(71), "it has no other name");
+        sweep.is_first = true;
+        assert_eq!(sweep.name(&(70..72), &free), Some(70), "nothing was used again yet");
+        (sweep.is_first, sweep.unnamed) = (false, HostSet::default());
         assert_eq!(sweep.name(&(69..73), &free), Some(69));
         assert_eq!(sweep.name(&(70..73), &free), Some(72));
         assert_eq!(sweep.name(&(198..500), &free), None);

@@ -26,6 +26,7 @@ mod resize;
 mod retries;
 mod runs;
 mod set_backing;
+mod space_races;
 mod stalled;
 mod stress;
 mod support;

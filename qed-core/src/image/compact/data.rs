@@ -3,6 +3,7 @@
 //! Step names are those of docs/write-ordering.md.
 
 use std::ops::Range;
+use std::time::Instant;
 
 use qed_spec::{GuestCluster, GuestOffset, HostCluster, L2Entry};
 
@@ -14,6 +15,8 @@ use crate::map::walk::Walk;
 use crate::space::claims::{Claim, Wait};
 use crate::space::free::HostRun;
 use crate::space::guards::Moment;
+use crate::space::moves::Mark;
+use crate::space::sweep::STEP;
 
 /// Bytes that are moved at a time.
 const BATCH_BYTES: u64 = 16 << 20;
@@ -33,6 +36,8 @@ pub(super) struct Batch {
 struct Run {
     guest: Range<u64>,
     host: u64,
+    /// Once it is marked.
+    mark: Option<Mark>,
 }
 
 /// Where data moves to.
@@ -55,7 +60,8 @@ pub(super) struct Moved {
 }
 
 impl Image {
-    /// Marks the next data in host clusters of `from`, as the walk comes to them; none at its end.
+    /// Marks the next data in host clusters of `from`, as the walk comes to them within a few milliseconds;
+    /// none at its end.
     pub(super) fn mark_batch(
         &self,
         walk: &mut Walk,
@@ -63,12 +69,17 @@ impl Image {
     ) -> Result<Option<Batch>, ImageError> {
         // The tables stay where they are meanwhile.
         let _request = self.request();
+        let until = Instant::now() + STEP;
         let mut runs = Vec::new();
         let bits = self.map.geometry.cluster_bits();
         let entries = self.map.geometry.table_entries();
         let mut clusters = 0;
         let mut goes_on = true;
-        while goes_on && runs.len() < BATCH_RUNS && clusters << bits < BATCH_BYTES {
+        while goes_on
+            && runs.len() < BATCH_RUNS
+            && clusters << bits < BATCH_BYTES
+            && Instant::now() < until
+        {
             // A piece at a time: the walk does not come back to what it has shown.
             goes_on = self.map.walk_on(walk, |host, by| {
                 let NamedBy::L2(at) = by else { return Ok(()) };
@@ -77,17 +88,17 @@ impl Image {
                     let skipped = inside.start - host.start;
                     let first = at.l1.get() * entries + at.l2.get() + skipped;
                     let count = inside.end - inside.start;
-                    runs.push(Run { guest: first..first + count, host: inside.start });
+                    runs.push(Run { guest: first..first + count, host: inside.start, mark: None });
                     clusters += count;
                 }
                 Ok(())
             })?;
         }
-        if runs.is_empty() {
+        if runs.is_empty() && !goes_on {
             return Ok(None);
         }
         // Step "mark".
-        runs.iter().for_each(|run| self.space.moves.mark(run.guest.clone()));
+        runs.iter_mut().for_each(|run| run.mark = Some(self.space.moves.mark(run.guest.clone())));
         Ok(Some(Batch { runs, marked: self.space.guards.moment() }))
     }
 
@@ -107,7 +118,8 @@ impl Image {
 
     /// Takes the marks of a batch away.
     pub(super) fn unmark(&self, batch: &Batch) {
-        batch.runs.iter().for_each(|run| self.space.moves.unmark(&run.guest));
+        let marks = batch.runs.iter().filter_map(|run| run.mark);
+        marks.for_each(|mark| self.space.moves.unmark(mark));
     }
 
     fn move_run(&self, run: &Run, target: Target, moved: &mut Moved) -> Result<(), ImageError> {
@@ -136,7 +148,8 @@ impl Image {
                 let change = Change::moved(self.at(run.guest.start + done), space);
                 let publish = || change.publish_over(&[from], &self.map, &self.space.alloc.free);
                 // Step "publish", unless a write has taken the mark away.
-                self.space.moves.publish_if_marked(&run.guest, publish).transpose()
+                let mark = run.mark.expect("a batch is marked");
+                self.space.moves.publish_if_marked(mark, publish).transpose()
             });
             match published {
                 Ok(Some(())) => moved.clusters += space.count,

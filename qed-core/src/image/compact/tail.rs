@@ -41,18 +41,12 @@ impl Image {
             return Ok(TableMoved::NoRoom);
         };
         let to = geometry.host_offset(target.first);
-        let l1 = self.slot_of(last);
+        let l1 = self.map.l1.slot_of(last);
         let (Some(l1), true) = (l1, to.get() < last) else {
             free.give_back(target);
             return Ok(TableMoved::NoRoom);
         };
         self.move_table(metadata, l1, HostOffset::new(last), target)
-    }
-
-    /// The L1 slot that names the table at `place`.
-    fn slot_of(&self, place: u64) -> Option<L1Index> {
-        let mut slots = (0..self.map.l1.len()).map(L1Index::new);
-        slots.find(|l1| self.map.l1.value(*l1) == place)
     }
 
     /// Copies a table, of which nothing is pending, and links the copy.
@@ -67,8 +61,8 @@ impl Image {
         let geometry = self.map.geometry;
         let to = geometry.host_offset(target.first);
         // Step "copy table".
-        self.copy_table(from.get(), to.get())?;
-        self.head.sync()?;
+        let copied = self.copy_table(from.get(), to.get()).and_then(|()| self.head.sync());
+        copied.inspect_err(|_| self.space.alloc.free.give_back(target))?;
         let slices = geometry.table_entries() / SLICE_ENTRIES;
         if !self.map.cache.evict(&(l1.get() * slices..(l1.get() + 1) * slices)) {
             // A commit that failed is to write one of them where it lies.
@@ -111,7 +105,6 @@ impl Image {
         self.give_windows_back();
         // Step "empty log": none asks for the longer file.
         self.durability.drain_log(self.cx())?;
-        self.space.reclaim();
         let end = self.space.alloc.end.clusters();
         let tail = self.space.alloc.free.tail_from(end);
         if tail < end {

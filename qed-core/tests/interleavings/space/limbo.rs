@@ -30,7 +30,7 @@ impl Image {
     fn new() -> Arc<Self> {
         let free = FreeSpace::new();
         // A sweep has found the tables sound.
-        free.end_sweep(std::iter::empty(), DiscardMode::Reuse);
+        free.end_sweep(std::iter::empty(), true, DiscardMode::Reuse);
         let [entry, stored] = [CLUSTER, CLUSTER].map(AtomicU64::new);
         let (guards, is_reused, turn) = (Drain::default(), AtomicU64::new(0), Mutex::new(()));
         Arc::new(Self { free, guards, entry, stored, is_reused, turn })
