@@ -272,7 +272,7 @@ impl LocalSet {
 
 /// A run of clusters as words of 64 clusters: the number of each word and the bits in it.
 #[inline]
-fn words(run: Range<u64>) -> impl Iterator<Item = (u64, u64)> {
+pub fn words(run: Range<u64>) -> impl Iterator<Item = (u64, u64)> {
     let mut at = run.start;
     std::iter::from_fn(move || {
         if at >= run.end {

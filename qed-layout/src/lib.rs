@@ -19,7 +19,7 @@ mod superblock;
 mod table;
 
 pub use backing::{StoredFormat, read_anchor, read_backing_name, read_stored_format};
-pub use cluster_set::{ClusterSet, LocalSet, OverBudget};
+pub use cluster_set::{ClusterSet, LocalSet, OverBudget, words};
 pub use dirty::{Checked, CrashLeft, DirtyBits, Recovered};
 pub use error::{ReadError, read};
 pub use header::{FirstSector, SUPPORTED, SUPPORTED_WITHOUT_LOG};

@@ -5,6 +5,8 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use qed_layout::words;
+
 /// Words of a chunk, of 64 clusters each.
 const WORDS: usize = 64;
 /// Clusters of a chunk.
@@ -45,7 +47,7 @@ impl HostSet {
 
     /// Adds clusters; those that are members stay.
     pub(crate) fn insert(&mut self, run: Range<u64>) {
-        for (word, mask) in words_of(run) {
+        for (word, mask) in words(run) {
             self.insert_word(word, mask);
         }
     }
@@ -68,7 +70,7 @@ impl HostSet {
 
     /// Takes clusters out; those that are no members are ignored.
     pub(crate) fn remove(&mut self, run: Range<u64>) {
-        for (word, mask) in words_of(run) {
+        for (word, mask) in words(run) {
             let number = word / WORDS as u64;
             let Some(chunk) = self.chunks.get_mut(&number) else { continue };
             let bits = &mut chunk.words[within(word)];
@@ -204,20 +206,6 @@ fn within(word: u64) -> usize {
 /// The word of a chunk that has the cluster `from` of it; past the last if it has none.
 fn within_chunk(from: u64) -> usize {
     usize::try_from(from / 64).unwrap_or(WORDS)
-}
-
-/// A run of clusters as words of 64: the number of each and the bits in it.
-fn words_of(run: Range<u64>) -> impl Iterator<Item = (u64, u64)> {
-    let mut at = run.start;
-    std::iter::from_fn(move || {
-        if at >= run.end {
-            return None;
-        }
-        let (word, bit) = (at / 64, at % 64);
-        let count = (run.end - at).min(64 - bit);
-        at += count;
-        Some((word, (u64::MAX >> (64 - count)) << bit))
-    })
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 use std::ops::Range;
 use std::time::Duration;
 
-use qed_layout::Roots;
+use qed_layout::{Roots, words};
 use qed_spec::Geometry;
 
 use crate::space::free::FreeSpace;
@@ -125,12 +125,8 @@ impl Sweep {
     /// Inserts clusters below the end: others were handed out since. The first that was a member and
     /// of which `counts` says so.
     fn insert(&mut self, run: &Range<u64>, counts: impl Fn(u64) -> bool) -> Option<u64> {
-        let (mut at, end) = (run.start, run.end.min(self.end));
         let mut twice = None;
-        while at < end {
-            let (word, bit) = (at / 64, at % 64);
-            let count = (end - at).min(64 - bit);
-            let mask = (u64::MAX >> (64 - count)) << bit;
+        for (word, mask) in words(run.start..run.end.min(self.end)) {
             let bits = &mut self.named[usize::try_from(word).expect("below the end")];
             let both = *bits & mask;
             *bits |= mask;
@@ -138,7 +134,6 @@ impl Sweep {
                 let members = (0..64).filter(|bit| both >> bit & 1 == 1);
                 twice = members.map(|bit| 64 * word + bit).find(|cluster| counts(*cluster));
             }
-            at += count;
         }
         twice
     }
