@@ -198,13 +198,13 @@ impl<I: Deref<Target = Image>> Compaction<I> {
                 thread::sleep(ASK_AFTER);
                 return Ok(Phase::Sweep);
             }
+            // For what was let go meanwhile, or after a change of the image's shape.
+            Sweeping::No if self.image.space.wants_sweep() => return Ok(Phase::Sweep),
             Sweeping::No => {}
         }
         match self.image.space.alloc.free.verdict() {
             Verdict::Sound => {}
             Verdict::Broken(finding) => return Err(finding.into()),
-            // A change of the image's shape came between.
-            Verdict::Unknown if self.image.space.wants_sweep() => return Ok(Phase::Sweep),
             // It is too large for a sweep.
             Verdict::Unknown => return Ok(Phase::Cut),
         }

@@ -57,6 +57,8 @@ impl Image {
         let mut waits_until = until;
         while Instant::now() < at_most {
             match self.sweep_for_a_while()? {
+                // A second one is for what was let go while the first ran.
+                Sweeping::No if self.space.wants_sweep() => {}
                 Sweeping::No => break,
                 Sweeping::GoesOn => waits_until = Instant::now() + PATIENCE,
                 Sweeping::Waits if Instant::now() > waits_until => break,

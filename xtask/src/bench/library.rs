@@ -1,6 +1,6 @@
 //! The cases of the library beside plain system calls, and of the engine beside itself on a raw file:
 //! each work on four kinds of image, as the benches `io` of qed-core and `direct` of qed-engine name
-//! them. Runs nothing.
+//! them; and what is done about space. Runs nothing.
 
 use super::case::{Case, Goal, InProcess, Kind};
 
@@ -77,6 +77,22 @@ pub(super) static DIRECT: [[Case; 4]; 18] = [
     on_each_image!(direct, "direct_write_allocating_64k_q8", "direct writes to new clusters, 8 at a time", SEQUENTIAL, SEQUENTIAL),
     on_each_image!(direct, "direct_write_allocating_64k_q32", "direct writes to new clusters, 32 at a time", SEQUENTIAL, SEQUENTIAL),
 ];
+
+/// What is done about space, as the bench `space` of qed names it.
+#[rustfmt::skip]
+pub(super) static SPACE: [Case; 7] = [
+    space("write_reused_64k_beside_raw", "writes into free space, beside a raw file's", Goal::SpeedAtLeast(0.7)),
+    space("write_reused_64k_beside_end", "writes into free space, beside those at the end", Goal::SpeedAtLeast(1.0)),
+    space("write_reused_4k_beside_raw", "small writes into free space, beside a raw file's", Goal::None),
+    space("discard_64g_beside_qemu", "64 GiB given up, beside QEMU's zeros", Goal::TimeAtMost(0.05)),
+    space("sweep_10m_beside_check", "10^7 clusters swept, beside our check", Goal::TimeAtMost(1.5)),
+    space("read_beside_sweep", "reads beside a sweep, beside those alone", Goal::SpeedAtLeast(0.8)),
+    space("compact_10g_beside_cp", "10 GiB with every second cluster free, beside cp", Goal::SpeedAtLeast(0.5)),
+];
+
+const fn space(name: &'static str, what: &'static str, goal: Goal) -> Case {
+    Case { name, what, goal, kind: Kind::InProcess(InProcess { package: "qed", bench: "space" }) }
+}
 
 const fn direct(name: &'static str, what: &'static str, goal: Goal) -> Case {
     let bench = InProcess { package: "qed-engine", bench: "direct" };
