@@ -16,9 +16,10 @@ use crate::space::host_set::HostSet;
 pub(crate) const STEP: Duration = Duration::from_millis(2);
 pub(crate) const PAUSE: Duration = Duration::from_millis(8);
 
-/// Clusters that a sweep has memory for, 256 MiB of it: an image that ends behind them, as a hostile
-/// one of a sparse file does, is not swept.
-const MAX_CLUSTERS: u64 = 1 << 31;
+/// Clusters that a sweep has memory for, 32 MiB for what is named and as much for what is free: an image
+/// that ends behind them, 16 TiB with clusters of 64 KiB, is not swept, and none of its space used again.
+/// A hostile one in a sparse file may claim any length.
+const MAX_CLUSTERS: u64 = 1 << 28;
 
 /// A sweep that runs.
 #[derive(Debug)]
