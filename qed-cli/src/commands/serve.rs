@@ -122,11 +122,12 @@ its space. unmap and on are pass-down, off is ignore, as qemu-nbd has them.
 
 --extend-below is for QED images on block devices, such as logical volumes, that are grown while they
 are served. Room is looked at once a second. The line is an event:
-  {"event":"space-low","export":"","end":N,"free":N,"capacity":N,"below":N}
+  {"event":"space-low", "export":"", "end":N, "free":N, "capacity":N, "below":N}
 
 SIGUSR2 compacts the QED images beside their clients: what is stored is moved into free space, and the
 files get shorter. When that has ended an event says what came of it:
-  {"event":"compacted","export":"","end-before":N,"end":N,"moved":N,"held-back":{"busy":N,"tables":N}}
+  {"event":"compacted", "export":"", "end-before":N, "end":N, "moved":N,
+  "held-back":{"busy":N, "tables":N}}
 Events go to standard output, or to standard error where the sockets were handed over.
 
 An image that is served is locked. A flush on one connection covers the writes of all.

@@ -169,7 +169,7 @@ impl Listener {
     }
 
     /// The same socket for programs that ask what the server has done: it answers HTTP with
-    /// the text of [`super::Counters::open_metrics`].
+    /// the text of `Counters::open_metrics`.
     #[must_use]
     pub fn for_counters(self) -> Self {
         Self { purpose: Purpose::Counters, ..self }

@@ -2,7 +2,7 @@
 //!
 //! Shares nothing with the code that believes it but header and superblock, which have oracles of their own.
 
-use qed_check::{Class, Finding, Place};
+use qed_check::{Class, Finding, FindingKind, Place};
 use qed_spec::{Features, Header, SectionType, SuperblockChoice, SuperblockCopy};
 
 use crate::oracles::journal::place_of_bitmap;
@@ -82,8 +82,10 @@ impl Kept {
             }
             _ => false,
         };
+        let is_unnamed =
+            finding.kind.class() == Class::Leak || finding.kind == FindingKind::UnusedPartialTail;
         self.is_marked()
-            && (finding.kind.class() == Class::Leak
+            && (is_unnamed
                 || is_unmarked(&finding.place)
                 || finding.first.as_ref().is_some_and(is_unmarked))
     }
