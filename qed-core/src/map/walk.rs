@@ -6,7 +6,6 @@
 use std::ops::Range;
 
 use qed_io::RunKind;
-use qed_layout::{PieceBuffer, Pieces};
 use qed_spec::{HostOffset, L1Index, L2Index};
 use zerocopy::IntoBytes;
 
@@ -28,7 +27,7 @@ const PIECE_SLICES: u64 = 64;
 pub(crate) struct Walk {
     place: WalkPlace,
     values: Vec<u64>,
-    buffer: PieceBuffer,
+    read: Vec<u64>,
 }
 
 impl Walk {
@@ -137,7 +136,6 @@ impl Tables {
         walk: &mut Walk,
     ) -> Result<Piece, ImageError> {
         let count = usize::try_from(slots.end - slots.start).expect("a piece is small");
-        walk.values.clear();
         walk.values.resize(count, 0);
         let number = (l1.get() * self.geometry.table_entries() + slots.start) / SLICE_ENTRIES;
         let mut piece = Piece { l1, first: slots.start, limits: Vec::new() };
@@ -180,29 +178,26 @@ impl Tables {
         home: HostOffset,
         slices: &[(usize, BadSlots)],
     ) -> Result<(), ImageError> {
-        let mut read = vec![0_u64; walk.values.len()];
-        match self.journal().filter(|journal| journal.usage().runs > 0) {
-            Some(journal) => {
-                let done = journal.read_at(read.as_mut_bytes(), home);
-                done.map_err(ImageError::io(IoAction::ReadTable, home))?;
-                read.iter_mut().for_each(|value| *value = u64::from_le(*value));
-            }
-            None => {
-                let end = home.get() + read.len() as u64 * 8;
-                for piece in Pieces::of(&*self.storage, home.get()..end) {
-                    let piece = piece?;
-                    let first = usize::try_from(piece.first).expect("a piece is small");
-                    let entries = walk.buffer.read(&*self.storage, &piece)?;
-                    for (value, entry) in read[first..].iter_mut().zip(entries) {
-                        *value = entry.get();
-                    }
-                }
-            }
+        let Walk { values, read, .. } = walk;
+        if slices.len() * SLICE == values.len() {
+            return self.read_values(values, home);
         }
+        read.resize(values.len(), 0);
+        self.read_values(read, home)?;
         for (index, _) in slices {
             let part = index * SLICE..(index + 1) * SLICE;
-            walk.values[part.clone()].copy_from_slice(&read[part]);
+            values[part.clone()].copy_from_slice(&read[part]);
         }
+        Ok(())
+    }
+
+    fn read_values(&self, values: &mut [u64], home: HostOffset) -> Result<(), ImageError> {
+        let read = match self.journal() {
+            Some(journal) => journal.read_at(values.as_mut_bytes(), home),
+            None => self.storage.read_at(values.as_mut_bytes(), home.get()),
+        };
+        read.map_err(ImageError::io(IoAction::ReadTable, home))?;
+        values.iter_mut().for_each(|value| *value = u64::from_le(*value));
         Ok(())
     }
 
