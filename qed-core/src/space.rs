@@ -54,9 +54,10 @@ pub(crate) struct Space {
     /// The sweep that runs. Held by the thread that reads tables for it.
     sweep: Mutex<Option<Sweep>>,
     wants_sweep: AtomicBool,
-    /// A change has un-named clusters in memory that nobody let go of one by one, and no flush has made
-    /// that durable.
-    unnames: AtomicBool,
+    /// Changes that began in which clusters lose their names in another way than one by one, and how many
+    /// of them are durable.
+    unnamings: AtomicU64,
+    durable_unnamings: AtomicU64,
     /// Sweeps that began.
     sweeps: AtomicU64,
     /// A table could not be read for a sweep: another one is for whoever asks for it by name.
@@ -88,7 +89,8 @@ impl Space {
             moves: Moves::default(),
             sweep: Mutex::default(),
             wants_sweep: AtomicBool::new(false),
-            unnames: AtomicBool::new(false),
+            unnamings: AtomicU64::new(0),
+            durable_unnamings: AtomicU64::new(0),
             sweeps: AtomicU64::new(0),
             gave_up: AtomicBool::new(false),
         }
@@ -167,9 +169,19 @@ impl Space {
         }
     }
 
-    /// Clusters lose their names in another way than one by one, or all that did are durably unnamed.
-    pub(crate) fn set_unnames(&self, unnames: bool) {
-        self.unnames.store(unnames, Ordering::SeqCst);
+    /// A change begins in which clusters lose their names in another way than one by one.
+    pub(crate) fn begin_unnaming(&self) {
+        self.unnamings.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// How many such changes began.
+    pub(crate) fn unnamings(&self) -> u64 {
+        self.unnamings.load(Ordering::SeqCst)
+    }
+
+    /// What that many of them un-named is durably so.
+    pub(crate) fn unnamings_are_durable(&self, changes: u64) {
+        self.durable_unnamings.fetch_max(changes, Ordering::SeqCst);
     }
 
     /// A sweep is to run: clusters lost their names in other ways than one by one.
@@ -206,7 +218,8 @@ impl Space {
         let mut sweep =
             end.and_then(|end| Sweep::new(end, began, roots, self.geometry, unnamed, number));
         if let Some(sweep) = &mut sweep {
-            sweep.is_flushed = !self.unnames.load(Ordering::SeqCst);
+            let is_flushed = self.durable_unnamings.load(Ordering::SeqCst) == self.unnamings();
+            sweep.is_flushed = is_flushed;
         }
         if sweep.is_none() {
             self.abandon_sweep(None);

@@ -50,16 +50,17 @@ impl Image {
         fields.image_size = new_size;
         header.with_fields(fields, file_len)?;
         check_bits(metadata, self.map.geometry.l1_entries_for(new_size))?;
+        // Until all is committed the file may name what the tables in memory do not: said before the
+        // sweep that runs ends, for the next one.
+        self.space.begin_unnaming();
         self.flush_and_place(metadata)?;
         self.durability.drain_log(self.cx())?;
-        // Until all is committed the file may name what the tables in memory do not.
-        self.space.set_unnames(true);
         if new_size >= old_size {
             self.grow(metadata, old_size, new_size)?;
         } else {
             self.shrink(metadata, old_size, new_size)?;
         }
-        self.space.set_unnames(false);
+        self.space.unnamings_are_durable(self.space.unnamings());
         Ok(())
     }
 

@@ -44,7 +44,6 @@ impl Image {
     /// cannot be read.
     // spec: QED-FREE-10
     pub fn sweep(&self) -> Result<bool, ImageError> {
-        let until = Instant::now() + PATIENCE;
         let is_broken = matches!(self.space.alloc.free.verdict(), Verdict::Broken(_));
         if !is_broken && self.space.alloc.end.wants_sweep()? {
             self.space.want_new_sweep();
@@ -54,7 +53,7 @@ impl Image {
         }
         // In steps here, too: others wait for the sweep, and for the request that it is.
         let at_most = Instant::now() + AT_ONCE;
-        let mut waits_until = until;
+        let mut waits_until = Instant::now() + PATIENCE;
         while Instant::now() < at_most {
             match self.sweep_for_a_while()? {
                 // A second one is for what was let go while the first ran.
@@ -140,8 +139,9 @@ impl Image {
         };
         let Some(number) = self.space.sweep().as_ref().and_then(due) else { return Ok(false) };
         // Without the sweep: whoever flushes may hold the metadata lock when it comes to that.
+        let changes = self.space.unnamings();
         self.durability.flush(self.cx())?;
-        self.space.set_unnames(false);
+        self.space.unnamings_are_durable(changes);
         if let Some(sweep) = self.space.sweep().as_mut() {
             sweep.is_flushed |= sweep.number == number;
         }

@@ -62,6 +62,8 @@ impl Image {
     /// written is to show it.
     // spec: QED-BACK-06
     pub(super) fn end_windows(&self) {
+        // A sweep that begins on the way would find them.
+        let _sweep = self.space.sweep();
         self.space
             .streams
             .end()
@@ -71,6 +73,7 @@ impl Image {
 
     /// Gives all windows back that are open now.
     pub(super) fn give_windows_back(&self) {
+        let _sweep = self.space.sweep();
         let windows = self.space.streams.take_windows();
         windows.into_values().for_each(|host| self.space.alloc.free.give_back(one(host)));
     }

@@ -91,6 +91,29 @@ fn what_goes_while_the_first_sweep_runs_is_free_after_the_second() {
     assert_eq!(host(&image, 100), Some(old));
 }
 
+#[test]
+fn what_goes_beside_a_first_sweep_that_does_not_end_is_free_once() {
+    for discard in [DiscardMode::Reuse, DiscardMode::PassDown] {
+        let storage = new_storage_of(COMPAT, small_geometry(), DISK, false);
+        let context = WriteContext { discard, ..context(&RefuseBacking) };
+        let image = Image::open(storage, &context).unwrap();
+        write(&image, 0, 8, 7);
+        let old = host(&image, 3).unwrap();
+        let request = image.request();
+        image.maintain(Instant::now()).unwrap();
+        image.discard(at(3), CLUSTER).unwrap();
+        drop(request);
+        image.flush().unwrap();
+        // Ends the sweep without a result.
+        image.resize(2 * DISK, Shrink::Refuse).unwrap();
+        assert!(image.sweep().unwrap());
+        assert_eq!(image.space_usage().unwrap().free, Some(CLUSTER), "{discard:?}");
+        write(&image, 100, 1, 1);
+        assert_eq!(host(&image, 100), Some(old), "{discard:?}");
+        assert_eq!(image.space_usage().unwrap().free, Some(0), "{discard:?}");
+    }
+}
+
 /// Sooner than any flush is due.
 const SOON: std::time::Duration = std::time::Duration::from_secs(1);
 

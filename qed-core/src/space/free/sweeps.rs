@@ -24,8 +24,6 @@ impl FreeSpace {
             let mut unnamed = HostSet::default();
             if is_first {
                 state.late = HostSet::default();
-                let doubtful = std::mem::take(&mut state.doubtful);
-                state.let_go.absorb(&doubtful);
                 unnamed.absorb(&state.away);
                 unnamed.absorb(&state.let_go);
             } else {
@@ -53,9 +51,10 @@ impl FreeSpace {
             state.verdict = Verdict::Sound;
             if !is_first {
                 state.late = HostSet::default();
-                let doubtful = std::mem::take(&mut state.doubtful);
-                state.free(Origin::LetGo, doubtful, mode);
             }
+            // Of a first sweep before this one that did not end; those that are late now stay doubtful.
+            let doubtful = std::mem::take(&mut state.doubtful);
+            state.free(Origin::LetGo, doubtful, mode);
             let Some(held) = state.held.take() else { return false };
             let mut found = HostSet::default();
             for (word, named) in (0..).zip(named) {
