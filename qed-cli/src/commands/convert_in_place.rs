@@ -21,7 +21,7 @@ use crate::args::{Format, OutputFormat, one_name, parse_driver};
 use crate::chain::ChainArgs;
 use crate::compaction::compact_and_close;
 use crate::failure::{Exit, shown, usage};
-use crate::image_name::NameArgs;
+use crate::image_name::{ImageName, NameArgs};
 use crate::new_image::random_identity;
 use crate::open::{OpenHow, open_file, open_image};
 use crate::work::{Work, WorkArgs};
@@ -180,14 +180,24 @@ fn backing_of(args: &ConvertInPlaceArgs, image: Layer) -> anyhow::Result<Arc<dyn
     opened.context("the image names no backing file")
 }
 
+/// The image that is named, and its file, open for writing.
+fn opened(
+    args: &ConvertInPlaceArgs,
+    name: &OsStr,
+) -> anyhow::Result<(ImageName, Arc<FileStorage>)> {
+    let named = args.named.image(name, args.format.as_deref())?;
+    let file = open_file(&named, OpenHow::WRITE).map_err(hint_at_overlays)?;
+    Ok((named, file))
+}
+
 fn go_back(
     args: &ConvertInPlaceArgs,
     name: &OsStr,
     form: print::Form,
     context: &Context,
 ) -> anyhow::Result<Exit> {
-    let named = args.named.image(name, args.format.as_deref())?;
-    let storage: Arc<dyn Storage> = open_file(&named, OpenHow::WRITE).map_err(hint_at_overlays)?;
+    let (_, file) = opened(args, name)?;
+    let storage: Arc<dyn Storage> = file;
     let start = Instant::now();
     context.interrupts.defer();
     undo(&storage)
@@ -203,8 +213,7 @@ fn for_good(
     form: print::Form,
     context: &Context,
 ) -> anyhow::Result<Exit> {
-    let named = args.named.image(name, args.format.as_deref())?;
-    let file = open_file(&named, OpenHow::WRITE).map_err(hint_at_overlays)?;
+    let (named, file) = opened(args, name)?;
     let storage: Arc<dyn Storage> = Arc::<FileStorage>::clone(&file);
     let start = Instant::now();
     let work = Work::start_writing(context, args.work())?;

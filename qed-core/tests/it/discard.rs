@@ -10,7 +10,9 @@ use qed_core::{
 use qed_io::{MemoryStorage, Operation, Recorder, Storage};
 use qed_spec::{GuestOffset, HostOffset};
 
-use crate::support::{Bytes, COMPAT, JOURNAL, context, new_storage_of, open, small_geometry};
+use crate::support::{
+    Bytes, COMPAT, JOURNAL, assert_holds, context, name_twice, new_storage_of, open, small_geometry,
+};
 
 const CLUSTER: u64 = 4096;
 const DISK: u64 = 8 << 20;
@@ -183,11 +185,8 @@ fn holes_are_punched_after_the_flush_and_a_sweep() {
 fn a_discard_of_one_of_two_names_destroys_nothing() {
     for discard in [DiscardMode::Reuse, DiscardMode::PassDown] {
         let (storage, image) = filled(Layout::Classic);
-        let table = 3 * CLUSTER;
         image.close().unwrap();
-        // In two slices, of which no request reads both.
-        let value = storage.to_vec()[table as usize..table as usize + 8].to_vec();
-        storage.write_at(&value, table + 700 * 8).unwrap();
+        let twice = name_twice(&storage);
         let context = WriteContext { discard, ..context(&RefuseBacking) };
         let image = Image::open(storage.clone(), &context).unwrap();
         image.discard(at(0), CLUSTER).unwrap();
@@ -216,10 +215,7 @@ fn a_discard_of_one_of_two_names_destroys_nothing() {
         }
         image.close().unwrap();
         // It is an error to read now, and there for a repair.
-        let host = u64::from_le_bytes(value.try_into().unwrap());
-        let mut bytes = [0; CLUSTER as usize];
-        storage.read_at(&mut bytes, host).unwrap();
-        assert_eq!(bytes, [7; CLUSTER as usize], "{discard:?}");
+        assert_holds(&storage, twice, 7);
     }
 }
 

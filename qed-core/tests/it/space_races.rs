@@ -8,10 +8,12 @@ use qed_core::{
     CompactOptions, CompactStep, Compaction, CorruptTable, DiscardMode, ExtentKind, Image,
     ImageError, Layout, RefuseBacking, Shrink, WriteContext,
 };
-use qed_io::{Fault, Faulty, Gate, Repeat, RequestKind, Storage};
+use qed_io::{Fault, Faulty, Gate, Repeat, RequestKind};
 use qed_spec::{GuestOffset, HostOffset};
 
-use crate::support::{COMPAT, context, new_storage_of, open, small_geometry};
+use crate::support::{
+    COMPAT, assert_holds, context, name_twice, new_storage_of, open, small_geometry,
+};
 
 const CLUSTER: u64 = 4096;
 const DISK: u64 = 8 << 20;
@@ -45,10 +47,7 @@ fn a_name_that_goes_while_the_first_sweep_runs_is_not_taken_for_the_only_one() {
     let image = open(storage.clone(), &RefuseBacking);
     write(&image, 0, 8, 7);
     image.close().unwrap();
-    // Two names of one cluster, in two slices.
-    let table = 3 * CLUSTER;
-    let value = storage.to_vec()[table as usize..table as usize + 8].to_vec();
-    storage.write_at(&value, table + 700 * 8).unwrap();
+    let twice = name_twice(&storage);
     let image = open(storage.clone(), &RefuseBacking);
     write(&image, 100, 1, 1);
     image.flush().unwrap();
@@ -66,10 +65,7 @@ fn a_name_that_goes_while_the_first_sweep_runs_is_not_taken_for_the_only_one() {
         write(&image, cluster, 1, 2);
     }
     image.close().unwrap();
-    let host = u64::from_le_bytes(value.try_into().unwrap());
-    let mut bytes = [0; CLUSTER as usize];
-    storage.read_at(&mut bytes, host).unwrap();
-    assert_eq!(bytes, [7; CLUSTER as usize], "the data of the other name");
+    assert_holds(&storage, twice, 7);
 }
 
 #[test]

@@ -79,6 +79,23 @@ pub(crate) fn new_storage_of(
     storage
 }
 
+/// Makes entry 700 of the first table of a classic image of [`small_geometry`] name what entry 0 names, in
+/// two slices of which no request reads both; the byte of the file where that cluster begins.
+pub(crate) fn name_twice(storage: &MemoryStorage) -> u64 {
+    const TABLE: u64 = 3 * 4096;
+    let mut value = [0; 8];
+    storage.read_at(&mut value, TABLE).unwrap();
+    storage.write_at(&value, TABLE + 700 * 8).unwrap();
+    u64::from_le_bytes(value)
+}
+
+/// The cluster at a byte of the file is full of this.
+pub(crate) fn assert_holds(storage: &MemoryStorage, host: u64, byte: u8) {
+    let mut bytes = [0; 4096];
+    storage.read_at(&mut bytes, host).unwrap();
+    assert_eq!(bytes, [byte; 4096], "the data of the other name");
+}
+
 pub(crate) fn open(storage: Arc<dyn Storage>, gate: &dyn BackingGate) -> Image {
     Image::open(storage, &context(gate)).unwrap()
 }
