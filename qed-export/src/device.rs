@@ -85,12 +85,59 @@ pub trait BlockDevice: Debug + Send + Sync {
         Ok(None)
     }
 
+    /// Looks through all tables for what breaks a rule and for free space, beside requests, and tells as
+    /// [`BlockDevice::space_usage`]: damage is a finding, no error. May take long.
+    ///
+    /// # Errors
+    /// What kept the tables from being read.
+    fn check(&self) -> Result<Option<SpaceUsage>, DeviceError> {
+        self.space_usage()
+    }
+
+    /// Gives the disk another size in bytes; new bytes read as zeros. Durable when it returns.
+    ///
+    /// Whoever asks for it tells the servers of the disk: see `server::Service`.
+    ///
+    /// # Errors
+    /// A size that the disk cannot have, a smaller one that is not allowed, or as
+    /// [`BlockDevice::write_at`]; then the disk has its old size.
+    fn resize(&self, _new_size: u64, _shrink: Shrink) -> Result<(), DeviceError> {
+        Err(if self.is_read_only() {
+            DeviceError::ReadOnly
+        } else {
+            DeviceError::Unsupported("the disk keeps its size")
+        })
+    }
+
+    /// Where the disk stands in a hand-over between two processes or hosts.
+    fn activity(&self) -> Activity {
+        Activity::Active
+    }
+
+    /// Takes over an image that another process served so far: opens it anew, so that nothing read
+    /// before counts, for writing.
+    ///
+    /// # Errors
+    /// A disk that was not opened for hand-over, an image that another owns still, or what kept it from
+    /// being opened; then it is as inactive as before.
+    fn activate(&self, _take_over: TakeOver) -> Result<(), DeviceError> {
+        Err(NOT_FOR_HAND_OVER)
+    }
+
+    /// Hands the image over: what completed before is durable and the image closed when it returns.
+    ///
+    /// # Errors
+    /// A disk that was not opened for hand-over, or as [`BlockDevice::flush`].
+    fn deactivate(&self) -> Result<(), DeviceError> {
+        Err(NOT_FOR_HAND_OVER)
+    }
+
     /// Begins to move what is stored towards the front, so that the image gets shorter; none where
     /// nothing can be moved.
     ///
     /// # Errors
     /// Why the image cannot be changed.
-    fn compact(&self) -> Result<Option<Box<dyn Compaction + '_>>, DeviceError> {
+    fn compact(&self) -> Result<Option<Box<dyn Compaction>>, DeviceError> {
         Ok(None)
     }
 
@@ -100,12 +147,16 @@ pub trait BlockDevice: Debug + Send + Sync {
     /// As [`BlockDevice::flush`].
     fn maintain(&self, now: Instant) -> Result<Option<Instant>, DeviceError>;
 
-    /// Flushes and closes.
+    /// Flushes and closes: what changes the disk afterwards may be refused. A second call does nothing
+    /// that the first did.
     ///
     /// # Errors
-    /// As [`BlockDevice::flush`]; the disk is closed all the same.
-    fn close(self: Box<Self>) -> Result<(), DeviceError>;
+    /// As [`BlockDevice::flush`]; whoever closes it does not go on with it all the same.
+    fn close(&self) -> Result<(), DeviceError>;
 }
+
+const NOT_FOR_HAND_OVER: DeviceError =
+    DeviceError::Unsupported("the disk was not opened for hand-over");
 
 /// What requests are best made of, in bytes; each a power of two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -154,6 +205,35 @@ pub enum Speed {
     FastOnly,
 }
 
+/// Whether a resize may delete what lies past a smaller end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shrink {
+    /// A smaller size is an error.
+    Refuse,
+    /// What is past the new end is deleted.
+    Allow,
+}
+
+/// Where a disk stands in a hand-over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activity {
+    /// Another may serve the image: nothing is written.
+    Inactive,
+    /// The image is this disk's.
+    Active,
+    /// It was handed over and comes back only by [`BlockDevice::activate`].
+    Ended,
+}
+
+/// Whether an image is taken whose owner cannot be asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TakeOver {
+    /// One that another owns is refused.
+    No,
+    /// The caller knows that the owner is gone, or kept from writing.
+    Yes,
+}
+
 /// Where the space of an image stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SpaceUsage {
@@ -177,7 +257,7 @@ impl SpaceUsage {
 
 /// What is stored is being moved towards the front of an image, beside requests. Dropping it ends that,
 /// and the image is whole.
-pub trait Compaction {
+pub trait Compaction: Send {
     /// Goes on for a short while.
     ///
     /// # Errors
@@ -257,6 +337,15 @@ pub enum DeviceError {
     /// Zeroing would take as long as writing.
     #[error("zeroing is no faster than writing here")]
     NotFast,
+    /// The disk has no such operation, or not in its state; the text says which rule that is.
+    #[error("{0}")]
+    Unsupported(&'static str),
+    /// The disk could do so, and something forbids it.
+    #[error("the disk refuses it")]
+    Refused(#[source] Box<dyn Error + Send + Sync>),
+    /// The image may be another's: it was not taken over yet, or handed over.
+    #[error("the disk is not active here")]
+    Inactive,
     /// The image or what holds it failed.
     #[error("the disk failed")]
     Failed(#[source] Box<dyn Error + Send + Sync>),
@@ -282,7 +371,8 @@ impl DeviceError {
             Self::ReadOnly => ErrorKind::ReadOnly,
             Self::OutOfRange { .. } => ErrorKind::InvalidInput,
             Self::NoSpace(_) => ErrorKind::NoSpace,
-            Self::NotFast => ErrorKind::Unsupported,
+            Self::NotFast | Self::Unsupported(_) => ErrorKind::Unsupported,
+            Self::Refused(_) | Self::Inactive => ErrorKind::Refused,
             Self::Failed(_) => ErrorKind::Io,
         }
     }
@@ -313,4 +403,16 @@ pub(crate) fn check_range(size: u64, at: u64, len: u64) -> Result<(), DeviceErro
         Some(end) if end <= size => Ok(()),
         _ => Err(DeviceError::OutOfRange { at, len }),
     }
+}
+
+#[cfg(feature = "server")]
+/// An error and its sources, for the log.
+pub(crate) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
 }

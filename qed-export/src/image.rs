@@ -6,13 +6,13 @@ use std::time::Instant;
 
 use qed_core::{
     BackingError, CompactOptions, CompactStep, ExtentKind, Extents, GuestExtent, GuestExtentKind,
-    Image, ImageError, VirtualDisk, ZeroMode,
+    Image, ImageError, ResizeError, VirtualDisk, ZeroMode,
 };
 use qed_spec::{Geometry, GuestOffset};
 
 use crate::device::{
     Allocation, BlockDevice, BlockSizes, Compacted, Compaction, CompactionStep, DeviceError,
-    Durability, Extent, Space, SpaceUsage, Speed, Zeroing, check_range, walk,
+    Durability, Extent, Shrink, Space, SpaceUsage, Speed, Zeroing, check_range, walk,
 };
 
 /// Zeros for space that has to be allocated.
@@ -149,9 +149,26 @@ impl BlockDevice for QedDisk {
         Ok(Some(SpaceUsage { end, free, capacity, finding }))
     }
 
-    fn compact(&self) -> Result<Option<Box<dyn Compaction + '_>>, DeviceError> {
+    fn check(&self) -> Result<Option<SpaceUsage>, DeviceError> {
+        match self.0.sweep() {
+            // What a sweep finds wrong is told with the space.
+            Ok(_) | Err(ImageError::Corrupt(_)) => self.space_usage(),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn resize(&self, new_size: u64, shrink: Shrink) -> Result<(), DeviceError> {
+        let shrink = match shrink {
+            Shrink::Refuse => qed_core::Shrink::Refuse,
+            Shrink::Allow => qed_core::Shrink::Allow,
+        };
+        Ok(self.0.resize(new_size, shrink)?)
+    }
+
+    fn compact(&self) -> Result<Option<Box<dyn Compaction>>, DeviceError> {
         let geometry = self.0.geometry();
-        let compaction = self.0.compact(CompactOptions::default());
+        let image = Arc::clone(&self.0);
+        let compaction = qed_core::Compaction::new(image, CompactOptions::default());
         Ok(Some(Box::new(QedCompaction { compaction, geometry })))
     }
 
@@ -159,17 +176,17 @@ impl BlockDevice for QedDisk {
         Ok(self.0.maintain(now)?)
     }
 
-    fn close(self: Box<Self>) -> Result<(), DeviceError> {
+    fn close(&self) -> Result<(), DeviceError> {
         Ok(self.0.close()?)
     }
 }
 
-struct QedCompaction<'i> {
-    compaction: qed_core::Compaction<&'i Image>,
+struct QedCompaction {
+    compaction: qed_core::Compaction<Arc<Image>>,
     geometry: Geometry,
 }
 
-impl Compaction for QedCompaction<'_> {
+impl Compaction for QedCompaction {
     fn step(&mut self) -> Result<CompactionStep, DeviceError> {
         let done = match self.compaction.step()? {
             CompactStep::GoesOn { moved_bytes: moved, to_move_bytes: total } => {
@@ -249,7 +266,7 @@ impl BlockDevice for ReadOnlyDisk {
         Ok(None)
     }
 
-    fn close(self: Box<Self>) -> Result<(), DeviceError> {
+    fn close(&self) -> Result<(), DeviceError> {
         Ok(())
     }
 }
@@ -286,6 +303,15 @@ impl From<ImageError> for DeviceError {
         match error {
             ImageError::OutOfRange { at, len, .. } => Self::OutOfRange { at, len },
             error => Self::of(error.kind(), error),
+        }
+    }
+}
+
+impl From<ResizeError> for DeviceError {
+    fn from(error: ResizeError) -> Self {
+        match error {
+            ResizeError::Image(error) => error.into(),
+            error => Self::Refused(error.into()),
         }
     }
 }

@@ -5,7 +5,9 @@
 //! sees; the servers know none of them.
 //!
 //! Each server is one Cargo feature. `nbd` is the server of the NBD protocol: its parts that speak the
-//! protocol take bytes and give values, and only `nbd::Server` has sockets and threads.
+//! protocol take bytes and give values, and only `nbd::Server` has sockets and threads. `server`, which
+//! each of them turns on, is what they share: one `server::Service` gives access to its disks over any
+//! number of protocols at once.
 #![forbid(unsafe_code)]
 
 mod device;
@@ -13,11 +15,17 @@ mod image;
 #[cfg(feature = "nbd")]
 pub mod nbd;
 mod raw;
+#[cfg(feature = "server")]
+#[cfg_attr(
+    not(feature = "nbd"),
+    allow(dead_code, unused_imports, reason = "each protocol uses some of its parts")
+)]
+pub mod server;
 mod write_through;
 
 pub use device::{
-    Allocation, BlockDevice, BlockSizes, Compacted, Compaction, CompactionStep, DeviceError,
-    Durability, Extent, Space, SpaceUsage, Speed, Zeroing,
+    Activity, Allocation, BlockDevice, BlockSizes, Compacted, Compaction, CompactionStep,
+    DeviceError, Durability, Extent, Shrink, Space, SpaceUsage, Speed, TakeOver, Zeroing,
 };
 pub use image::{QedDisk, ReadOnlyDisk};
 pub use raw::RawDisk;

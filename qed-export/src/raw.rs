@@ -1,36 +1,41 @@
 //! A raw disk image open for writing: the file is the disk.
 
+use std::io::ErrorKind;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use qed_io::{RunKind, Storage};
 
 use crate::device::{
-    Allocation, BlockDevice, BlockSizes, DeviceError, Durability, Extent, Space, Speed, Zeroing,
-    check_range,
+    Allocation, BlockDevice, BlockSizes, DeviceError, Durability, Extent, Shrink, Space, Speed,
+    Zeroing, check_range,
 };
 
 /// Zeros that are written at a time.
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 /// The blocks of which file systems have holes: what suits any of them.
 const BLOCK_BYTES: u32 = 4096;
+/// What the sizes of disks are multiples of.
+const SECTOR_BYTES: u64 = 512;
 
 /// A file or block device whose bytes are those of the disk.
 #[derive(Debug)]
 pub struct RawDisk {
     storage: Arc<dyn Storage>,
-    size: u64,
+    size: AtomicU64,
     gives_back: bool,
 }
 
 impl RawDisk {
-    /// The disk that `storage` is; takes no lock. Its size is the length of the storage from now on.
+    /// The disk that `storage` is; takes no lock. Its size is the length that the storage has
+    /// now, until it is resized.
     ///
     /// # Errors
     /// The storage's error when its length cannot be read.
     pub fn open(storage: Arc<dyn Storage>) -> std::io::Result<Self> {
-        let size = storage.len()?;
+        let size = storage.len()?.into();
         Ok(Self { storage, size, gives_back: false })
     }
 
@@ -62,7 +67,7 @@ impl RawDisk {
     fn whole_blocks(&self, at: u64, len: u64) -> Range<u64> {
         let (block, end) = (u64::from(BLOCK_BYTES), at + len);
         let start = at.next_multiple_of(block);
-        let end = if end == self.size { end } else { end - end % block };
+        let end = if end == self.size() { end } else { end - end % block };
         start..end.max(start)
     }
 
@@ -76,7 +81,7 @@ impl RawDisk {
 
 impl BlockDevice for RawDisk {
     fn size(&self) -> u64 {
-        self.size
+        self.size.load(Ordering::Acquire)
     }
 
     fn is_read_only(&self) -> bool {
@@ -88,18 +93,18 @@ impl BlockDevice for RawDisk {
     }
 
     fn read_at(&self, buf: &mut [u8], at: u64) -> Result<(), DeviceError> {
-        check_range(self.size, at, buf.len() as u64)?;
+        check_range(self.size(), at, buf.len() as u64)?;
         self.storage.read_at(buf, at).map_err(DeviceError::of_io)
     }
 
     fn write_at(&self, buf: &[u8], at: u64, durability: Durability) -> Result<(), DeviceError> {
-        check_range(self.size, at, buf.len() as u64)?;
+        check_range(self.size(), at, buf.len() as u64)?;
         self.storage.write_at(buf, at).map_err(DeviceError::of_io)?;
         self.settle(durability)
     }
 
     fn write_zeroes(&self, at: u64, len: u64, how: Zeroing) -> Result<(), DeviceError> {
-        check_range(self.size, at, len)?;
+        check_range(self.size(), at, len)?;
         let zeroed = match (how.space, how.speed) {
             // A file system that has no cheap way would write them.
             (_, Speed::FastOnly) => return Err(DeviceError::NotFast),
@@ -111,7 +116,7 @@ impl BlockDevice for RawDisk {
     }
 
     fn trim(&self, at: u64, len: u64, durability: Durability) -> Result<(), DeviceError> {
-        check_range(self.size, at, len)?;
+        check_range(self.size(), at, len)?;
         if self.gives_back {
             self.storage.discard(self.whole_blocks(at, len)).map_err(DeviceError::of_io)?;
         }
@@ -123,8 +128,8 @@ impl BlockDevice for RawDisk {
     }
 
     fn extent_at(&self, at: u64, max_len: u64) -> Result<Extent, DeviceError> {
-        check_range(self.size, at, 1)?;
-        let left = max_len.min(self.size - at);
+        check_range(self.size(), at, 1)?;
+        let left = max_len.min(self.size() - at);
         let run = self.storage.run_at(at).map_err(DeviceError::of_io)?;
         let (allocation, len) = match run.kind {
             // The file was cut behind our back.
@@ -135,11 +140,29 @@ impl BlockDevice for RawDisk {
         Ok(Extent { len: len.min(left), allocation, depth: 1 })
     }
 
+    fn resize(&self, new_size: u64, _shrink: Shrink) -> Result<(), DeviceError> {
+        // A write that is under way could make a file longer again that was cut.
+        if new_size < self.size() {
+            return Err(DeviceError::Unsupported("a raw disk does not shrink while it is served"));
+        }
+        if !new_size.is_multiple_of(SECTOR_BYTES) {
+            return Err(DeviceError::Unsupported("the size of a disk is a multiple of 512 bytes"));
+        }
+        self.storage.set_len(new_size).map_err(|error| match error.kind() {
+            // A device is as long as it is.
+            ErrorKind::Unsupported | ErrorKind::FileTooLarge => DeviceError::Refused(error.into()),
+            _ => DeviceError::of_io(error),
+        })?;
+        self.flush()?;
+        self.size.fetch_max(new_size, Ordering::AcqRel);
+        Ok(())
+    }
+
     fn maintain(&self, _now: Instant) -> Result<Option<Instant>, DeviceError> {
         Ok(None)
     }
 
-    fn close(self: Box<Self>) -> Result<(), DeviceError> {
+    fn close(&self) -> Result<(), DeviceError> {
         self.flush()
     }
 }

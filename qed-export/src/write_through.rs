@@ -1,20 +1,22 @@
 //! A disk whose clients see no cache: what changes it is durable when the request returns.
 
 use std::ops::{ControlFlow, Range};
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::device::{
-    BlockDevice, BlockSizes, Compaction, DeviceError, Durability, Extent, SpaceUsage, Zeroing,
+    Activity, BlockDevice, BlockSizes, Compaction, DeviceError, Durability, Extent, Shrink,
+    SpaceUsage, TakeOver, Zeroing,
 };
 
 /// A disk that makes every change durable before it says that it is done.
 #[derive(Debug)]
-pub struct WriteThrough(Box<dyn BlockDevice>);
+pub struct WriteThrough(Arc<dyn BlockDevice>);
 
 impl WriteThrough {
     /// The same disk, with every change durable at once.
     #[must_use]
-    pub fn new(disk: Box<dyn BlockDevice>) -> Self {
+    pub fn new(disk: Arc<dyn BlockDevice>) -> Self {
         Self(disk)
     }
 }
@@ -68,7 +70,27 @@ impl BlockDevice for WriteThrough {
         self.0.space_usage()
     }
 
-    fn compact(&self) -> Result<Option<Box<dyn Compaction + '_>>, DeviceError> {
+    fn check(&self) -> Result<Option<SpaceUsage>, DeviceError> {
+        self.0.check()
+    }
+
+    fn resize(&self, new_size: u64, shrink: Shrink) -> Result<(), DeviceError> {
+        self.0.resize(new_size, shrink)
+    }
+
+    fn activity(&self) -> Activity {
+        self.0.activity()
+    }
+
+    fn activate(&self, take_over: TakeOver) -> Result<(), DeviceError> {
+        self.0.activate(take_over)
+    }
+
+    fn deactivate(&self) -> Result<(), DeviceError> {
+        self.0.deactivate()
+    }
+
+    fn compact(&self) -> Result<Option<Box<dyn Compaction>>, DeviceError> {
         self.0.compact()
     }
 
@@ -76,7 +98,7 @@ impl BlockDevice for WriteThrough {
         self.0.maintain(now)
     }
 
-    fn close(self: Box<Self>) -> Result<(), DeviceError> {
+    fn close(&self) -> Result<(), DeviceError> {
         self.0.close()
     }
 }

@@ -15,7 +15,8 @@ use qed_core::{
     CreateOptions, GivenBacking, Image, LockPolicy, OpenError, RawFile, RecoveryPolicy,
     RefuseBacking, VirtualDisk, WriteContext, create,
 };
-use qed_export::nbd::{Export, Exports, converse};
+use qed_export::nbd::converse;
+use qed_export::server::{Export, Exports};
 use qed_export::{BlockDevice, QedDisk, RawDisk};
 use qed_io::{MemoryStorage, Storage};
 
@@ -215,8 +216,8 @@ fn exports() -> Exports {
     let context = WriteContext::new(&RefuseBacking, LockPolicy::None, RecoveryPolicy::Refuse);
     let image = Image::open(storage, &context).expect("a new image opens");
     let raw = Arc::new(MemoryStorage::new(vec![0; usize_of(DISK_SIZE)]));
-    let disks: [Box<dyn BlockDevice>; 2] =
-        [Box::new(QedDisk::new(image)), Box::new(RawDisk::open(raw).expect("memory has a length"))];
+    let disks: [Arc<dyn BlockDevice>; 2] =
+        [Arc::new(QedDisk::new(image)), Arc::new(RawDisk::open(raw).expect("memory has a length"))];
     let exports = disks.into_iter().zip(NAMES).map(|(disk, name)| Export::new(name, disk));
     Exports::new(exports.collect()).expect("two names")
 }

@@ -6,14 +6,15 @@ mod exports;
 mod low_space;
 mod parent;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::stderr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::Args;
-use qed_export::nbd::{CompactHandle, Limits, Server, StopHandle, TlsFiles, TlsIdentity};
+use qed_export::nbd::{Limits, Server, TlsFiles, TlsIdentity};
+use qed_export::server::{CompactHandle, Service, StopHandle};
 use tracing::level_filters::LevelFilter;
 
 use crate::app::Context;
@@ -102,6 +103,8 @@ pub(crate) struct ServeArgs {
     named: NameArgs,
 }
 
+/// What `--drain` is without being stated.
+const DRAIN_SECS: u64 = 30;
 /// Signals within this time are one: `timeout`, and a terminal with a wrapper, send two at once.
 const ONE_SIGNAL: Duration = Duration::from_secs(1);
 
@@ -155,6 +158,7 @@ pub(crate) fn run(args: ServeArgs, context: &Context) -> anyhow::Result<Exit> {
         .then(|| Parent::find().context("Could not find the program that started this one"));
     start_log(args.log.as_deref())?;
     let limits = limits(&args)?;
+    let drain = drain(args.drain.as_deref())?;
     let tls = tls(&args)?;
     let Some(cache) = CacheMode::by_name(args.cache.as_deref()) else {
         bail!("Invalid cache mode");
@@ -167,27 +171,28 @@ pub(crate) fn run(args: ServeArgs, context: &Context) -> anyhow::Result<Exit> {
     let exports = open_exports(&args, cache)?;
     let names = exports.iter().map(|export| export.name().to_vec()).collect::<Vec<_>>();
     let may_be_remote = tls.is_some() || args.unencrypted;
-    let mut listeners = listen(args.socket.as_deref(), args.listen.as_deref(), may_be_remote)?;
+    let listeners = listen(args.socket.as_deref(), args.listen.as_deref(), may_be_remote)?;
     // Whoever handed them over knows them, and may read something else there.
     let uris = if handed_over { String::new() } else { uris(&listeners, &names, tls.is_some()) };
-    if let Some(address) = &args.metrics {
-        listeners.push(listen_for_counters(address, args.unencrypted)?);
-    }
     let mut events =
         Events::new(if handed_over { Place::Error } else { Place::Output }, extend_below);
-    let server = Server::new(exports, limits, tls)?;
-    let server = server.watched_by(move |export, event| events.hear(export, &event));
-    compact_at_signal(context, server.compact_handle())?;
-    stop_at_signal(context, server.stop_handle())?;
+    let mut service = Service::new(exports.clone());
+    if let Some(address) = &args.metrics {
+        service.add_metrics(listen_for_counters(address, args.unencrypted)?)?;
+    }
+    service.add(Server::new(exports, listeners, limits, tls)?);
+    let service = service.watched_by(move |export, event| events.hear(export, &event));
+    compact_at_signal(context, service.compact_handle())?;
+    stop_at_signal(context, service.stop_handle())?;
     match parent.transpose()? {
-        Some(Some(parent)) => stop_with(parent, server.stop_handle())?,
+        Some(Some(parent)) => stop_with(parent, service.stop_handle())?,
         Some(None) if args.exit_with_parent => {
             bail!("The program that started this one cannot be seen from here")
         }
         _ => {}
     }
     context.console.print_now(uris)?;
-    server.run(listeners)?;
+    service.run(drain)?;
     Ok(Exit::SUCCESS)
 }
 
@@ -211,10 +216,6 @@ fn limits(args: &ServeArgs) -> anyhow::Result<Limits> {
         None => Ok(default),
     };
     let defaults = Limits::default();
-    let drain = match &args.drain {
-        Some(secs) => number_in(secs, "drain time", 0..=86_400)?,
-        None => defaults.drain.as_secs(),
-    };
     let connections = defaults.connections as u64;
     let connections = number(&args.max_connections, "connection count", 65_536, connections)?;
     let threads = defaults.threads_per_connection as u64;
@@ -222,10 +223,15 @@ fn limits(args: &ServeArgs) -> anyhow::Result<Limits> {
     Ok(Limits {
         connections: usize::try_from(connections)?,
         threads_per_connection: usize::try_from(threads)?,
-        drain: Duration::from_secs(drain),
         once: args.once,
         ..defaults
     })
+}
+
+/// How long requests may go on when the service ends.
+fn drain(secs: Option<&OsStr>) -> anyhow::Result<Duration> {
+    let secs = secs.map_or(Ok(DRAIN_SECS), |secs| number_in(secs, "drain time", 0..=86_400))?;
+    Ok(Duration::from_secs(secs))
 }
 
 fn tls(args: &ServeArgs) -> anyhow::Result<Option<TlsIdentity>> {
@@ -248,7 +254,7 @@ fn stop_at_signal(context: &Context, stop: StopHandle) -> anyhow::Result<()> {
     let mut signal = context.interrupts.stop_signal()?;
     let wait = move || {
         signal.wait();
-        end(&stop);
+        stop.stop();
         std::thread::sleep(ONE_SIGNAL);
         signal.end_at_next();
     };
@@ -280,15 +286,9 @@ fn stop_with(parent: Parent, stop: StopHandle) -> anyhow::Result<()> {
             return;
         }
         tracing::info!("the program that started this one has ended");
-        end(&stop);
+        stop.stop();
     };
     let thread = std::thread::Builder::new().name("parent".to_owned());
     thread.spawn(wait).context("Could not wait for the program that started this one to end")?;
     Ok(())
-}
-
-fn end(stop: &StopHandle) {
-    if let Err(error) = stop.stop() {
-        tracing::error!(%error, "the server cannot be ended");
-    }
 }

@@ -5,20 +5,20 @@ use std::net::Shutdown;
 use std::sync::Arc;
 use std::thread::{Builder, Scope};
 
-use super::contained::contained;
 use super::converse::{greet, negotiate};
-use super::counters::Counters;
-use super::exports::Exports;
 use super::incoming::RequestReader;
 use super::negotiation::{Encryption, Session, Step};
 use super::perform::{Scratch, perform, refuse};
-use super::registry::Registry;
 use super::request::{Incoming, Request};
-use super::socket::Socket;
 use super::thread_pool::{Handover, ThreadPool};
 use super::tls::TlsIdentity;
 use super::transport::Transport;
 use super::wire::Errno;
+use crate::server::Counters;
+use crate::server::Exports;
+use crate::server::Registry;
+use crate::server::Socket;
+use crate::server::contained;
 
 /// What the connections of a server share.
 #[derive(Debug)]
@@ -35,7 +35,7 @@ pub(super) fn serve(shared: &Shared<'_>, socket: &Arc<Socket>) -> io::Result<()>
     let Some((transport, session)) = agree(shared, socket)? else { return Ok(()) };
     shared.registry.serves();
     socket.end_negotiation()?;
-    let name = session.export.name().escape_ascii();
+    let name = session.export.shown_name();
     tracing::info!(export = %name, replies = ?session.replies, "serving");
     let connection = Connection {
         shared,
@@ -164,7 +164,7 @@ impl Connection<'_> {
             } else {
                 perform(&self.session, incoming, scratch, &registry.is_cut)
             };
-            self.shared.counters.answered(incoming, outcome);
+            incoming.count(outcome.is_ok(), self.shared.counters);
         }
         let scratches = &mut batch.scratches[..batch.incoming.len()];
         let replies = scratches.iter().flat_map(|scratch| scratch.reply.parts(scratch.bytes()));

@@ -4,12 +4,12 @@
 use std::io::{self, Read, Write};
 use std::sync::atomic::AtomicBool;
 
-use super::exports::Exports;
 use super::incoming::RequestReader;
 use super::negotiation::{Encryption, Greeted, Options, Step};
 use super::option::{OPTION_HEADER_BYTES, OptionHeader};
 use super::perform::{Scratch, perform};
 use super::request::Request;
+use crate::server::Exports;
 
 /// Serves one client that sends `input` and reads `output`, in the clear and one request at a time,
 /// until it leaves.

@@ -4,13 +4,14 @@
 //! Each state is a type, and a step consumes it: [`Greeted`] becomes [`Options`], which stays what it
 //! is, or asks for TLS, or ends in a session. What a state does not allow has no method.
 
-use super::exports::{Export, Exports};
 use super::option::{Malformed, OptionHeader, Request};
 use super::reply::{Contexts, MetaContext, Replies};
 use super::request::{Framing, MAX_PAYLOAD_BYTES};
 use super::wire::{
     GREETING_MAGIC, OPTION_MAGIC, OPTION_REPLY_MAGIC, handshake, info, option, option_reply,
+    transmission,
 };
+use crate::server::{Export, Exports};
 
 /// Zeros behind the answer to the oldest way of asking for an export.
 const PADDING_BYTES: usize = 124;
@@ -165,8 +166,8 @@ impl<'e> Options<'e> {
     /// The oldest way to ask for an export, which has no way to say no.
     fn export_name(self, name: &[u8], out: &mut Vec<u8>) -> Step<'e> {
         let Some(export) = self.exports.find(name) else { return Step::HangUp };
-        out.extend(export.device.size().to_be_bytes());
-        out.extend(export.transmission_flags(self.replies != Replies::Simple).to_be_bytes());
+        out.extend(export.device().size().to_be_bytes());
+        out.extend(transmission_flags(export, self.replies).to_be_bytes());
         if !self.no_zeroes {
             out.resize(out.len() + PADDING_BYTES, 0);
         }
@@ -190,19 +191,19 @@ impl<'e> Options<'e> {
 
     fn tell(&self, export: &Export, name: bool, description: bool, answer: &mut Answer<'_>) {
         let kind = |kind: u16| kind.to_be_bytes();
-        let size = export.device.size().to_be_bytes();
-        let flags = export.transmission_flags(self.replies != Replies::Simple).to_be_bytes();
+        let size = export.device().size().to_be_bytes();
+        let flags = transmission_flags(export, self.replies).to_be_bytes();
         answer.reply(option_reply::INFO, &[&kind(info::EXPORT), &size, &flags]);
         if name {
             answer.reply(option_reply::INFO, &[&kind(info::NAME), export.name()]);
         }
         if description {
             let words: &[u8] =
-                if export.device.is_read_only() { b"read-only disk" } else { b"disk" };
+                if export.device().is_read_only() { b"read-only disk" } else { b"disk" };
             answer.reply(option_reply::INFO, &[&kind(info::DESCRIPTION), words]);
         }
         // Told without being asked too: a minimum of 1 asks nothing of a client that does not look.
-        let sizes = export.device.block_sizes();
+        let sizes = export.device().block_sizes();
         // A client forgets all three where it is told to prefer more than it may send.
         let preferred = sizes.preferred.min(MAX_PAYLOAD_BYTES);
         let sizes = [sizes.minimum, preferred, MAX_PAYLOAD_BYTES].map(u32::to_be_bytes);
@@ -313,4 +314,18 @@ impl Answer<'_> {
 
 fn len_of(bytes: &[u8]) -> [u8; 4] {
     u32::try_from(bytes.len()).expect("export names are short").to_be_bytes()
+}
+
+/// What a client is told that it may send.
+///
+/// Several connections see one disk: a flush on any of them covers the writes of all.
+fn transmission_flags(export: &Export, replies: Replies) -> u16 {
+    use transmission::*;
+    let mut flags = HAS_FLAGS | SEND_FLUSH | SEND_FUA | CAN_MULTI_CONN | SEND_CACHE;
+    flags |= if export.device().is_read_only() {
+        READ_ONLY
+    } else {
+        SEND_TRIM | SEND_WRITE_ZEROES | SEND_FAST_ZERO
+    };
+    if replies == Replies::Simple { flags } else { flags | SEND_DF }
 }

@@ -1,7 +1,7 @@
 //! What a client asks for before it has a disk: options as values. Parses, decides nothing.
 
-use super::exports::MAX_NAME_BYTES;
 use super::wire::{Fields, OPTION_MAGIC, info, option};
+use crate::server::MAX_NAME_BYTES;
 
 /// Bytes of the header before the data of an option.
 pub(super) const OPTION_HEADER_BYTES: usize = 16;

@@ -8,7 +8,9 @@ use super::reply::{MetaContext, Position, Replies, Reply, ReplyTo};
 use super::request::{Incoming, MAX_PAYLOAD_BYTES, Request};
 use super::status::Statuses;
 use super::wire::Errno;
-use crate::device::{Allocation, BlockDevice, DeviceError, Durability, Space, Speed, Zeroing};
+use crate::device::{
+    Allocation, BlockDevice, DeviceError, Durability, Space, Speed, Zeroing, chain,
+};
 
 /// A read of at least this many bytes is answered without its holes.
 const SPARSE_READ_BYTES: usize = 64 << 10;
@@ -63,7 +65,7 @@ pub(super) fn perform(
     scratch: &mut Scratch,
     is_cut: &AtomicBool,
 ) -> Result<(), Errno> {
-    let device = &*session.export.device;
+    let device = &**session.export.device();
     let mut reply = std::mem::take(&mut scratch.reply);
     let mut to = reply.to(incoming.target, session.replies);
     let outcome = match incoming.request {
@@ -77,7 +79,7 @@ pub(super) fn perform(
         if let Refusal::Device(DeviceError::Failed(source)) = &refusal
             && session.export.may_log()
         {
-            tracing::warn!(export = %session.export.name().escape_ascii(), "{}", chain(&**source));
+            tracing::warn!(export = %session.export.shown_name(), "{}", chain(&**source));
         }
         let text = if device.is_read_only() && errno == Errno::Perm {
             "the disk is read-only".to_owned()
@@ -139,7 +141,9 @@ fn errno_of(error: &DeviceError, is_write: bool) -> Errno {
         DeviceError::OutOfRange { .. } if is_write => Errno::NoSpc,
         DeviceError::OutOfRange { .. } => Errno::Inval,
         DeviceError::NoSpace(_) => Errno::NoSpc,
-        DeviceError::NotFast => Errno::NotSup,
+        DeviceError::NotFast | DeviceError::Unsupported(_) => Errno::NotSup,
+        DeviceError::Refused(_) => Errno::Inval,
+        DeviceError::Inactive => Errno::Shutdown,
         DeviceError::Failed(_) => Errno::Io,
     }
 }
@@ -151,7 +155,7 @@ fn serve(
     to: &mut ReplyTo<'_>,
     is_cut: &AtomicBool,
 ) -> Result<(), Refusal> {
-    let device = &*session.export.device;
+    let device = &**session.export.device();
     match request {
         Request::Read { at, len, one_chunk } => read(device, at, len, one_chunk, scratch, to)?,
         Request::Write { at, durability } => {
@@ -350,7 +354,7 @@ fn block_status(
     if session.contexts.is_empty() {
         return Err(Refusal::Protocol(Errno::Inval));
     }
-    let device = &*session.export.device;
+    let device = &**session.export.device();
     check(device, at, len)?;
     let statuses = Statuses::of(device, at, len, one_extent)?;
     let wanted = MetaContext::ALL.into_iter().filter(|context| session.contexts.has(*context));
@@ -366,17 +370,6 @@ fn check(device: &dyn BlockDevice, at: u64, len: u64) -> Result<(), DeviceError>
     crate::device::check_range(device.size(), at, len)
 }
 
-/// An error and its sources, for the log.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -389,6 +382,9 @@ mod tests {
             (DeviceError::OutOfRange { at: 1, len: 2 }, Errno::Inval, Errno::NoSpc),
             (DeviceError::NoSpace("x".into()), Errno::NoSpc, Errno::NoSpc),
             (DeviceError::NotFast, Errno::NotSup, Errno::NotSup),
+            (DeviceError::Unsupported("x"), Errno::NotSup, Errno::NotSup),
+            (DeviceError::Refused("x".into()), Errno::Inval, Errno::Inval),
+            (DeviceError::Inactive, Errno::Shutdown, Errno::Shutdown),
             (failed(), Errno::Io, Errno::Io),
         ];
         for (error, reading, writing) in table {

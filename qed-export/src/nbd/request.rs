@@ -3,6 +3,7 @@
 use super::reply::Replies;
 use super::wire::{EXTENDED_REQUEST_MAGIC, Errno, Fields, REQUEST_MAGIC, command, command_flag};
 use crate::device::{Durability, Space, Speed, Zeroing};
+use crate::server::{Counters, RequestKind};
 
 /// The most bytes that one request reads or brings along.
 pub(super) const MAX_PAYLOAD_BYTES: u32 = 32 << 20;
@@ -13,6 +14,12 @@ const MAX_SKIPPED_BYTES: u64 = 2 * MAX_PAYLOAD_BYTES as u64;
 const LONG_BYTES: usize = 256 << 10;
 /// The longest header of a request.
 pub(super) const MAX_HEADER_BYTES: usize = 32;
+
+/// The kinds that are counted, in the order in which they are shown.
+pub(super) const COUNTED: [RequestKind; 7] = {
+    use RequestKind::*;
+    [Read, Write, Flush, Trim, Cache, WriteZeroes, BlockStatus]
+};
 
 /// How requests begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,6 +118,22 @@ impl Incoming {
         let payload = usize::try_from(payload).map_err(|_| Lost::Payload)?;
         let request = Request::of(&header, framing, replies).ok_or(Errno::Inval);
         Ok(Self { target: header.target, payload, request })
+    }
+
+    /// Counts it, now that it is answered.
+    pub(super) fn count(&self, is_served: bool, counters: &Counters) {
+        let (kind, len) = match self.request {
+            Ok(Request::Read { len, .. }) => (RequestKind::Read, len as u64),
+            Ok(Request::Write { .. }) => (RequestKind::Write, self.payload as u64),
+            Ok(Request::Flush) => (RequestKind::Flush, 0),
+            Ok(Request::Trim { len, .. }) => (RequestKind::Trim, len),
+            Ok(Request::Cache { .. }) => (RequestKind::Cache, 0),
+            Ok(Request::WriteZeroes { .. }) => (RequestKind::WriteZeroes, 0),
+            Ok(Request::BlockStatus { .. }) => (RequestKind::BlockStatus, 0),
+            Ok(Request::Disconnect) => return,
+            Err(_) => return counters.refused(),
+        };
+        counters.answered(kind, len, is_served);
     }
 
     /// Whether it is a read or write of at most `most` bytes that does not wait for a flush.

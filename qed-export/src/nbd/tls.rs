@@ -11,7 +11,7 @@ use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig, ServerConnection};
 use thiserror::Error;
 
-use super::socket::Socket;
+use crate::server::Socket;
 
 /// Encrypted bytes that are read at a time.
 const BUFFER_BYTES: usize = 64 << 10;

@@ -3,8 +3,8 @@
 use std::io::{self, IoSlice, Read, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::socket::Socket;
 use super::tls::{TlsIdentity, TlsStream};
+use crate::server::Socket;
 
 /// Parts that are handed to the system at once.
 const PARTS_AT_ONCE: usize = 16;

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use qed_core::{
     CreateOptions, Image, LockPolicy, RecoveryPolicy, RefuseBacking, WriteContext, create,
 };
-use qed_export::nbd::{Export, Exports, converse};
+use qed_export::nbd::converse;
+use qed_export::server::{Export, Exports};
 use qed_export::{BlockDevice, QedDisk, RawDisk};
 use qed_io::{MemoryStorage, Storage};
 
@@ -26,20 +27,20 @@ pub(crate) const EXTENDED: u32 = 11;
 
 pub(crate) const ERROR: u32 = 1 << 31;
 
-pub(crate) fn qed_disk() -> Box<dyn BlockDevice> {
+pub(crate) fn qed_disk() -> Arc<dyn BlockDevice> {
     qed_disk_of(&CreateOptions::new(SIZE))
 }
 
-pub(crate) fn qed_disk_of(options: &CreateOptions) -> Box<dyn BlockDevice> {
+pub(crate) fn qed_disk_of(options: &CreateOptions) -> Arc<dyn BlockDevice> {
     let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::default());
     create(&*storage, options).expect("an image");
     let context = WriteContext::new(&RefuseBacking, LockPolicy::None, RecoveryPolicy::Refuse);
-    Box::new(QedDisk::new(Image::open(storage, &context).expect("it opens")))
+    Arc::new(QedDisk::new(Image::open(storage, &context).expect("it opens")))
 }
 
-pub(crate) fn raw_disk() -> Box<dyn BlockDevice> {
+pub(crate) fn raw_disk() -> Arc<dyn BlockDevice> {
     let bytes = vec![0; usize::try_from(SIZE).expect("small")];
-    Box::new(RawDisk::open(Arc::new(MemoryStorage::new(bytes))).expect("a length"))
+    Arc::new(RawDisk::open(Arc::new(MemoryStorage::new(bytes))).expect("a length"))
 }
 
 /// A QED disk named "a" and a raw one named "b".

@@ -111,7 +111,7 @@ fn what_changes_a_disk_that_writes_through_fails_where_it_cannot_be_made_durable
     ];
     for change in changes {
         let faulty = Arc::new(Faulty::new(Arc::new(MemoryStorage::new(vec![0; 1 << 20]))));
-        let disk = WriteThrough::new(Box::new(RawDisk::open(faulty.clone()).unwrap()));
+        let disk = WriteThrough::new(Arc::new(RawDisk::open(faulty.clone()).unwrap()));
         change(&disk).unwrap();
         let is_flush = |request: &qed_io::Request| request.kind == RequestKind::Flush;
         faulty.fail_when(is_flush, Fault::Io, Repeat::Always);
@@ -167,7 +167,7 @@ fn a_hole_under_a_cluster_is_told_until_it_is_written() {
     };
     let disk = QedDisk::new(open());
     disk.write_at(&[1; 512 << 10], 0, LATER).unwrap();
-    Box::new(disk).close().unwrap();
+    disk.close().unwrap();
     let image = open();
     let place = image.map(GuestOffset::new(0), 512 << 10).unwrap();
     let qed_core::ExtentKind::Data(host) = place.kind else { panic!("{place:?}") };
@@ -189,5 +189,5 @@ fn a_hole_under_a_cluster_is_told_until_it_is_written() {
     assert_eq!(told(&disk), [(64, Data), (384, Zero), (64, Data)]);
     disk.write_at(&[2; 4096], 128 << 10, LATER).unwrap();
     assert_eq!(told(&disk), [(64, Data), (64, Zero), (4, Data), (316, Zero), (64, Data)]);
-    Box::new(disk).close().unwrap();
+    disk.close().unwrap();
 }

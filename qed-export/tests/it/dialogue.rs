@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 
 use qed_core::CreateOptions;
 use qed_export::Durability;
-use qed_export::nbd::{Export, Exports};
+use qed_export::server::{Export, Exports};
 use qed_spec::Geometry;
 
 use crate::client::*;
@@ -410,7 +410,7 @@ fn a_read_only_disk_refuses_every_change() {
     use qed_io::MemoryStorage;
 
     let disk = RawFile::open(Arc::new(MemoryStorage::new(vec![5; 1 << 20]))).unwrap();
-    let disk = Box::new(ReadOnlyDisk::new(Arc::new(disk)));
+    let disk = Arc::new(ReadOnlyDisk::new(Arc::new(disk)));
     let exports = Exports::new(vec![Export::new(*b"only", disk)]).unwrap();
     // The only export has the empty name too.
     let words = Words::hello().go("").request(0, WRITE, 0, 4).bytes(b"none");

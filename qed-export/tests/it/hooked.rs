@@ -26,23 +26,23 @@ pub(crate) enum Call {
 type Hook = Box<dyn Fn(Call) -> Result<(), DeviceError> + Send + Sync>;
 
 struct Hooked {
-    disk: Box<dyn BlockDevice>,
+    disk: Arc<dyn BlockDevice>,
     hook: Hook,
 }
 
 /// A disk, one of whose calls panics, and which counts in `closed` that it was closed.
-pub(crate) fn disk_that_panics(call: Call, closed: &Arc<AtomicUsize>) -> Box<dyn BlockDevice> {
+pub(crate) fn disk_that_panics(call: Call, closed: &Arc<AtomicUsize>) -> Arc<dyn BlockDevice> {
     let closed = Arc::clone(closed);
     let hook = move |met| {
         closed.fetch_add(usize::from(met == Call::Close), Ordering::Relaxed);
         assert!(call != met, "as the test wants it: {call:?}");
         Ok(())
     };
-    Box::new(Hooked { disk: raw_disk(), hook: Box::new(hook) })
+    Arc::new(Hooked { disk: raw_disk(), hook: Box::new(hook) })
 }
 
 /// A disk that stalls reads and writes of `long` bytes or more, and what they wait for.
-pub(crate) fn disk_that_stalls(long: u32) -> (Box<dyn BlockDevice>, Arc<Stall>) {
+pub(crate) fn disk_that_stalls(long: u32) -> (Arc<dyn BlockDevice>, Arc<Stall>) {
     let stall = Arc::new(Stall::default());
     let here = Arc::clone(&stall);
     let hook = move |call| match call {
@@ -51,7 +51,7 @@ pub(crate) fn disk_that_stalls(long: u32) -> (Box<dyn BlockDevice>, Arc<Stall>) 
         }
         _ => Ok(()),
     };
-    (Box::new(Hooked { disk: raw_disk(), hook: Box::new(hook) }), stall)
+    (Arc::new(Hooked { disk: raw_disk(), hook: Box::new(hook) }), stall)
 }
 
 /// Where the long requests wait.
@@ -151,7 +151,7 @@ impl BlockDevice for Hooked {
         self.disk.maintain(now)
     }
 
-    fn close(self: Box<Self>) -> Result<(), DeviceError> {
+    fn close(&self) -> Result<(), DeviceError> {
         (self.hook)(Call::Close)?;
         self.disk.close()
     }

@@ -8,9 +8,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use qed_export::nbd::{
-    Closed, Counters, Export, Exports, Limits, ListenError, Listener, Server, ServerError,
-    StopHandle,
+use qed_export::nbd::{Limits, Server};
+use qed_export::server::{
+    Closed, Counters, Export, Exports, ListenError, Listener, ProtocolServer as _, Service,
+    ServiceError, StopHandle,
 };
 use tempfile::TempDir;
 
@@ -19,6 +20,8 @@ use crate::hooked::{Call, disk_that_panics, disk_that_stalls};
 
 /// Far longer than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How long requests may go on when a server ends.
+const DRAIN: Duration = Duration::from_secs(30);
 /// A request of so many bytes is worth a thread of its own.
 const LONG: u32 = 256 << 10;
 
@@ -27,7 +30,7 @@ struct Running {
     path: PathBuf,
     stop: StopHandle,
     counters: Arc<Counters>,
-    thread: JoinHandle<Result<Closed, ServerError>>,
+    thread: JoinHandle<Result<Closed, ServiceError>>,
 }
 
 impl Running {
@@ -36,12 +39,18 @@ impl Running {
     }
 
     fn serve(exports: Exports, limits: Limits) -> Self {
+        Self::draining_for(DRAIN, exports, limits)
+    }
+
+    fn draining_for(drain: Duration, exports: Exports, limits: Limits) -> Self {
         let folder = TempDir::new().expect("a folder");
         let path = folder.path().join("s");
         let listener = Listener::unix(&path).expect("it listens");
-        let server = Server::new(exports, limits, None).expect("a server");
-        let (stop, counters) = (server.stop_handle(), server.counters());
-        let thread = std::thread::spawn(move || server.run(vec![listener]));
+        let mut service = Service::new(exports.clone());
+        let server = Server::new(exports, vec![listener], limits, None).expect("a server");
+        let (stop, counters) = (service.stop_handle(), server.counters().expect("it counts"));
+        service.add(server);
+        let thread = std::thread::spawn(move || service.run(drain));
         Self { _folder: folder, path, stop, counters, thread }
     }
 
@@ -64,8 +73,8 @@ impl Running {
 
     /// How it ended when it was told to, which it has to in its time.
     #[track_caller]
-    fn ended(self) -> Result<Closed, ServerError> {
-        self.stop.stop().expect("it hears");
+    fn ended(self) -> Result<Closed, ServiceError> {
+        self.stop.stop();
         let start = Instant::now();
         while !self.thread.is_finished() {
             assert!(start.elapsed() < PATIENCE, "it does not end");
@@ -132,7 +141,7 @@ fn connections_beyond_the_limit_are_turned_away() {
 #[test]
 fn a_client_that_never_reads_does_not_keep_the_server() {
     let drain = Duration::from_millis(100);
-    let running = Running::start(Limits { drain, ..Limits::default() });
+    let running = Running::draining_for(drain, two_exports(), Limits::default());
     let mut client = running.connect();
     let mut words = Words::hello().go("a");
     for _ in 0..64 {
@@ -280,7 +289,7 @@ fn a_disk_that_panics_when_it_is_closed_does_not_keep_another_from_it() {
     ];
     let running = Running::serve(Exports::new(exports).expect("two names"), Limits::default());
     let error = running.ended().expect_err("one was not closed well");
-    assert!(matches!(&error, ServerError::Close { name, .. } if name == "a"), "{error}");
+    assert!(matches!(&error, ServiceError::Close { name, .. } if name == "a"), "{error}");
     assert_eq!(closed.load(Ordering::Relaxed), 2);
 }
 

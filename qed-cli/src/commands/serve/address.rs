@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use anyhow::bail;
-use qed_export::nbd::{Address, Listener};
+use qed_export::server::{Address, Listener};
 
 use crate::failure::{shown, usage};
 
@@ -44,7 +44,7 @@ pub(super) fn listen_for_counters(
         _ => Listener::unix(Path::new(address))?,
     };
     check_reach(&listener, may_be_remote)?;
-    Ok(listener.for_counters())
+    Ok(listener)
 }
 
 fn check_reach(listener: &Listener, may_be_remote: bool) -> anyhow::Result<()> {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::io::{self, Write};
 
-use qed_export::nbd::DiskEvent;
+use qed_export::server::DiskEvent;
 use qed_export::{Compacted, DeviceError, SpaceUsage};
 use serde_json::{Value, json};
 

@@ -3,10 +3,11 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use qed_core::DiscardMode;
-use qed_export::nbd::{Export, Exports};
+use qed_export::server::{Export, Exports};
 use qed_export::{BlockDevice, QedDisk, RawDisk, ReadOnlyDisk, WriteThrough};
 
 use super::ServeArgs;
@@ -44,7 +45,7 @@ struct How {
     discard: DiscardMode,
 }
 
-fn open(args: &ServeArgs, name: &OsStr, how: How) -> anyhow::Result<Box<dyn BlockDevice>> {
+fn open(args: &ServeArgs, name: &OsStr, how: How) -> anyhow::Result<Arc<dyn BlockDevice>> {
     let How { cache, discard } = how;
     let named = args.named.image(name, args.format.as_deref())?;
     if args.read_only {
@@ -52,22 +53,22 @@ fn open(args: &ServeArgs, name: &OsStr, how: How) -> anyhow::Result<Box<dyn Bloc
             bail!("--extend-below is for images that are written");
         }
         let how = OpenHow { cache, ..OpenHow::read(args.force_share) };
-        return Ok(Box::new(ReadOnlyDisk::new(args.chain.open(&named, how)?.disk)));
+        return Ok(Arc::new(ReadOnlyDisk::new(args.chain.open(&named, how)?.disk)));
     }
     if args.force_share {
         bail!("-U can only be used with --read-only");
     }
     let image = open_image(&named, OpenHow { cache, ..OpenHow::WRITE })?;
     refuse_qcow2(image.format(), "writing to")?;
-    let disk: Box<dyn BlockDevice> = match image.format() {
+    let disk: Arc<dyn BlockDevice> = match image.format() {
         Format::Qed => {
             let below = OpenHow::read(false);
             let writable = args.chain.writable_discarding(&image, below, discard);
-            Box::new(QedDisk::new(writable.with_context(|| could_not_open(name))?))
+            Arc::new(QedDisk::new(writable.with_context(|| could_not_open(name))?))
         }
         Format::Raw | Format::Qcow2 => {
             let disk = RawDisk::open(storage_of(&image))?;
-            Box::new(if discard == DiscardMode::PassDown { disk.giving_back() } else { disk })
+            Arc::new(if discard == DiscardMode::PassDown { disk.giving_back() } else { disk })
         }
     };
     if args.extend_below.is_some() && disk.space_usage()?.and_then(|usage| usage.capacity).is_none()
@@ -75,7 +76,7 @@ fn open(args: &ServeArgs, name: &OsStr, how: How) -> anyhow::Result<Box<dyn Bloc
         bail!("'{}' is no QED image on a block device, which --extend-below is for", shown(name));
     }
     if CacheMode::is_write_through(args.cache.as_deref()) {
-        return Ok(Box::new(WriteThrough::new(disk)));
+        return Ok(Arc::new(WriteThrough::new(disk)));
     }
     Ok(disk)
 }

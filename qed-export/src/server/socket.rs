@@ -13,7 +13,7 @@ const STALL: Duration = Duration::from_millis(100);
 
 /// A connected socket, used by several threads.
 #[derive(Debug)]
-pub(super) struct Socket {
+pub(crate) struct Socket {
     stream: Stream,
     /// When the handshake must be over.
     deadline: Instant,
@@ -22,14 +22,14 @@ pub(super) struct Socket {
 
 /// What is below.
 #[derive(Debug)]
-pub(super) enum Stream {
+pub(crate) enum Stream {
     Unix(UnixStream),
     Tcp(TcpStream),
 }
 
 impl Socket {
     /// A socket whose handshake begins now.
-    pub(super) fn new(stream: Stream, time: Duration) -> io::Result<Self> {
+    pub(crate) fn new(stream: Stream, time: Duration) -> io::Result<Self> {
         match &stream {
             Stream::Unix(stream) => stream.set_nonblocking(false)?,
             Stream::Tcp(stream) => {
@@ -44,13 +44,13 @@ impl Socket {
 
     /// The handshake is over: from now on the client may be silent. A write that waits for it ends
     /// with [`io::ErrorKind::WouldBlock`] now and then, and can be tried again.
-    pub(super) fn end_negotiation(&self) -> io::Result<()> {
+    pub(crate) fn end_negotiation(&self) -> io::Result<()> {
         self.is_negotiating.store(false, Ordering::Relaxed);
         self.set_timeouts(None, Some(STALL))
     }
 
     /// Ends one or both directions; a thread that waits for the socket goes on.
-    pub(super) fn shut_down(&self, how: Shutdown) {
+    pub(crate) fn shut_down(&self, how: Shutdown) {
         // One that is closed by the client is as good.
         drop(match &self.stream {
             Stream::Unix(stream) => stream.shutdown(how),

@@ -11,12 +11,12 @@ use thiserror::Error;
 /// What was called has panicked. The panic itself was told to standard error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("a bug: it panicked")]
-pub(super) struct Panicked;
+pub(crate) struct Panicked;
 
 /// Calls `work`; an error if it panics.
 ///
 /// What it shares with others is disks, which have to stand a request that ends anywhere, and what this
 /// crate keeps under locks: that is whole at each step, so nobody there asks for poison.
-pub(super) fn contained<T>(work: impl FnOnce() -> T) -> Result<T, Panicked> {
+pub(crate) fn contained<T>(work: impl FnOnce() -> T) -> Result<T, Panicked> {
     catch_unwind(AssertUnwindSafe(work)).map_err(|_| Panicked)
 }

@@ -2,13 +2,13 @@
 //! their images when that is asked for, and tells what happens to their space. Knows no client.
 
 use std::fmt;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::contained::contained;
 use super::exports::{Export, Exports};
-use super::perform::chain;
-use crate::device::{Compacted, Compaction, CompactionStep, DeviceError, SpaceUsage};
+use crate::device::{Compacted, Compaction, CompactionStep, DeviceError, SpaceUsage, chain};
 
 /// How often disks are asked what is due, when nothing is said to be sooner; and how often at most.
 const MAINTENANCE: Duration = Duration::from_secs(1);
@@ -16,7 +16,7 @@ const SHORTEST_WAIT: Duration = Duration::from_millis(10);
 /// How long the guests of images that are being compacted are left alone between two steps.
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// What a server tells of its disks.
+/// What a service tells of its disks.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum DiskEvent<'e> {
@@ -64,32 +64,46 @@ pub(super) struct Maintenance {
 #[derive(Debug, Default)]
 struct Wanted {
     end: bool,
+    /// An export wants to be compacted.
     compaction: bool,
 }
 
-/// Has the images of a server compacted, from another thread.
+/// Has the images of a service compacted, from another thread.
 #[derive(Debug, Clone)]
-pub struct CompactHandle(pub(super) Arc<Maintenance>);
+pub struct CompactHandle {
+    maintenance: Arc<Maintenance>,
+    exports: Exports,
+}
 
 impl CompactHandle {
-    /// Begins to compact all images of the server, beside requests; those that are at it go on.
+    pub(super) fn new(maintenance: &Arc<Maintenance>, exports: &Exports) -> Self {
+        Self { maintenance: Arc::clone(maintenance), exports: exports.clone() }
+    }
+
+    /// Begins to compact all images of the service, beside requests; those that are at it go on.
     pub fn compact(&self) {
-        self.0.wanted().compaction = true;
-        self.0.changed.notify_all();
+        self.exports.iter().for_each(|export| self.compact_one(export));
+    }
+
+    /// As [`CompactHandle::compact`], only the image of one export.
+    pub fn compact_one(&self, export: &Export) {
+        export.compaction.is_wanted.store(true, Ordering::Relaxed);
+        self.maintenance.wanted().compaction = true;
+        self.maintenance.changed.notify_all();
     }
 }
 
 impl Maintenance {
     pub(super) fn run(&self, exports: &Exports, mut watcher: Watcher) {
-        let mut disks: Vec<_> = exports.iter().map(Disk::new).collect();
+        let mut disks: Vec<_> = exports.iter().map(|export| Disk::new(export)).collect();
         let mut wanted = self.wanted();
         while !wanted.end {
-            let compacts = std::mem::take(&mut wanted.compaction);
+            wanted.compaction = false;
             drop(wanted);
             let now = Instant::now();
             let mut next = now + MAINTENANCE;
             for disk in &mut disks {
-                if compacts {
+                if disk.export.compaction.is_wanted.swap(false, Ordering::Relaxed) {
                     disk.begin_compaction(&mut watcher);
                 }
                 if let Some(due) = disk.maintain(now, &mut watcher) {
@@ -123,7 +137,7 @@ struct Disk<'e> {
     export: &'e Export,
     is_failing: bool,
     is_damaged: bool,
-    compaction: Option<Box<dyn Compaction + 'e>>,
+    compaction: Option<Box<dyn Compaction>>,
 }
 
 impl<'e> Disk<'e> {
@@ -133,18 +147,18 @@ impl<'e> Disk<'e> {
 
     /// Does what is due, and says when the next is.
     fn maintain(&mut self, now: Instant, watcher: &mut Watcher) -> Option<Instant> {
-        let device = &*self.export.device;
+        let device = self.export.device();
         let maintained = unless_it_panics(|| Ok((device.maintain(now)?, device.space_usage()?)));
         if begins(&mut self.is_failing, maintained.is_err())
             && let Err(error) = &maintained
         {
-            let (name, error) = (self.export.name().escape_ascii(), chain(error));
+            let (name, error) = (self.export.shown_name(), chain(error));
             tracing::error!(export = %name, %error, "a disk is not kept in order");
         }
         let (due, usage) = maintained.ok()?;
         if let Some(usage) = usage {
             if begins(&mut self.is_damaged, usage.finding.is_some()) {
-                let (name, finding) = (self.export.name().escape_ascii(), usage.finding.as_deref());
+                let (name, finding) = (self.export.shown_name(), usage.finding.as_deref());
                 tracing::warn!(
                     export = %name, finding, "no space is used again before the image is checked"
                 );
@@ -156,7 +170,7 @@ impl<'e> Disk<'e> {
 
     fn begin_compaction(&mut self, watcher: &mut Watcher) {
         if self.compaction.is_none() {
-            match unless_it_panics(|| self.export.device.compact()) {
+            match unless_it_panics(|| self.export.device().compact()) {
                 Ok(compaction) => self.compaction = compaction,
                 Err(error) => self.end_compaction(Err(error), watcher),
             }
@@ -182,7 +196,7 @@ impl<'e> Disk<'e> {
 
     fn end_compaction(&mut self, ended: Result<Compacted, DeviceError>, watcher: &mut Watcher) {
         self.compaction = None;
-        let name = self.export.name().escape_ascii();
+        let name = self.export.shown_name();
         match &ended {
             Ok(compacted) => tracing::info!(export = %name, ?compacted, "compacted"),
             Err(error) => tracing::error!(export = %name, error = %chain(error), "not compacted"),

@@ -10,12 +10,12 @@ use super::socket::Socket;
 
 /// The connections of a server, and whether it is closing.
 #[derive(Debug, Default)]
-pub(super) struct Registry {
+pub(crate) struct Registry {
     connections: Mutex<Connections>,
     ended: Condvar,
     is_draining: AtomicBool,
     /// What takes long is to be given up.
-    pub(super) is_cut: AtomicBool,
+    pub(crate) is_cut: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -28,14 +28,14 @@ struct Connections {
 
 /// A connection that counts until this is dropped.
 #[derive(Debug)]
-pub(super) struct Registered<'r> {
+pub(crate) struct Registered<'r> {
     registry: &'r Registry,
-    pub(super) number: u64,
+    pub(crate) number: u64,
 }
 
 impl Registry {
     /// Counts a connection; none if there are `most` already.
-    pub(super) fn register(&self, socket: &Arc<Socket>, most: usize) -> Option<Registered<'_>> {
+    pub(crate) fn register(&self, socket: &Arc<Socket>, most: usize) -> Option<Registered<'_>> {
         let mut connections = self.connections();
         if connections.open.len() >= most {
             return None;
@@ -47,23 +47,23 @@ impl Registry {
     }
 
     /// A client is given a disk.
-    pub(super) fn serves(&self) {
+    pub(crate) fn serves(&self) {
         self.connections().any_served = true;
     }
 
     /// Whether a client was given a disk, and now there is none, nor one that may want one.
-    pub(super) fn is_deserted(&self) -> bool {
+    pub(crate) fn is_deserted(&self) -> bool {
         let connections = self.connections();
         connections.any_served && connections.open.is_empty()
     }
 
     /// Whether new requests are refused.
-    pub(super) fn is_draining(&self) -> bool {
+    pub(crate) fn is_draining(&self) -> bool {
         self.is_draining.load(Ordering::Relaxed)
     }
 
     /// Ends all connections: what was sent is answered until `deadline`, then they are cut.
-    pub(super) fn drain(&self, deadline: Instant) {
+    pub(crate) fn drain(&self, deadline: Instant) {
         self.is_draining.store(true, Ordering::Relaxed);
         let mut connections = self.connections();
         // A client that is silent is gone at once: there is nothing to read any more.

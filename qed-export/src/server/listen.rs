@@ -20,7 +20,6 @@ use super::socket::Stream;
 pub struct Listener {
     kind: Kind,
     address: Address,
-    pub(super) purpose: Purpose,
     /// Goes away with the listener.
     _file: Option<SocketFile>,
 }
@@ -29,13 +28,6 @@ pub struct Listener {
 enum Kind {
     Unix(net::UnixListener),
     Tcp(net::TcpListener),
-}
-
-/// What a client that connects is given.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Purpose {
-    Disks,
-    Counters,
 }
 
 /// Where a server can be reached.
@@ -168,23 +160,16 @@ impl Listener {
         }
     }
 
-    /// The same socket for programs that ask what the server has done: it answers HTTP with
-    /// the text of `Counters::open_metrics`.
-    #[must_use]
-    pub fn for_counters(self) -> Self {
-        Self { purpose: Purpose::Counters, ..self }
-    }
-
     fn of_unix(listener: UnixListener, address: Address) -> Self {
         let kind = Kind::Unix(net::UnixListener::from_std(listener));
-        Self { kind, address, purpose: Purpose::Disks, _file: None }
+        Self { kind, address, _file: None }
     }
 
     fn of_tcp(listener: TcpListener) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
         let address = Address::Tcp(listener.local_addr()?);
         let kind = Kind::Tcp(net::TcpListener::from_std(listener));
-        Ok(Self { kind, address, purpose: Purpose::Disks, _file: None })
+        Ok(Self { kind, address, _file: None })
     }
 
     pub(super) fn watch(&mut self, registry: &Registry, token: Token) -> io::Result<()> {

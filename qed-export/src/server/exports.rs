@@ -1,40 +1,21 @@
-//! The disks that a server has, by name.
+//! The disks that are served, by name.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use thiserror::Error;
 
-use super::wire::transmission;
+use super::quiet::Quiet;
 use crate::device::BlockDevice;
 
-/// The longest export name, and the longest of any other string that a client sends.
+/// The longest export name in bytes, and the longest of any other string that a client sends.
 pub const MAX_NAME_BYTES: usize = 4096;
-
-/// How long nothing is logged of what clients can bring about after something was.
-const QUIET: Duration = Duration::from_secs(10);
-
-/// When something was last logged that clients can bring about as often as they like.
-#[derive(Debug, Default)]
-pub(super) struct Quiet(Mutex<Option<Instant>>);
-
-impl Quiet {
-    /// Whether it may be logged now; remembers that it is.
-    pub(super) fn may_log(&self) -> bool {
-        let mut logged = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
-        let is_due = logged.is_none_or(|last| now.duration_since(last) >= QUIET);
-        if is_due {
-            *logged = Some(now);
-        }
-        is_due
-    }
-}
 
 /// How far the last compaction of a disk's image has come, in bytes.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
+    /// Another is to begin.
+    pub(super) is_wanted: AtomicBool,
     moved: AtomicU64,
     total: AtomicU64,
 }
@@ -55,7 +36,7 @@ impl Progress {
 #[derive(Debug)]
 pub struct Export {
     name: Vec<u8>,
-    pub(super) device: Box<dyn BlockDevice>,
+    device: Arc<dyn BlockDevice>,
     pub(super) compaction: Progress,
     logged: Quiet,
 }
@@ -81,7 +62,7 @@ pub enum ExportNameError {
 impl Export {
     /// A disk under a name; the empty name is what a client asks for that names none.
     #[must_use]
-    pub fn new(name: impl Into<Vec<u8>>, device: Box<dyn BlockDevice>) -> Self {
+    pub fn new(name: impl Into<Vec<u8>>, device: Arc<dyn BlockDevice>) -> Self {
         let (compaction, logged) = (Progress::default(), Quiet::default());
         Self { name: name.into(), device, compaction, logged }
     }
@@ -92,30 +73,28 @@ impl Export {
         &self.name
     }
 
-    /// Whether an error of the disk is to be logged now: a client can ask for the same one as often
-    /// as it likes.
-    pub(super) fn may_log(&self) -> bool {
-        self.logged.may_log()
+    /// The name as text, bytes that are not text escaped.
+    #[must_use]
+    pub fn shown_name(&self) -> String {
+        self.name.escape_ascii().to_string()
     }
 
-    /// What a client is told that it may send.
-    ///
-    /// Several connections see one disk: a flush on any of them covers the writes of all.
-    pub(super) fn transmission_flags(&self, has_structured_replies: bool) -> u16 {
-        use transmission::*;
-        let mut flags = HAS_FLAGS | SEND_FLUSH | SEND_FUA | CAN_MULTI_CONN | SEND_CACHE;
-        flags |= if self.device.is_read_only() {
-            READ_ONLY
-        } else {
-            SEND_TRIM | SEND_WRITE_ZEROES | SEND_FAST_ZERO
-        };
-        if has_structured_replies { flags | SEND_DF } else { flags }
+    /// The disk.
+    #[must_use]
+    pub fn device(&self) -> &Arc<dyn BlockDevice> {
+        &self.device
+    }
+
+    /// Whether an error of the disk is to be logged now: a client can ask for the same one as often
+    /// as it likes.
+    pub(crate) fn may_log(&self) -> bool {
+        self.logged.may_log()
     }
 }
 
-/// The exports of one server.
-#[derive(Debug, Default)]
-pub struct Exports(Vec<Export>);
+/// What is served, in the order in which it is listed; a copy names the same disks.
+#[derive(Debug, Default, Clone)]
+pub struct Exports(Vec<Arc<Export>>);
 
 impl Exports {
     /// The exports in the order in which they are listed.
@@ -129,27 +108,30 @@ impl Exports {
                 return Err(ExportNameError::TooLong { len: name.len() });
             }
             if exports[..index].iter().any(|other| other.name == *name) {
-                return Err(ExportNameError::Twice { name: name.escape_ascii().to_string() });
+                return Err(ExportNameError::Twice { name: export.shown_name() });
             }
         }
-        Ok(Self(exports))
+        Ok(Self(exports.into_iter().map(Arc::new).collect()))
     }
 
     /// The export that a client asks for; the empty name finds the only one too.
-    pub(super) fn find(&self, name: &[u8]) -> Option<&Export> {
-        let only = match &self.0[..] {
-            [only] if name.is_empty() => Some(only),
+    #[must_use]
+    pub fn find(&self, name: &[u8]) -> Option<&Arc<Export>> {
+        let named = self.0.iter().find(|export| export.name == name);
+        named.or_else(|| self.only().filter(|_| name.is_empty()))
+    }
+
+    /// The only one; none if there are several.
+    #[must_use]
+    pub fn only(&self) -> Option<&Arc<Export>> {
+        match &self.0[..] {
+            [only] => Some(only),
             _ => None,
-        };
-        self.0.iter().find(|export| export.name == name).or(only)
+        }
     }
 
     /// All of them.
-    pub fn iter(&self) -> impl Iterator<Item = &Export> {
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Export>> {
         self.0.iter()
-    }
-
-    pub(super) fn into_devices(self) -> impl Iterator<Item = (Vec<u8>, Box<dyn BlockDevice>)> {
-        self.0.into_iter().map(|export| (export.name, export.device))
     }
 }
