@@ -58,7 +58,7 @@ pub use head::consistency::Consistency;
 pub use head::create::{
     CreateOptions, DEFAULT_RING_LEN_BYTES, Identity, Layout, NewHeaderArea, create, header_area,
 };
-pub use head::mode::{describe_header, read_header};
+pub use head::mode::{describe_header, read_header, read_owner};
 pub use image::Image;
 pub use image::allocation::Allocation;
 pub use image::amend::amend;

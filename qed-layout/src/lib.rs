@@ -24,7 +24,7 @@ pub use dirty::{Checked, CrashLeft, DirtyBits, Recovered};
 pub use error::{ReadError, read};
 pub use header::{FirstSector, SUPPORTED, SUPPORTED_WITHOUT_LOG};
 pub use roots::{Root, Roots};
-pub use superblock::{SuperblockBytes, stored_bitmap, stored_physical_size};
+pub use superblock::{SuperblockBytes, stored_bitmap, stored_owner, stored_physical_size};
 pub use table::{Piece, PieceBuffer, Pieces, TableReader};
 
 #[cfg(test)]

@@ -3,8 +3,8 @@
 
 use qed_io::Storage;
 use qed_spec::{
-    ChooseError, DirtyBitmap, Features, Header, HostOffset, PhysicalSize, SUPERBLOCK_LEN_BYTES,
-    Section, SectionType, Superblock, SuperblockChoice, SuperblockCopy,
+    ChooseError, DirtyBitmap, Features, Header, HostOffset, ImageOwner, PhysicalSize,
+    SUPERBLOCK_LEN_BYTES, Section, SectionType, Superblock, SuperblockChoice, SuperblockCopy,
 };
 
 use crate::error::{ReadError, read};
@@ -72,6 +72,15 @@ pub fn stored_physical_size(current: &Superblock<'_>, header: &Header) -> Option
     PhysicalSize::parse(section.payload(), header).ok()
 }
 
+/// Who `current` says has the image, if the last writer kept it up and the section keeps its rules;
+/// nobody's token if that one closed the image. A hint: another program may have kept the bit.
+// spec: QED-SB-14, QED-HAND-02
+#[must_use]
+pub fn stored_owner(current: &Superblock<'_>, header: &Header) -> Option<ImageOwner> {
+    let section = active(current, header, SectionType::OWNER)?;
+    ImageOwner::parse(section.payload()).ok()
+}
+
 /// The section of this type, if its autoclear bit is set.
 fn active<'a>(current: &Superblock<'a>, header: &Header, kind: SectionType) -> Option<Section<'a>> {
     let autoclear = header.fields().autoclear_features;
@@ -80,6 +89,8 @@ fn active<'a>(current: &Superblock<'a>, header: &Header, kind: SectionType) -> O
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroU64;
+
     use qed_spec::{Epoch, Generation, ImageUuid, SuperblockBuilder};
 
     use super::*;
@@ -99,14 +110,43 @@ mod tests {
             (Some(&[0; 16]), PHYSICAL_SIZE, None),
         ];
         for (payload, autoclear, expected) in cases {
-            let mut builder = SuperblockBuilder::new(ImageUuid::new([5; 16]), Epoch::new(5));
-            if let Some(payload) = payload {
-                builder.set_section(SectionType::PHYSICAL_SIZE, payload).unwrap();
-            }
-            let bytes = builder.encode(Generation::FIRST);
-            let current = Superblock::parse(&bytes).unwrap();
-            let found = stored_physical_size(&current, &header(0, autoclear));
+            let found =
+                stored(SectionType::PHYSICAL_SIZE, payload, autoclear, stored_physical_size);
             assert_eq!(found, expected, "{payload:?} {autoclear:#x}");
         }
+    }
+
+    // spec-test: QED-SB-14, QED-HAND-02
+    #[test]
+    fn an_owner_is_believed_with_its_bit_and_its_rules_kept() {
+        const OWNED: u64 = 1 << 37;
+        let owner = ImageOwner::new(NonZeroU64::MAX, 7, [3; 16], b"host");
+        let good = owner.encode();
+        let cases = [
+            (Some(&good[..]), OWNED, Some(owner)),
+            (Some(&good[..]), !OWNED, None),
+            (None, OWNED, None),
+            (Some(&good[..47]), OWNED, None),
+            (Some(&[0; 48]), OWNED, Some(ImageOwner::NOBODY)),
+        ];
+        for (payload, autoclear, expected) in cases {
+            let found = stored(SectionType::OWNER, payload, autoclear, stored_owner);
+            assert_eq!(found, expected, "{payload:?} {autoclear:#x}");
+        }
+    }
+
+    /// What `read` finds in a superblock with this section, or none, under these autoclear bits.
+    fn stored<T>(
+        kind: SectionType,
+        payload: Option<&[u8]>,
+        autoclear: u64,
+        read: impl Fn(&Superblock<'_>, &Header) -> Option<T>,
+    ) -> Option<T> {
+        let mut builder = SuperblockBuilder::new(ImageUuid::new([5; 16]), Epoch::new(5));
+        if let Some(payload) = payload {
+            builder.set_section(kind, payload).unwrap();
+        }
+        let bytes = builder.encode(Generation::FIRST);
+        read(&Superblock::parse(&bytes).unwrap(), &header(0, autoclear))
     }
 }

@@ -44,6 +44,8 @@ bitflags! {
         const JOURNAL = 1 << 35;
         /// An undo record of an in-place conversion exists.
         const CONVERSION_UNDO = 1 << 36;
+        /// The section with the owner of the image is kept up.
+        const OWNED = 1 << 37;
     }
 }
 

@@ -4,8 +4,8 @@ use crate::conversion::UndoRecordError;
 use crate::error::{BackingNameError, EntryError, HeaderError};
 use crate::journal::error::{JournalBlockError, JournalRecordError, JournalRingError};
 use crate::superblock::error::{
-    AnchorError, BackingFormatError, ChooseError, DirtyBitmapError, ModeError, PhysicalSizeError,
-    SuperblockError, SuperblockFull,
+    AnchorError, BackingFormatError, ChooseError, DirtyBitmapError, ImageOwnerError, ModeError,
+    PhysicalSizeError, SuperblockError, SuperblockFull,
 };
 
 /// What kind of failure an error is, for a caller that decides by it: each public error of these crates has
@@ -196,7 +196,7 @@ macro_rules! all_are {
     )+};
 }
 
-all_are!(Corrupt: BackingNameError, EntryError, DirtyBitmapError, PhysicalSizeError, BackingFormatError, JournalRingError);
+all_are!(Corrupt: BackingNameError, EntryError, DirtyBitmapError, PhysicalSizeError, ImageOwnerError, BackingFormatError, JournalRingError);
 all_are!(NoSpace: SuperblockFull);
 
 #[cfg(test)]
@@ -235,6 +235,7 @@ mod tests {
             (EntryError::Unaligned { value: 3 }.kind(), Corrupt),
             (DirtyBitmapError::Place { offset: HostOffset::new(1), len_bytes: 0 }.kind(), Corrupt),
             (PhysicalSizeError::Length { found: 0 }.kind(), Corrupt),
+            (ImageOwnerError::Length { found: 0 }.kind(), Corrupt),
         ];
         for (index, (kind, want)) in cases.into_iter().enumerate() {
             assert_eq!(kind, want, "case {index}");

@@ -83,8 +83,9 @@ pub use journal::record::{JournalRecord, SlotRun};
 pub use journal::ring::JournalRing;
 pub use kind::ErrorKind;
 pub use raw::{
-    ANCHOR_LEN_BYTES, HEADER_LEN_BYTES, RawAnchor, RawDirtyBitmap, RawHeader, RawPhysicalSize,
-    RawSectionHead, RawSuperblock, SECTIONS_LEN_BYTES, SUPERBLOCK_LEN_BYTES, TableEntry,
+    ANCHOR_LEN_BYTES, HEADER_LEN_BYTES, RawAnchor, RawDirtyBitmap, RawHeader, RawOwner,
+    RawPhysicalSize, RawSectionHead, RawSuperblock, SECTIONS_LEN_BYTES, SUPERBLOCK_LEN_BYTES,
+    TableEntry,
 };
 pub use superblock::anchor::Anchor;
 pub use superblock::backing_format::{MAX_BACKING_FORMAT_LEN_BYTES, StoredBackingFormat};
@@ -92,10 +93,11 @@ pub use superblock::builder::SuperblockBuilder;
 pub use superblock::copies::{SuperblockChoice, SuperblockCopy};
 pub use superblock::dirty_bitmap::DirtyBitmap;
 pub use superblock::error::{
-    AnchorError, BackingFormatError, ChooseError, DirtyBitmapError, ModeError, PhysicalSizeError,
-    SuperblockError, SuperblockFull,
+    AnchorError, BackingFormatError, ChooseError, DirtyBitmapError, ImageOwnerError, ModeError,
+    PhysicalSizeError, SuperblockError, SuperblockFull,
 };
 pub use superblock::mode::ConsistencyMode;
+pub use superblock::owner::ImageOwner;
 pub use superblock::physical_size::PhysicalSize;
 pub use superblock::section::{Section, SectionType, Sections};
 pub use superblock::{Epoch, Generation, ImageUuid, Superblock};

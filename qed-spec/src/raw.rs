@@ -129,6 +129,23 @@ pub struct RawPhysicalSize {
     pub device_size: U64,
 }
 
+/// The payload of the section with the owner of an image.
+// spec: QED-HAND-02
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
+)]
+#[repr(C)]
+pub struct RawOwner {
+    /// Random number of the owner, 0 for nobody.
+    pub token: U64,
+    /// Seconds since 1970, by the clock of the owner's host.
+    pub since: U64,
+    /// The run of the owner's kernel.
+    pub boot_id: [u8; 16],
+    /// Name of the owner's host, then zeros.
+    pub host_name: [u8; 16],
+}
+
 /// The anchor of an image whose cluster 0 is too small for superblocks.
 // spec: QED-SB-19
 #[derive(

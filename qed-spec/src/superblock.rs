@@ -10,6 +10,7 @@ pub(crate) mod copies;
 pub(crate) mod dirty_bitmap;
 pub(crate) mod error;
 pub(crate) mod mode;
+pub(crate) mod owner;
 pub(crate) mod physical_size;
 pub(crate) mod section;
 

@@ -3,6 +3,7 @@
 mod encryption;
 mod human;
 mod json;
+mod owner;
 mod report;
 mod space;
 

@@ -22,7 +22,7 @@ ID      TAG               VM_SIZE                DATE        VM_CLOCK     ICOUNT
         let rest = format!(
             " {:>8} {:>19} {:>15} {icount:>10}",
             human_size(snapshot.vm_state_size),
-            date(snapshot.date_sec),
+            date(snapshot.date_sec.into()),
             clock(snapshot.vm_clock_nsec),
         );
         text.extend(printed(&[id.as_slice(), b" ", &name, rest.as_bytes()].concat()));
@@ -64,8 +64,8 @@ fn clock(nanoseconds: u64) -> String {
 }
 
 /// Seconds since 1970 as a date and time of day in UTC, by the civil calendar of 400-year cycles.
-fn date(seconds: u32) -> String {
-    let days = u64::from(seconds / 86400) + 719_468;
+pub(crate) fn date(seconds: u64) -> String {
+    let days = seconds / 86400 + 719_468;
     let (era, day_of_era) = (days / 146_097, days % 146_097);
     let leap_days = day_of_era / 1460 - day_of_era / 36_524 + day_of_era / 146_096;
     let year_of_era = (day_of_era - leap_days) / 365;
@@ -90,7 +90,8 @@ mod tests {
             (0, "1970-01-01 00:00:00"),
             (951_782_400, "2000-02-29 00:00:00"),
             (1_795_389_483, "2026-11-22 23:18:03"),
-            (u32::MAX, "2106-02-07 06:28:15"),
+            (u32::MAX.into(), "2106-02-07 06:28:15"),
+            (u64::MAX, "584554051223-11-09 07:00:15"),
         ];
         for (seconds, text) in cases {
             assert_eq!(date(seconds), text);

@@ -1,9 +1,12 @@
 //! `dump` accounts for every byte of the file, whatever state the image is in.
 
 use std::fs;
+use std::num::NonZeroU64;
 use std::os::unix::fs::FileExt;
 
-use qed_spec::{Epoch, Generation, ImageUuid, SectionType, SuperblockBuilder, SuperblockCopy};
+use qed_spec::{
+    Epoch, Generation, ImageOwner, ImageUuid, SectionType, SuperblockBuilder, SuperblockCopy,
+};
 use serde_json::Value;
 
 use crate::lab::Lab;
@@ -132,6 +135,8 @@ fn superblocks_are_shown_field_by_field() {
     let sizes = [7_u64 << 20, 8 << 20].map(u64::to_le_bytes);
     builder.set_section(SectionType::PHYSICAL_SIZE, sizes.as_flattened()).expect("room");
     builder.set_section(SectionType::CODEC, b"zstd!").expect("room");
+    let owner = ImageOwner::new(NonZeroU64::MAX, 7, [1; 16], b"h\xff");
+    builder.set_section(SectionType::OWNER, &owner.encode()).expect("room");
     builder.set_section(SectionType::new(99), b"unknown").expect("room");
     let superblock = builder.encode(Generation::FIRST);
     let file = fs::OpenOptions::new().write(true).open(lab.path("empty.qed")).expect("it");
@@ -153,9 +158,13 @@ fn superblocks_are_shown_field_by_field() {
     for field in ["magic=QEDX", "generation=1", "epoch=9", "section_99=756e6b6e6f776e"] {
         assert!(intact.iter().any(|found| found == field), "{field}: {intact:?}");
     }
-    let sizes = "section of type 4: physical size 7340032, device size 8388608";
     let notes = json["areas"][2]["fields"].as_array().expect("fields");
-    assert!(notes.iter().any(|field| field["note"] == sizes), "{notes:?}");
+    for note in [
+        "section of type 4: physical size 7340032, device size 8388608",
+        "section of type 11: token 0xffffffffffffffff, host h\\xff, since 7",
+    ] {
+        assert!(notes.iter().any(|field| field["note"] == note), "{note}: {notes:?}");
+    }
     let damaged = json["areas"][3]["fields"].as_array().expect("fields");
     let last = damaged.last().expect("a field");
     assert_eq!(last["name"], "sections");

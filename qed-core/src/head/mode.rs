@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use qed_io::Storage;
-use qed_layout::{SUPPORTED, stored_physical_size};
+use qed_layout::{SUPPORTED, stored_owner, stored_physical_size};
 use qed_spec::{
-    AutoclearFeatures, ConsistencyMode, Features, Header, HeaderError, PhysicalSize, SectionType,
+    AutoclearFeatures, ConsistencyMode, Features, Header, HeaderError, ImageOwner, PhysicalSize,
+    SectionType,
 };
 
 use crate::error::OpenError;
@@ -34,6 +35,8 @@ pub(crate) struct FoundHead {
     superblock: Option<OpenSuperblock>,
     /// Where the superblock of an image whose mode is not classic says that it ends on a block device.
     pub(crate) physical_size: Option<PhysicalSize>,
+    /// Who such a superblock says has the image.
+    pub(crate) owner: Option<ImageOwner>,
 }
 
 /// Reads and checks the header of the image in `storage`, and, if it says that a journal holds
@@ -67,6 +70,17 @@ pub fn describe_header(storage: &dyn Storage) -> Result<(Header, Features), Open
     Ok((header, header.features().difference(supported)))
 }
 
+/// Reads who the image in `storage` says has it open for writing, or had it when its host died; none
+/// where nobody says so, as in a classic image.
+///
+/// # Errors
+/// As [`crate::Consistency::read`].
+// spec: QED-HAND-02, QED-HAND-07
+pub fn read_owner(storage: &dyn Storage) -> Result<Option<ImageOwner>, OpenError> {
+    let owner = FoundHead::read(storage)?.owner;
+    Ok(owner.filter(|owner| owner.token().is_some()))
+}
+
 /// Whether the journal of an image holds commits that are not in the tables.
 pub(crate) fn is_active(header: &Header) -> bool {
     header.features().contains(Features::JOURNAL_ACTIVE)
@@ -90,6 +104,7 @@ impl FoundHead {
             mode: found.mode,
             superblock: found.superblock,
             physical_size: found.physical_size,
+            owner: found.owner,
         })
     }
 
@@ -128,11 +143,13 @@ struct Found {
     mode: Mode,
     superblock: Option<OpenSuperblock>,
     physical_size: Option<PhysicalSize>,
+    owner: Option<ImageOwner>,
 }
 
 impl Found {
     /// Of an image whose header says it all.
-    const CLASSIC: Self = Self { mode: Mode::Classic, superblock: None, physical_size: None };
+    const CLASSIC: Self =
+        Self { mode: Mode::Classic, superblock: None, physical_size: None, owner: None };
 }
 
 // spec: QED-MODE-01, QED-FEAT-08
@@ -169,5 +186,6 @@ fn mode_of_superblock(storage: &dyn Storage, header: &Header) -> Result<Found, O
         ConsistencyMode::Journal => Mode::Journal(FoundJournal::parse(&current, header)?),
     };
     let superblock = Some(OpenSuperblock::after(&choice, &current));
-    Ok(Found { mode, superblock, physical_size: stored_physical_size(&current, header) })
+    let physical_size = stored_physical_size(&current, header);
+    Ok(Found { mode, superblock, physical_size, owner: stored_owner(&current, header) })
 }

@@ -163,6 +163,24 @@ pub enum PhysicalSizeError {
     },
 }
 
+/// Why the section OWNER counts as not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum ImageOwnerError {
+    /// The payload has another length than 48 bytes.
+    #[error("owner section has {found} bytes, not 48")]
+    Length {
+        /// Bytes.
+        found: u64,
+    },
+    /// The host name goes on behind a zero byte.
+    #[error("host name of the owner goes on at byte {at}, behind a zero byte")]
+    HostName {
+        /// Byte of the name that is not zero and should be.
+        at: u8,
+    },
+}
+
 /// Why no copy of a superblock can be taken for the current one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]

@@ -52,6 +52,8 @@ impl SectionType {
     pub const CODEC: Self = Self(9);
     /// Record of a conversion in place.
     pub const CONVERSION: Self = Self(10);
+    /// Who has the image open for writing: [`crate::ImageOwner`].
+    pub const OWNER: Self = Self(11);
 
     /// The type with this number.
     #[must_use]
@@ -79,6 +81,7 @@ impl SectionType {
             Self::ENCRYPTION => Some("ENCRYPTION"),
             Self::CODEC => Some("CODEC"),
             Self::CONVERSION => Some("CONVERSION"),
+            Self::OWNER => Some("OWNER"),
             _ => None,
         }
     }
@@ -106,6 +109,7 @@ impl SectionType {
                 autoclear.contains(AutoclearFeatures::CONVERSION_UNDO)
                     || features.contains(Features::CONVERSION_HOLD)
             }
+            Self::OWNER => autoclear.contains(AutoclearFeatures::OWNED),
             _ => false,
         }
     }

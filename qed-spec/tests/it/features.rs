@@ -86,13 +86,14 @@ fn autoclear_bits_have_the_numbers_of_the_table_and_compatible_bits_none() {
         (34, "PHYSICAL_SIZE"),
         (35, "JOURNAL"),
         (36, "CONVERSION_UNDO"),
+        (37, "OWNED"),
     ];
     assert_eq!(named, expected);
     assert!(CompatFeatures::all().is_empty());
 }
 
 /// For each type of section the bits that make it believed: features, autoclear.
-const GATES: [(u32, u64, u64); 13] = [
+const GATES: [(u32, u64, u64); 14] = [
     (0, 0, 0),
     (1, u64::MAX, u64::MAX),
     (2, u64::MAX, u64::MAX),
@@ -104,7 +105,8 @@ const GATES: [(u32, u64, u64); 13] = [
     (8, 1 << 35, 0),
     (9, 1 << 34, 0),
     (10, 1 << 36, 1 << 36),
-    (11, 0, 0),
+    (11, 0, 1 << 37),
+    (12, 0, 0),
     (u32::MAX, 0, 0),
 ];
 
@@ -116,7 +118,7 @@ fn a_section_is_believed_by_its_bits_alone() {
         let always = features & autoclear == u64::MAX;
         let (no_features, no_autoclear) = (Features::empty(), AutoclearFeatures::empty());
         assert_eq!(kind.is_active(no_features, no_autoclear), always, "{kind}");
-        assert_eq!(kind.name().is_some(), (1..=10).contains(&number), "{kind}");
+        assert_eq!(kind.name().is_some(), (1..=11).contains(&number), "{kind}");
         for bit in 0..64 {
             let set = Features::from_bits_retain(1 << bit);
             assert_eq!(kind.is_active(set, no_autoclear), features >> bit & 1 == 1, "{kind} {bit}");

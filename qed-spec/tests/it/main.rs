@@ -13,6 +13,7 @@ mod journal;
 mod modes;
 mod names;
 mod no_std;
+mod owner;
 mod physical_size;
 mod qemu;
 mod section;

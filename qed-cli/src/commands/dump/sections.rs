@@ -3,8 +3,8 @@
 use std::io;
 
 use qed_spec::{
-    ConsistencyMode, RawDirtyBitmap, RawJournalRing, RawPhysicalSize, Section, SectionType,
-    StoredBackingFormat, Superblock,
+    ConsistencyMode, ImageOwner, RawDirtyBitmap, RawJournalRing, RawPhysicalSize, Section,
+    SectionType, StoredBackingFormat, Superblock,
 };
 use zerocopy::FromBytes;
 
@@ -73,6 +73,14 @@ fn meaning(kind: SectionType, payload: &[u8]) -> Option<String> {
             let RawPhysicalSize { physical_size, device_size } =
                 RawPhysicalSize::read_from_bytes(payload).ok()?;
             format!("physical size {physical_size}, device size {device_size}")
+        }
+        SectionType::OWNER => {
+            let owner = ImageOwner::parse(payload).ok()?;
+            let host = owner.host_name().escape_ascii();
+            match owner.token() {
+                None => "nobody".to_owned(),
+                Some(token) => format!("token {token:#x}, host {host}, since {}", owner.since()),
+            }
         }
         SectionType::BACKING_FORMAT => {
             StoredBackingFormat::parse(payload).ok()?.format().to_owned()

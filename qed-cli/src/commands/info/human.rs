@@ -6,7 +6,7 @@ use qed_convert::qcow2::{Qcow2Compression, UnknownFeature};
 use qed_core::Consistency;
 
 use super::report::{ImageReport, Qcow2Report, QedReport, Specific};
-use super::{encryption, space};
+use super::{encryption, owner, space};
 use crate::failure::printed;
 use crate::output::{human_size, snapshot_list};
 
@@ -99,6 +99,7 @@ impl Text {
             }
             Err(error) => details.push(format!("not writable: {error}")),
         }
+        details.extend(report.owner.map(|owner| owner::line(&owner)));
         match &report.waiting {
             Some(Ok(waiting)) => {
                 details.push(format!("commits that wait in the journal: {}", waiting.commits));

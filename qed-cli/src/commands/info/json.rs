@@ -9,7 +9,7 @@ use qed_spec::Features;
 use serde_json::{Map, Value, json};
 
 use super::report::{BackingReport, ImageReport, Qcow2Report, QedReport, Specific};
-use super::{encryption, space};
+use super::{encryption, owner, space};
 use crate::output::{snapshots_json, text, unless_empty};
 
 /// One image. Members that do not apply are null.
@@ -72,6 +72,7 @@ fn qed(report: &QedReport, image: &ImageReport) -> Value {
         "autoclear-features": fields.autoclear_features.bits(),
     }));
     add(consistency(report));
+    add(report.owner.map_or(json!({}), |owner| owner::json(&owner)));
     add(space::json(&report.space));
     // The other members cannot show a name without loss that is no UTF-8.
     let name = image.backing.as_ref().map(|backing| &backing.name);

@@ -11,9 +11,9 @@ use qed_convert::chain::{Layer, LayerHeader};
 use qed_convert::qcow2::{
     LuksHeader, Qcow2Bitmap, Qcow2Header, Qcow2Image, Qcow2SnapshotInfo, UnknownFeature,
 };
-use qed_core::{Consistency, JournalReplay, show_replayed};
+use qed_core::{Consistency, JournalReplay, read_owner, show_replayed};
 use qed_io::{FileStorage, Storage};
-use qed_spec::{AutoclearFeatures, Features, Header};
+use qed_spec::{AutoclearFeatures, Features, Header, ImageOwner};
 
 use super::space::SpaceReport;
 use crate::names::beside;
@@ -67,6 +67,8 @@ pub(super) struct QedReport {
     pub(super) header: Header,
     /// How its tables survive a crash, or why the image cannot be written.
     pub(super) consistency: Result<Consistency, String>,
+    /// Who has it open for writing, or had when its host died.
+    pub(super) owner: Option<ImageOwner>,
     /// What waits in the journal, or why it cannot be replayed; none if the journal is empty.
     pub(super) waiting: Option<Result<JournalReplay, String>>,
     /// What its space is in use for, or why that is not known.
@@ -143,7 +145,7 @@ impl QedReport {
         if !image.unknown_features().is_empty() {
             let why = "it needs features that are not supported";
             let (consistency, space) = (Err(why.to_owned()), Err(why.to_owned()));
-            return Self { header, consistency, waiting: None, space };
+            return Self { header, consistency, owner: None, waiting: None, space };
         }
         let storage = &storage_of(image);
         let shown = show_replayed(storage).map_err(in_full);
@@ -155,6 +157,8 @@ impl QedReport {
         Self {
             header,
             consistency: Consistency::read(&**storage).map_err(in_full),
+            // What keeps it from being read, the line above says.
+            owner: read_owner(&**storage).unwrap_or_default(),
             waiting: shown.map(|shown| shown.map(|shown| shown.waiting)).transpose(),
             space,
         }
