@@ -16,10 +16,12 @@ mod help;
 mod info;
 mod map;
 mod measure;
+mod mount;
 mod rebase;
 mod resize;
 mod serve;
 mod snapshot;
+mod vhost;
 
 use clap::{Parser, Subcommand};
 
@@ -55,10 +57,14 @@ enum Command {
     Info(info::InfoArgs),
     Map(map::MapArgs),
     Measure(measure::MeasureArgs),
+    #[command(hide = true)]
+    Mount(mount::MountArgs),
     Rebase(rebase::RebaseArgs),
     Resize(resize::ResizeArgs),
     Serve(serve::ServeArgs),
     Snapshot(snapshot::SnapshotArgs),
+    #[command(hide = true)]
+    Vhost(vhost::VhostArgs),
 }
 
 impl Cli {
@@ -81,10 +87,12 @@ impl Cli {
             Command::Info(args) => info::run(args, context),
             Command::Map(args) => map::run(args, context),
             Command::Measure(args) => measure::run(args, context),
+            Command::Mount(args) => mount::run(args, context),
             Command::Rebase(args) => rebase::run(args, context),
             Command::Resize(args) => resize::run(args, context),
             Command::Serve(args) => serve::run(args, context),
             Command::Snapshot(args) => snapshot::run(args, context),
+            Command::Vhost(args) => vhost::run(args, context),
         }
     }
 }

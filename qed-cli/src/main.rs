@@ -19,6 +19,7 @@ mod new_image;
 mod open;
 mod output;
 mod output_image;
+mod service;
 mod work;
 
 fn main() -> std::process::ExitCode {

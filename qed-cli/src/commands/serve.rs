@@ -1,30 +1,22 @@
 //! `serve`: images as NBD exports.
 
 mod address;
-mod events;
-mod exports;
-mod low_space;
 mod parent;
 
-use std::ffi::{OsStr, OsString};
-use std::io::stderr;
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::Args;
 use qed_export::nbd::{Limits, Server, TlsFiles, TlsIdentity};
-use qed_export::server::{CompactHandle, Service, StopHandle};
-use tracing::level_filters::LevelFilter;
+use qed_export::server::{Export, Exports, StopHandle};
 
 use crate::app::Context;
-use crate::args::{CacheMode, number_in, option_size};
-use crate::chain::ChainArgs;
-use crate::failure::{Exit, shown, usage};
-use crate::image_name::NameArgs;
-use address::{listen, listen_for_counters, uris};
-use events::{Events, Place};
-use exports::open_exports;
+use crate::args::number_in;
+use crate::failure::{Exit, usage};
+use crate::service::{DiskArgs, Events, Place, ServiceArgs, export_name};
+use address::{listen, uris};
 use parent::Parent;
 
 /// Serve images to virtual machines and other programs, over NBD.
@@ -37,31 +29,11 @@ pub(crate) struct ServeArgs {
     /// Listen on a TCP port; port 0 is one that is free
     #[arg(long, value_name = "HOST:PORT")]
     listen: Option<String>,
-    /// Refuse every change
-    #[arg(short, long)]
-    read_only: bool,
     /// Name of an export, once for each image
     #[arg(long, value_name = "NAME")]
     name: Vec<OsString>,
-    /// Format of the images; without it QED and QCOW2 are recognised by their first bytes
-    #[arg(short, long, value_name = "FMT")]
-    format: Option<OsString>,
     #[command(flatten)]
-    chain: ChainArgs,
-    /// Cache mode; writethrough and directsync make each write durable before it is acknowledged
-    #[arg(short = 't', long, value_name = "CACHE")]
-    cache: Option<OsString>,
-    /// What becomes of space that clients trim or zero: reuse (the default) keeps it for later writes,
-    /// pass-down gives it back to the file system or device as well, ignore leaves it where it is
-    #[arg(long, value_name = "MODE")]
-    discard: Option<OsString>,
-    /// Write a line of JSON when an image on a block device has less room than this left, free space
-    /// included, and again only when it had more meanwhile
-    #[arg(long, value_name = "SIZE")]
-    extend_below: Option<OsString>,
-    /// Take no lock: the image may be in use. Only with --read-only
-    #[arg(short = 'U', long)]
-    force_share: bool,
+    disks: DiskArgs,
     /// The server's certificate (PEM): with it and --tls-key clients must use TLS
     #[arg(long, value_name = "FILE")]
     tls_cert: Option<PathBuf>,
@@ -81,32 +53,18 @@ pub(crate) struct ServeArgs {
     /// End when the last client has gone, once one has been given a disk
     #[arg(long)]
     once: bool,
-    /// Seconds that requests may go on when the server ends
-    #[arg(long, value_name = "SECS")]
-    drain: Option<OsString>,
     /// Connections at a time
     #[arg(long, value_name = "COUNT")]
     max_connections: Option<OsString>,
     /// Requests of one connection that are served at a time
     #[arg(long, value_name = "COUNT")]
     threads: Option<OsString>,
-    /// Answer HTTP with counters (OpenMetrics) on this Unix socket or HOST:PORT
-    #[arg(long, value_name = "ADDRESS")]
-    metrics: Option<OsString>,
-    /// What to log to standard error: off, error, warn (the default), info or debug
-    #[arg(long, value_name = "LEVEL")]
-    log: Option<String>,
+    #[command(flatten)]
+    service: ServiceArgs,
     /// The images
     #[arg(value_name = "FILENAME")]
     operands: Vec<OsString>,
-    #[command(flatten)]
-    named: NameArgs,
 }
-
-/// What `--drain` is without being stated.
-const DRAIN_SECS: u64 = 30;
-/// Signals within this time are one: `timeout`, and a terminal with a wrapper, send two at once.
-const ONE_SIGNAL: Duration = Duration::from_secs(1);
 
 const NOTES: &str = r#"When the server listens it prints the address of each export as a URI. One image is the export
 without a name, several are called by their file names, unless --name says otherwise.
@@ -148,7 +106,7 @@ Exit codes:
   1  any error"#;
 
 pub(crate) fn run(args: ServeArgs, context: &Context) -> anyhow::Result<Exit> {
-    args.named.refused.check()?;
+    args.disks.check()?;
     if args.operands.is_empty() {
         return Err(usage("Expecting at least one image file name"));
     }
@@ -156,34 +114,18 @@ pub(crate) fn run(args: ServeArgs, context: &Context) -> anyhow::Result<Exit> {
     // Early: a program that ends before it is looked for is not easily found.
     let parent = (handed_over || args.exit_with_parent)
         .then(|| Parent::find().context("Could not find the program that started this one"));
-    start_log(args.log.as_deref())?;
-    let limits = limits(&args)?;
-    let drain = drain(args.drain.as_deref())?;
-    let tls = tls(&args)?;
-    let Some(cache) = CacheMode::by_name(args.cache.as_deref()) else {
-        bail!("Invalid cache mode");
-    };
-    let extend_below = args.extend_below.as_deref();
-    let extend_below =
-        extend_below.map(|size| option_size("extend-below", &shown(size))).transpose()?;
-    // From here on signals wait for the images to be closed.
-    context.interrupts.defer();
-    let exports = open_exports(&args, cache)?;
+    let (limits, tls) = (limits(&args)?, tls(&args)?);
+    let drain = args.service.begin(context)?;
+    let exports = open_exports(&args)?;
     let names = exports.iter().map(|export| export.name().to_vec()).collect::<Vec<_>>();
     let may_be_remote = tls.is_some() || args.unencrypted;
     let listeners = listen(args.socket.as_deref(), args.listen.as_deref(), may_be_remote)?;
     // Whoever handed them over knows them, and may read something else there.
     let uris = if handed_over { String::new() } else { uris(&listeners, &names, tls.is_some()) };
-    let mut events =
-        Events::new(if handed_over { Place::Error } else { Place::Output }, extend_below);
-    let mut service = Service::new(exports.clone());
-    if let Some(address) = &args.metrics {
-        service.add_metrics(listen_for_counters(address, args.unencrypted)?)?;
-    }
+    let place = if handed_over { Place::Error } else { Place::Output };
+    let events = Events::new(place, args.disks.extend_below()?);
+    let mut service = args.service.service(exports.clone(), events, args.unencrypted, context)?;
     service.add(Server::new(exports, listeners, limits, tls)?);
-    let service = service.watched_by(move |export, event| events.hear(export, &event));
-    compact_at_signal(context, service.compact_handle())?;
-    stop_at_signal(context, service.stop_handle())?;
     match parent.transpose()? {
         Some(Some(parent)) => stop_with(parent, service.stop_handle())?,
         Some(None) if args.exit_with_parent => {
@@ -196,18 +138,18 @@ pub(crate) fn run(args: ServeArgs, context: &Context) -> anyhow::Result<Exit> {
     Ok(Exit::SUCCESS)
 }
 
-fn start_log(level: Option<&str>) -> anyhow::Result<()> {
-    let level = match level {
-        None | Some("warn") => LevelFilter::WARN,
-        Some("off") => LevelFilter::OFF,
-        Some("error") => LevelFilter::ERROR,
-        Some("info") => LevelFilter::INFO,
-        Some("debug") => LevelFilter::DEBUG,
-        Some(level) => bail!("Invalid log level '{level}'"),
-    };
-    let log = tracing_subscriber::fmt().with_max_level(level).with_writer(stderr);
-    log.with_ansi(false).with_target(false).init();
-    Ok(())
+/// Opens all images; those that are open are closed again if one fails.
+fn open_exports(args: &ServeArgs) -> anyhow::Result<Exports> {
+    let images = &args.operands;
+    if !args.name.is_empty() && args.name.len() != images.len() {
+        return Err(usage("Expecting --name once for each image, or never"));
+    }
+    let mut exports = Vec::new();
+    for (index, image) in images.iter().enumerate() {
+        let name = export_name(image, args.name.get(index), images.len() == 1);
+        exports.push(Export::new(name.as_bytes(), args.disks.open(image)?));
+    }
+    Ok(Exports::new(exports)?)
 }
 
 fn limits(args: &ServeArgs) -> anyhow::Result<Limits> {
@@ -228,12 +170,6 @@ fn limits(args: &ServeArgs) -> anyhow::Result<Limits> {
     })
 }
 
-/// How long requests may go on when the service ends.
-fn drain(secs: Option<&OsStr>) -> anyhow::Result<Duration> {
-    let secs = secs.map_or(Ok(DRAIN_SECS), |secs| number_in(secs, "drain time", 0..=86_400))?;
-    Ok(Duration::from_secs(secs))
-}
-
 fn tls(args: &ServeArgs) -> anyhow::Result<Option<TlsIdentity>> {
     match (&args.tls_cert, &args.tls_key) {
         (Some(certificate), Some(key)) => {
@@ -247,35 +183,6 @@ fn tls(args: &ServeArgs) -> anyhow::Result<Option<TlsIdentity>> {
         (None, None) if args.tls_ca.is_none() => Ok(None),
         _ => Err(usage("TLS needs both --tls-cert and --tls-key")),
     }
-}
-
-/// Ends the server when a signal asks for it.
-fn stop_at_signal(context: &Context, stop: StopHandle) -> anyhow::Result<()> {
-    let mut signal = context.interrupts.stop_signal()?;
-    let wait = move || {
-        signal.wait();
-        stop.stop();
-        std::thread::sleep(ONE_SIGNAL);
-        signal.end_at_next();
-    };
-    let thread = std::thread::Builder::new().name("signals".to_owned());
-    thread.spawn(wait).context("Could not wait for signals")?;
-    // One that came before there was a stream is there too.
-    Ok(context.interrupts.check()?)
-}
-
-/// Compacts the images whenever a signal asks for it.
-fn compact_at_signal(context: &Context, handle: CompactHandle) -> anyhow::Result<()> {
-    let mut signal = context.interrupts.compact_signal()?;
-    let wait = move || loop {
-        match signal.wait() {
-            Ok(()) => handle.compact(),
-            Err(error) => return tracing::error!(%error, "no signal compacts images any more"),
-        }
-    };
-    let thread = std::thread::Builder::new().name("compaction".to_owned());
-    thread.spawn(wait).context("Could not wait for signals")?;
-    Ok(())
 }
 
 /// Ends the server when the process that started it has ended.

@@ -1,13 +1,12 @@
 //! Where `serve` listens, and the addresses as URIs.
 
-use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use anyhow::bail;
 use qed_export::server::{Address, Listener};
 
 use crate::failure::{shown, usage};
+use crate::service::check_reach;
 
 /// The sockets that were asked for, else those that the program was started with.
 pub(super) fn listen(
@@ -32,28 +31,6 @@ pub(super) fn listen(
         check_reach(listener, may_be_remote)?;
     }
     Ok(listeners)
-}
-
-/// The socket for the counters: a path if it has a slash.
-pub(super) fn listen_for_counters(
-    address: &OsStr,
-    may_be_remote: bool,
-) -> anyhow::Result<Listener> {
-    let listener = match address.to_str() {
-        Some(tcp) if !tcp.contains('/') => Listener::tcp(tcp)?,
-        _ => Listener::unix(Path::new(address))?,
-    };
-    check_reach(&listener, may_be_remote)?;
-    Ok(listener)
-}
-
-fn check_reach(listener: &Listener, may_be_remote: bool) -> anyhow::Result<()> {
-    match listener.address() {
-        Address::Tcp(address) if !may_be_remote && !address.ip().is_loopback() => {
-            bail!("Other machines can connect to {address}: use TLS, or --unencrypted if they may")
-        }
-        _ => Ok(()),
-    }
 }
 
 /// A line for each way to reach each export.

@@ -14,7 +14,7 @@ use crate::output::text;
 
 /// Where events are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Place {
+pub(crate) enum Place {
     Output,
     /// Standard output may be somebody else's.
     Error,
@@ -22,7 +22,7 @@ pub(super) enum Place {
 
 /// Writes what is told of the exports.
 #[derive(Debug)]
-pub(super) struct Events {
+pub(crate) struct Events {
     place: Place,
     /// Less room than this is told.
     extend_below: Option<u64>,
@@ -30,7 +30,7 @@ pub(super) struct Events {
 }
 
 impl Events {
-    pub(super) fn new(place: Place, extend_below: Option<u64>) -> Self {
+    pub(crate) fn new(place: Place, extend_below: Option<u64>) -> Self {
         Self { place, extend_below, rooms: HashMap::new() }
     }
 

@@ -1,0 +1,131 @@
+//! The images of a service as block devices: opened, locked and named.
+
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use clap::Args;
+use qed_core::DiscardMode;
+use qed_export::{BlockDevice, QedDisk, RawDisk, ReadOnlyDisk, WriteThrough};
+
+use crate::args::{CacheMode, Format, discard_mode, option_size, refuse_qcow2};
+use crate::chain::ChainArgs;
+use crate::failure::shown;
+use crate::image_name::NameArgs;
+use crate::open::{OpenHow, could_not_open, open_image, storage_of};
+
+/// How the images of a service are opened.
+#[derive(Debug, Args)]
+pub(crate) struct DiskArgs {
+    /// Refuse every change
+    #[arg(short, long)]
+    pub(crate) read_only: bool,
+    /// Format of the images; without it QED and QCOW2 are recognised by their first bytes
+    #[arg(short, long, value_name = "FMT")]
+    format: Option<OsString>,
+    #[command(flatten)]
+    chain: ChainArgs,
+    /// Cache mode; writethrough and directsync make each write durable before it is acknowledged
+    #[arg(short = 't', long, value_name = "CACHE")]
+    cache: Option<OsString>,
+    /// What becomes of space that clients trim or zero: reuse (the default) keeps it for later writes,
+    /// pass-down gives it back to the file system or device as well, ignore leaves it where it is
+    #[arg(long, value_name = "MODE")]
+    discard: Option<OsString>,
+    /// Write a line of JSON when an image on a block device has less room than this left, free space
+    /// included, and again only when it had more meanwhile
+    #[arg(long, value_name = "SIZE")]
+    extend_below: Option<OsString>,
+    /// Take no lock: the image may be in use. Only with --read-only
+    #[arg(short = 'U', long)]
+    force_share: bool,
+    #[command(flatten)]
+    named: NameArgs,
+}
+
+/// The options, understood.
+#[derive(Debug, Clone, Copy)]
+struct How {
+    cache: CacheMode,
+    discard: DiscardMode,
+}
+
+impl DiskArgs {
+    /// Refuses what is refused by name.
+    pub(crate) fn check(&self) -> anyhow::Result<()> {
+        self.named.refused.check()?;
+        self.how()?;
+        self.extend_below()?;
+        Ok(())
+    }
+
+    /// Less room than this is told.
+    pub(crate) fn extend_below(&self) -> anyhow::Result<Option<u64>> {
+        let below = self.extend_below.as_deref();
+        below.map(|size| option_size("extend-below", &shown(size))).transpose()
+    }
+
+    fn how(&self) -> anyhow::Result<How> {
+        let Some(cache) = CacheMode::by_name(self.cache.as_deref()) else {
+            bail!("Invalid cache mode");
+        };
+        Ok(How { cache, discard: discard_mode(self.discard.as_deref())? })
+    }
+
+    /// Opens and locks an image.
+    pub(crate) fn open(&self, name: &OsStr) -> anyhow::Result<Arc<dyn BlockDevice>> {
+        if self.read_only {
+            return self.open_to_read(name);
+        }
+        if self.force_share {
+            bail!("-U can only be used with --read-only");
+        }
+        let How { cache, discard } = self.how()?;
+        let named = self.named.image(name, self.format.as_deref())?;
+        let image = open_image(&named, OpenHow { cache, ..OpenHow::WRITE })?;
+        refuse_qcow2(image.format(), "writing to")?;
+        let disk: Arc<dyn BlockDevice> = match image.format() {
+            Format::Qed => {
+                let below = OpenHow::read(false);
+                let writable = self.chain.writable_discarding(&image, below, discard);
+                Arc::new(QedDisk::new(writable.with_context(|| could_not_open(name))?))
+            }
+            Format::Raw | Format::Qcow2 => {
+                let disk = RawDisk::open(storage_of(&image))?;
+                Arc::new(if discard == DiscardMode::PassDown { disk.giving_back() } else { disk })
+            }
+        };
+        let on_device = || anyhow::Ok(disk.space_usage()?.and_then(|usage| usage.capacity));
+        if self.extend_below.is_some() && on_device()?.is_none() {
+            let name = shown(name);
+            bail!("'{name}' is no QED image on a block device, which --extend-below is for");
+        }
+        if CacheMode::is_write_through(self.cache.as_deref()) {
+            return Ok(Arc::new(WriteThrough::new(disk)));
+        }
+        Ok(disk)
+    }
+
+    fn open_to_read(&self, name: &OsStr) -> anyhow::Result<Arc<dyn BlockDevice>> {
+        if self.extend_below.is_some() {
+            bail!("--extend-below is for images that are written");
+        }
+        let named = self.named.image(name, self.format.as_deref())?;
+        let how = OpenHow { cache: self.how()?.cache, ..OpenHow::read(self.force_share) };
+        Ok(Arc::new(ReadOnlyDisk::new(self.chain.open(&named, how)?.disk)))
+    }
+}
+
+/// What clients call an image: by the name that is given, the only one by none, else by its file name.
+pub(crate) fn export_name<'n>(
+    image: &'n OsStr,
+    given: Option<&'n OsString>,
+    is_alone: bool,
+) -> &'n OsStr {
+    match given {
+        Some(given) => given,
+        None if is_alone => OsStr::new(""),
+        None => Path::new(image).file_name().unwrap_or(image),
+    }
+}
