@@ -7,15 +7,14 @@ pub(crate) mod disk;
 pub(crate) mod raw;
 pub(crate) mod transform;
 
-use std::io::{IoSlice, IoSliceMut};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use qed_io::{Storage, StorageRun};
+use qed_io::{Piece, PieceMut, Storage, StorageRun, fill_pieces, show_pieces};
 use qed_spec::{GuestOffset, HostOffset};
 
-use crate::data::disk::{GuestExtentKind, VirtualDisk, read_backing};
+use crate::data::disk::{GuestExtentKind, VirtualDisk, read_backing_pieces};
 use crate::data::transform::Transform;
 use crate::error::{ImageError, IoAction};
 
@@ -52,22 +51,23 @@ impl DataPath {
         Ok(())
     }
 
-    /// As [`DataPath::read`], into several buffers one after the other.
-    pub(crate) fn read_vectored(
+    /// As [`DataPath::read`], into several pieces one after the other.
+    #[inline]
+    pub(crate) fn read_pieces(
         &self,
-        bufs: &mut [IoSliceMut<'_>],
+        pieces: &mut [PieceMut<'_>],
         host: HostOffset,
     ) -> Result<(), ImageError> {
-        if !self.transform.is_plain() {
-            let mut at = host.get();
-            return bufs.iter_mut().try_for_each(|buf| {
-                let host = HostOffset::new(at);
-                at += buf.len() as u64;
-                self.read(buf, host)
-            });
+        match pieces {
+            [PieceMut::Own(buf)] => self.read(buf, host),
+            _ if !self.transform.is_plain() => {
+                fill_pieces(pieces, host.get(), |buf, at| self.read(buf, HostOffset::new(at)))
+            }
+            _ => {
+                let read = self.storage.read_vectored_at(pieces, host.get());
+                read.map_err(ImageError::io(IoAction::ReadData, host))
+            }
         }
-        let read = self.storage.read_vectored_at(bufs, host.get());
-        read.map_err(ImageError::io(IoAction::ReadData, host))
     }
 
     /// Writes bytes to `host` and behind.
@@ -76,23 +76,23 @@ impl DataPath {
         written.map_err(ImageError::io(IoAction::WriteData, host))
     }
 
-    /// As [`DataPath::write`], from several buffers one after the other.
-    pub(crate) fn write_vectored(
+    /// As [`DataPath::write`], from several pieces one after the other.
+    #[inline]
+    pub(crate) fn write_pieces(
         &self,
-        parts: &mut [IoSlice<'_>],
+        pieces: &[Piece<'_>],
         host: HostOffset,
     ) -> Result<(), ImageError> {
-        if let [one] = parts {
-            return self.write(one, host);
+        match pieces {
+            [Piece::Own(buf)] => self.write(buf, host),
+            _ if !self.transform.is_plain() => {
+                show_pieces(pieces, host.get(), |buf, at| self.write(buf, HostOffset::new(at)))
+            }
+            _ => {
+                let written = self.storage.write_vectored_at(pieces, host.get());
+                written.map_err(ImageError::io(IoAction::WriteData, host))
+            }
         }
-        if !self.transform.is_plain() {
-            return self.write(
-                &parts.iter().flat_map(|part| part.iter().copied()).collect::<Vec<_>>(),
-                host,
-            );
-        }
-        let written = self.storage.write_vectored_at(parts, host.get());
-        written.map_err(ImageError::io(IoAction::WriteData, host))
     }
 
     /// Makes bytes of the file read as zeros of the guest.
@@ -164,7 +164,11 @@ impl DataPath {
     }
 
     /// Reads what shows where the image has nothing.
-    pub(crate) fn read_backing(&self, buf: &mut [u8], at: GuestOffset) -> Result<(), ImageError> {
-        Ok(read_backing(self.backing.as_deref(), buf, at.get())?)
+    pub(crate) fn read_backing(
+        &self,
+        pieces: &mut [PieceMut<'_>],
+        at: GuestOffset,
+    ) -> Result<(), ImageError> {
+        Ok(read_backing_pieces(self.backing.as_deref(), pieces, at.get())?)
     }
 }

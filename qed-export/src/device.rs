@@ -5,6 +5,7 @@ use std::fmt::Debug;
 use std::ops::{ControlFlow, Range};
 use std::time::Instant;
 
+use qed_io::{Piece, PieceMut, fill_pieces, pieces_len, pieces_mut_len, show_pieces};
 use qed_spec::ErrorKind;
 use thiserror::Error;
 
@@ -34,6 +35,34 @@ pub trait BlockDevice: Debug + Send + Sync {
     /// # Errors
     /// A range past the end, a disk without space or that is read-only, a failed write.
     fn write_at(&self, buf: &[u8], at: u64, durability: Durability) -> Result<(), DeviceError>;
+
+    /// Fills `pieces`, one after the other, from `at`: memory of a guest, without a copy where what holds
+    /// the disk is a file.
+    ///
+    /// # Errors
+    /// As [`BlockDevice::read_at`].
+    fn read_vectored_at(&self, pieces: &mut [PieceMut<'_>], at: u64) -> Result<(), DeviceError> {
+        check_range(self.size(), at, pieces_mut_len(pieces))?;
+        fill_pieces(pieces, at, |buf, at| self.read_at(buf, at))
+    }
+
+    /// Writes `pieces`, one after the other, at `at`, as [`BlockDevice::read_vectored_at`] reads.
+    ///
+    /// # Errors
+    /// As [`BlockDevice::write_at`].
+    fn write_vectored_at(
+        &self,
+        pieces: &[Piece<'_>],
+        at: u64,
+        durability: Durability,
+    ) -> Result<(), DeviceError> {
+        check_range(self.size(), at, pieces_len(pieces))?;
+        show_pieces(pieces, at, |buf, at| self.write_at(buf, at, Durability::AfterFlush))?;
+        match durability {
+            Durability::AfterFlush => Ok(()),
+            Durability::AtReturn => self.flush(),
+        }
+    }
 
     /// Makes a range read as zeros.
     ///

@@ -8,6 +8,7 @@ use qed_core::{
     BackingError, CompactOptions, CompactStep, ExtentKind, Extents, GuestExtent, GuestExtentKind,
     Image, ImageError, ResizeError, VirtualDisk, ZeroMode,
 };
+use qed_io::{Piece, PieceMut, pieces_mut_len};
 use qed_spec::{Geometry, GuestOffset};
 
 use crate::device::{
@@ -100,6 +101,20 @@ impl BlockDevice for QedDisk {
 
     fn write_at(&self, buf: &[u8], at: u64, durability: Durability) -> Result<(), DeviceError> {
         self.0.write_at(buf, GuestOffset::new(at))?;
+        self.settle(durability)
+    }
+
+    fn read_vectored_at(&self, pieces: &mut [PieceMut<'_>], at: u64) -> Result<(), DeviceError> {
+        Ok(self.0.read_vectored_at(pieces, GuestOffset::new(at))?)
+    }
+
+    fn write_vectored_at(
+        &self,
+        pieces: &[Piece<'_>],
+        at: u64,
+        durability: Durability,
+    ) -> Result<(), DeviceError> {
+        self.0.write_vectored_at(pieces, GuestOffset::new(at))?;
         self.settle(durability)
     }
 
@@ -232,6 +247,11 @@ impl BlockDevice for ReadOnlyDisk {
     fn read_at(&self, buf: &mut [u8], at: u64) -> Result<(), DeviceError> {
         check_range(self.size(), at, buf.len() as u64)?;
         Ok(self.0.read_at(buf, at)?)
+    }
+
+    fn read_vectored_at(&self, pieces: &mut [PieceMut<'_>], at: u64) -> Result<(), DeviceError> {
+        check_range(self.size(), at, pieces_mut_len(pieces))?;
+        Ok(self.0.read_vectored_at(pieces, at)?)
     }
 
     fn write_at(&self, _buf: &[u8], _at: u64, _durability: Durability) -> Result<(), DeviceError> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use qed_io::{RunKind, Storage};
+use qed_io::{Piece, PieceMut, RunKind, Storage, pieces_len, pieces_mut_len};
 
 use crate::device::{
     Allocation, BlockDevice, BlockSizes, DeviceError, Durability, Extent, Shrink, Space, Speed,
@@ -100,6 +100,22 @@ impl BlockDevice for RawDisk {
     fn write_at(&self, buf: &[u8], at: u64, durability: Durability) -> Result<(), DeviceError> {
         check_range(self.size(), at, buf.len() as u64)?;
         self.storage.write_at(buf, at).map_err(DeviceError::of_io)?;
+        self.settle(durability)
+    }
+
+    fn read_vectored_at(&self, pieces: &mut [PieceMut<'_>], at: u64) -> Result<(), DeviceError> {
+        check_range(self.size(), at, pieces_mut_len(pieces))?;
+        self.storage.read_vectored_at(pieces, at).map_err(DeviceError::of_io)
+    }
+
+    fn write_vectored_at(
+        &self,
+        pieces: &[Piece<'_>],
+        at: u64,
+        durability: Durability,
+    ) -> Result<(), DeviceError> {
+        check_range(self.size(), at, pieces_len(pieces))?;
+        self.storage.write_vectored_at(pieces, at).map_err(DeviceError::of_io)?;
         self.settle(durability)
     }
 

@@ -4,6 +4,8 @@ use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 use std::time::Instant;
 
+use qed_io::{Piece, PieceMut};
+
 use crate::device::{
     Activity, BlockDevice, BlockSizes, Compaction, DeviceError, Durability, Extent, Shrink,
     SpaceUsage, TakeOver, Zeroing,
@@ -40,6 +42,19 @@ impl BlockDevice for WriteThrough {
 
     fn write_at(&self, buf: &[u8], at: u64, _durability: Durability) -> Result<(), DeviceError> {
         self.0.write_at(buf, at, Durability::AtReturn)
+    }
+
+    fn read_vectored_at(&self, pieces: &mut [PieceMut<'_>], at: u64) -> Result<(), DeviceError> {
+        self.0.read_vectored_at(pieces, at)
+    }
+
+    fn write_vectored_at(
+        &self,
+        pieces: &[Piece<'_>],
+        at: u64,
+        _durability: Durability,
+    ) -> Result<(), DeviceError> {
+        self.0.write_vectored_at(pieces, at, Durability::AtReturn)
     }
 
     fn write_zeroes(&self, at: u64, len: u64, how: Zeroing) -> Result<(), DeviceError> {

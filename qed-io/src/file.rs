@@ -16,7 +16,7 @@ mod sys;
 mod transfer;
 
 use std::any::Any;
-use std::io::{self, IoSlice, IoSliceMut};
+use std::io;
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,6 +24,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rustix::io::retry_on_intr;
 
 use crate::lock::{ByteLocks, ImageLock, LockError};
+use crate::pieces::{Piece, PieceMut, pieces_len, pieces_mut_len};
 use crate::storage::{Growth, RunKind, Storage, StorageRun};
 use direct::DirectIo;
 use flushes::Flushes;
@@ -180,23 +181,14 @@ impl Storage for FileStorage {
         }
     }
 
-    fn read_vectored_at(&self, bufs: &mut [IoSliceMut<'_>], offset: u64) -> io::Result<()> {
-        let len = bufs.iter().try_fold(0, |sum: usize, buf| sum.checked_add(buf.len()));
-        let len = len.filter(|len| transfer::end_of(offset, *len).is_some());
-        let len = len.ok_or(io::ErrorKind::UnexpectedEof)?;
-        if self.direct.is_none() {
-            return transfer::read_exact_vectored(self.fd.as_fd(), bufs, offset);
+    fn read_vectored_at(&self, pieces: &mut [PieceMut<'_>], offset: u64) -> io::Result<()> {
+        let len = usize::try_from(pieces_mut_len(pieces)).ok();
+        let end = len.and_then(|len| transfer::end_of(offset, len));
+        end.ok_or(io::ErrorKind::UnexpectedEof)?;
+        match &self.direct {
+            None => transfer::read_exact_vectored(self.fd.as_fd(), pieces, offset, 1),
+            Some(direct) => direct.read_vectored_at(self.fd.as_fd(), pieces, offset),
         }
-        // One copy, as for a write.
-        let mut all = vec![0; len];
-        self.read_at(&mut all, offset)?;
-        let mut rest = &all[..];
-        for buf in bufs {
-            let (now, later) = rest.split_at(buf.len());
-            buf.copy_from_slice(now);
-            rest = later;
-        }
-        Ok(())
     }
 
     fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
@@ -211,15 +203,14 @@ impl Storage for FileStorage {
         }
     }
 
-    fn write_vectored_at(&self, bufs: &mut [IoSlice<'_>], offset: u64) -> io::Result<()> {
+    fn write_vectored_at(&self, pieces: &[Piece<'_>], offset: u64) -> io::Result<()> {
         let fd = self.for_writing()?;
-        let len = bufs.iter().try_fold(0, |sum: usize, buf| sum.checked_add(buf.len()));
+        let len = usize::try_from(pieces_len(pieces)).ok();
         let end = len.and_then(|len| transfer::end_of(offset, len));
         end.ok_or(io::ErrorKind::FileTooLarge)?;
         match &self.direct {
-            // One copy: the parts start and end wherever they like, the device is choosier.
-            Some(_) => self.write_at(&joined(bufs), offset),
-            None => transfer::write_all_vectored(fd, bufs, offset),
+            None => transfer::write_all_vectored(fd, pieces, offset),
+            Some(direct) => direct.write_vectored_at(fd, pieces, offset),
         }
     }
 
@@ -347,14 +338,6 @@ impl Drop for FileStorage {
 
 fn capped(len: u64, cap: u64) -> usize {
     usize::try_from(len.min(cap)).expect("the caps are far below 2^32")
-}
-
-fn joined(bufs: &[IoSlice<'_>]) -> Vec<u8> {
-    let mut all = Vec::with_capacity(bufs.iter().map(|buf| buf.len()).sum());
-    for buf in bufs {
-        all.extend_from_slice(buf);
-    }
-    all
 }
 
 #[cfg(test)]

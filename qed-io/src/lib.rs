@@ -55,9 +55,10 @@
 //!
 //! # Unsafe code
 //!
-//! One call that tells a block device to discard a range, which no safe wrapper has; and with the feature
-//! `io_uring`, where a ring hands the kernel the address of a buffer, or copies from or to memory that
-//! others use as well (`StableBuf`).
+//! One call that tells a block device to discard a range, which no safe wrapper has; memory that others
+//! change meanwhile, such as a guest's ([`SharedSlice`]): its copies, and the calls that hand the kernel its
+//! address; and with the feature `io_uring`, where a ring hands the kernel the address of a buffer
+//! (`StableBuf`).
 
 #[cfg(not(all(target_os = "linux", target_pointer_width = "64", target_endian = "little")))]
 compile_error!("qed supports 64-bit little-endian Linux only");
@@ -66,6 +67,7 @@ mod file;
 mod kind;
 mod lock;
 mod memory;
+mod pieces;
 mod storage;
 #[cfg(feature = "test-utils")]
 mod testing;
@@ -80,6 +82,10 @@ pub use file::{
 pub use file::{AlignedBuf, Direction, Memory, Ring, StableBuf, Transfer, Transferred};
 pub use lock::{Clash, ImageLock, LockError, Permission, PermissionSet};
 pub use memory::MemoryStorage;
+pub use pieces::{
+    Piece, PieceMut, SharedSlice, fill_pieces, pieces_len, pieces_mut_len, show_pieces, with_part,
+    with_part_mut,
+};
 pub use storage::{Growth, RunKind, Storage, StorageRun};
 #[cfg(feature = "test-utils")]
 pub use testing::{

@@ -4,10 +4,11 @@
 
 use std::any::Any;
 use std::fmt::Debug;
-use std::io::{self, IoSlice, IoSliceMut};
+use std::io;
 use std::ops::Range;
 
 use crate::lock::{ImageLock, LockError};
+use crate::pieces::{Piece, PieceMut, fill_pieces, show_pieces};
 
 /// The bytes of one image file or block device, shared by any number of threads.
 ///
@@ -41,18 +42,13 @@ pub trait Storage: Any + Debug + Send + Sync {
     /// system's error. `buf` is unspecified after an error.
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()>;
 
-    /// Fills `bufs`, one after the other, from `offset`, as [`Storage::read_at`] does; a file reads them
-    /// in one system call. The slices themselves are unspecified afterwards.
+    /// Fills `pieces`, one after the other, from `offset`, as [`Storage::read_at`] does; a file reads them
+    /// in one system call and copies nothing.
     ///
     /// # Errors
     /// As [`Storage::read_at`].
-    fn read_vectored_at(&self, bufs: &mut [IoSliceMut<'_>], offset: u64) -> io::Result<()> {
-        let mut at = offset;
-        for buf in bufs {
-            self.read_at(buf, at)?;
-            at = at.checked_add(buf.len() as u64).ok_or(io::ErrorKind::UnexpectedEof)?;
-        }
-        Ok(())
+    fn read_vectored_at(&self, pieces: &mut [PieceMut<'_>], offset: u64) -> io::Result<()> {
+        fill_pieces(pieces, offset, |buf, at| self.read_at(buf, at))
     }
 
     /// Writes all of `buf` at `offset`, extending a regular file as needed (the gap reads as
@@ -62,20 +58,15 @@ pub trait Storage: Any + Debug + Send + Sync {
     /// The operating system's error; part of the range may then hold the new bytes.
     fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<()>;
 
-    /// Writes all bytes of `bufs`, one after the other, at `offset`, as [`Storage::write_at`] does.
+    /// Writes all bytes of `pieces`, one after the other, at `offset`, as [`Storage::write_at`] does.
     ///
     /// For callers that have the parts of one write in several places; a file writes them in one
-    /// system call. The slices themselves are unspecified afterwards.
+    /// system call and copies nothing.
     ///
     /// # Errors
     /// As [`Storage::write_at`].
-    fn write_vectored_at(&self, bufs: &mut [IoSlice<'_>], offset: u64) -> io::Result<()> {
-        let mut at = offset;
-        for buf in bufs {
-            self.write_at(buf, at)?;
-            at = at.checked_add(buf.len() as u64).ok_or(io::ErrorKind::FileTooLarge)?;
-        }
-        Ok(())
+    fn write_vectored_at(&self, pieces: &[Piece<'_>], offset: u64) -> io::Result<()> {
+        show_pieces(pieces, offset, |buf, at| self.write_at(buf, at))
     }
 
     /// Sets the length. New bytes read as zeros. Durable after the next [`Storage::flush`].

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use qed_core::{GuestExtent, ReadOnlyImage, Shrink, SpaceUsage, VirtualDisk, ZeroMode};
-use qed_io::ImageLock;
+use qed_io::{ImageLock, Piece, PieceMut};
 use qed_spec::GuestOffset;
 
 use crate::error::Error;
@@ -72,9 +72,10 @@ impl Image {
     /// As [`Image::read_at`].
     pub fn read_vectored_at(&self, bufs: &mut [IoSliceMut<'_>], at: u64) -> Result<(), Error> {
         let at = GuestOffset::new(at);
+        let mut pieces: Vec<_> = bufs.iter_mut().map(|buf| PieceMut::Own(buf)).collect();
         Ok(match &self.open {
-            Open::ForReading(image) => image.read_vectored_at(bufs, at),
-            Open::ForWriting(image) => image.read_vectored_at(bufs, at),
+            Open::ForReading(image) => image.read_vectored_at(&mut pieces, at),
+            Open::ForWriting(image) => image.read_vectored_at(&mut pieces, at),
         }?)
     }
 
@@ -91,7 +92,8 @@ impl Image {
     /// # Errors
     /// As [`Image::write_at`].
     pub fn write_vectored_at(&self, bufs: &[IoSlice<'_>], at: u64) -> Result<(), Error> {
-        Ok(self.writable()?.write_vectored_at(bufs, GuestOffset::new(at))?)
+        let pieces: Vec<_> = bufs.iter().map(|buf| Piece::Own(buf)).collect();
+        Ok(self.writable()?.write_vectored_at(&pieces, GuestOffset::new(at))?)
     }
 
     /// Makes `len` bytes from `at` read as zeros.

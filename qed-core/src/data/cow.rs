@@ -2,10 +2,9 @@
 //! tail, is the backing file's bytes, or zeros.
 
 use std::borrow::Cow;
-use std::io::IoSlice;
 use std::ops::Range;
 
-use qed_io::RunKind;
+use qed_io::{Piece, PieceMut, RunKind};
 use qed_spec::{GuestOffset, HostOffset};
 
 use crate::data::{DataPath, ZEROS};
@@ -85,18 +84,18 @@ impl DataPath {
     /// Writes guest bytes and the edges, in one call of the storage; long zeros before it.
     pub(crate) fn write_with(
         &self,
-        parts: &mut [IoSlice<'_>],
+        pieces: &[Piece<'_>],
         host: HostOffset,
         [head, tail]: &[Edge; 2],
     ) -> Result<(), ImageError> {
         if [head, tail].iter().all(|edge| edge.fill == Fill::Nothing) {
-            return self.write_vectored(parts, host);
+            return self.write_pieces(pieces, host);
         }
         let (before, behind) = (self.bytes_of(head)?, self.bytes_of(tail)?);
         let host = HostOffset::new(host.get() - before.len() as u64);
-        let guest = parts.iter().map(|part| IoSlice::new(part));
-        let all = [IoSlice::new(&before)].into_iter().chain(guest).chain([IoSlice::new(&behind)]);
-        self.write_vectored(&mut all.collect::<Vec<_>>(), host)
+        let edge = |bytes| [Piece::Own(bytes)].into_iter();
+        let all = edge(&before).chain(pieces.iter().copied()).chain(edge(&behind));
+        self.write_pieces(&all.filter(|piece| !piece.is_empty()).collect::<Vec<_>>(), host)
     }
 
     /// Copies `len` bytes from one place to another; `is_zero` if that reads as zeros before.
@@ -151,7 +150,7 @@ impl DataPath {
         let range = edge.copied();
         let len = range.end - range.start;
         let mut bytes = vec![0; usize::try_from(len).expect("less than a cluster")];
-        self.read_backing(&mut bytes, edge.guest)?;
+        self.read_backing(&mut [PieceMut::Own(&mut bytes)], edge.guest)?;
         Ok(bytes)
     }
 }

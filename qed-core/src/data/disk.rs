@@ -7,7 +7,7 @@ use std::error::Error;
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use qed_io::Storage;
+use qed_io::{PieceMut, Storage, fill_pieces, pieces_mut_len, with_part_mut};
 use qed_spec::{BackingName, ErrorKind};
 use thiserror::Error;
 
@@ -28,6 +28,19 @@ pub trait VirtualDisk: Debug + Send + Sync {
     /// # Errors
     /// What kept the bytes from being read.
     fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<(), BackingError>;
+
+    /// As [`VirtualDisk::read_at`], into several pieces one after the other; without a copy where the disk
+    /// lies in a file as it is.
+    ///
+    /// # Errors
+    /// As [`VirtualDisk::read_at`].
+    fn read_vectored_at(
+        &self,
+        pieces: &mut [PieceMut<'_>],
+        offset: u64,
+    ) -> Result<(), BackingError> {
+        fill_pieces(pieces, offset, |buf, at| self.read_at(buf, at))
+    }
 
     /// The longest run from `offset` with one mapping, at most `max_len` bytes and never empty
     /// while `offset < len()` and `max_len > 0`.
@@ -51,18 +64,30 @@ pub trait VirtualDisk: Debug + Send + Sync {
 ///
 /// # Errors
 /// Of the backing file; `buf` is unspecified then.
-// spec: QED-BACK-04
 pub fn read_backing(
     backing: Option<&dyn VirtualDisk>,
     buf: &mut [u8],
     offset: u64,
 ) -> Result<(), BackingError> {
-    let len = backing.map_or(0, |backing| backing.len().saturating_sub(offset));
-    let len = usize::try_from(len).unwrap_or(usize::MAX).min(buf.len());
-    let (there, past_end) = buf.split_at_mut(len);
-    past_end.fill(0);
+    read_backing_pieces(backing, &mut [PieceMut::Own(buf)], offset)
+}
+
+/// As [`read_backing`], into several pieces one after the other.
+// spec: QED-BACK-04
+pub(crate) fn read_backing_pieces(
+    backing: Option<&dyn VirtualDisk>,
+    pieces: &mut [PieceMut<'_>],
+    offset: u64,
+) -> Result<(), BackingError> {
+    let len = pieces_mut_len(pieces);
+    let stored = backing.map_or(0, |backing| backing.len().saturating_sub(offset)).min(len);
+    with_part_mut(pieces, stored, len - stored, |past_end| {
+        past_end.iter_mut().for_each(PieceMut::fill_zeroes);
+    });
     match backing {
-        Some(backing) if !there.is_empty() => backing.read_at(there, offset),
+        Some(backing) if stored > 0 => {
+            with_part_mut(pieces, 0, stored, |part| backing.read_vectored_at(part, offset))
+        }
         _ => Ok(()),
     }
 }

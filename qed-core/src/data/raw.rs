@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use qed_io::{RunKind, Storage};
+use qed_io::{PieceMut, RunKind, Storage, pieces_mut_len, with_part_mut};
 
 use crate::data::disk::{BackingError, GuestExtent, GuestExtentKind, VirtualDisk};
 
@@ -33,12 +33,20 @@ impl VirtualDisk for RawFile {
     }
 
     fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<(), BackingError> {
-        let stored = self.file_len.saturating_sub(offset).min(buf.len() as u64);
-        let stored = usize::try_from(stored).unwrap_or(buf.len());
-        let (stored, past_end) = buf.split_at_mut(stored);
-        past_end.fill(0);
-        self.storage
-            .read_at(stored, offset)
+        self.read_vectored_at(&mut [PieceMut::Own(buf)], offset)
+    }
+
+    fn read_vectored_at(
+        &self,
+        pieces: &mut [PieceMut<'_>],
+        offset: u64,
+    ) -> Result<(), BackingError> {
+        let len = pieces_mut_len(pieces);
+        let stored = self.file_len.saturating_sub(offset).min(len);
+        with_part_mut(pieces, stored, len - stored, |past_end| {
+            past_end.iter_mut().for_each(PieceMut::fill_zeroes);
+        });
+        with_part_mut(pieces, 0, stored, |part| self.storage.read_vectored_at(part, offset))
             .map_err(|error| BackingError::new(offset, (&error).into(), error))
     }
 

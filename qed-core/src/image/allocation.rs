@@ -1,9 +1,9 @@
 //! New clusters of one allocating write: claimed and reserved, written by the image or by the caller, then
 //! committed or given back.
 
-use std::io::IoSlice;
 use std::ops::{Deref, Range};
 
+use qed_io::Piece;
 use qed_spec::{GuestOffset, HostOffset, L2Entry};
 
 use crate::change::Change;
@@ -173,10 +173,10 @@ impl<I: Deref<Target = Image>> Allocation<I> {
     }
 
     /// Writes the guest bytes with head and tail of their clusters, in one call of the storage.
-    pub(super) fn write(&mut self, parts: &mut [IoSlice<'_>]) -> Result<(), ImageError> {
+    pub(super) fn write(&mut self, pieces: &[Piece<'_>]) -> Result<(), ImageError> {
         let edges = self.edges()?;
         self.is_filled = true;
-        self.image.data.write_with(parts, self.host(), &edges)
+        self.image.data.write_with(pieces, self.host(), &edges)
     }
 
     /// The head before the guest bytes and the tail behind them.

@@ -1,9 +1,8 @@
 //! Reads, writes and write-zeroes of the guest, built on [`crate::Request`].
 
-use std::io::{IoSlice, IoSliceMut};
 use std::sync::Arc;
 
-use qed_io::Storage;
+use qed_io::{Piece, PieceMut, Storage, pieces_len, with_part};
 use qed_spec::{GuestOffset, L2Entry};
 
 use crate::change::Change;
@@ -12,7 +11,7 @@ use crate::data::disk::{BackingError, GuestExtent, VirtualDisk};
 use crate::error::ImageError;
 use crate::image::Image;
 use crate::image::request::Prepared;
-use crate::image::view::{View, at as backing_error, total_len};
+use crate::image::view::{View, at as backing_error};
 use crate::map::mapping::{Extent, ExtentKind};
 use crate::options::DiscardMode;
 use crate::space::claims::{Claim, Wait};
@@ -53,17 +52,18 @@ impl Image {
         self.view().read(buf, at)
     }
 
-    /// As [`Image::read_at`], into several buffers one after the other.
+    /// As [`Image::read_at`], into several pieces one after the other, which may lie in memory that others
+    /// use.
     ///
     /// # Errors
     /// As [`Image::read_at`].
     pub fn read_vectored_at(
         &self,
-        bufs: &mut [IoSliceMut<'_>],
+        pieces: &mut [PieceMut<'_>],
         at: GuestOffset,
     ) -> Result<(), ImageError> {
         let _request = self.space.guards.enter();
-        self.view().read_vectored(bufs, at)
+        self.view().read_pieces(pieces, at)
     }
 
     /// Writes `buf` to the virtual disk at `at`, allocating clusters as needed.
@@ -77,24 +77,24 @@ impl Image {
     /// tables, data and backing file. Part of the range may then hold the new bytes.
     // spec: QED-RW-02
     pub fn write_at(&self, buf: &[u8], at: GuestOffset) -> Result<(), ImageError> {
-        self.write_vectored_at(&[IoSlice::new(buf)], at)
+        self.write_vectored_at(&[Piece::Own(buf)], at)
     }
 
-    /// As [`Image::write_at`], from several buffers one after the other: they go to the storage in as
-    /// few calls as the mapping allows.
+    /// As [`Image::write_at`], from several pieces one after the other, which may lie in memory that others
+    /// use: they go to the storage in as few calls as the mapping allows.
     ///
     /// # Errors
     /// As [`Image::write_at`].
     pub fn write_vectored_at(
         &self,
-        bufs: &[IoSlice<'_>],
+        pieces: &[Piece<'_>],
         at: GuestOffset,
     ) -> Result<(), ImageError> {
         let mut done = 0;
-        let written = self.write_from(bufs, &mut done, at);
+        let written = self.write_from(pieces, &mut done, at);
         match written {
             // Outside of the request, which a sweep waits for.
-            Err(error) if self.finds_space(&error) => self.write_from(bufs, &mut done, at),
+            Err(error) if self.finds_space(&error) => self.write_from(pieces, &mut done, at),
             written => written,
         }
     }
@@ -150,40 +150,40 @@ impl Image {
         View { head: &self.head, map: &self.map, data: &self.data }
     }
 
-    /// Writes what is in `bufs` from byte `done` on, and counts it, to the disk from `at` on.
+    /// Writes what is in `pieces` from byte `done` on, and counts it, to the disk from `at` on.
     fn write_from(
         &self,
-        bufs: &[IoSlice<'_>],
+        pieces: &[Piece<'_>],
         done: &mut u64,
         at: GuestOffset,
     ) -> Result<(), ImageError> {
         let _request = self.request();
-        let len = total_len(bufs.iter().map(|buf| buf.len()));
+        let len = pieces_len(pieces);
         self.view().check_range(at, len)?;
         while *done < len {
             self.begin_write()?;
             let at = at.checked_add(*done).expect("inside the virtual disk");
-            *done += self.write_some(bufs, *done, at)?;
+            *done += self.write_some(pieces, *done, at)?;
         }
         Ok(())
     }
 
-    /// Writes the first part of what is in `bufs` from byte `from` on; how many bytes.
+    /// Writes the first part of what is in `pieces` from byte `from` on; how many bytes.
     fn write_some(
         &self,
-        bufs: &[IoSlice<'_>],
+        pieces: &[Piece<'_>],
         from: u64,
         at: GuestOffset,
     ) -> Result<u64, ImageError> {
-        let len = total_len(bufs.iter().map(|buf| buf.len())) - from;
+        let len = pieces_len(pieces) - from;
         match self.prepare(at, len)? {
             Prepared::InPlace { host, len } => {
-                with_part(bufs, from, len, |parts| self.data.write_vectored(parts, host))?;
+                with_part(pieces, from, len, |part| self.data.write_pieces(part, host))?;
                 Ok(len)
             }
             Prepared::Allocating(mut allocation) => {
                 let len = allocation.len();
-                with_part(bufs, from, len, |parts| allocation.write(parts))?;
+                with_part(pieces, from, len, |part| allocation.write(part))?;
                 allocation.commit()?;
                 Ok(len)
             }
@@ -238,7 +238,7 @@ impl Image {
         if whole == 0 {
             let part = len.min(cluster - within).min(ZEROS.len() as u64);
             let part = usize::try_from(part).expect("at most 64 KiB");
-            return self.write_some(&[IoSlice::new(&ZEROS[..part])], 0, at);
+            return self.write_some(&[Piece::Own(&ZEROS[..part])], 0, at);
         }
         let (range, clusters) = self.to_claim(at, whole);
         let _claim = Claim::take(&self.space.claims, range, Wait::Yes);
@@ -266,37 +266,6 @@ impl Image {
     }
 }
 
-/// Calls `act` with `len` bytes of `bufs` from byte `from` on.
-fn with_part<R>(
-    bufs: &[IoSlice<'_>],
-    from: u64,
-    len: u64,
-    act: impl FnOnce(&mut [IoSlice<'_>]) -> R,
-) -> R {
-    if let [one] = bufs {
-        return act(&mut [IoSlice::new(part_of(one, from, from + len))]);
-    }
-    let mut start = 0;
-    let parts = bufs.iter().map(|buf| {
-        let end = start + buf.len() as u64;
-        let inside = from.max(start)..(from + len).min(end);
-        let part = if inside.is_empty() {
-            &[]
-        } else {
-            part_of(buf, inside.start - start, inside.end - start)
-        };
-        start = end;
-        IoSlice::new(part)
-    });
-    let mut parts: Vec<_> = parts.filter(|part| !part.is_empty()).collect();
-    act(&mut parts)
-}
-
-fn part_of(buf: &[u8], from: u64, to: u64) -> &[u8] {
-    let index = |at| usize::try_from(at).expect("inside a buffer");
-    &buf[index(from)..index(to)]
-}
-
 impl VirtualDisk for Image {
     fn len(&self) -> u64 {
         self.image_size()
@@ -304,6 +273,15 @@ impl VirtualDisk for Image {
 
     fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<(), BackingError> {
         let read = Self::read_at(self, buf, GuestOffset::new(offset));
+        read.map_err(|error| backing_error(offset, error))
+    }
+
+    fn read_vectored_at(
+        &self,
+        pieces: &mut [PieceMut<'_>],
+        offset: u64,
+    ) -> Result<(), BackingError> {
+        let read = Self::read_vectored_at(self, pieces, GuestOffset::new(offset));
         read.map_err(|error| backing_error(offset, error))
     }
 

@@ -1,9 +1,8 @@
 //! An image open for reading.
 
-use std::io::IoSliceMut;
 use std::sync::Arc;
 
-use qed_io::{ImageLock, Storage};
+use qed_io::{ImageLock, PieceMut, Storage};
 use qed_spec::{Features, Geometry, GuestOffset, Header};
 
 use crate::data::DataPath;
@@ -143,16 +142,17 @@ impl ReadOnlyImage {
         self.view().read(buf, at)
     }
 
-    /// As [`ReadOnlyImage::read_at`], into several buffers one after the other.
+    /// As [`ReadOnlyImage::read_at`], into several pieces one after the other, which may lie in memory that
+    /// others use.
     ///
     /// # Errors
     /// As [`ReadOnlyImage::read_at`].
     pub fn read_vectored_at(
         &self,
-        bufs: &mut [IoSliceMut<'_>],
+        pieces: &mut [PieceMut<'_>],
         at: GuestOffset,
     ) -> Result<(), ImageError> {
-        self.view().read_vectored(bufs, at)
+        self.view().read_pieces(pieces, at)
     }
 
     fn view(&self) -> View<'_> {
@@ -167,6 +167,14 @@ impl VirtualDisk for ReadOnlyImage {
 
     fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<(), BackingError> {
         self.view().read(buf, GuestOffset::new(offset)).map_err(|error| at(offset, error))
+    }
+
+    fn read_vectored_at(
+        &self,
+        pieces: &mut [PieceMut<'_>],
+        offset: u64,
+    ) -> Result<(), BackingError> {
+        self.view().read_pieces(pieces, GuestOffset::new(offset)).map_err(|error| at(offset, error))
     }
 
     fn extent_at(&self, offset: u64, max_len: u64) -> Result<GuestExtent, BackingError> {

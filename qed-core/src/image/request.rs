@@ -7,7 +7,7 @@ use std::fmt::Debug;
 use std::ops::{Deref, Range};
 use std::sync::Arc;
 
-use qed_io::Storage;
+use qed_io::{PieceMut, Storage};
 use qed_spec::{GuestOffset, HostOffset};
 
 use crate::data::disk::{BackingError, GuestExtent, VirtualDisk};
@@ -145,6 +145,15 @@ impl<I: Deref<Target = Image> + Debug + Send + Sync> VirtualDisk for Request<I> 
 
     fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<(), BackingError> {
         let read = self.image.view().read(buf, GuestOffset::new(offset));
+        read.map_err(|error| backing_error(offset, error))
+    }
+
+    fn read_vectored_at(
+        &self,
+        pieces: &mut [PieceMut<'_>],
+        offset: u64,
+    ) -> Result<(), BackingError> {
+        let read = self.image.view().read_pieces(pieces, GuestOffset::new(offset));
         read.map_err(|error| backing_error(offset, error))
     }
 

@@ -1,9 +1,8 @@
 //! Reading an open image, writable or not: the owners that take part, and how they do.
 
-use std::io::IoSliceMut;
 use std::sync::Arc;
 
-use qed_io::Storage;
+use qed_io::{PieceMut, Storage, pieces_mut_len, with_part_mut};
 use qed_spec::GuestOffset;
 
 use crate::data::DataPath;
@@ -22,6 +21,7 @@ pub(crate) struct View<'a> {
 }
 
 impl<'a> View<'a> {
+    #[inline]
     pub(crate) fn check_range(self, at: GuestOffset, len: u64) -> Result<(), ImageError> {
         let image_size = self.head.image_size();
         match at.checked_add(len) {
@@ -31,6 +31,7 @@ impl<'a> View<'a> {
     }
 
     /// The longest run from `at` with one mapping; the range is checked.
+    #[inline]
     pub(crate) fn run(self, at: GuestOffset, len: u64) -> Result<Extent, ImageError> {
         if len == 0 {
             return Ok(Extent { len: 0, kind: ExtentKind::Unallocated });
@@ -44,44 +45,62 @@ impl<'a> View<'a> {
     }
 
     /// Fills `buf` with the guest's bytes from `at`.
-    // spec: QED-RW-01
     pub(crate) fn read(self, buf: &mut [u8], at: GuestOffset) -> Result<(), ImageError> {
-        self.check_range(at, buf.len() as u64)?;
-        let (mut rest, mut at) = (buf, at);
-        while !rest.is_empty() {
-            let extent = self.run(at, rest.len() as u64)?;
-            let len = usize::try_from(extent.len).expect("at most the buffer's length");
-            let (now, later) = std::mem::take(&mut rest).split_at_mut(len);
-            match extent.kind {
-                ExtentKind::Data(host) => self.data.read(now, host)?,
-                ExtentKind::Zero => now.fill(0),
-                ExtentKind::Unallocated => self.data.read_backing(now, at)?,
-            }
-            at = at.checked_add(extent.len).expect("inside the virtual disk");
-            rest = later;
-        }
-        Ok(())
+        self.read_pieces(&mut [PieceMut::Own(buf)], at)
     }
 
-    /// Fills `bufs`, one after the other, with the guest's bytes from `at`: in one call of the storage
-    /// where all of them lie together.
-    pub(crate) fn read_vectored(
+    /// Fills `pieces`, one after the other, with the guest's bytes from `at`: what lies together in the
+    /// file in one call of the storage.
+    // spec: QED-RW-01
+    #[inline(always)]
+    pub(crate) fn read_pieces(
         self,
-        bufs: &mut [IoSliceMut<'_>],
+        pieces: &mut [PieceMut<'_>],
         at: GuestOffset,
     ) -> Result<(), ImageError> {
-        let len = total_len(bufs.iter().map(|buf| buf.len()));
+        let len = pieces_mut_len(pieces);
         self.check_range(at, len)?;
         let extent = self.run(at, len)?;
-        if let ExtentKind::Data(host) = extent.kind
-            && extent.len == len
-        {
-            return self.data.read_vectored(bufs, host);
+        if extent.len == len {
+            return self.read_extent(pieces, at, extent);
         }
-        let mut at = at;
-        for buf in bufs {
-            self.read(buf, at)?;
-            at = at.checked_add(buf.len() as u64).expect("inside the virtual disk");
+        self.read_extents(pieces, at, extent)
+    }
+
+    /// As [`View::read_pieces`], of which `extent` is the first part.
+    #[inline(never)]
+    fn read_extents(
+        self,
+        pieces: &mut [PieceMut<'_>],
+        at: GuestOffset,
+        mut extent: Extent,
+    ) -> Result<(), ImageError> {
+        let (len, mut done) = (pieces_mut_len(pieces), 0);
+        loop {
+            let here = at.checked_add(done).expect("inside the virtual disk");
+            let read = |part: &mut [PieceMut<'_>]| self.read_extent(part, here, extent);
+            with_part_mut(pieces, done, extent.len, read)?;
+            done += extent.len;
+            if done == len {
+                return Ok(());
+            }
+            let here = at.checked_add(done).expect("inside the virtual disk");
+            extent = self.run(here, len - done)?;
+        }
+    }
+
+    /// Fills the pieces with what an extent at `at` has.
+    #[inline(always)]
+    fn read_extent(
+        self,
+        pieces: &mut [PieceMut<'_>],
+        at: GuestOffset,
+        extent: Extent,
+    ) -> Result<(), ImageError> {
+        match extent.kind {
+            ExtentKind::Data(host) => self.data.read_pieces(pieces, host)?,
+            ExtentKind::Zero => pieces.iter_mut().for_each(PieceMut::fill_zeroes),
+            ExtentKind::Unallocated => self.data.read_backing(pieces, at)?,
         }
         Ok(())
     }
@@ -117,11 +136,6 @@ impl<'a> View<'a> {
             Some(below) => self.data.backing()?.data_storage(offset, below),
         }
     }
-}
-
-/// Bytes in several buffers; more than any disk has where the sum overflows.
-pub(crate) fn total_len(lens: impl Iterator<Item = usize>) -> u64 {
-    lens.fold(0_u64, |sum, len| sum.saturating_add(len as u64))
 }
 
 /// The error of a virtual disk.

@@ -6,7 +6,8 @@ mod walls;
 
 use std::sync::Arc;
 
-use qed_core::{GivenBacking, Layout, Shrink, VirtualDisk, ZeroMode};
+use qed_core::{GivenBacking, Image, Layout, Shrink, VirtualDisk, ZeroMode};
+use qed_io::{Piece, PieceMut, SharedSlice};
 use qed_spec::{Geometry, GuestOffset};
 
 use crate::support::{Bytes, JOURNAL, Random, new_storage_of, open};
@@ -30,6 +31,35 @@ fn read_all(disk: &dyn VirtualDisk) -> Vec<u8> {
     let mut all = vec![0xee; usize::try_from(disk.len()).unwrap()];
     disk.read_at(&mut all, 0).unwrap();
     all
+}
+
+/// Writes bytes from one slice, or from pieces of which others share the first.
+fn write(image: &Image, mut bytes: Vec<u8>, at: u64, cut: u64) {
+    if cut == 0 {
+        return image.write_at(&bytes, GuestOffset::new(at)).unwrap();
+    }
+    let cut = bytes.len() - bytes.len() / usize::try_from(cut).unwrap();
+    let (first, rest) = bytes.split_at_mut(cut);
+    let pieces = [Piece::Shared(SharedSlice::from(first)), Piece::Own(rest)];
+    image.write_vectored_at(&pieces, GuestOffset::new(at)).unwrap();
+}
+
+/// As [`write`], the other way.
+fn read(image: &Image, len: usize, at: u64, cut: u64) -> Vec<u8> {
+    let mut bytes = vec![0xee; len];
+    if cut == 0 {
+        image.read_at(&mut bytes, GuestOffset::new(at)).unwrap();
+        return bytes;
+    }
+    let (first, rest) = bytes.split_at_mut(len - len / usize::try_from(cut).unwrap());
+    let (shared, last) = rest.split_at_mut(rest.len() / 2);
+    let mut pieces = [
+        PieceMut::Own(first),
+        PieceMut::Shared(SharedSlice::from(shared)),
+        PieceMut::Shared(SharedSlice::from(last)),
+    ];
+    image.read_vectored_at(&mut pieces, GuestOffset::new(at)).unwrap();
+    bytes
 }
 
 fn random_range(random: &mut Random, size: u64) -> (u64, u64) {
@@ -69,7 +99,7 @@ fn compare_with_the_model() {
             match random.below(20) {
                 0..9 => {
                     let byte = random.next().to_le_bytes()[7];
-                    image.write_at(&vec![byte; end - start], GuestOffset::new(at)).unwrap();
+                    write(&image, vec![byte; end - start], at, random.below(3));
                     model[start..end].fill(byte);
                 }
                 9..12 => {
@@ -77,8 +107,7 @@ fn compare_with_the_model() {
                     model[start..end].fill(0);
                 }
                 12..15 => {
-                    let mut buf = vec![0xee; end - start];
-                    image.read_at(&mut buf, GuestOffset::new(at)).unwrap();
+                    let buf = read(&image, end - start, at, random.below(3));
                     assert!(buf == model[start..end], "seed {seed} step {step} read at {at:#x}");
                 }
                 15..17 => image.flush().unwrap(),

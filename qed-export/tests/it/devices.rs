@@ -11,8 +11,8 @@ use qed_export::{
     Zeroing,
 };
 use qed_io::{
-    Existing, Fault, Faulty, FileStorage, ImageLock, MemoryStorage, NewFileOptions, Repeat,
-    RequestKind, Storage,
+    Existing, Fault, Faulty, FileStorage, ImageLock, MemoryStorage, NewFileOptions, Piece,
+    PieceMut, Repeat, RequestKind, SharedSlice, Storage,
 };
 use qed_spec::GuestOffset;
 
@@ -37,9 +37,19 @@ fn every_disk_keeps_what_is_written_and_zeroed() {
         disk.trim(600_000, 1000, Durability::AtReturn).unwrap();
         disk.write_at(&[9; 3], SIZE - 3, Durability::AtReturn).unwrap();
         model[usize::try_from(SIZE - 3).unwrap()..].fill(9);
+        let mut shared = vec![5; 100_000];
+        let pieces = [Piece::Own(&[4; 77]), Piece::Shared(SharedSlice::from(&mut shared[..]))];
+        disk.write_vectored_at(&pieces, 150_000, Durability::AtReturn).unwrap();
+        model[150_000..150_077].fill(4);
+        model[150_077..250_077].fill(5);
         let mut found = vec![1; model.len()];
         disk.read_at(&mut found, 0).unwrap();
         assert!(found == model, "{disk:?}");
+        found.fill(1);
+        let (shared, own) = found.split_at_mut(180_001);
+        let mut pieces = [PieceMut::Shared(SharedSlice::from(shared)), PieceMut::Own(own)];
+        disk.read_vectored_at(&mut pieces, 0).unwrap();
+        assert!(found == model, "{disk:?} by pieces");
         // Space that was asked for is there.
         assert_eq!(disk.extent_at(300_000, 1).unwrap().allocation, Allocation::Data);
         let (mut at, mut extents) = (0, 0);
@@ -61,7 +71,9 @@ fn ranges_past_the_end_are_refused_and_change_nothing() {
             let mut buf = bytes.clone();
             let results = [
                 disk.read_at(&mut buf, at),
+                disk.read_vectored_at(&mut [PieceMut::Own(&mut []), PieceMut::Own(&mut buf)], at),
                 disk.write_at(&bytes, at, LATER),
+                disk.write_vectored_at(&[Piece::Own(&[]), Piece::Own(&bytes)], at, LATER),
                 disk.write_zeroes(at, len, HOLES),
                 disk.write_zeroes(at, len, Zeroing { space: Space::Allocated, ..HOLES }),
                 disk.trim(at, len, LATER),
@@ -104,8 +116,9 @@ fn a_full_file_system_and_a_failing_one_are_told_apart() {
 #[test]
 fn what_changes_a_disk_that_writes_through_fails_where_it_cannot_be_made_durable() {
     type Change = fn(&dyn BlockDevice) -> Result<(), DeviceError>;
-    let changes: [Change; 3] = [
+    let changes: [Change; 4] = [
         |disk| disk.write_at(&[1; 512], 0, LATER),
+        |disk| disk.write_vectored_at(&[Piece::Own(&[1; 512])], 0, LATER),
         |disk| disk.write_zeroes(0, 512, HOLES),
         |disk| disk.trim(0, 512, LATER),
     ];

@@ -14,6 +14,7 @@ use rustix::io::retry_on_intr;
 use super::aligned::{AlignedBuf, is_aligned};
 use super::range_locks::{RangeGuard, RangeLocks};
 use super::{FileKind, capped, transfer};
+use crate::pieces::{Piece, PieceMut, fill_by_copies, pieces_len, show_by_copies};
 
 /// The most bytes that go through a bounce buffer at a time.
 const BOUNCE_BYTES: u64 = 1024 * 1024;
@@ -52,7 +53,6 @@ impl DirectIo {
     }
 
     /// Whether the kernel transfers `len` bytes at this address as they lie.
-    #[cfg(feature = "io_uring")]
     pub(super) fn takes(&self, address: *const u8, len: usize, offset: u64) -> bool {
         let is_whole = |number: u64| number.is_multiple_of(self.sector());
         is_whole(offset) && is_whole(len as u64) && address.align_offset(self.memory()) == 0
@@ -97,6 +97,35 @@ impl DirectIo {
             Some(len) => Ok(retry_on_intr(|| rustix::fs::ftruncate(fd, len))?),
             None => Ok(()),
         }
+    }
+
+    /// As [`DirectIo::read_at`], without a copy where every piece lies as the kernel wants it.
+    pub(super) fn read_vectored_at(
+        &self,
+        fd: BorrowedFd<'_>,
+        pieces: &mut [PieceMut<'_>],
+        offset: u64,
+    ) -> io::Result<()> {
+        if pieces.iter_mut().all(|piece| self.takes(piece.address(), piece.len(), offset)) {
+            let sector = index(self.sector());
+            return transfer::read_exact_vectored(fd, pieces, offset, sector);
+        }
+        fill_by_copies(pieces, offset, BOUNCE_BYTES, |buf, at| self.read_at(fd, buf, at))
+    }
+
+    /// As [`DirectIo::write_at`], without a copy where every piece lies as the kernel wants it.
+    pub(super) fn write_vectored_at(
+        &self,
+        fd: BorrowedFd<'_>,
+        pieces: &[Piece<'_>],
+        offset: u64,
+    ) -> io::Result<()> {
+        if pieces.iter().all(|piece| self.takes(piece.address(), piece.len(), offset)) {
+            // Whole sectors: no neighbour loses bytes, and nothing sticks out.
+            let _held = self.hold(&(offset..offset + pieces_len(pieces)));
+            return transfer::write_all_vectored(fd, pieces, offset);
+        }
+        show_by_copies(pieces, offset, BOUNCE_BYTES, |buf, at| self.write_at(fd, buf, at))
     }
 
     /// Holds what a write to `range` touches; the length to cut the file to afterwards, if its
@@ -201,8 +230,11 @@ impl DirectIo {
 
 /// Where the bytes of `range` lie in a buffer that starts at `start`.
 fn within(range: &Range<u64>, start: u64) -> Range<usize> {
-    let index = |at: u64| usize::try_from(at - start).expect("the range lies in the buffer");
-    index(range.start)..index(range.end)
+    index(range.start - start)..index(range.end - start)
+}
+
+fn index(at: u64) -> usize {
+    usize::try_from(at).expect("the range lies in a buffer")
 }
 
 fn unexpected_end() -> io::Error {

@@ -2,16 +2,14 @@
 //!
 //! Owns the loops over interrupted and short system calls; knows nothing of alignment.
 
-use std::io::{self, IoSlice, IoSliceMut};
+use std::io;
 use std::os::fd::BorrowedFd;
 
 use rustix::fs::SeekFrom;
 use rustix::io::{Errno, retry_on_intr};
 
-use super::FileKind;
-
-/// The most slices that one system call takes (`IOV_MAX`).
-const SLICES_PER_CALL: usize = 1024;
+use super::{FileKind, sys};
+use crate::pieces::{Piece, PieceMut, pieces_len, pieces_mut_len, with_part, with_part_mut};
 
 /// The end of a transfer, if the kernel can address it.
 pub(super) fn end_of(offset: u64, len: usize) -> Option<u64> {
@@ -42,21 +40,21 @@ pub(super) fn read_exact(fd: BorrowedFd<'_>, buf: &mut [u8], offset: u64) -> io:
     if until_done(len, step)? == len { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
 }
 
-/// Fills `bufs`, one after the other, or fails with `UnexpectedEof`.
+/// Fills `pieces`, one after the other, or fails with `UnexpectedEof`; a call that fills no whole number
+/// of `unit` bytes has met the end.
 pub(super) fn read_exact_vectored(
     fd: BorrowedFd<'_>,
-    mut bufs: &mut [IoSliceMut<'_>],
+    pieces: &mut [PieceMut<'_>],
     offset: u64,
+    unit: usize,
 ) -> io::Result<()> {
-    let len = bufs.iter().map(|buf| buf.len()).sum();
-    let mut before = 0;
-    let done = until_done(len, |done| {
-        IoSliceMut::advance_slices(&mut bufs, done - before);
-        before = done;
-        let count = bufs.len().min(SLICES_PER_CALL);
-        rustix::io::preadv(fd, &mut bufs[..count], offset + done as u64)
+    let len = pieces_mut_len(pieces);
+    let done = until_done(in_memory(len), |done| match done as u64 {
+        0 => sys::read(fd, pieces, offset),
+        _ if !done.is_multiple_of(unit) => Ok(0),
+        done => with_part_mut(pieces, done, len - done, |rest| sys::read(fd, rest, offset + done)),
     })?;
-    if done == len { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+    if done as u64 == len { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
 }
 
 /// Writes all of `buf`.
@@ -65,21 +63,22 @@ pub(super) fn write_all(fd: BorrowedFd<'_>, buf: &[u8], offset: u64) -> io::Resu
     written(until_done(buf.len(), step)?, buf.len())
 }
 
-/// Writes all of `bufs`, one after the other.
+/// Writes all of `pieces`, one after the other.
 pub(super) fn write_all_vectored(
     fd: BorrowedFd<'_>,
-    mut bufs: &mut [IoSlice<'_>],
+    pieces: &[Piece<'_>],
     offset: u64,
 ) -> io::Result<()> {
-    let len = bufs.iter().map(|buf| buf.len()).sum();
-    let mut before = 0;
-    let done = until_done(len, |done| {
-        IoSlice::advance_slices(&mut bufs, done - before);
-        before = done;
-        let some = &bufs[..bufs.len().min(SLICES_PER_CALL)];
-        rustix::io::pwritev(fd, some, offset + done as u64)
+    let len = pieces_len(pieces);
+    let done = until_done(in_memory(len), |done| match done as u64 {
+        0 => sys::write(fd, pieces, offset),
+        done => with_part(pieces, done, len - done, |rest| sys::write(fd, rest, offset + done)),
     })?;
-    written(done, len)
+    written(done, in_memory(len))
+}
+
+fn in_memory(len: u64) -> usize {
+    usize::try_from(len).expect("a transfer that the kernel can address")
 }
 
 /// Calls `step` with the bytes done so far until `len` are done or it does none; returns how many.

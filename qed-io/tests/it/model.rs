@@ -1,12 +1,12 @@
 //! Random operations: every storage agrees with a plain vector of bytes.
 
-use std::io::{ErrorKind, IoSlice};
+use std::io::ErrorKind;
 use std::ops::Range;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
-use qed_io::{FileStorage, Growth, MemoryStorage, RunKind, Storage};
+use qed_io::{FileStorage, Growth, MemoryStorage, Piece, PieceMut, RunKind, SharedSlice, Storage};
 
 use crate::support::{BUFFERED, DIRECT, LoopDevice, contents, on_disk, on_tmpfs};
 
@@ -63,8 +63,14 @@ fn apply(op: &Op, storage: &dyn Storage, model: &mut Vec<u8>) {
         Op::WriteVectored(range, byte) => {
             let bytes = pattern(range, *byte);
             let (first, rest) = bytes.split_at(bytes.len() / 3);
-            let mut parts = [IoSlice::new(first), IoSlice::new(&[]), IoSlice::new(rest)];
-            storage.write_vectored_at(&mut parts, range.start).unwrap();
+            let mut first = first.to_vec();
+            let first = match byte % 2 {
+                0 => Piece::Own(&first),
+                _ => Piece::Shared(SharedSlice::from(&mut first[..])),
+            };
+            storage
+                .write_vectored_at(&[first, Piece::Own(&[]), Piece::Own(rest)], range.start)
+                .unwrap();
             put(model, range, &bytes);
         }
         Op::WriteZeroes(range) => {
@@ -102,6 +108,26 @@ fn read(storage: &dyn Storage, model: &[u8], range: &Range<u64>) {
         }
         None if range.is_empty() => result.unwrap(),
         None => assert_eq!(result.unwrap_err().kind(), ErrorKind::UnexpectedEof),
+    }
+    read_pieces(storage, model, range);
+}
+
+/// The same range into pieces of two kinds, which end anywhere or with a sector.
+fn read_pieces(storage: &dyn Storage, model: &[u8], range: &Range<u64>) {
+    let len = index(range).len();
+    for cut in [len / 3, len / 2 / 512 * 512] {
+        let mut bytes = vec![0xee; len];
+        let (first, rest) = bytes.split_at_mut(cut);
+        let mut pieces = [PieceMut::Shared(SharedSlice::from(first)), PieceMut::Own(rest)];
+        let result = storage.read_vectored_at(&mut pieces, range.start);
+        match model.get(index(range)) {
+            Some(want) => {
+                result.unwrap();
+                assert!(bytes == want, "wrong bytes in {range:?}, cut at {cut}");
+            }
+            None if range.is_empty() => result.unwrap(),
+            None => assert_eq!(result.unwrap_err().kind(), ErrorKind::UnexpectedEof),
+        }
     }
 }
 

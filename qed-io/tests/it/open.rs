@@ -65,7 +65,7 @@ fn a_storage_for_reading_changes_nothing() {
         assert_eq!((storage.access(), storage.is_direct()), (Access::ReadOnly, direct));
         let results = [
             storage.write_at(b"x", 0),
-            storage.write_vectored_at(&mut [std::io::IoSlice::new(b"x")], 0),
+            storage.write_vectored_at(&[qed_io::Piece::Own(b"x")], 0),
             storage.set_len(2),
             storage.write_zeroes(0..2),
             storage.punch_hole(0..2).map(drop),
