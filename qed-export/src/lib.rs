@@ -8,7 +8,6 @@
 //! protocol take bytes and give values, and only `nbd::Server` has sockets and threads. `server`, which
 //! each of them turns on, is what they share: one `server::Service` gives access to its disks over any
 //! number of protocols at once.
-#![forbid(unsafe_code)]
 
 mod device;
 mod image;
@@ -21,6 +20,8 @@ mod raw;
     allow(dead_code, unused_imports, reason = "each protocol uses some of its parts")
 )]
 pub mod server;
+#[cfg(feature = "vhost")]
+pub mod vhost;
 mod write_through;
 
 pub use device::{

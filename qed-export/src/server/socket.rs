@@ -42,6 +42,14 @@ impl Socket {
         Ok(Self { stream, deadline, is_negotiating: AtomicBool::new(true) })
     }
 
+    /// The stream below, if it is of a Unix socket: it can carry descriptors.
+    pub(crate) fn as_unix(&self) -> Option<&UnixStream> {
+        match &self.stream {
+            Stream::Unix(stream) => Some(stream),
+            Stream::Tcp(_) => None,
+        }
+    }
+
     /// The handshake is over: from now on the client may be silent. A write that waits for it ends
     /// with [`io::ErrorKind::WouldBlock`] now and then, and can be tried again.
     pub(crate) fn end_negotiation(&self) -> io::Result<()> {
