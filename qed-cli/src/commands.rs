@@ -57,7 +57,6 @@ enum Command {
     Info(info::InfoArgs),
     Map(map::MapArgs),
     Measure(measure::MeasureArgs),
-    #[command(hide = true)]
     Mount(mount::MountArgs),
     Rebase(rebase::RebaseArgs),
     Resize(resize::ResizeArgs),

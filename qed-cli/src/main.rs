@@ -5,6 +5,7 @@
 
 mod app;
 mod args;
+mod background;
 mod chain;
 mod commands;
 mod compaction;

@@ -5,11 +5,14 @@
 //! sees; the servers know none of them.
 //!
 //! Each server is one Cargo feature. `nbd` is the server of the NBD protocol: its parts that speak the
-//! protocol take bytes and give values, and only `nbd::Server` has sockets and threads. `server`, which
+//! protocol take bytes and give values, and only `nbd::Server` has sockets and threads. `fuse` shows a
+//! disk as a file. `server`, which
 //! each of them turns on, is what they share: one `server::Service` gives access to its disks over any
 //! number of protocols at once.
 
 mod device;
+#[cfg(feature = "fuse")]
+pub mod fuse;
 mod image;
 #[cfg(feature = "nbd")]
 pub mod nbd;

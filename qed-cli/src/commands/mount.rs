@@ -1,27 +1,36 @@
-//! `mount`: an image's disk as a plain file, over FUSE.
+//! `mount`: an image as a file, by FUSE.
 
 use std::ffi::OsString;
-use std::path::Path;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::bail;
 use clap::Args;
+use qed_export::fuse::{Mount, MountOptions};
 use qed_export::server::{Export, Exports, Service};
 
 use crate::app::Context;
+use crate::args::number_in;
+use crate::background;
 use crate::failure::{Exit, usage};
 use crate::service::{DiskArgs, Events, Place, ServiceArgs};
 
-/// Show the disk of an image as a plain file.
+/// Show the disk of an image as a file that every program can open.
 #[derive(Debug, Args)]
+#[command(after_long_help = NOTES)]
 pub(crate) struct MountArgs {
     #[command(flatten)]
     mount: MountOptionArgs,
-    /// Return when the file is there, and serve it from the background
+    /// Return when the disk can be used, and serve it in the background
     #[arg(long)]
     background: bool,
+    #[arg(long, hide = true)]
+    in_background: bool,
     #[command(flatten)]
     disk: DiskArgs,
+    /// Requests that are served at a time
+    #[arg(long, value_name = "COUNT")]
+    threads: Option<OsString>,
     #[command(flatten)]
     service: ServiceArgs,
     /// The image, and the regular file or folder that shows its disk
@@ -32,39 +41,93 @@ pub(crate) struct MountArgs {
 /// What is said about the file that shows the disk.
 #[derive(Debug, Args)]
 pub(crate) struct MountOptionArgs {
-    /// Let other users see the file, as its mode says
+    /// Let other users use the file, as far as its permissions say
     #[arg(long)]
     allow_other: bool,
-    /// Let the file be made longer, which makes the disk larger
+    /// Let the disk become longer: by truncate, fallocate and writes past its end
     #[arg(long)]
     growable: bool,
 }
 
+const NOTES: &str = r#"Over a regular file the disk appears in its place; in a folder it is the file 'disk'. When it can be
+used its path is printed.
+
+The server ends when the disk is unmounted, by umount or fusermount3 -u, and on SIGTERM or SIGINT,
+which unmount it. Then the image is flushed and closed. A file that is in use is only taken out of
+sight: whoever has it open may go on for as long as --drain says (30 seconds). A second signal, a
+second later or more, ends the server at once.
+
+umount returns before the image is closed: wait for the server to end before it is used elsewhere.
+With --background nothing is logged once the disk is mounted, and the server is found by its image:
+fuser vm.qed.
+
+What a program wrote is in the image when its write returns, and durable after fsync. Holes that are
+punched, at any alignment, read as zeros, and whole clusters give up their space as --discard says.
+fallocate allocates. The size of the file stays unless --growable is given; a write that begins at
+the end or past it finds no space, as on a block device. SEEK_DATA and SEEK_HOLE find what qed map
+shows.
+
+With -t none the kernel keeps no pages of the file either.
+
+The file belongs to who mounted it, and only that user may use it. --allow-other leaves that to its
+permissions, which chmod and chown change until it is unmounted; a user who is not root needs
+user_allow_other in /etc/fuse.conf, and fusermount3.
+
+A server that was killed leaves a mount behind that answers 'Transport endpoint is not connected'.
+umount -l or fusermount3 -uz takes it away.
+
+Examples:
+  qed mount --background vm.qed /mnt/vm
+  losetup --find --show --partscan /mnt/vm/disk
+  touch vm.raw; qed mount --background -r vm.qed vm.raw; sha256sum vm.raw; umount vm.raw
+
+Exit codes:
+  0  the disk was unmounted and the image is closed; with --background: the disk is mounted
+  1  any error"#;
+
 impl MountOptionArgs {
-    /// Mounts `export` and adds its server to a service.
-    fn add_to(
+    /// Mounts `export`, adds its server to a service, and says where the file is; `how` is what else is
+    /// known of it.
+    pub(crate) fn add_to(
         &self,
-        _service: &mut Service,
-        _export: &Arc<Export>,
-        _mountpoint: &Path,
-    ) -> anyhow::Result<()> {
-        bail!("FUSE is not built yet")
+        service: &mut Service,
+        export: &Arc<Export>,
+        mount_point: &Path,
+        how: MountOptions,
+    ) -> anyhow::Result<PathBuf> {
+        let how = MountOptions { allow_other: self.allow_other, growable: self.growable, ..how };
+        let mount = Mount::new(export, mount_point, how)?;
+        let path = mount.path().to_owned();
+        service.add(mount);
+        Ok(path)
     }
 }
 
 pub(crate) fn run(args: MountArgs, context: &Context) -> anyhow::Result<Exit> {
     args.disk.check()?;
-    let [name, mountpoint] = &args.operands[..] else {
+    let [image, mount_point] = &args.operands[..] else {
         return Err(usage("Expecting an image file name and a mount point"));
     };
+    let mut how = MountOptions { direct: args.disk.is_direct()?, ..MountOptions::default() };
+    if let Some(threads) = &args.threads {
+        how.threads = usize::try_from(number_in(threads, "thread count", 1..=256)?)?;
+    }
+    if args.background && !args.in_background {
+        return background::start(context);
+    }
+    if args.in_background {
+        background::leave_session()?;
+    }
     let drain = args.service.begin(context)?;
-    let export = Export::new(*b"", args.disk.open(name)?);
-    let place = if args.background { Place::Error } else { Place::Output };
-    let events = Events::new(place, args.disk.extend_below()?);
-    let mut service = args.service.service(Exports::new(vec![export])?, events, false, context)?;
-    let exports = service.exports().clone();
+    let exports = Exports::new(vec![Export::new("", args.disk.open(image)?)])?;
+    let events = Events::new(Place::Output, args.disk.extend_below()?);
+    let mut service = args.service.service(exports.clone(), events, false, context)?;
     for export in exports.iter() {
-        args.mount.add_to(&mut service, export, Path::new(mountpoint))?;
+        let path = args.mount.add_to(&mut service, export, Path::new(mount_point), how)?;
+        context.console.print_now([path.as_os_str().as_bytes(), b"\n"].concat())?;
+    }
+    if args.in_background {
+        background::let_go()?;
     }
     service.run(drain)?;
     Ok(Exit::SUCCESS)

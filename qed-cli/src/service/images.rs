@@ -66,6 +66,11 @@ impl DiskArgs {
         below.map(|size| option_size("extend-below", &shown(size))).transpose()
     }
 
+    /// Whether the image is read and written past the page cache.
+    pub(crate) fn is_direct(&self) -> anyhow::Result<bool> {
+        Ok(self.how()?.cache == CacheMode::Direct)
+    }
+
     fn how(&self) -> anyhow::Result<How> {
         let Some(cache) = CacheMode::by_name(self.cache.as_deref()) else {
             bail!("Invalid cache mode");
