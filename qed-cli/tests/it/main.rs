@@ -13,6 +13,7 @@ mod in_place;
 mod info;
 mod lab;
 mod locks;
+mod mount;
 mod names;
 mod reflink;
 mod serve;

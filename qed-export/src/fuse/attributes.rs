@@ -2,13 +2,13 @@
 //! answer.
 
 use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fuser::{FileAttr, FileType, INodeNo};
 
-use crate::device::{Allocation, BlockDevice};
+use crate::device::{Allocation, BlockDevice, SpaceUsage};
 
 /// What `st_blocks` counts.
 const BLOCK_BYTES: u64 = 512;
@@ -108,11 +108,12 @@ impl Attributes {
     /// Bytes that are stored, at most the size of the disk: what the image takes where it knows, else
     /// what a look at its first runs says of the whole.
     pub(super) fn allocated(&self, disk: &dyn BlockDevice) -> u64 {
-        let size = disk.size();
-        match disk.space_usage() {
-            Ok(Some(usage)) => usage.end.saturating_sub(usage.free.unwrap_or(0)).min(size),
-            _ if self.is_read_only => *self.allocated.get_or_init(|| counted(disk)),
-            _ => counted(disk),
+        if let Ok(Some(SpaceUsage { end, free: Some(free), .. })) = disk.space_usage() {
+            return end.saturating_sub(free).min(disk.size());
+        }
+        match self.is_read_only {
+            true => *self.allocated.get_or_init(|| counted(disk)),
+            false => counted(disk),
         }
     }
 }
@@ -128,7 +129,11 @@ fn counted(disk: &dyn BlockDevice) -> u64 {
             data += extent.len;
         }
         extents += 1;
-        if extents == MAX_COUNTED_EXTENTS { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        if extents == MAX_COUNTED_EXTENTS {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
     });
     if seen == size && walked.is_ok() {
         return data;

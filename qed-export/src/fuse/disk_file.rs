@@ -125,10 +125,11 @@ impl DiskFile {
         let end = at.checked_add(data.len() as u64).ok_or(Errno::EFBIG)?;
         let left = self.size_for(end)?.saturating_sub(at);
         let len = usize::try_from(left).unwrap_or(usize::MAX).min(data.len());
-        if len == 0 && !data.is_empty() {
-            return Err(Errno::ENOSPC.into());
+        match len {
+            0 if data.is_empty() => {}
+            0 => return Err(Errno::ENOSPC.into()),
+            _ => self.disk.write_at(&data[..len], at, durability)?,
         }
-        self.disk.write_at(&data[..len], at, durability)?;
         u32::try_from(len).map_err(|_| Errno::EINVAL.into())
     }
 

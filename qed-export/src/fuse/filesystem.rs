@@ -98,7 +98,8 @@ impl DiskFilesystem {
         };
         self.counters.answered(kind, len, done.is_ok());
         done.map_err(|error| {
-            if let FileError::Disk(failed @ (DeviceError::Failed(_) | DeviceError::NoSpace(_))) = &error
+            if let FileError::Disk(failed @ (DeviceError::Failed(_) | DeviceError::NoSpace(_))) =
+                &error
                 && self.export.may_log()
             {
                 tracing::warn!(export = %self.export.shown_name(), "{}", chain(failed));
@@ -369,16 +370,7 @@ impl Filesystem for DiskFilesystem {
         reply.error(Errno::EPERM);
     }
 
-    fn mknod(
-        &self,
-        _: &Request,
-        _: INodeNo,
-        _: &OsStr,
-        _: u32,
-        _: u32,
-        _: u32,
-        reply: ReplyEntry,
-    ) {
+    fn mknod(&self, _: &Request, _: INodeNo, _: &OsStr, _: u32, _: u32, _: u32, reply: ReplyEntry) {
         reply.error(Errno::EPERM);
     }
 

@@ -123,8 +123,8 @@ impl Mount {
         // The kernel decides who may.
         let session = Session::from_fd(filesystem, device, SessionACL::All, config);
         let point = mounted.0.path();
-        let session = session
-            .map_err(|source| MountError::Refused { path: point.to_owned(), source })?;
+        let session =
+            session.map_err(|source| MountError::Refused { path: point.to_owned(), source })?;
         let path = if is_file { point.to_owned() } else { point.join(FILE_NAME) };
         let (sender, events) = channel();
         let notifier = Mutex::new(Some(session.notifier()));
