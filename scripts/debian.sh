@@ -1,7 +1,7 @@
 # Shared by ./demo, ./test and .ci/run, which source it: installs what a clean Debian 12 or 13 lacks.
 # shellcheck shell=bash
 
-# qemu-utils before this differs in what it writes; Debian 12 has this one in its backports.
+# QEMU before this differs in what it writes; Debian 12 has this one in its backports.
 readonly QEMU_VERSION_MIN=1:10.0
 
 say() { printf '== %s\n' "$*"; }
@@ -11,7 +11,8 @@ die() {
     exit 1
 }
 
-# Makes sure of cargo and of the packages of scripts/packages for the given needs.
+# Makes sure of cargo, of the packages of scripts/packages for the given needs, and of a kernel for
+# the guests of the tests.
 prepare() {
     need_cargo
     # mke2fs and losetup are here, and not on an ordinary user's path.
@@ -19,6 +20,14 @@ prepare() {
     command -v dpkg-query >/dev/null ||
         die "this script knows Debian 12 and 13; elsewhere install what scripts/packages names, then run cargo"
     need_packages "$@"
+    [[ " $* " != *" test "* ]] || need_guest_kernel
+}
+
+# Without the kernel the tests with guests fail in CI and are skipped by name elsewhere.
+need_guest_kernel() {
+    scripts/guest-kernel.sh ||
+        { can_be_root && as_root apt-get update --quiet && scripts/guest-kernel.sh; } ||
+        say 'there is no kernel for the guests of the tests'
 }
 
 # Finds cargo also where rustup put it while this shell was already open.
@@ -29,7 +38,7 @@ need_cargo() {
 }
 
 need_packages() {
-    local package missing=()
+    local package missing=() from_backports
     for package in $(packages_for "$@"); do
         is_installed "$package" || missing+=("$package")
     done
@@ -40,7 +49,8 @@ need_packages() {
     as_root apt-get update --quiet || say "apt-get update had errors: trying with the lists there are"
     if needs_backports "${missing[@]}"; then
         add_backports
-        apt_install --target-release bookworm-backports qemu-utils
+        mapfile -t from_backports < <(qemu_packages "${missing[@]}")
+        apt_install --target-release bookworm-backports "${from_backports[@]}"
     fi
     apt_install "${missing[@]}"
     for package in "${missing[@]}"; do
@@ -56,13 +66,13 @@ packages_for() {
     done
 }
 
-# Whether a package is there, and qemu-utils new enough.
+# Whether a package is there, and QEMU's new enough.
 is_installed() {
     local version
     version=$(dpkg-query --show --showformat='${db:Status-Status} ${Version}\n' "$1" 2>/dev/null |
         awk '$1 == "installed" { print $2; exit }')
     [[ -n $version ]] || return 1
-    [[ $1 != qemu-utils ]] || dpkg --compare-versions "$version" ge "$QEMU_VERSION_MIN"
+    [[ $1 != qemu-* ]] || dpkg --compare-versions "$version" ge "$QEMU_VERSION_MIN"
 }
 
 can_be_root() {
@@ -77,9 +87,14 @@ apt_install() {
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends "$@"
 }
 
-# Whether qemu-utils is among the packages and this Debian's own is too old.
+# Prints those of the packages that are QEMU's, one a line: all of one version.
+qemu_packages() {
+    printf '%s\n' "$@" | grep '^qemu-'
+}
+
+# Whether QEMU is among the packages and this Debian's own is too old.
 needs_backports() {
-    [[ " $* " == *" qemu-utils "* ]] && grep -qx 'VERSION_CODENAME=bookworm' /etc/os-release
+    qemu_packages "$@" >/dev/null && grep -qx 'VERSION_CODENAME=bookworm' /etc/os-release
 }
 
 # Adds bookworm-backports beside the configured sources, unless apt knows it already.
@@ -115,7 +130,7 @@ refuse_to_install() {
     local release=
     if needs_backports "$@"; then
         release=' -t bookworm-backports'
-        echo 'qemu-utils 10 comes from bookworm-backports. If apt does not know that suite, as root:'
+        echo 'QEMU 10 comes from bookworm-backports. If apt does not know that suite, as root:'
         echo
         printf "cat > /etc/apt/sources.list.d/qed-bookworm-backports.sources <<'END'\n"
         backports_source

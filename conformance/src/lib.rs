@@ -12,6 +12,7 @@ mod library;
 mod limited;
 mod nbd;
 mod program;
+pub mod records;
 mod report;
 mod run;
 mod text;
