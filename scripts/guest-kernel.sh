@@ -24,12 +24,12 @@ package=$(kernel_package)
 }
 # A download as root for a folder of root's is told about at length.
 (cd "$work" && apt-get download --quiet -o APT::Sandbox::User="$(id -un)" "$package")
-dpkg-deb --extract "$work"/linux-image-*.deb "$work/root"
+dpkg-deb --extract "$work"/linux-image-*.deb "$work/tree"
 mkdir "$work/guest"
-cp "$work"/root/boot/vmlinuz-* "$work/guest/vmlinuz"
+cp "$work"/tree/boot/vmlinuz-* "$work/guest/vmlinuz"
 for module in "${MODULES[@]}"; do
     # Some kernels have one built in, or compress them.
-    find "$work/root" -name "$module.ko*" -exec cp -t "$work/guest" {} +
+    find "$work/tree" -name "$module.ko*" -exec cp -t "$work/guest" {} +
 done
 find "$work/guest" -name '*.xz' -exec busybox unxz {} +
 rm -rf "$AT"

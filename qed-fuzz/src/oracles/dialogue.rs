@@ -360,7 +360,7 @@ impl<'a> Answers<'a> {
     fn simple(&mut self, asked: &Asked) -> u32 {
         assert_eq!(self.u32(), 0x6744_6698, "the magic of a simple reply");
         let errno = self.u32();
-        assert_eq!(self.u64(), asked.fill.into(), "the cookie");
+        assert_eq!(self.u64(), u64::from(asked.fill), "the cookie");
         errno
     }
 
@@ -369,7 +369,7 @@ impl<'a> Answers<'a> {
         let magic = if is_extended { 0x6e8a_278c } else { 0x668e_33ef };
         assert_eq!(self.u32(), magic, "the magic of a chunk");
         let (flags, kind) = (self.u16(), self.u16());
-        assert_eq!(self.u64(), asked.fill.into(), "the cookie");
+        assert_eq!(self.u64(), u64::from(asked.fill), "the cookie");
         let len = if is_extended {
             assert_eq!(self.u64(), asked.at, "the offset");
             self.u64()

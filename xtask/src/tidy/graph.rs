@@ -68,7 +68,7 @@ const ONLY: [(&str, &[&str]); 9] = [
     ("io-uring", &["qed-io"]),
     ("mio", &["qed-export"]),
     ("nix", &["qed-io"]),
-    ("rustix", &["qed-cli", "qed-engine", "qed-export", "qed-io"]),
+    ("rustix", &["conformance", "qed-cli", "qed-engine", "qed-export", "qed-io"]),
     ("rayon", &["qed-check", "qed-convert"]),
     ("rustls", &["qed-export"]),
     ("nom", &["qed-convert", "qed-spec"]),
