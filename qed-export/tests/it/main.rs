@@ -1,8 +1,9 @@
-//! The crate through its public interface: disks as block devices, and the NBD protocol over streams
-//! and sockets.
+//! The crate through its public interface: disks as block devices, the NBD protocol over streams
+//! and sockets, and vhost-user.
 
 mod client;
 mod devices;
 mod dialogue;
 mod hooked;
 mod server;
+mod vhost;
