@@ -273,10 +273,6 @@ impl Queue {
         self.u16_at(USED + 2)
     }
 
-    pub(crate) fn available_event(&self) -> u16 {
-        self.u16_at(USED + 4 + u64::from(self.size) * 8)
-    }
-
     /// Wants an interrupt when this many have come back.
     pub(crate) fn set_used_event(&self, index: u16) {
         self.write(AVAILABLE + 4 + u64::from(self.size) * 2, &index.to_le_bytes());

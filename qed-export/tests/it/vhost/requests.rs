@@ -141,7 +141,6 @@ fn interrupts_come_as_the_driver_wants_them() {
     queue.wait_for(4);
     assert!(sent.iter().all(|sent| queue.got(*sent).status == OK));
     assert!(queue.call.read().is_err(), "and for no other");
-    assert_eq!(queue.available_event(), 4, "the next that comes needs a kick");
     running.end();
 }
 
