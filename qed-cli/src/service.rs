@@ -9,11 +9,12 @@ mod signals;
 
 use std::ffi::OsString;
 use std::io::stderr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::bail;
 use clap::Args;
-use qed_export::server::{Exports, Service};
+use qed_export::server::{Exports, Listener, Service};
 use tracing::level_filters::LevelFilter;
 
 use crate::app::Context;
@@ -36,6 +37,9 @@ pub(crate) struct ServiceArgs {
     /// Answer HTTP with counters (OpenMetrics) on this Unix socket or HOST:PORT
     #[arg(long, value_name = "ADDRESS")]
     metrics: Option<OsString>,
+    /// Answer requests about the service on this Unix socket, which only this user may connect to
+    #[arg(long, value_name = "SOCKET")]
+    control: Option<PathBuf>,
     /// What to log to standard error: off, error, warn (the default), info or debug
     #[arg(long, value_name = "LEVEL")]
     log: Option<String>,
@@ -66,6 +70,9 @@ impl ServiceArgs {
         let mut service = service.watched_by(move |export, event| events.hear(export, &event));
         if let Some(address) = &self.metrics {
             service.add_metrics(listen_at(address, may_be_remote)?)?;
+        }
+        if let Some(path) = &self.control {
+            service.add_control(Listener::unix(path)?)?;
         }
         compact_at_signal(context, service.compact_handle())?;
         stop_at_signal(context, service.stop_handle())?;

@@ -125,7 +125,7 @@ pub trait BlockDevice: Debug + Send + Sync {
 
     /// Gives the disk another size in bytes; new bytes read as zeros. Durable when it returns.
     ///
-    /// Whoever asks for it tells the servers of the disk: see `server::Service`.
+    /// Where the disk has servers `server::Export::resize` is to be called, which tells them.
     ///
     /// # Errors
     /// A size that the disk cannot have, a smaller one that is not allowed, or as

@@ -165,9 +165,12 @@ impl BlockDevice for QedDisk {
     }
 
     fn check(&self) -> Result<Option<SpaceUsage>, DeviceError> {
-        match self.0.sweep() {
+        match self.0.sweep_again() {
             // What a sweep finds wrong is told with the space.
-            Ok(_) | Err(ImageError::Corrupt(_)) => self.space_usage(),
+            Ok(true) | Err(ImageError::Corrupt(_)) => self.space_usage(),
+            Ok(false) => Err(DeviceError::Unsupported(
+                "not all tables could be read in time: the disk goes on with it",
+            )),
             Err(error) => Err(error.into()),
         }
     }

@@ -6,6 +6,7 @@
 
 mod acceptor;
 mod contained;
+mod control;
 mod counters;
 mod exports;
 mod kind;

@@ -2,6 +2,7 @@
 
 mod activation;
 mod clients;
+mod control;
 mod ending;
 mod soak;
 mod sockets;

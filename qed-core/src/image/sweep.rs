@@ -51,19 +51,7 @@ impl Image {
         if !self.space.alloc.free.is_judged() {
             self.space.want_new_sweep();
         }
-        // In steps here, too: others wait for the sweep, and for the request that it is.
-        let at_most = Instant::now() + AT_ONCE;
-        let mut waits_until = Instant::now() + PATIENCE;
-        while Instant::now() < at_most {
-            match self.sweep_for_a_while()? {
-                // A second one is for what was let go while the first ran.
-                Sweeping::No if self.space.wants_sweep() => {}
-                Sweeping::No => break,
-                Sweeping::GoesOn => waits_until = Instant::now() + PATIENCE,
-                Sweeping::Waits if Instant::now() > waits_until => break,
-                Sweeping::Waits => thread::sleep(ASK_AFTER),
-            }
-        }
+        self.sweep_to_the_end()?;
         let free = &self.space.alloc.free;
         if let Verdict::Broken(finding) = free.verdict() {
             return Err(finding.into());
@@ -78,6 +66,45 @@ impl Image {
             }
         }
         Ok(free.verdict() == Verdict::Sound)
+    }
+
+    /// Reads all tables again, also where that was done since the image was opened: what was damaged
+    /// since is found. Whether all were read; a sweep that takes longer than a minute goes on with
+    /// [`Image::maintain`].
+    ///
+    /// Requests go on beside it. An image in which something was found already is not read again.
+    ///
+    /// # Errors
+    /// As [`Image::sweep`].
+    // spec: QED-FREE-10
+    pub fn sweep_again(&self) -> Result<bool, ImageError> {
+        if let Verdict::Broken(finding) = self.space.alloc.free.verdict() {
+            return Err(finding.into());
+        }
+        self.space.want_new_sweep();
+        let is_ended = self.sweep_to_the_end()?;
+        match self.space.alloc.free.verdict() {
+            Verdict::Broken(finding) => Err(finding.into()),
+            Verdict::Unknown | Verdict::Sound => Ok(is_ended),
+        }
+    }
+
+    /// Sweeps until no sweep is wanted any more, or for a minute; whether none is.
+    fn sweep_to_the_end(&self) -> Result<bool, ImageError> {
+        // In steps here, too: others wait for the sweep, and for the request that it is.
+        let at_most = Instant::now() + AT_ONCE;
+        let mut waits_until = Instant::now() + PATIENCE;
+        while Instant::now() < at_most {
+            match self.sweep_for_a_while()? {
+                // A second one is for what was let go while the first ran.
+                Sweeping::No if self.space.wants_sweep() => {}
+                Sweeping::No => return Ok(true),
+                Sweeping::GoesOn => waits_until = Instant::now() + PATIENCE,
+                Sweeping::Waits if Instant::now() > waits_until => return Ok(false),
+                Sweeping::Waits => thread::sleep(ASK_AFTER),
+            }
+        }
+        Ok(false)
     }
 
     /// Whether a request that found no space may find some now.

@@ -1,12 +1,13 @@
 //! The disks that are served, by name.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use thiserror::Error;
 
+use super::protocol::ServerHandle;
 use super::quiet::Quiet;
-use crate::device::BlockDevice;
+use crate::device::{BlockDevice, DeviceError, Shrink, TakeOver};
 
 /// The longest export name in bytes, and the longest of any other string that a client sends.
 pub const MAX_NAME_BYTES: usize = 4096;
@@ -37,6 +38,7 @@ impl Progress {
 pub struct Export {
     name: Vec<u8>,
     device: Arc<dyn BlockDevice>,
+    servers: Mutex<Vec<Weak<dyn ServerHandle>>>,
     pub(super) compaction: Progress,
     logged: Quiet,
 }
@@ -64,7 +66,7 @@ impl Export {
     #[must_use]
     pub fn new(name: impl Into<Vec<u8>>, device: Arc<dyn BlockDevice>) -> Self {
         let (compaction, logged) = (Progress::default(), Quiet::default());
-        Self { name: name.into(), device, compaction, logged }
+        Self { name: name.into(), device, servers: Mutex::default(), compaction, logged }
     }
 
     /// What clients call it.
@@ -83,6 +85,44 @@ impl Export {
     #[must_use]
     pub fn device(&self) -> &Arc<dyn BlockDevice> {
         &self.device
+    }
+
+    /// As [`BlockDevice::resize`], and tells all servers of the export, also the one that calls.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn resize(&self, new_size: u64, shrink: Shrink) -> Result<(), DeviceError> {
+        self.change(|| self.device.resize(new_size, shrink))
+    }
+
+    /// As [`BlockDevice::activate`], and tells all servers of the export if the disk has another size
+    /// than it had.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn activate(&self, take_over: TakeOver) -> Result<(), DeviceError> {
+        self.change(|| self.device.activate(take_over))
+    }
+
+    /// Makes a change after which the size may be another; one at a time, so that the last one told is
+    /// the one that is.
+    fn change(&self, change: impl FnOnce() -> Result<(), DeviceError>) -> Result<(), DeviceError> {
+        let servers = self.servers();
+        let before = self.device.size();
+        change()?;
+        if self.device.size() != before {
+            servers.iter().filter_map(Weak::upgrade).for_each(|server| server.resized(self));
+        }
+        Ok(())
+    }
+
+    /// From now on a server is told of another size.
+    pub(super) fn is_served_by(&self, server: &Arc<dyn ServerHandle>) {
+        self.servers().push(Arc::downgrade(server));
+    }
+
+    fn servers(&self) -> MutexGuard<'_, Vec<Weak<dyn ServerHandle>>> {
+        self.servers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether an error of the disk is to be logged now: a client can ask for the same one as often

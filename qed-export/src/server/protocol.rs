@@ -44,6 +44,8 @@ pub trait ServerHandle: Debug + Send + Sync {
     /// The system's, if it could not be woken.
     fn stop(&self, deadline: Instant) -> io::Result<()>;
 
-    /// An export has another size now, which clients of the server are to be told.
+    /// An export has another size now, which clients of the server are to be told; called by the thread
+    /// that made it so, which may be one of the server's own. No other change of its size begins before
+    /// it returns.
     fn resized(&self, _export: &Export) {}
 }

@@ -11,6 +11,7 @@ use thiserror::Error;
 
 use super::acceptor::Acceptor;
 use super::contained::{Panicked, contained};
+use super::control::{self, ControlServer, Controlled};
 use super::exports::Exports;
 use super::listen::Listener;
 use super::maintenance::{CompactHandle, DiskEvent, Maintenance, Watcher};
@@ -26,6 +27,7 @@ pub struct Service {
     exports: Exports,
     servers: Vec<Box<dyn ProtocolServer>>,
     metrics: Vec<Acceptor>,
+    control: Vec<Acceptor>,
     maintenance: Arc<Maintenance>,
     watcher: Watcher,
     news: (StopHandle, Receiver<News>),
@@ -90,6 +92,7 @@ impl Service {
             exports,
             servers: Vec::new(),
             metrics: Vec::new(),
+            control: Vec::new(),
             maintenance: Arc::default(),
             watcher: Watcher::default(),
             news: (StopHandle(sender), receiver),
@@ -124,6 +127,15 @@ impl Service {
         Ok(())
     }
 
+    /// Answers requests about the service on a socket; whoever can connect can end it.
+    ///
+    /// # Errors
+    /// The system's, if it has no more descriptors.
+    pub fn add_control(&mut self, listener: Listener) -> io::Result<()> {
+        self.control.push(Acceptor::new(vec![listener], control::LIMITS)?);
+        Ok(())
+    }
+
     /// What has its images compacted.
     #[must_use]
     pub fn compact_handle(&self) -> CompactHandle {
@@ -136,6 +148,24 @@ impl Service {
         self.news.0.clone()
     }
 
+    /// Adds the servers that tell of the others.
+    fn add_those_that_tell(&mut self) {
+        let counters: Vec<_> = self.servers.iter().filter_map(|server| server.counters()).collect();
+        for acceptor in std::mem::take(&mut self.metrics) {
+            let pages = Pages { exports: self.exports.clone(), counters: counters.clone() };
+            self.servers.push(Box::new(MetricsServer { acceptor, pages }));
+        }
+        for acceptor in std::mem::take(&mut self.control) {
+            let controlled = Controlled {
+                exports: self.exports.clone(),
+                counters: counters.clone(),
+                compact: self.compact_handle(),
+                stop: self.stop_handle(),
+            };
+            self.servers.push(Box::new(ControlServer { acceptor, controlled }));
+        }
+    }
+
     /// Serves until it is stopped or the first of its servers has ended; then ends all, with `drain` for
     /// requests under way, and closes the disks.
     ///
@@ -145,17 +175,16 @@ impl Service {
     /// That of the first server that could not go on, else of the first disk that could not be closed; all
     /// are closed in any case.
     pub fn run(mut self, drain: Duration) -> Result<Closed, ServiceError> {
-        let counters: Vec<_> = self.servers.iter().filter_map(|server| server.counters()).collect();
-        for acceptor in self.metrics {
-            let pages = Pages { exports: self.exports.clone(), counters: counters.clone() };
-            self.servers.push(Box::new(MetricsServer { acceptor, pages }));
+        self.add_those_that_tell();
+        let handles: Vec<_> = self.servers.iter().map(|server| server.handle()).collect();
+        for export in self.exports.iter() {
+            handles.iter().for_each(|handle| export.is_served_by(handle));
         }
+        let running = Running { drain, handles };
         let (exports, maintenance, watcher) = (&self.exports, &self.maintenance, self.watcher);
         let served = std::thread::scope(|scope| {
             let keeper = Builder::new().name("maintenance".to_owned());
             keeper.spawn_scoped(scope, move || maintenance.run(exports, watcher))?;
-            let running =
-                Running { drain, handles: self.servers.iter().map(|s| s.handle()).collect() };
             let served = running.run(scope, self.servers, &self.news);
             maintenance.end();
             served

@@ -201,6 +201,6 @@ impl Answers {
 
     #[track_caller]
     pub(crate) fn end(&self) {
-        assert_eq!(self.0, [], "nothing else is said");
+        assert_eq!(self.0, [0_u8; 0], "nothing else is said");
     }
 }

@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use qed_export::{BlockDevice, BlockSizes, DeviceError, Durability, Extent, Zeroing};
+use qed_export::{
+    Activity, BlockDevice, BlockSizes, DeviceError, Durability, Extent, TakeOver, Zeroing,
+};
 
 use crate::client::raw_disk;
 
@@ -19,6 +21,7 @@ pub(crate) enum Call {
     /// A read of so many bytes.
     Read(usize),
     Write(usize),
+    Flush,
     Maintain,
     Close,
 }
@@ -28,6 +31,7 @@ type Hook = Box<dyn Fn(Call) -> Result<(), DeviceError> + Send + Sync>;
 struct Hooked {
     disk: Arc<dyn BlockDevice>,
     hook: Hook,
+    hand_over: Option<Mutex<Activity>>,
 }
 
 /// A disk, one of whose calls panics, and which counts in `closed` that it was closed.
@@ -38,20 +42,39 @@ pub(crate) fn disk_that_panics(call: Call, closed: &Arc<AtomicUsize>) -> Arc<dyn
         assert!(call != met, "as the test wants it: {call:?}");
         Ok(())
     };
-    Arc::new(Hooked { disk: raw_disk(), hook: Box::new(hook) })
+    Arc::new(Hooked { disk: raw_disk(), hook: Box::new(hook), hand_over: None })
 }
 
 /// A disk that stalls reads and writes of `long` bytes or more, and what they wait for.
 pub(crate) fn disk_that_stalls(long: u32) -> (Arc<dyn BlockDevice>, Arc<Stall>) {
+    stalling(move |call| match call {
+        Call::Read(len) | Call::Write(len) => len >= long as usize,
+        _ => false,
+    })
+}
+
+/// A disk that stalls flushes.
+pub(crate) fn disk_that_stalls_flushes() -> (Arc<dyn BlockDevice>, Arc<Stall>) {
+    stalling(|call| call == Call::Flush)
+}
+
+fn stalling(
+    is_stalled: impl Fn(Call) -> bool + Send + Sync + 'static,
+) -> (Arc<dyn BlockDevice>, Arc<Stall>) {
     let stall = Arc::new(Stall::default());
     let here = Arc::clone(&stall);
-    let hook = move |call| match call {
-        Call::Read(len) | Call::Write(len) if len >= long as usize && !here.pass() => {
-            Err(DeviceError::Failed("nobody let it go".into()))
-        }
+    let hook = move |call| match is_stalled(call) {
+        true if !here.pass() => Err(DeviceError::Failed("nobody let it go".into())),
         _ => Ok(()),
     };
-    (Arc::new(Hooked { disk: raw_disk(), hook: Box::new(hook) }), stall)
+    (Arc::new(Hooked { disk: raw_disk(), hook: Box::new(hook), hand_over: None }), stall)
+}
+
+/// A disk that is inactive, and seems a sector shorter than it is until it is taken over; another owns
+/// its image, so that it takes the word of the caller.
+pub(crate) fn disk_for_hand_over() -> Arc<dyn BlockDevice> {
+    let hand_over = Some(Mutex::new(Activity::Inactive));
+    Arc::new(Hooked { disk: raw_disk(), hook: Box::new(|_| Ok(())), hand_over })
 }
 
 /// Where the long requests wait.
@@ -109,7 +132,7 @@ impl Debug for Hooked {
 impl BlockDevice for Hooked {
     fn size(&self) -> u64 {
         (self.hook)(Call::Size).expect("no error here");
-        self.disk.size()
+        self.disk.size() - if self.activity() == Activity::Inactive { 512 } else { 0 }
     }
 
     fn is_read_only(&self) -> bool {
@@ -139,11 +162,31 @@ impl BlockDevice for Hooked {
     }
 
     fn flush(&self) -> Result<(), DeviceError> {
+        (self.hook)(Call::Flush)?;
         self.disk.flush()
     }
 
     fn extent_at(&self, at: u64, max_len: u64) -> Result<Extent, DeviceError> {
         self.disk.extent_at(at, max_len)
+    }
+
+    fn activity(&self) -> Activity {
+        self.hand_over.as_ref().map_or(Activity::Active, |now| *now.lock().expect("no panic"))
+    }
+
+    fn activate(&self, take_over: TakeOver) -> Result<(), DeviceError> {
+        let Some(now) = &self.hand_over else { return self.disk.activate(take_over) };
+        if take_over == TakeOver::No {
+            return Err(DeviceError::Refused("another owns it".into()));
+        }
+        *now.lock().expect("no panic") = Activity::Active;
+        Ok(())
+    }
+
+    fn deactivate(&self) -> Result<(), DeviceError> {
+        let Some(now) = &self.hand_over else { return self.disk.deactivate() };
+        *now.lock().expect("no panic") = Activity::Ended;
+        Ok(())
     }
 
     fn maintain(&self, now: Instant) -> Result<Option<Instant>, DeviceError> {

@@ -2,6 +2,7 @@
 //! and sockets, and vhost-user.
 
 mod client;
+mod control;
 mod devices;
 mod dialogue;
 mod hooked;
