@@ -13,6 +13,7 @@
 mod device;
 #[cfg(feature = "fuse")]
 pub mod fuse;
+mod hand_over;
 mod image;
 #[cfg(feature = "nbd")]
 pub mod nbd;
@@ -23,6 +24,7 @@ mod raw;
     allow(dead_code, unused_imports, reason = "each protocol uses some of its parts")
 )]
 pub mod server;
+mod sync;
 #[cfg(feature = "vhost")]
 pub mod vhost;
 mod write_through;
@@ -31,6 +33,7 @@ pub use device::{
     Activity, Allocation, BlockDevice, BlockSizes, Compacted, Compaction, CompactionStep,
     DeviceError, Durability, Extent, Shrink, Space, SpaceUsage, Speed, TakeOver, Zeroing,
 };
+pub use hand_over::HandOver;
 pub use image::{QedDisk, ReadOnlyDisk};
 pub use raw::RawDisk;
 pub use write_through::WriteThrough;

@@ -5,6 +5,7 @@ mod client;
 mod control;
 mod devices;
 mod dialogue;
+mod hand_over;
 mod hooked;
 mod server;
 mod vhost;
