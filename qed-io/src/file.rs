@@ -21,6 +21,7 @@ use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use rustix::fs::{AtFlags, StatxFlags, statx};
 use rustix::io::retry_on_intr;
 
 use crate::lock::{ByteLocks, ImageLock, LockError};
@@ -91,6 +92,17 @@ impl FileStorage {
     #[must_use]
     pub const fn identity(&self) -> FileIdentity {
         self.identity
+    }
+
+    /// When the file was made, as seconds and nanoseconds since 1970; none where the file system does not
+    /// tell, or for a device.
+    #[must_use]
+    pub fn birth(&self) -> Option<(u64, u64)> {
+        let found = statx(&self.fd, "", AtFlags::EMPTY_PATH, StatxFlags::BTIME).ok()?;
+        let is_told =
+            self.kind == FileKind::Regular && found.stx_mask & StatxFlags::BTIME.bits() != 0;
+        let birth = found.stx_btime;
+        is_told.then(|| Some((u64::try_from(birth.tv_sec).ok()?, u64::from(birth.tv_nsec))))?
     }
 
     /// Regular file or block device.

@@ -55,7 +55,8 @@
 //!
 //! # Unsafe code
 //!
-//! One call that tells a block device to discard a range, which no safe wrapper has; memory that others
+//! One call that tells a block device to discard a range, which no safe wrapper has; the mapping of a file
+//! in memory ([`SharedWords`]); memory that others
 //! change meanwhile, such as a guest's ([`SharedSlice`]): its copies, and the calls that hand the kernel its
 //! address; and with the feature `io_uring`, where a ring hands the kernel the address of a buffer
 //! (`StableBuf`).
@@ -68,6 +69,7 @@ mod kind;
 mod lock;
 mod memory;
 mod pieces;
+mod shared_words;
 mod storage;
 #[cfg(feature = "test-utils")]
 mod testing;
@@ -86,6 +88,7 @@ pub use pieces::{
     Piece, PieceMut, SharedSlice, fill_pieces, pieces_len, pieces_mut_len, show_pieces, with_part,
     with_part_mut,
 };
+pub use shared_words::SharedWords;
 pub use storage::{Growth, RunKind, Storage, StorageRun};
 #[cfg(feature = "test-utils")]
 pub use testing::{

@@ -1,6 +1,7 @@
 //! The one checksum of the format. It knows bytes, not what they mean.
 
 use crc::{CRC_32_ISCSI, Crc, Table};
+use zerocopy::IntoBytes;
 
 /// CRC-32C, also called Castagnoli; 16 bytes a step, for the journal's sake.
 static CRC32C: Crc<u32, Table<16>> = Crc::<u32, Table<16>>::new(&CRC_32_ISCSI);
@@ -11,6 +12,12 @@ const FIELD: core::ops::Range<usize> = 8..12;
 /// The checksum of `bytes`.
 pub(crate) fn crc32c(bytes: &[u8]) -> u32 {
     CRC32C.checksum(bytes)
+}
+
+/// The checksum of words in little-endian order.
+pub(crate) fn crc32c_of_words<const N: usize>(words: &[u64; N]) -> u32 {
+    // In one piece: what is left of a step is taken byte by byte.
+    crc32c(words.map(u64::to_le).as_bytes())
 }
 
 /// The checksum of a block whose own checksum field counts as zeros.

@@ -59,6 +59,7 @@ mod journal;
 mod kind;
 mod len;
 mod parse;
+mod pending;
 mod raw;
 mod superblock;
 
@@ -82,6 +83,10 @@ pub use journal::raw::{
 pub use journal::record::{JournalRecord, SlotRun};
 pub use journal::ring::JournalRing;
 pub use kind::ErrorKind;
+pub use pending::{
+    PENDING_BINDING_WORDS, PENDING_HEADER_LEN_BYTES, PENDING_SLOT_WORDS, PendingBinding,
+    PendingRecord, PendingWord, entry_in_row,
+};
 pub use raw::{
     ANCHOR_LEN_BYTES, HEADER_LEN_BYTES, RawAnchor, RawDirtyBitmap, RawHeader, RawOwner,
     RawPhysicalSize, RawSectionHead, RawSuperblock, SECTIONS_LEN_BYTES, SUPERBLOCK_LEN_BYTES,

@@ -7,17 +7,18 @@ use serde_json::Value;
 use crate::problem::Problem;
 
 /// A crate of the workspace and the ones of ours that it may use, in its tests too.
-const ARROWS: [(&str, &[&str]); 14] = [
+const ARROWS: [(&str, &[&str]); 15] = [
     ("qed-spec", &[]),
     ("qed-io", &["qed-spec"]),
     ("qed-layout", &["qed-io", "qed-spec"]),
     ("qed-journal", &["qed-io", "qed-spec"]),
-    ("qed-core", &["qed-io", "qed-journal", "qed-layout", "qed-spec"]),
+    ("qed-pending", &["qed-io", "qed-spec"]),
+    ("qed-core", &["qed-io", "qed-journal", "qed-layout", "qed-pending", "qed-spec"]),
     ("qed-engine", &["qed-core", "qed-io", "qed-spec"]),
     ("qed-check", &["qed-io", "qed-layout", "qed-spec"]),
     ("qed-convert", &["qed-core", "qed-io", "qed-layout", "qed-spec"]),
     ("qed-export", &["qed-core", "qed-io", "qed-spec"]),
-    ("qed", &["qed-check", "qed-convert", "qed-core", "qed-io", "qed-spec"]),
+    ("qed", &["qed-check", "qed-convert", "qed-core", "qed-io", "qed-pending", "qed-spec"]),
     (
         "qed-cli",
         &[
@@ -41,6 +42,7 @@ const ARROWS: [(&str, &[&str]); 14] = [
             "qed-export",
             "qed-io",
             "qed-journal",
+            "qed-pending",
             "qed-layout",
             "qed-spec",
         ],
@@ -68,7 +70,7 @@ const ONLY: [(&str, &[&str]); 9] = [
     ("io-uring", &["qed-io"]),
     ("mio", &["qed-export"]),
     ("nix", &["qed-io"]),
-    ("rustix", &["conformance", "qed-cli", "qed-engine", "qed-export", "qed-io"]),
+    ("rustix", &["conformance", "qed-cli", "qed-engine", "qed-export", "qed-io", "qed-pending"]),
     ("rayon", &["qed-check", "qed-convert"]),
     ("rustls", &["qed-export"]),
     ("nom", &["qed-convert", "qed-spec"]),
