@@ -9,13 +9,13 @@ use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use qed_convert::chain::{Chain, ChainError, ChainOptions, Layer, TrustMagic};
 use qed_convert::qcow2::Qcow2SnapshotSelector;
-use qed_core::{DiscardMode, Image, LockPolicy, VirtualDisk};
+use qed_core::{Image, LockPolicy, VirtualDisk};
 use qed_io::Access;
 
 use crate::args::parse_driver;
 use crate::failure::shown;
 use crate::image_name::ImageName;
-use crate::open::{OpenHow, chain_error, could_not_open, open_image, writable_qed};
+use crate::open::{OpenHow, WriteHow, chain_error, could_not_open, open_image, writable_qed};
 
 /// What is said about the images below the one that is named.
 #[derive(Debug, Default, Clone, Args)]
@@ -108,18 +108,18 @@ impl ChainArgs {
 
     /// Opens a QED image whose file is open for writing, with its chain for reading.
     pub(crate) fn writable(&self, image: &Layer, how: OpenHow) -> anyhow::Result<Image> {
-        self.writable_discarding(image, how, DiscardMode::default())
+        self.writable_as(image, how, WriteHow::default())
     }
 
-    /// As [`ChainArgs::writable`], for a guest whose discards are treated like this.
-    pub(crate) fn writable_discarding(
+    /// As [`ChainArgs::writable`], written like this.
+    pub(crate) fn writable_as(
         &self,
         image: &Layer,
         how: OpenHow,
-        discard: DiscardMode,
+        written: WriteHow,
     ) -> anyhow::Result<Image> {
         let gate = self.walk(image.clone(), how)?.gate();
-        writable_qed(image, &gate.map_err(|error| chain_error(image.path(), error))?, discard)
+        writable_qed(image, &gate.map_err(|error| chain_error(image.path(), error))?, written)
     }
 
     /// An image and those below it, which are to be shown and need not open as disks.

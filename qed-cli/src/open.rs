@@ -11,6 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, anyhow, bail};
+use qed::{Keeps, Owner, PendingLost};
 use qed_convert::chain::{ChainError, FormatSource, Layer, LayerHeader};
 use qed_convert::qcow2::{Qcow2Image, Qcow2Options};
 use qed_core::{BackingGate, DiscardMode, GivenBacking, Image, LockPolicy, WriteContext};
@@ -217,13 +218,37 @@ pub(crate) fn open_qcow2_alone(image: &Layer) -> anyhow::Result<Qcow2Image> {
     Ok(Qcow2Image::open(storage_of(image), &options)?)
 }
 
-/// A QED image for writing; one that was not closed is recovered first.
+/// How a QED image is written.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct WriteHow {
+    pub(crate) discard: DiscardMode,
+    /// Whether what is acknowledged outlives the program.
+    pub(crate) keeps: Keeps,
+    pub(crate) lost: PendingLost,
+}
+
+/// A QED image for writing; one that was not closed is recovered first, and gets what a program left that
+/// died.
 pub(crate) fn writable_qed(
     image: &Layer,
     gate: &dyn BackingGate,
-    discard: DiscardMode,
+    how: WriteHow,
 ) -> anyhow::Result<Image> {
-    let context =
-        WriteContext { discard, ..WriteContext::new(gate, LockPolicy::None, qed::RECOVER) };
+    let WriteHow { discard, keeps, lost } = how;
+    let owner = Owner::of(image.storage(), keeps)?;
+    if let Some(error) = owner.without_log() {
+        // Only a server keeps one, and it logs.
+        let error: &dyn Error = error;
+        tracing::warn!(
+            error,
+            "what is not flushed is lost if this server is killed: no pending log"
+        );
+    }
+    let ownership = owner.ownership(lost);
+    let context = WriteContext {
+        discard,
+        ownership: Some(&ownership),
+        ..WriteContext::new(gate, LockPolicy::None, qed::RECOVER)
+    };
     Ok(Image::open(storage_of(image), &context)?)
 }

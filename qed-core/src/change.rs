@@ -3,9 +3,11 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use qed_journal::DataOrder;
+use qed_pending::{PendingLog, Room};
 use qed_spec::{GuestOffset, HostCluster, L1Entry, L1Index, L2Entry};
 
 use crate::data::DataPath;
@@ -59,6 +61,17 @@ impl Change {
         Self { at, count: run.count, to: To::Data(run), order: DataOrder::Together }
     }
 
+    /// Entries become what the log of a dead process says, whose data may not be durable.
+    // spec: QED-PEND-10
+    pub(crate) fn replayed(at: GuestOffset, count: u64, first: L2Entry) -> Self {
+        let to = match first {
+            L2Entry::Unallocated => To::Unallocated,
+            L2Entry::Zero => To::Zero,
+            L2Entry::Data(first) => To::Data(HostRun { first, count, fresh: false }),
+        };
+        Self { at, count, to, order: DataOrder::First }
+    }
+
     /// Clusters become zero clusters.
     pub(crate) fn zeros(at: GuestOffset, count: u64) -> Self {
         Self { at, count, to: To::Zero, order: DataOrder::Together }
@@ -69,20 +82,26 @@ impl Change {
         Self { at, count, to: To::Unallocated, order: DataOrder::Together }
     }
 
-    /// Publishes the change: requests see it, and the next flush makes it durable.
-    pub(crate) fn publish(self, map: &Tables) -> Result<(), ImageError> {
+    /// Publishes the change: requests see it, the next flush makes it durable, and the pending log has it,
+    /// in which there is room for each entry.
+    pub(crate) fn publish(self, map: &Tables, room: &mut Room<'_>) -> Result<(), ImageError> {
         let first = match self.to {
             To::Data(run) => run.first.get(),
             To::Zero | To::Unallocated => 0,
         };
-        let entries = (0..self.count).map(|index| match self.to {
+        let entry = |index| match self.to {
             To::Data(_) => {
                 HostCluster::new(first + index).map_or(L2Entry::Unallocated, L2Entry::Data)
             }
             To::Zero => L2Entry::Zero,
             To::Unallocated => L2Entry::Unallocated,
-        });
-        map.set_entries(self.at, entries, self.order)
+        };
+        let (geometry, count) = (map.geometry, usize::try_from(self.count).unwrap_or(usize::MAX));
+        let (guest, value) = (geometry.guest_cluster(self.at), entry(0).encode(geometry));
+        let log = |olds: &mut dyn Iterator<Item = u64>| {
+            room.append(guest, value, olds.take(count), geometry);
+        };
+        map.set_entries(self.at, (0..self.count).map(entry), self.order, log)
     }
 
     /// As [`Change::publish`], where the entries name clusters that they will not name any more: these
@@ -91,11 +110,11 @@ impl Change {
     pub(crate) fn publish_over(
         self,
         clusters: &[Range<u64>],
-        map: &Tables,
+        (map, room): (&Tables, &mut Room<'_>),
         free: &FreeSpace,
     ) -> Result<(), ImageError> {
         free.let_go(clusters);
-        let published = self.publish(map);
+        let published = self.publish(map, room);
         // In limbo only now: a flush that takes them copies the entries after that.
         match published {
             Ok(()) => free.is_let_go(clusters),
@@ -111,6 +130,10 @@ impl Change {
 pub(crate) struct Pending {
     /// Held while a table is allocated.
     links: Mutex<Links>,
+    /// Has the changes of entries as well, for the next process if this one dies.
+    log: Option<Arc<PendingLog>>,
+    /// What a dead process acknowledged is lost, and the next flush is to say so.
+    is_lost: AtomicBool,
 }
 
 /// Links that wait for a flush.
@@ -132,9 +155,50 @@ pub(crate) struct Batch {
     zeroed_tables: bool,
     /// Clusters that nothing names any more once this is durable.
     pub(crate) let_go: HostSet,
+    /// Where this batch ends in the pending log.
+    pub(crate) logged: Logged,
 }
 
+/// Up to where the records of the pending log are of changes that a batch has, or one before it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Logged(u64);
+
 impl Pending {
+    /// From here on the log gets what is published.
+    pub(crate) fn keep_log(&mut self, log: Arc<PendingLog>) {
+        self.log = Some(log);
+    }
+
+    /// What was acknowledged is lost: the next flush is to fail.
+    pub(crate) fn fail_next_flush(&self) {
+        self.is_lost.store(true, Ordering::Release);
+    }
+
+    /// Whether a flush is to fail; asked once.
+    pub(crate) fn take_loss(&self) -> bool {
+        self.is_lost.load(Ordering::Relaxed) && self.is_lost.swap(false, Ordering::AcqRel)
+    }
+
+    /// Room in the log for `count` entries; none while it is full. Taken before any lock, since a flush
+    /// makes the room.
+    // spec: QED-PEND-05
+    pub(crate) fn room(&self, count: u64) -> Option<Room<'_>> {
+        self.log.as_ref().map_or(Some(Room::none()), |log| log.room(count))
+    }
+
+    /// Whether a flush should make room in the log.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.log.as_ref().is_some_and(|log| log.is_crowded())
+    }
+
+    /// A batch, and all before it, is durable.
+    // spec: QED-PEND-04
+    pub(crate) fn is_durable(&self, Logged(boundary): Logged) {
+        if let Some(log) = &self.log {
+            log.is_home(boundary);
+        }
+    }
+
     /// Links the table that `allocate` gives an L1 slot, unless the slot has one. An allocation at a
     /// time: two requests may want the same table.
     // spec: QED-TBL-06
@@ -172,15 +236,16 @@ impl Pending {
         map.l1.set_link(l1, L1Entry::Unallocated);
     }
 
-    /// Copies what is pending. Clusters that were let go first: the entries that let them go are
-    /// published by now. Then slices: a table is linked before it gets entries, so the L1
+    /// Copies what is pending. Where the log ends first: what it has by now is copied. Then clusters that
+    /// were let go: the entries that let them go are published by now. Then slices: a table is linked before it gets entries, so the L1
     /// slots taken afterwards cover every slice taken before.
-    // spec: QED-FREE-02
+    // spec: QED-FREE-02, QED-PEND-03
     pub(crate) fn take(&self, map: &Tables, free: &FreeSpace) -> Batch {
+        let logged = Logged(self.log.as_ref().map_or(0, |log| log.boundary()));
         let let_go = free.take_limbo();
         let slices = map.cache.take_dirty();
         let Links { values: links, zeroed: zeroed_tables } = std::mem::take(&mut *self.links());
-        Batch { slices, links, zeroed_tables, let_go }
+        Batch { slices, links, zeroed_tables, let_go, logged }
     }
 
     /// A batch did not get to the file.

@@ -72,14 +72,14 @@ impl Durability {
         }
     }
 
-    /// Makes room in the cache when too much of it is dirty.
+    /// Makes room in the cache when too much of it is dirty, and in the pending log.
     pub(crate) fn make_room(&self, cx: Cx<'_>) -> Result<(), ImageError> {
-        if !cx.map.cache.is_crowded() {
+        if !cx.is_crowded() {
             return Ok(());
         }
         let mut metadata = self.lock.lock(cx.head);
         // The holder before may have made the room.
-        if cx.map.cache.is_crowded() { self.commit(&mut metadata, cx) } else { Ok(()) }
+        if cx.is_crowded() { self.commit(&mut metadata, cx) } else { Ok(()) }
     }
 
     /// Everything that was flushed is in the tables, durably. The caller has the lock and has

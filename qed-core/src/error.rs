@@ -1,6 +1,7 @@
 //! Why an operation on an image failed, one enum per kind of operation.
 
 mod kind;
+mod pending;
 
 use std::error::Error;
 use std::io;
@@ -8,6 +9,7 @@ use std::io;
 use qed_io::LockError;
 use qed_journal::{JournalError, RecoveryError};
 use qed_layout::ReadError;
+use qed_pending::PlaceError;
 use qed_spec::{
     BackingFormatError, BackingNameError, ChooseError, DirtyBitmapError, GuestOffset, HeaderError,
     HostOffset, JournalRingError, L1Index, L2Index, ModeError,
@@ -15,6 +17,8 @@ use qed_spec::{
 use thiserror::Error;
 
 use crate::data::disk::{BackingError, GateError};
+
+pub use pending::PendingLogError;
 
 /// Why reading, writing, mapping or flushing an open image failed.
 #[derive(Debug, Error)]
@@ -53,6 +57,9 @@ pub enum ImageError {
     /// The image was closed.
     #[error("the image is closed")]
     Closed,
+    /// What a process acknowledged that died is lost: told once, to the first flush.
+    #[error("writes that were acknowledged before the process ended are lost")]
+    PendingLost,
     /// The journal failed; the image takes no more writes.
     #[error("journal")]
     Journal(#[source] JournalError),
@@ -218,6 +225,23 @@ pub enum OpenError {
     /// crash left in doubt.
     #[error("the image still needs a check after recovery")]
     StillDirty,
+    /// The process that had the image open died in this run of the system, and its pending log cannot be
+    /// used: writes that it acknowledged may be lost.
+    #[error("writes that were acknowledged before the last process ended may be lost")]
+    PendingLost(#[from] PendingLogError),
+    /// The pending log has no place that can be trusted.
+    #[error("the place of the pending log")]
+    LogPlace(#[source] PlaceError),
+    /// The image names an owner on another host, whom no lock excludes.
+    #[error(
+        "the image is in use by the host '{host}', since {since} seconds after 1970, or was when that died"
+    )]
+    Owned {
+        /// The name of the host, as far as the image keeps it.
+        host: String,
+        /// Seconds since 1970.
+        since: u64,
+    },
     /// Reading the tables or clearing autoclear bits failed, or the tables are corrupt.
     #[error(transparent)]
     Image(#[from] ImageError),

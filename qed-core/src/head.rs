@@ -10,6 +10,7 @@ pub(crate) mod closed;
 pub(crate) mod consistency;
 pub(crate) mod create;
 pub(crate) mod mode;
+mod ownership;
 pub(crate) mod physical_size;
 pub(crate) mod sections;
 pub(crate) mod sector;
@@ -20,6 +21,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use qed_io::Storage;
+use qed_pending::PendingLog;
 use qed_spec::{
     AutoclearFeatures, Features, Generation, Header, HeaderFields, HostOffset, SectionType,
     SuperblockBuilder, SuperblockFull,
@@ -41,6 +43,8 @@ pub(crate) struct Head {
     superblock_writes: AtomicU64,
     durable_writes: AtomicU64,
     writing: Writing,
+    /// Is told of superblocks and of a flush that failed.
+    log: Option<Arc<PendingLog>>,
 }
 
 #[derive(Debug)]
@@ -65,7 +69,24 @@ impl Head {
             superblock_writes: AtomicU64::new(0),
             durable_writes: AtomicU64::new(0),
             writing: Writing::default(),
+            log: None,
         }
+    }
+
+    /// From here on the pending log says what superblock the image has; not while it is shared.
+    pub(crate) fn keep_log(&mut self, log: Arc<PendingLog>) {
+        log.superblock_is(self.identity().1);
+        self.log = Some(log);
+    }
+
+    /// The pending log of the image, if it has one.
+    pub(crate) fn log(&self) -> Option<&PendingLog> {
+        self.log.as_deref()
+    }
+
+    /// UUID and generation of the superblock that was written last; zeros where there is none.
+    pub(crate) fn identity(&self) -> ([u8; 16], u64) {
+        identity(self.state().superblock.as_ref())
     }
 
     pub(crate) fn storage(&self) -> &Arc<dyn Storage> {
@@ -165,6 +186,10 @@ impl Head {
             self.sync()?;
         }
         let superblock = state.superblock.as_mut().ok_or(ImageError::SuperblockFull)?;
+        // Step "note superblock".
+        if let Some((log, next)) = self.log.as_ref().zip(superblock.identity().1) {
+            log.superblock_is(next.get());
+        }
         let generation = superblock.write(&*self.storage, change)?;
         self.superblock_writes.fetch_add(1, Ordering::AcqRel);
         Ok(generation)
@@ -183,6 +208,9 @@ impl Head {
         let written = self.superblock_writes.load(Ordering::Acquire);
         self.storage.flush().map_err(|error| {
             self.writing.stop();
+            if let Some(log) = &self.log {
+                log.stop();
+            }
             ImageError::io(IoAction::Flush, HostOffset::new(0))(error)
         })?;
         self.durable_writes.fetch_max(written, Ordering::AcqRel);
@@ -192,4 +220,13 @@ impl Head {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// UUID and generation of the superblock that was written last; zeros where there is none.
+pub(crate) fn identity(superblock: Option<&OpenSuperblock>) -> ([u8; 16], u64) {
+    superblock.map_or_else(Default::default, |superblock| {
+        let (uuid, next) = superblock.identity();
+        // The one before the next; the last of all where there is none.
+        (*uuid.as_bytes(), next.map_or(u64::MAX, |next| next.get() - 1))
+    })
 }

@@ -1,5 +1,6 @@
 //! A writable image: the five owners, composed. No logic.
 
+mod adopt;
 pub(crate) mod allocation;
 pub(crate) mod amend;
 mod backing_name;
@@ -10,6 +11,7 @@ mod flush;
 pub(crate) mod io;
 mod open;
 pub(crate) mod read_only;
+mod replay;
 pub(crate) mod request;
 pub(crate) mod resize;
 mod sweep;

@@ -37,6 +37,7 @@ mod head;
 mod image;
 mod map;
 mod options;
+mod ownership;
 mod space;
 mod sync;
 #[cfg(feature = "test-utils")]
@@ -51,8 +52,8 @@ pub use data::raw::RawFile;
 pub use durability::log::recovery::{JournalReplay, replay_journal};
 pub use durability::log::replayed::{ShownReplay, show_replayed};
 pub use error::{
-    AmendError, CorruptTable, CreateError, ImageError, IoAction, OpenError, ResizeError,
-    SetBackingError,
+    AmendError, CorruptTable, CreateError, ImageError, IoAction, OpenError, PendingLogError,
+    ResizeError, SetBackingError,
 };
 pub use head::consistency::Consistency;
 pub use head::create::{
@@ -75,4 +76,5 @@ pub use options::{
     DEFAULT_CACHE_LIMIT_BYTES, DiscardMode, LockPolicy, ReadContext, RecoveryHook, RecoveryPolicy,
     WriteContext,
 };
+pub use ownership::{Keeps, Ownership, PendingLost};
 pub use qed_layout::{Checked, CrashLeft, DirtyBits, Recovered};

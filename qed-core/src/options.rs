@@ -11,6 +11,7 @@ use qed_spec::{BackingName, Features, Header};
 use crate::backing::BackingFormat;
 use crate::data::disk::{BackingGate, BackingRequest, VirtualDisk};
 use crate::error::{ImageError, IoAction, OpenError};
+use crate::ownership::Ownership;
 
 /// Bytes of L2 tables kept in memory unless the caller states another limit: 32 MiB map 256 GiB of
 /// virtual disk at 64 KiB clusters.
@@ -50,6 +51,8 @@ pub struct WriteContext<'a> {
     pub cache_limit_bytes: u64,
     /// What becomes of space that the guest gives up.
     pub discard: DiscardMode,
+    /// Who opens it; none leaves what a dead process acknowledged and did not flush, as a reboot does.
+    pub ownership: Option<&'a Ownership<'a>>,
 }
 
 /// What becomes of the space of clusters that the guest discards, or zeroes with
@@ -97,6 +100,7 @@ impl<'a> WriteContext<'a> {
             recovery,
             cache_limit_bytes: DEFAULT_CACHE_LIMIT_BYTES,
             discard: DiscardMode::Reuse,
+            ownership: None,
         }
     }
 }

@@ -27,14 +27,16 @@ mod error;
 mod image;
 mod new_file;
 mod options;
+mod owner;
 
 pub use error::Error;
 pub use image::Image;
 pub use new_file::{NewFile, random_identity};
 pub use options::{Backing, Mode, Options, RECOVER};
+pub use owner::Owner;
 
 pub use qed_core::{
     BackingFormat, BackingGate, DEFAULT_CACHE_LIMIT_BYTES, DiscardMode, GuestExtent,
-    GuestExtentKind, LockPolicy, Shrink, SpaceUsage,
+    GuestExtentKind, Keeps, LockPolicy, PendingLost, Shrink, SpaceUsage,
 };
 pub use qed_spec::ErrorKind;

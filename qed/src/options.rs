@@ -7,8 +7,8 @@ use std::sync::Arc;
 use qed_convert::chain::{Chain, ChainOptions, FormatSource, ImageFormat, Layer, TrustMagic};
 use qed_core::{
     BackingFormat, BackingGate, CreateBacking, CreateOptions, DEFAULT_CACHE_LIMIT_BYTES,
-    DEFAULT_RING_LEN_BYTES, DiscardMode, Layout, LockPolicy, ReadContext, ReadOnlyImage,
-    RecoveryPolicy, RefuseBacking, WriteContext, header_area,
+    DEFAULT_RING_LEN_BYTES, DiscardMode, Keeps, Layout, LockPolicy, PendingLost, ReadContext,
+    ReadOnlyImage, RecoveryPolicy, RefuseBacking, WriteContext, header_area,
 };
 use qed_io::{Access, Existing, FileOptions, FileStorage, ImageLock, Storage};
 use qed_spec::Geometry;
@@ -16,6 +16,7 @@ use qed_spec::Geometry;
 use crate::error::Error;
 use crate::image::Image;
 use crate::new_file::{NewFile, random_identity};
+use crate::owner::Owner;
 
 /// How an image is created or opened; made by [`Image::options`].
 ///
@@ -32,6 +33,7 @@ pub struct Options<'a> {
     lock: LockPolicy,
     cache_limit_bytes: u64,
     discard: DiscardMode,
+    keeps: Keeps,
     mode: Mode,
     cluster_size: u32,
     table_size: u32,
@@ -80,6 +82,7 @@ impl<'a> Options<'a> {
             lock: LockPolicy::Take,
             cache_limit_bytes: DEFAULT_CACHE_LIMIT_BYTES,
             discard: DiscardMode::default(),
+            keeps: Keeps::Nothing,
             mode: Mode::Compat,
             cluster_size: 64 << 10,
             table_size: 4,
@@ -128,6 +131,14 @@ impl<'a> Options<'a> {
     /// What becomes of space that is discarded; later writes use it unless stated.
     pub fn discard(mut self, mode: DiscardMode) -> Self {
         self.discard = mode;
+        self
+    }
+
+    /// What was written outlives the process, flushed or not, where there is memory for that
+    /// ([`crate::Owner`]): the next one that opens the image on this host finds it. For programs that serve
+    /// others, who do not know of a process that ends.
+    pub fn outlive_process(mut self) -> Self {
+        self.keeps = Keeps::Owner;
         self
     }
 
@@ -238,8 +249,15 @@ impl<'a> Options<'a> {
             return Ok(Image::for_reading(image));
         }
         let recovery = if self.recovers { RECOVER } else { RecoveryPolicy::Refuse };
-        let context = WriteContext::new(gate, lock, recovery);
-        let context = WriteContext { cache_limit_bytes, discard: self.discard, ..context };
+        let file = FileStorage::of(&*storage);
+        let owner = file.map(|file| Owner::of(file, self.keeps)).transpose()?;
+        let ownership = owner.as_ref().map(|owner| owner.ownership(PendingLost::Refuse));
+        let context = WriteContext {
+            cache_limit_bytes,
+            discard: self.discard,
+            ownership: ownership.as_ref(),
+            ..WriteContext::new(gate, lock, recovery)
+        };
         let image = qed_core::Image::open(storage, &context).map_err(Error::Open)?;
         Ok(Image::for_writing(image))
     }

@@ -9,13 +9,14 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use clap::Args;
+use qed::Keeps;
 
 use crate::app::Context;
 use crate::args::{CacheMode, Format, discard_mode, number_in, refuse_qcow2};
 use crate::chain::ChainArgs;
 use crate::failure::{Exit, shown};
 use crate::image_name::ImageArgs;
-use crate::open::{OpenHow, could_not_open, open_image};
+use crate::open::{OpenHow, WriteHow, could_not_open, open_image};
 use device::{Device, Target};
 use order::Order;
 use requests::{Action, How, Plan};
@@ -198,7 +199,8 @@ fn open(args: &BenchArgs, name: &OsStr, cache: CacheMode) -> anyhow::Result<Devi
     let discard = discard_mode(args.discard.as_deref())?;
     let target = match image.format() {
         Format::Qed => {
-            let writable = args.chain.writable_discarding(&image, OpenHow::read(false), discard);
+            let how = WriteHow { discard, keeps: Keeps::Nothing, ..WriteHow::default() };
+            let writable = args.chain.writable_as(&image, OpenHow::read(false), how);
             Target::Qed(Arc::new(writable.with_context(|| could_not_open(name))?))
         }
         Format::Raw | Format::Qcow2 => Target::Raw(discard),

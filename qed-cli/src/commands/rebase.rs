@@ -8,7 +8,7 @@ use clap::Args;
 use qed_convert::chain::Layer;
 use qed_convert::qcow2::{Qcow2Backing, set_qcow2_backing};
 use qed_convert::rebase::{RebaseOptions, rebase};
-use qed_core::{BackingFormat, CreateBacking, DiscardMode, GivenBacking, Image};
+use qed_core::{BackingFormat, CreateBacking, GivenBacking, Image};
 
 use crate::app::Context;
 use crate::args::{CacheMode, Format, by_name, refuse_qcow2};
@@ -16,7 +16,7 @@ use crate::chain::{ChainArgs, Disk};
 use crate::failure::{Exit, error_text, shown, usage};
 use crate::image_name::{ImageArgs, ImageName};
 use crate::names::beside;
-use crate::open::{OpenHow, could_not_open, open_image, try_open_image, writable_qed};
+use crate::open::{OpenHow, WriteHow, could_not_open, open_image, try_open_image, writable_qed};
 use crate::work::{Work, WorkArgs};
 
 /// Change the backing file of an image.
@@ -100,7 +100,7 @@ pub(crate) fn run(args: RebaseArgs, context: &Context) -> anyhow::Result<Exit> {
     let backing = backing.map(|backing| new_backing(backing, new_format)).transpose()?;
     let below = OpenHow { cache: below_cache, ..OpenHow::read(args.force_share) };
     let image = if args.backing_unsafe {
-        writable_qed(&image, &GivenBacking(None), DiscardMode::default())
+        writable_qed(&image, &GivenBacking(None), WriteHow::default())
             .with_context(|| could_not_open(name))?
     } else {
         copy_differences(&args, &image, name, below, context)?

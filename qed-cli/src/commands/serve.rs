@@ -91,6 +91,11 @@ files get shorter. When that has ended an event says what came of it:
   "held-back":{"busy":N, "tables":N}}
 Events go to standard output, or to standard error where the sockets were handed over.
 
+What a server acknowledged outlives it: when it is killed, the next one on this host finds all writes,
+flushed or not, in a log in memory, which lies in $QED_RUNTIME_DIR, else in /run/qed,
+$XDG_RUNTIME_DIR/qed or /dev/shm/qed-UID. A reboot or a power loss still takes what was not flushed. Where
+that log is lost, the image is not served unless --pending-lost says otherwise.
+
 An image that is served is locked. A flush on one connection covers the writes of all.
 
 Examples:

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use clap::Args;
+use qed::{Keeps, PendingLost};
 use qed_core::DiscardMode;
 use qed_export::{BlockDevice, QedDisk, RawDisk, ReadOnlyDisk, WriteThrough};
 
@@ -13,7 +14,7 @@ use crate::args::{CacheMode, Format, discard_mode, option_size, refuse_qcow2};
 use crate::chain::ChainArgs;
 use crate::failure::shown;
 use crate::image_name::NameArgs;
-use crate::open::{OpenHow, could_not_open, open_image, storage_of};
+use crate::open::{OpenHow, WriteHow, could_not_open, open_image, storage_of};
 
 /// How the images of a service are opened.
 #[derive(Debug, Args)]
@@ -33,6 +34,10 @@ pub(crate) struct DiskArgs {
     /// pass-down gives it back to the file system or device as well, ignore leaves it where it is
     #[arg(long, value_name = "MODE")]
     discard: Option<OsString>,
+    /// What becomes of an image whose last server was killed, where what it acknowledged is lost: refuse
+    /// (the default) does not serve it, fail-flush serves it and fails the first flush, accept serves it
+    #[arg(long, value_name = "WHAT")]
+    pending_lost: Option<OsString>,
     /// Write a line of JSON when an image on a block device has less room than this left, free space
     /// included, and again only when it had more meanwhile
     #[arg(long, value_name = "SIZE")]
@@ -49,6 +54,7 @@ pub(crate) struct DiskArgs {
 struct How {
     cache: CacheMode,
     discard: DiscardMode,
+    lost: PendingLost,
 }
 
 impl DiskArgs {
@@ -75,7 +81,13 @@ impl DiskArgs {
         let Some(cache) = CacheMode::by_name(self.cache.as_deref()) else {
             bail!("Invalid cache mode");
         };
-        Ok(How { cache, discard: discard_mode(self.discard.as_deref())? })
+        let lost = match self.pending_lost.as_deref().map(OsStr::as_encoded_bytes) {
+            None | Some(b"refuse") => PendingLost::Refuse,
+            Some(b"fail-flush") => PendingLost::FailFlush,
+            Some(b"accept") => PendingLost::Accept,
+            Some(_) => bail!("Invalid pending-lost option"),
+        };
+        Ok(How { cache, discard: discard_mode(self.discard.as_deref())?, lost })
     }
 
     /// Opens and locks an image.
@@ -86,14 +98,15 @@ impl DiskArgs {
         if self.force_share {
             bail!("-U can only be used with --read-only");
         }
-        let How { cache, discard } = self.how()?;
+        let How { cache, discard, lost } = self.how()?;
         let named = self.named.image(name, self.format.as_deref())?;
         let image = open_image(&named, OpenHow { cache, ..OpenHow::WRITE })?;
         refuse_qcow2(image.format(), "writing to")?;
         let disk: Arc<dyn BlockDevice> = match image.format() {
             Format::Qed => {
                 let below = OpenHow::read(false);
-                let writable = self.chain.writable_discarding(&image, below, discard);
+                let how = WriteHow { discard, keeps: Keeps::Owner, lost };
+                let writable = self.chain.writable_as(&image, below, how);
                 Arc::new(QedDisk::new(writable.with_context(|| could_not_open(name))?))
             }
             Format::Raw | Format::Qcow2 => {

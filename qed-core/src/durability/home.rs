@@ -39,6 +39,7 @@ pub(super) fn flush(
         Ok(()) => {
             cx.map.cache.written(batch.slices.iter().map(|slice| slice.number));
             cx.head.sync()?;
+            cx.pending.is_durable(batch.logged);
             cx.space.is_durable(batch.let_go);
             Ok(())
         }

@@ -48,6 +48,11 @@ impl<'a> Cx<'a> {
         self.is_backed.load(Ordering::Acquire) || self.space.alloc.end.is_on_device()
     }
 
+    /// Whether a flush should make room, in the cache or in the pending log.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.map.cache.is_crowded() || self.pending.is_crowded()
+    }
+
     pub(crate) fn storage(&self) -> &dyn Storage {
         &**self.head.storage()
     }

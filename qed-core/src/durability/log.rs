@@ -17,6 +17,7 @@ use std::time::Instant;
 use qed_journal::{Journal, JournalError, Owner, Ticket};
 use qed_spec::ClusterCount;
 
+use crate::change::{Batch, Logged};
 use crate::durability::lock::{Cx, Metadata, MetadataLock};
 use crate::durability::log::owner::HeadOwner;
 use crate::durability::log::records::batches;
@@ -48,6 +49,8 @@ struct Submission {
     slices: Vec<u64>,
     /// Clusters that nothing names any more once it is committed.
     let_go: HostSet,
+    /// Where it ends in the pending log.
+    logged: Logged,
 }
 
 /// A flush that has given its entries to the journal.
@@ -95,7 +98,8 @@ impl Log {
         submitted.batches += 1;
         let batch = submitted.batches;
         let slices = pending.slices.iter().map(|slice| slice.number).collect();
-        let submission = Submission { number: batch, slices, let_go: pending.let_go };
+        let Batch { let_go, logged, .. } = pending;
+        let submission = Submission { number: batch, slices, let_go, logged };
         submitted.pending.push_back(submission);
         Ok(SubmittedFlush { ticket: last.expect("there is one batch at least"), batch })
     }
@@ -106,8 +110,9 @@ impl Log {
         self.work(cx, |journal, owner| journal.commit(&flush.ticket, owner))?;
         let mut submitted = self.submitted();
         let durable = submitted.pending.partition_point(|batch| batch.number <= flush.batch);
-        for Submission { slices, let_go, .. } in submitted.pending.drain(..durable) {
+        for Submission { slices, let_go, logged, .. } in submitted.pending.drain(..durable) {
             cx.map.cache.written(slices);
+            cx.pending.is_durable(logged);
             cx.space.is_durable(let_go);
         }
         Ok(())

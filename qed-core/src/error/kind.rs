@@ -19,6 +19,7 @@ impl ImageError {
             Self::WritesStopped | Self::Closed | Self::SuperblockFull => ErrorKind::ReadOnly,
             Self::Journal(error) => error.kind(),
             Self::NoSpace { .. } => ErrorKind::NoSpace,
+            Self::PendingLost => ErrorKind::Io,
         }
     }
 }
@@ -58,6 +59,9 @@ impl OpenError {
             Self::Gate { source, .. } => source.kind(),
             Self::Superblock(error) => error.kind(),
             Self::NeedsRecovery | Self::Recovery(_) | Self::StillDirty => ErrorKind::Dirty,
+            Self::PendingLost(error) => error.kind(),
+            Self::LogPlace(_) => ErrorKind::Refused,
+            Self::Owned { .. } => ErrorKind::Locked,
             Self::Mode(error) => error.kind(),
             Self::NoJournal | Self::JournalCutsTables => ErrorKind::Corrupt,
             Self::JournalRing(error) => error.kind(),

@@ -10,10 +10,10 @@ use qed_spec::{
 };
 
 use crate::error::OpenError;
-use crate::head::Head;
 use crate::head::sections::{FoundBitmap, FoundJournal};
 use crate::head::sector::{HeaderSector, storage_len};
 use crate::head::superblock::{OpenSuperblock, read_copies};
+use crate::head::{Head, identity};
 
 /// The consistency mode of an image and what belongs to it.
 #[derive(Debug)]
@@ -110,6 +110,16 @@ impl FoundHead {
 
     pub(crate) fn header(&self) -> &Header {
         self.sector.header()
+    }
+
+    /// Whether the last writer said that it owns the image, and no other program wrote it since.
+    pub(crate) fn is_owned(&self) -> bool {
+        self.header().fields().autoclear_features.contains(AutoclearFeatures::OWNED)
+    }
+
+    /// UUID and generation of the current superblock; zeros where there is none that is kept up.
+    pub(crate) fn identity(&self) -> ([u8; 16], u64) {
+        identity(self.superblock.as_ref())
     }
 
     /// The head of a writable image, and its mode.

@@ -13,6 +13,7 @@ use crate::error::{ImageError, IoAction};
 /// The superblock that an open image has, and where its next one goes.
 #[derive(Debug)]
 pub(crate) struct OpenSuperblock {
+    uuid: ImageUuid,
     builder: SuperblockBuilder,
     next: Option<(SuperblockCopy, Generation)>,
 }
@@ -28,15 +29,22 @@ pub(crate) fn read_copies(
 impl OpenSuperblock {
     /// Goes on from the current copy of `choice`, which was durable when the image was opened.
     pub(crate) fn after(choice: &SuperblockChoice<'_>, current: &Superblock<'_>) -> Self {
-        Self { builder: SuperblockBuilder::from_superblock(current), next: choice.next_write() }
+        let (uuid, builder) = (current.uuid(), SuperblockBuilder::from_superblock(current));
+        Self { uuid, builder, next: choice.next_write() }
     }
 
     /// The first superblock of an image whose copies are both zeroed: nothing is written yet.
     pub(crate) fn first(uuid: ImageUuid, epoch: Epoch) -> Self {
         Self {
+            uuid,
             builder: SuperblockBuilder::new(uuid, epoch),
             next: Some((SuperblockCopy::A, Generation::FIRST)),
         }
+    }
+
+    /// The image's, and the generation of the next write; none where no more can be written.
+    pub(crate) fn identity(&self) -> (ImageUuid, Option<Generation>) {
+        (self.uuid, self.next.map(|(_, generation)| generation))
     }
 
     /// Writes the superblock with any change; the generation that was written. Durable after a flush,

@@ -149,7 +149,8 @@ impl<I: Deref<Target = Image>> Allocation<I> {
             }
         }
         let at = GuestOffset::new(self.guest.start);
-        Change::allocated(at, self.space, &self.image.data).publish(&self.image.map)?;
+        let change = Change::allocated(at, self.space, &self.image.data);
+        change.publish(&self.image.map, &mut self.image.room(self.space.count)?)?;
         self.committed = true;
         Ok(())
     }

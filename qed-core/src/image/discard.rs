@@ -103,7 +103,8 @@ impl Image {
         } else {
             Change::unallocated(at, count)
         };
-        change.publish_over(&named, &self.map, &self.space.alloc.free)?;
+        let room = &mut self.room(count)?;
+        change.publish_over(&named, (&self.map, room), &self.space.alloc.free)?;
         if self.space.mode == DiscardMode::PassDown {
             self.space.want_sweep();
         }

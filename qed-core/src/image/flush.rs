@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use qed_pending::Room;
+
 use crate::durability::lock::Metadata;
 use crate::error::ImageError;
 use crate::image::Image;
@@ -20,7 +22,7 @@ impl Image {
     pub fn flush(&self) -> Result<(), ImageError> {
         self.durability.flush(self.cx())?;
         self.space.reclaim();
-        Ok(())
+        if self.pending.take_loss() { Err(ImageError::PendingLost) } else { Ok(()) }
     }
 
     /// Does what is due at `now` and returns when to call again; `None` when nothing is waiting, until
@@ -38,6 +40,19 @@ impl Image {
         let due = self.durability.maintain(now, self.cx())?;
         let space_due = self.maintain_space(now)?;
         Ok([due, space_due].into_iter().flatten().min())
+    }
+
+    /// Room in the pending log for a change of `count` entries, of which a flush makes some where there is
+    /// none. The caller may hold a request and claims, and no lock that a flush takes; or it holds the
+    /// metadata lock with the image to itself, and commits before the log is full.
+    // spec: QED-PEND-05
+    pub(super) fn room(&self, count: u64) -> Result<Room<'_>, ImageError> {
+        loop {
+            match self.pending.room(count) {
+                Some(room) => return Ok(room),
+                None => self.durability.flush(self.cx())?,
+            }
+        }
     }
 
     /// Flushes, clears what says that the image is in use and gives back what the file has beyond the
@@ -81,7 +96,13 @@ impl Image {
         self.durability.mark_clean(metadata, len, self.cx())?;
         self.durability.settle_end(metadata, len, self.cx())?;
         self.space.alloc.end.cut_if_longer(len)?;
-        self.head.sync()
+        self.head.give_up_ownership()?;
+        self.head.sync()?;
+        // Last: until here the next process would want it.
+        if let Some(log) = self.head.log() {
+            log.remove();
+        }
+        Ok(())
     }
 
     /// A flush, then step "place windows" and another: what the guest wrote does not wait for tables

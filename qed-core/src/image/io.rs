@@ -249,7 +249,7 @@ impl Image {
             // Another write was faster: look again.
             return Ok(0);
         }
-        Change::zeros(at, count).publish(&self.map)?;
+        Change::zeros(at, count).publish(&self.map, &mut self.room(count)?)?;
         Ok((count * cluster).min(whole))
     }
 }

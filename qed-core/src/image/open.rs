@@ -17,6 +17,7 @@ use crate::head::mode::{FoundHead, Mode, is_active};
 use crate::head::physical_size::{OnDevice, RecordedEnd};
 use crate::head::sector::storage_len;
 use crate::image::Image;
+use crate::image::adopt::Inheritance;
 use crate::map::l1::L1Table;
 use crate::map::tables::{Tables, Validation};
 use crate::options::{LockPolicy, RecoveryPolicy, WriteContext, open_backing};
@@ -29,7 +30,8 @@ impl Image {
     ///
     /// The lock is taken before the header is read. An image that was not closed cleanly goes
     /// through the recovery policy first. Autoclear bits that this crate does not know are cleared
-    /// durably before it returns.
+    /// durably before it returns. What a process acknowledged that died is made durable, where it kept a
+    /// pending log and the caller says who it is ([`crate::Ownership`]).
     ///
     /// # Errors
     /// As [`crate::ReadOnlyImage::open`], and [`OpenError::NeedsRecovery`], a recovery that failed,
@@ -40,13 +42,15 @@ impl Image {
         if context.lock == LockPolicy::Take {
             storage.lock(ImageLock::WRITE)?;
         }
+        let inherited = Inheritance::find(&*storage, context.ownership)?;
+        inherited.before_recovery(&*storage)?;
         let Recovered { head, foreign } = Recovered::read(&storage, context.recovery)?;
         let backing_name = head.sector.read_backing_name(&*storage)?;
         let file_len = storage_len(&*storage)?;
         let device = OnDevice::of(&*storage, file_len, head.physical_size);
         let (head, mode) = head.into_head(storage.clone(), backing_name);
         let kept = device.map_or(AutoclearFeatures::empty(), OnDevice::kept_bits);
-        head.clear_autoclear(mode.kept_bits() | kept)?;
+        head.clear_autoclear(mode.kept_bits() | kept | inherited.kept_bits())?;
         let recorded = device.filter(|_| head.has_superblock()).map(RecordedEnd::new);
         let durability = match mode {
             Mode::Classic => Durability::home(None, None),
@@ -68,14 +72,15 @@ impl Image {
         };
         let owner = Arc::new(owner);
         let journal = durability.journal_to_read();
-        Ok(Self {
+        let image = Self {
             map: Tables::new(storage.clone(), l1, limit, journal, owner.clone(), Validation::Eager),
             space: Space::new(storage.clone(), header.geometry(), file_len, owner, context.discard),
             data: DataPath::new(storage, backing, name.is_some()),
             pending: Pending::default(),
             durability,
             head,
-        })
+        };
+        image.inherit(inherited, context.ownership)
     }
 }
 

@@ -35,7 +35,7 @@ impl Image {
     /// A size that the tables cannot map, a smaller one that is not allowed, or failed I/O. Then
     /// the disk has its old size unless only cutting the file failed, and what a shrink was to
     /// delete may be gone; it can be tried again.
-    // spec: QED-SIZE-01, QED-SIZE-02
+    // spec: QED-SIZE-01, QED-SIZE-02, QED-PEND-11
     pub fn resize(&self, new_size: u64, shrink: Shrink) -> Result<(), ResizeError> {
         let _drained = self.space.guards.drain();
         let metadata = &mut *self.durability.lock(&self.head);
@@ -162,9 +162,9 @@ impl Image {
             // A slot that cannot be read as an entry is not unallocated either.
             let unallocated = |entry| entry == L2Entry::Unallocated;
             if !matches!(map.entries(guest, count, unallocated), Ok(Some(n)) if n == count) {
-                Change::unallocated(guest, count).publish(map)?;
+                Change::unallocated(guest, count).publish(map, &mut self.room(count)?)?;
             }
-            if map.cache.is_crowded() {
+            if self.cx().is_crowded() {
                 self.durability.commit(metadata, self.cx())?;
             }
             at += count * cluster;
@@ -200,7 +200,7 @@ impl Image {
         let mut at = from;
         while at < to {
             at += self.zero_some(GuestOffset::new(at), to - at, disk_end, ZeroMode::IfNeeded)?;
-            if self.map.cache.is_crowded() {
+            if self.cx().is_crowded() {
                 self.durability.commit(metadata, self.cx())?;
             }
         }

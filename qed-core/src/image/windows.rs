@@ -97,7 +97,9 @@ impl Image {
         if claim.is_none() || self.map.entries(at, clusters, has_none)? != Some(clusters) {
             return Ok(false);
         }
-        Change::placed(at, run).publish(&self.map)?;
+        // The caller holds what a flush takes.
+        let Some(mut room) = self.pending.room(1) else { return Ok(false) };
+        Change::placed(at, run).publish(&self.map, &mut room)?;
         Ok(true)
     }
 

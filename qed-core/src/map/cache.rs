@@ -150,23 +150,32 @@ impl L2Cache {
         }
     }
 
-    /// Publishes `entries` from slot `index` of a slice; false if the slice is not cached.
+    /// Publishes `entries` from slot `index` of a slice, after `log` was given the values that the slots
+    /// from there on have; false if the slice is not cached.
+    ///
+    /// In the list first: a thread that finds the slice marked lists nothing, and may flush at once. Two
+    /// that find it clean both list it. A flush that takes the number between the steps waits for the shard,
+    /// which is held until the last, before it looks at the mark. So it copies whatever was logged before
+    /// it took the list, or the flush before it has.
+    // spec: QED-RW-07, QED-PEND-02, QED-PEND-03
     pub(crate) fn publish(
         &self,
         number: u64,
         index: u64,
         entries: impl Iterator<Item = L2Entry>,
-        order: DataOrder,
-        geometry: Geometry,
+        (order, geometry): (DataOrder, Geometry),
+        log: &mut impl FnMut(&mut dyn Iterator<Item = u64>),
     ) -> bool {
         let shard = self.shared(number);
         let Some(cached) = shard.slices.get(&number) else {
             return false;
         };
+        self.list(cached);
+        log(&mut (index..SLICE_ENTRIES).map(|slot| cached.value.value(slot)));
         for (slot, entry) in (index..SLICE_ENTRIES).zip(entries) {
             cached.value.set(slot, entry, geometry);
         }
-        self.mark(cached, order);
+        cached.value.mark_dirty(order);
         true
     }
 
@@ -199,7 +208,8 @@ impl L2Cache {
             let shard = self.shared(slice.number);
             if let Some(cached) = shard.slices.get(&slice.number) {
                 cached.value.put_back(&slice.copy.changed);
-                self.mark(cached, slice.copy.order);
+                self.list(cached);
+                cached.value.mark_dirty(slice.copy.order);
                 cached.value.unpin();
             }
         }
@@ -248,21 +258,12 @@ impl L2Cache {
         }
     }
 
-    /// Marks a slice dirty. The caller holds its shard shared from before this until after.
-    ///
-    /// In the list first: a thread that finds the slice marked lists nothing, and may flush at once. Two that
-    /// find it clean both list it. A flush that takes the number between the two steps waits for the
-    /// shard before it looks at the mark.
-    // spec: QED-RW-07
-    fn mark(&self, cached: &Cached, order: DataOrder) {
+    /// Lists a slice that is about to be marked dirty. The caller holds its shard shared from before
+    /// this until after the mark.
+    fn list(&self, cached: &Cached) {
         if !cached.value.is_dirty() {
-            self.note_dirty(cached.number);
+            self.change_dirty(|numbers| numbers.push(cached.number));
         }
-        cached.value.mark_dirty(order);
-    }
-
-    fn note_dirty(&self, number: u64) {
-        self.change_dirty(|numbers| numbers.push(number));
     }
 
     /// Changes the list of dirty slices, and the count with it.

@@ -106,6 +106,11 @@ impl Slice {
         L2Entry::decode(value, geometry).map_or(Slot::Bad(value), Slot::Entry)
     }
 
+    /// The value of a slot, good or bad.
+    pub(crate) fn value(&self, index: u64) -> u64 {
+        self.entries[slot_index(index)].load(Ordering::Acquire)
+    }
+
     /// Publishes an entry; its data has been written. The caller marks the slice.
     ///
     /// Only a resize gets here with a bad slot, to clear what lies beyond the end of the disk.

@@ -137,18 +137,27 @@ impl Tables {
         })
     }
 
-    /// Publishes entries for the clusters from `at`; all lie in one slice whose table exists.
+    /// Publishes entries for the clusters from `at`, after `log` was given the values of these entries and
+    /// of those behind them; all lie in one slice whose table exists.
     pub(crate) fn set_entries(
         &self,
         at: GuestOffset,
         entries: impl Iterator<Item = L2Entry> + Clone,
         order: DataOrder,
+        mut log: impl FnMut(&mut dyn Iterator<Item = u64>),
     ) -> Result<(), ImageError> {
-        let place = self.place(at);
-        while !self.cache.publish(place.slice, place.slot, entries.clone(), order, self.geometry) {
-            self.load(place)?;
+        let Place { slice, slot, .. } = self.place(at);
+        let how = (order, self.geometry);
+        while !self.cache.publish(slice, slot, entries.clone(), how, &mut log) {
+            self.load(self.place(at))?;
         }
         Ok(())
+    }
+
+    /// The value of the entry of a cluster, good or bad; none where there is no table.
+    pub(crate) fn value(&self, at: GuestOffset) -> Result<Option<u64>, ImageError> {
+        let place = self.place(at);
+        self.look(place, |slice| Ok(slice.value(place.slot)))
     }
 
     /// The L1 slot that maps `at`.

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use qed_io::{Growth, Storage};
+use qed_pending::PendingLog;
 use qed_spec::{Geometry, HostCluster, HostOffset};
 
 use crate::error::{ImageError, IoAction};
@@ -32,6 +33,8 @@ pub(crate) struct ImageEnd {
     growing: Mutex<()>,
     /// Of an image on a block device.
     device: Option<Arc<DeviceEnd>>,
+    /// Is told how long the file may be.
+    log: Option<Arc<PendingLog>>,
 }
 
 impl ImageEnd {
@@ -47,7 +50,18 @@ impl ImageEnd {
             sealed_at: AtomicU64::new(0),
             file_len: AtomicU64::new(file_len),
             growing: Mutex::default(),
+            log: None,
         }
+    }
+
+    /// From here on the pending log says how long the file may be; not while it is shared.
+    pub(crate) fn keep_log(&mut self, log: Arc<PendingLog>) {
+        self.log = Some(log);
+    }
+
+    /// Nothing before cluster number `end` is handed out.
+    pub(crate) fn not_below(&self, end: u64) {
+        self.next.fetch_max(end, Ordering::AcqRel);
     }
 
     /// The image lies on a block device, of which this is known; nothing before byte `start` is free.
@@ -228,6 +242,7 @@ impl ImageEnd {
         let grown = needed.saturating_add(step).min(i64::MAX.unsigned_abs());
         let grown = grown & !(self.geometry.cluster_size_bytes() - 1);
         // Near a limit of the file system the step may be what does not fit.
+        self.note_len(grown);
         let set = self.storage.set_len(grown).map(|()| grown);
         let set = set.or_else(|_| self.storage.set_len(needed).map(|()| needed));
         let file_len = set.map_err(ImageError::io(IoAction::Resize, HostOffset::new(needed)))?;
@@ -288,8 +303,17 @@ impl ImageEnd {
     fn cut_now(&self, len: u64) -> Result<(), ImageError> {
         let cut = self.storage.set_len(len);
         cut.map_err(ImageError::io(IoAction::Resize, HostOffset::new(len)))?;
+        self.note_len(len);
         self.file_len.store(len, Ordering::Release);
         Ok(())
+    }
+
+    /// Step "note length": before the file grows, and after it was cut.
+    // spec: QED-PEND-08
+    fn note_len(&self, len: u64) {
+        if let Some(log) = &self.log {
+            log.file_has(len);
+        }
     }
 
     /// Starts again at the end of a file that was cut, or of what a device is known to hold; nothing is in

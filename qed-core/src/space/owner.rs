@@ -4,6 +4,7 @@
 //! guest data of one entry. Knows no table's content: the reader of entries tells which tables there are and
 //! which clusters are named.
 
+use std::ops::Range;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use qed_layout::{DirtyBits, Roots};
@@ -149,7 +150,10 @@ impl SpaceMap {
 
     /// The judge of the entries of a slice below an L1 slot.
     pub(crate) fn judge(&self, l1: L1Index, written: Written) -> Judge<'_> {
-        let end = self.limit(l1, written);
+        self.judge_up_to(self.limit(l1, written), written)
+    }
+
+    fn judge_up_to(&self, end: u64, written: Written) -> Judge<'_> {
         let tables = self.tables.read().unwrap_or_else(PoisonError::into_inner);
         Judge { map: self, end, is_of_before: written == Written::BeforeOpen, tables }
     }
@@ -163,6 +167,15 @@ impl SpaceMap {
                 self.end_at_open.min(limit)
             }
         }
+    }
+
+    /// Whether entries that the file does not have yet may name a run of clusters: inside the file as it
+    /// was at open, and apart from metadata.
+    pub(crate) fn may_be_data(&self, run: &Range<u64>) -> bool {
+        let bits = self.rules.geometry.cluster_bits();
+        let judge = self.judge_up_to(self.end_at_open, Written::BeforeOpen);
+        run.end <= self.end_at_open >> bits
+            && run.clone().all(|cluster| judge.may_name(HostOffset::new(cluster << bits)))
     }
 
     /// An L2 table lies at `at` from now on, in space that nothing named.

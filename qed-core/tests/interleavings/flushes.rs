@@ -1,5 +1,6 @@
 //! Flushes beside writers that publish in one slice: what was published before a flush began is
-//! stored when it has ended, also where an earlier one could not write the slice home.
+//! stored when it has ended, also where an earlier one could not write the slice home. And at every
+//! moment what was acknowledged is stored or in the pending log, whose slots are used again.
 
 use qed_journal::DataOrder;
 use std::convert::Infallible;
@@ -10,6 +11,7 @@ use shuttle::thread;
 use crate::in_many_orders;
 use crate::map::cache::{DirtySlice, L2Cache};
 use crate::map::slice::Slice;
+use crate::ring::Ring;
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
 
 /// One shard has both slices, and evicts nothing before it has eight.
@@ -26,7 +28,15 @@ struct Image {
     /// Writes home that fail before the others succeed.
     failures: AtomicU64,
     journal: Option<Journal>,
+    log: Ring<Vec<AtomicU64>>,
+    /// What each slot had when its writer was told that it is published.
+    acknowledged: [AtomicU64; 4],
 }
+
+/// Slots of the pending log: fewer than there are writes.
+const LOG_SLOTS: u64 = 3;
+/// Where the slots of the log begin, behind its tail.
+const LOG_START: usize = 1;
 
 /// Records that wait for a commit, in the order in which they were submitted.
 type Journal = Mutex<Vec<DirtySlice>>;
@@ -40,29 +50,57 @@ impl Image {
             turn: Mutex::new(()),
             failures: AtomicU64::new(failures),
             journal: has_journal.then(Journal::default),
+            log: Ring::new(log_words(), 0, LOG_START, LOG_SLOTS, 1),
+            acknowledged: Default::default(),
         })
     }
 
     fn publish(&self, slice: u64, slot: u64, cluster: u64) {
+        while !self.log.promise(1) {
+            self.flush();
+        }
         let entry = L2Entry::Data(HostCluster::new(cluster).unwrap());
-        while !self.cache.publish(
-            slice,
-            slot,
-            [entry].into_iter(),
-            DataOrder::Together,
-            self.geometry,
-        ) {
+        let how = (DataOrder::Together, self.geometry);
+        let mut log = |olds: &mut dyn Iterator<Item = u64>| {
+            let was = olds.next().unwrap();
+            let value = entry.encode(self.geometry);
+            self.log.append(|number| [index(slice, slot), value, was, 0, 0, 0, 0, number]);
+        };
+        while !self.cache.publish(slice, slot, [entry].into_iter(), how, &mut log) {
             let read = |_| {
                 let entries = [0, 1].map(|slot| self.slot(slice, slot).load(Ordering::SeqCst));
                 Ok::<_, Infallible>(Slice::new(entries))
             };
             let Ok(()) = self.cache.load(slice, read);
         }
+        let acknowledged = &self.acknowledged[index(slice, slot) as usize];
+        acknowledged.store(entry.encode(self.geometry), Ordering::SeqCst);
+    }
+
+    /// What the next process finds if this one dies here; each writer's values grow.
+    fn survives(&self) {
+        let acknowledged: Vec<_> =
+            self.acknowledged.iter().map(|value| value.load(Ordering::SeqCst)).collect();
+        // Before the table, as what leaves the log is there.
+        let mut found = [0; 4];
+        for (number, words) in self.log.live() {
+            let [place, value, .., stored] = words;
+            if stored == number {
+                let found = &mut found[place as usize];
+                *found = value.max(*found);
+            }
+        }
+        for (place, acknowledged) in acknowledged.into_iter().enumerate() {
+            let stored = self.stored[place].load(Ordering::SeqCst);
+            let found = found[place].max(stored);
+            assert!(found >= acknowledged, "{acknowledged:#x} is lost, {found:#x} is there");
+        }
     }
 
     /// Takes what is dirty and writes it home; whether that succeeded.
     fn flush(&self) -> bool {
         let turn = self.turn.lock().unwrap();
+        let logged = self.log.next();
         let taken = self.cache.take_dirty();
         if let Some(journal) = &self.journal {
             journal.lock().unwrap().extend(taken);
@@ -70,6 +108,7 @@ impl Image {
             // Whoever commits first commits for all.
             let mut committed = journal.lock().unwrap();
             committed.drain(..).for_each(|slice| self.write_home(&slice));
+            self.log.is_home(logged);
             return true;
         }
         let fails = |left: u64| left.checked_sub(1);
@@ -80,6 +119,7 @@ impl Image {
             return false;
         }
         taken.iter().for_each(|slice| self.write_home(slice));
+        self.log.is_home(logged);
         true
     }
 
@@ -94,8 +134,18 @@ impl Image {
     }
 
     fn slot(&self, slice: u64, slot: u64) -> &AtomicU64 {
-        &self.stored[(slice / 16 * 2 + slot) as usize]
+        &self.stored[index(slice, slot) as usize]
     }
+}
+
+fn index(slice: u64, slot: u64) -> u64 {
+    slice / 16 * 2 + slot
+}
+
+/// The words of an empty log, whose first record has the number 1.
+fn log_words() -> Vec<AtomicU64> {
+    let words = LOG_START + LOG_SLOTS as usize * 8;
+    (0..words).map(|index| AtomicU64::new(u64::from(index == 0))).collect()
 }
 
 /// Each writer has a slot of its own in every slice.
@@ -103,6 +153,7 @@ fn write_and_flush(image: &Image, writer: u64) {
     for cluster in 1..=2 {
         for slice in SLICES {
             image.publish(slice, writer, cluster);
+            image.survives();
         }
         while !image.flush() {}
         for slice in SLICES {
@@ -123,7 +174,7 @@ fn writers(failures: u64, has_journal: bool) {
     assert!(image.cache.is_clean());
 }
 
-// spec-test: QED-RW-07
+// spec-test: QED-RW-07, QED-PEND-03, QED-PEND-04, QED-PEND-05
 #[test]
 fn a_flush_stores_what_was_published_before_it_began() {
     in_many_orders(|| writers(0, false));

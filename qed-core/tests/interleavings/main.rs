@@ -28,6 +28,10 @@ mod space {
     mod limbo;
 }
 
+#[path = "../../../qed-pending/src/ring.rs"]
+#[expect(dead_code, reason = "compiled whole")]
+mod ring;
+
 /// As qed-core has them, with a smaller slice.
 mod map {
     #[path = "../../../src/map/cache.rs"]

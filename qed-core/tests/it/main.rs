@@ -21,6 +21,7 @@ mod life_cycle;
 mod model;
 mod order;
 mod panics;
+mod process_death;
 mod requests;
 mod resize;
 mod retries;

@@ -146,7 +146,8 @@ impl Image {
             let copied = self.copy_run(from.start, space);
             let published = copied.and_then(|()| {
                 let change = Change::moved(self.at(run.guest.start + done), space);
-                let publish = || change.publish_over(&[from], &self.map, &self.space.alloc.free);
+                let tables = (&self.map, &mut self.room(space.count)?);
+                let publish = || change.publish_over(&[from], tables, &self.space.alloc.free);
                 // Step "publish", unless a write has taken the mark away.
                 let mark = run.mark.expect("a batch is marked");
                 self.space.moves.publish_if_marked(mark, publish).transpose()

@@ -164,7 +164,8 @@ fn after_a_flush_that_panics_before_its_records_are_submitted_nothing_is_acknowl
     // An entry past all space: the journal refuses to say it.
     let entry = L2Entry::Data(HostCluster::new(1 << 40).unwrap());
     let entries = std::iter::once(entry);
-    image.map.set_entries(GuestOffset::new(CLUSTER), entries, DataOrder::Together).unwrap();
+    let log = |_: &mut dyn Iterator<Item = u64>| ();
+    image.map.set_entries(GuestOffset::new(CLUSTER), entries, DataOrder::Together, log).unwrap();
     catch_unwind(AssertUnwindSafe(|| image.flush())).unwrap_err();
     for result in [image.flush(), image.close()] {
         assert!(matches!(result, Err(ImageError::WritesStopped)), "{result:?}");

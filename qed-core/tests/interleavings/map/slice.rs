@@ -35,6 +35,10 @@ impl Slice {
         Self { entries: entries.map(AtomicU64::new), ..Self::default() }
     }
 
+    pub(crate) fn value(&self, index: u64) -> u64 {
+        self.entries[index as usize].load(Ordering::SeqCst)
+    }
+
     pub(crate) fn set(&self, index: u64, entry: L2Entry, geometry: Geometry) {
         self.entries[index as usize].store(entry.encode(geometry), Ordering::SeqCst);
         self.changed.fetch_or(1 << index, Ordering::SeqCst);
