@@ -9,6 +9,8 @@ use qed_io::{Piece, PieceMut, fill_pieces, pieces_len, pieces_mut_len, show_piec
 use qed_spec::ErrorKind;
 use thiserror::Error;
 
+use crate::in_flight::InFlight;
+
 /// A virtual disk, used by any number of threads at once.
 ///
 /// Offsets and lengths are bytes; a range that reaches past [`BlockDevice::size`] is an error. A
@@ -62,6 +64,16 @@ pub trait BlockDevice: Debug + Send + Sync {
             Durability::AfterFlush => Ok(()),
             Durability::AtReturn => self.flush(),
         }
+    }
+
+    /// A way for one thread to have up to `depth` reads and writes in flight; none where a call that does
+    /// the same needs not wait, or where there is no such way.
+    ///
+    /// # Errors
+    /// The system has no more of what it takes.
+    fn in_flight(&self, depth: u32) -> Result<Option<InFlight>, DeviceError> {
+        let _ = depth;
+        Ok(None)
     }
 
     /// Makes a range read as zeros.

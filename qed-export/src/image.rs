@@ -8,13 +8,15 @@ use qed_core::{
     BackingError, CompactOptions, CompactStep, ExtentKind, Extents, GuestExtent, GuestExtentKind,
     Image, ImageError, ResizeError, VirtualDisk, ZeroMode,
 };
-use qed_io::{Piece, PieceMut, pieces_mut_len};
+use qed_engine::Engine;
+use qed_io::{FileStorage, Piece, PieceMut, pieces_mut_len};
 use qed_spec::{Geometry, GuestOffset};
 
 use crate::device::{
     Allocation, BlockDevice, BlockSizes, Compacted, Compaction, CompactionStep, DeviceError,
     Durability, Extent, Shrink, Space, SpaceUsage, Speed, Zeroing, check_range, walk,
 };
+use crate::in_flight::InFlight;
 
 /// Zeros for space that has to be allocated.
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
@@ -116,6 +118,18 @@ impl BlockDevice for QedDisk {
     ) -> Result<(), DeviceError> {
         self.0.write_vectored_at(pieces, GuestOffset::new(at))?;
         self.settle(durability)
+    }
+
+    fn in_flight(&self, depth: u32) -> Result<Option<InFlight>, DeviceError> {
+        if !self
+            .0
+            .direct()
+            .and_then(|it| FileStorage::of(&**it))
+            .is_some_and(FileStorage::is_direct)
+        {
+            return Ok(None);
+        }
+        InFlight::of(Engine::for_image(Arc::clone(&self.0), depth), None)
     }
 
     fn write_zeroes(&self, at: u64, len: u64, how: Zeroing) -> Result<(), DeviceError> {
@@ -255,6 +269,14 @@ impl BlockDevice for ReadOnlyDisk {
     fn read_vectored_at(&self, pieces: &mut [PieceMut<'_>], at: u64) -> Result<(), DeviceError> {
         check_range(self.size(), at, pieces_mut_len(pieces))?;
         Ok(self.0.read_vectored_at(pieces, at)?)
+    }
+
+    fn in_flight(&self, depth: u32) -> Result<Option<InFlight>, DeviceError> {
+        let file = self.0.data_storage(0, 0).and_then(FileStorage::shared);
+        match file.filter(|file| file.is_direct()) {
+            Some(file) => InFlight::of(Engine::for_reading(Arc::clone(&self.0), file, depth), None),
+            None => Ok(None),
+        }
     }
 
     fn write_at(&self, _buf: &[u8], _at: u64, _durability: Durability) -> Result<(), DeviceError> {

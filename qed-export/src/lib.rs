@@ -15,6 +15,7 @@ mod device;
 pub mod fuse;
 mod hand_over;
 mod image;
+mod in_flight;
 #[cfg(feature = "nbd")]
 pub mod nbd;
 mod raw;
@@ -35,5 +36,6 @@ pub use device::{
 };
 pub use hand_over::HandOver;
 pub use image::{QedDisk, ReadOnlyDisk};
+pub use in_flight::{Ended, InFlight, Transfer};
 pub use raw::RawDisk;
 pub use write_through::WriteThrough;

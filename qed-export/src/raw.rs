@@ -6,12 +6,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use qed_io::{Piece, PieceMut, RunKind, Storage, pieces_len, pieces_mut_len};
+use qed_engine::Engine;
+use qed_io::{FileStorage, Piece, PieceMut, RunKind, Storage, pieces_len, pieces_mut_len};
 
 use crate::device::{
     Allocation, BlockDevice, BlockSizes, DeviceError, Durability, Extent, Shrink, Space, Speed,
     Zeroing, check_range,
 };
+use crate::in_flight::InFlight;
 
 /// Zeros that are written at a time.
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
@@ -24,7 +26,7 @@ const SECTOR_BYTES: u64 = 512;
 #[derive(Debug)]
 pub struct RawDisk {
     storage: Arc<dyn Storage>,
-    size: AtomicU64,
+    size: Arc<AtomicU64>,
     gives_back: bool,
 }
 
@@ -35,7 +37,7 @@ impl RawDisk {
     /// # Errors
     /// The storage's error when its length cannot be read.
     pub fn open(storage: Arc<dyn Storage>) -> std::io::Result<Self> {
-        let size = storage.len()?.into();
+        let size = Arc::new(storage.len()?.into());
         Ok(Self { storage, size, gives_back: false })
     }
 
@@ -117,6 +119,13 @@ impl BlockDevice for RawDisk {
         check_range(self.size(), at, pieces_len(pieces))?;
         self.storage.write_vectored_at(pieces, at).map_err(DeviceError::of_io)?;
         self.settle(durability)
+    }
+
+    fn in_flight(&self, depth: u32) -> Result<Option<InFlight>, DeviceError> {
+        match FileStorage::shared(&self.storage).filter(|file| file.is_direct()) {
+            Some(file) => InFlight::of(Engine::for_raw(file, depth), Some(Arc::clone(&self.size))),
+            None => Ok(None),
+        }
     }
 
     fn write_zeroes(&self, at: u64, len: u64, how: Zeroing) -> Result<(), DeviceError> {

@@ -37,7 +37,7 @@ pub use open::{Access, Existing, FileKind, FileOptions, NewFileOptions, OpenErro
 #[cfg(all(feature = "io_uring", feature = "test-utils"))]
 pub use ring::SharedBuf;
 #[cfg(feature = "io_uring")]
-pub use ring::{Direction, Memory, Ring, StableBuf, Transfer, Transferred};
+pub use ring::{Direction, LentMemory, Memory, Ring, StableBuf, Transfer, Transferred};
 
 /// How many zero bytes are written at a time where nothing cheaper exists.
 const ZEROS_PER_WRITE: u64 = 256 * 1024;

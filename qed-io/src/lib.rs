@@ -81,7 +81,7 @@ pub use file::{
     RefusedKind, effective_user,
 };
 #[cfg(feature = "io_uring")]
-pub use file::{AlignedBuf, Direction, Memory, Ring, StableBuf, Transfer, Transferred};
+pub use file::{AlignedBuf, Direction, LentMemory, Memory, Ring, StableBuf, Transfer, Transferred};
 pub use lock::{Clash, ImageLock, LockError, Permission, PermissionSet};
 pub use memory::MemoryStorage;
 pub use pieces::{

@@ -7,5 +7,6 @@ mod devices;
 mod dialogue;
 mod hand_over;
 mod hooked;
+mod in_flight;
 mod server;
 mod vhost;

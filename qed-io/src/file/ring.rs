@@ -21,7 +21,7 @@ use sys::Queue;
 
 #[cfg(feature = "test-utils")]
 pub use sys::SharedBuf;
-pub use sys::{Memory, StableBuf};
+pub use sys::{LentMemory, Memory, StableBuf};
 
 /// The largest sector that a ring takes: no cluster of an image is smaller, so that two clusters
 /// never meet in one.
@@ -356,8 +356,13 @@ fn is_taken(
     part: &Range<usize>,
     offset: u64,
 ) -> bool {
-    let address = buffer.address().cast_const().wrapping_add(part.start);
-    file.direct.as_ref().is_none_or(|direct| direct.takes(address, part.len(), offset))
+    let Some(direct) = &file.direct else { return true };
+    let (mut at, mut is_taken) = (offset, true);
+    buffer.each_slice(part.clone(), &mut |slice| {
+        is_taken &= direct.takes(slice.address(), slice.len(), at);
+        at += slice.len() as u64;
+    });
+    is_taken
 }
 
 fn is_to_be_repeated(error: &io::Error) -> bool {

@@ -17,7 +17,7 @@ const ARROWS: [(&str, &[&str]); 15] = [
     ("qed-engine", &["qed-core", "qed-io", "qed-spec"]),
     ("qed-check", &["qed-io", "qed-layout", "qed-spec"]),
     ("qed-convert", &["qed-core", "qed-io", "qed-layout", "qed-spec"]),
-    ("qed-export", &["qed-core", "qed-io", "qed-spec"]),
+    ("qed-export", &["qed-core", "qed-engine", "qed-io", "qed-spec"]),
     ("qed", &["qed-check", "qed-convert", "qed-core", "qed-io", "qed-pending", "qed-spec"]),
     (
         "qed-cli",

@@ -1,8 +1,10 @@
 //! The kernel's two queues, and the memory that it works on.
 //!
-//! The one place with unsafe code: handing the kernel an address, and copying from and to memory that
-//! is not only ours. Its rule is that a buffer is owned here, and not looked at, from then until the
+//! The one place with unsafe code: handing the kernel an address, and the promises that memory is there.
+//! Its rule is that a buffer is owned here, and not looked at, from then until the
 //! kernel has said that it is done with it; also when the queue is dropped or forgotten.
+
+mod buffers;
 
 use std::fmt::Debug;
 use std::io;
@@ -16,164 +18,33 @@ use io_uring::{IoUring, opcode, squeue};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
 
+use nix::libc::iovec;
+
 use super::{AlignedBuf, Direction, FileStorage};
-
-/// Memory that stays where it is while its owner lives, wherever the owner is moved: an
-/// [`AlignedBuf`], or memory of the caller such as a part of a guest's.
-///
-/// # Safety
-/// Until the value is dropped, and for ever if it is forgotten,
-/// - [`StableBuf::address`] and [`StableBuf::len`] give what they gave first;
-/// - the bytes that they name are valid for reads and writes by the kernel and by this program;
-/// - no reference to any of them is used by anybody else. Memory that a guest, or whoever else has it
-///   mapped, may read or write meanwhile has no [`StableBuf::exclusive`]: what they then see, or what
-///   is then read, may be old and new bytes in any mixture.
-#[expect(unsafe_code, reason = "the kernel is handed the address that an implementation tells")]
-pub unsafe trait StableBuf: Debug + 'static {
-    /// Where the bytes begin.
-    fn address(&mut self) -> *mut u8;
-
-    /// How many there are.
-    fn len(&self) -> usize;
-
-    /// Whether there are none.
-    fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// The bytes, if nobody else can change them.
-    fn exclusive(&mut self) -> Option<&mut [u8]> {
-        None
-    }
-
-    /// Lets `read` fill a part of it.
-    ///
-    /// # Errors
-    /// Those of `read`; the part is unspecified then.
-    ///
-    /// # Panics
-    /// If the part lies outside.
-    #[expect(unsafe_code, reason = "copies to memory that others may use")]
-    fn fill_part<E>(
-        &mut self,
-        part: Range<usize>,
-        read: impl FnOnce(&mut [u8]) -> Result<(), E>,
-    ) -> Result<(), E> {
-        if let Some(bytes) = self.exclusive() {
-            return read(&mut bytes[part]);
-        }
-        let to = checked(self, &part);
-        let mut bytes = vec![0; part.len()];
-        read(&mut bytes)?;
-        // SAFETY: `to` is the address of `part.len()` bytes inside the memory (`checked`), which is valid
-        // for writes by the trait's contract; `bytes` has as many and was allocated here, so that the two
-        // do not overlap.
-        unsafe { to.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
-        Ok(())
-    }
-
-    /// Shows `write` a part of it as it is now.
-    ///
-    /// # Panics
-    /// If the part lies outside.
-    #[expect(unsafe_code, reason = "copies from memory that others may use")]
-    fn read_part<T>(&mut self, part: Range<usize>, write: impl FnOnce(&[u8]) -> T) -> T {
-        if let Some(bytes) = self.exclusive() {
-            return write(&bytes[part]);
-        }
-        let from = checked(self, &part);
-        let mut bytes = vec![0; part.len()];
-        // SAFETY: as in `fill_part`, the other way; the memory is valid for reads.
-        unsafe { from.copy_to_nonoverlapping(bytes.as_mut_ptr(), bytes.len()) };
-        write(&bytes)
-    }
-}
-
-/// Where a part begins, which lies inside.
-fn checked(buffer: &mut (impl StableBuf + ?Sized), part: &Range<usize>) -> *mut u8 {
-    assert!(part.start <= part.end && part.end <= buffer.len(), "a part of the buffer");
-    buffer.address().wrapping_add(part.start)
-}
-
-// SAFETY: The bytes lie on the heap, where the buffer never reallocates them and frees them when it is
-// dropped; nobody else has them.
-#[expect(unsafe_code, reason = "as the trait asks")]
-unsafe impl StableBuf for AlignedBuf {
-    fn address(&mut self) -> *mut u8 {
-        self.as_mut_ptr()
-    }
-
-    fn len(&self) -> usize {
-        <[u8]>::len(self)
-    }
-
-    fn exclusive(&mut self) -> Option<&mut [u8]> {
-        Some(self)
-    }
-}
-
-/// A buffer that behaves as memory that others use as well, for tests.
 #[cfg(feature = "test-utils")]
-#[derive(Debug)]
-pub struct SharedBuf(pub AlignedBuf);
-
-// SAFETY: It is the buffer, which is not looked at while the ring has it.
-#[cfg(feature = "test-utils")]
-#[expect(unsafe_code, reason = "as the trait asks")]
-unsafe impl StableBuf for SharedBuf {
-    fn address(&mut self) -> *mut u8 {
-        self.0.address()
-    }
-
-    fn len(&self) -> usize {
-        StableBuf::len(&self.0)
-    }
-}
-
-/// Memory of the caller, or of what goes between the caller and the ring.
-#[derive(Debug)]
-pub enum Memory<B> {
-    /// The caller's.
-    Given(B),
-    /// Made for a transfer.
-    Own(AlignedBuf),
-}
-
-// SAFETY: Either is so, and a value does not turn from one into the other while the ring has it.
-#[expect(unsafe_code, reason = "as the trait asks")]
-unsafe impl<B: StableBuf> StableBuf for Memory<B> {
-    fn address(&mut self) -> *mut u8 {
-        match self {
-            Self::Given(buffer) => buffer.address(),
-            Self::Own(buffer) => buffer.address(),
-        }
-    }
-
-    fn len(&self) -> usize {
-        match self {
-            Self::Given(buffer) => buffer.len(),
-            Self::Own(buffer) => StableBuf::len(buffer),
-        }
-    }
-
-    fn exclusive(&mut self) -> Option<&mut [u8]> {
-        match self {
-            Self::Given(buffer) => buffer.exclusive(),
-            Self::Own(buffer) => buffer.exclusive(),
-        }
-    }
-}
+pub use buffers::SharedBuf;
+pub use buffers::{LentMemory, Memory, StableBuf};
 
 /// Transfers of files, each known by a number below the depth.
 pub(super) struct Queue<B: StableBuf> {
     kernel: IoUring,
-    /// What the kernel may write to or read from, and the file.
-    held: Vec<Option<(B, Arc<FileStorage>)>>,
+    held: Vec<Option<Held<B>>>,
     in_flight: usize,
     /// What the kernel makes readable when something has ended.
     event: Option<OwnedFd>,
     #[cfg(feature = "test-utils")]
     fails: bool,
+}
+
+/// What the kernel works with.
+struct Held<B> {
+    /// What it may write to or read from.
+    buffer: B,
+    /// Where the slices of the buffer are, if there are more than one.
+    #[expect(dead_code, reason = "the kernel reads it")]
+    slices: Box<[iovec]>,
+    #[expect(dead_code, reason = "open while the kernel has it")]
+    file: Arc<FileStorage>,
 }
 
 impl<B: StableBuf> Queue<B> {
@@ -217,15 +88,34 @@ impl<B: StableBuf> Queue<B> {
     ) {
         let slot = &mut self.held[number];
         assert!(slot.is_none(), "the number is free");
-        let len = u32::try_from(part.len()).unwrap_or(MAX_BYTES).min(MAX_BYTES);
-        let address = checked(&mut buffer, &part);
+        let mut slices = Vec::new();
+        buffer.each_slice(part, &mut |slice| {
+            if slices.len() < MAX_SLICES {
+                slices.push(iovec { iov_base: slice.address().cast(), iov_len: slice.len() });
+            }
+        });
+        let slices = slices.into_boxed_slice();
         let fd = Fd(file.fd.as_raw_fd());
-        let entry = match direction {
-            Direction::Read => opcode::Read::new(fd, address, len).offset(offset).build(),
-            Direction::Write => opcode::Write::new(fd, address, len).offset(offset).build(),
+        let entry = match (direction, &*slices) {
+            (Direction::Read, [one]) => {
+                let len = u32::try_from(one.iov_len).unwrap_or(MAX_BYTES).min(MAX_BYTES);
+                opcode::Read::new(fd, one.iov_base.cast(), len).offset(offset).build()
+            }
+            (Direction::Write, [one]) => {
+                let len = u32::try_from(one.iov_len).unwrap_or(MAX_BYTES).min(MAX_BYTES);
+                opcode::Write::new(fd, one.iov_base.cast_const().cast(), len).offset(offset).build()
+            }
+            (Direction::Read, more) => {
+                let count = u32::try_from(more.len()).expect("at most 1024");
+                opcode::Readv::new(fd, more.as_ptr(), count).offset(offset).build()
+            }
+            (Direction::Write, more) => {
+                let count = u32::try_from(more.len()).expect("at most 1024");
+                opcode::Writev::new(fd, more.as_ptr(), count).offset(offset).build()
+            }
         };
         // From here on the bytes are the kernel's. Moving the buffer does not move them.
-        *slot = Some((buffer, Arc::clone(file)));
+        *slot = Some(Held { buffer, slices, file: Arc::clone(file) });
         self.in_flight += 1;
         self.push_entry(&entry.user_data(number as u64));
         if self.kernel.submission().len() >= BATCH {
@@ -236,9 +126,9 @@ impl<B: StableBuf> Queue<B> {
 
     #[expect(unsafe_code, reason = "the kernel is handed an address")]
     fn push_entry(&mut self, entry: &squeue::Entry) {
-        // SAFETY: The entry names an open file and `len` bytes from `address`, which lie inside a buffer
-        // (`checked`); `push` has moved both into `self.held`. The buffer's bytes stay valid at that
-        // address while it is owned there: `StableBuf` promises it. It leaves `self.held` in
+        // SAFETY: The entry names an open file, and slices of a buffer, or a list of them on the heap;
+        // `push` has moved all three into `self.held`. The buffer's bytes stay valid where the slices say
+        // while it is owned there: `StableBuf` promises it. It leaves `self.held` in
         // `ended` alone, after the kernel's completion for its number, of which there is one per
         // entry. If `self` is dropped, `drop` waits for all completions, or leaks the buffers; if it
         // is forgotten, they are leaked with it.
@@ -335,7 +225,7 @@ impl<B: StableBuf> Queue<B> {
             let number = usize::try_from(entry.user_data()).ok();
             let held = number.and_then(|number| self.held.get_mut(number)).and_then(Option::take);
             // The kernel gives back the numbers it was given, each once.
-            let (Some(number), Some((buffer, _))) = (number, held) else { continue };
+            let (Some(number), Some(Held { buffer, .. })) = (number, held) else { continue };
             self.in_flight -= 1;
             let moved = usize::try_from(entry.result())
                 .map_err(|_| io::Error::from_raw_os_error(-entry.result()));
@@ -347,6 +237,8 @@ impl<B: StableBuf> Queue<B> {
 /// So many transfers are told to the kernel without waiting for more: while a longer batch is made
 /// ready the device has nothing to do, and in a shorter one fewer neighbours become one request.
 const BATCH: usize = 8;
+/// The most slices that one call of the kernel takes (`IOV_MAX`); the rest of a transfer follows.
+const MAX_SLICES: usize = 1024;
 /// The most bytes that one call of the kernel moves, less than 2 GiB.
 const MAX_BYTES: u32 = 1 << 30;
 
