@@ -60,9 +60,8 @@ enum Command {
     Mount(mount::MountArgs),
     Rebase(rebase::RebaseArgs),
     Resize(resize::ResizeArgs),
-    Serve(serve::ServeArgs),
+    Serve(Box<serve::ServeArgs>),
     Snapshot(snapshot::SnapshotArgs),
-    #[command(hide = true)]
     Vhost(vhost::VhostArgs),
 }
 
@@ -89,7 +88,7 @@ impl Cli {
             Command::Mount(args) => mount::run(args, context),
             Command::Rebase(args) => rebase::run(args, context),
             Command::Resize(args) => resize::run(args, context),
-            Command::Serve(args) => serve::run(args, context),
+            Command::Serve(args) => serve::run(&args, context),
             Command::Snapshot(args) => snapshot::run(args, context),
             Command::Vhost(args) => vhost::run(args, context),
         }

@@ -86,6 +86,11 @@ Exit codes:
   1  any error"#;
 
 impl MountOptionArgs {
+    /// Whether any was stated.
+    pub(crate) fn is_given(&self) -> bool {
+        self.allow_other || self.growable
+    }
+
     /// Mounts `export`, adds its server to a service, and says where the file is; `how` is what else is
     /// known of it.
     pub(crate) fn add_to(
