@@ -24,7 +24,7 @@ use anyhow::{Context, Result, bail};
 use crate::repo;
 use case::{CASES, Case, Disk, Kind, Requests};
 use input::Input;
-use library::{DIRECT, LIBRARY, SPACE};
+use library::{DIRECT, LIBRARY, SERVED, SPACE};
 use report::Row;
 use stats::Summary;
 
@@ -44,7 +44,8 @@ fn dir() -> Result<PathBuf> {
 pub(crate) fn run(words: &[String]) -> Result<()> {
     let (options, names): (Vec<&str>, Vec<&str>) =
         words.iter().map(String::as_str).partition(|word| word.starts_with("--"));
-    let all = CASES.iter().chain(LIBRARY.iter().chain(&DIRECT).flatten()).chain(&SPACE);
+    let library = LIBRARY.iter().chain(&DIRECT).flatten().flatten();
+    let all = CASES.iter().chain(library).chain(&SPACE).chain(&SERVED);
     let cases: Vec<&'static Case> = all.filter(|case| is_chosen(case, &names)).collect();
     if cases.is_empty() {
         bail!("no case is called {}", names.join(" or "));

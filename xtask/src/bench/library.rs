@@ -6,20 +6,26 @@ use super::case::{Case, Goal, InProcess, Kind};
 
 /// A work on an image in compat and in journal mode, alone and over a backing file; one goal for
 /// the first two, one for the others.
+#[rustfmt::skip]
 macro_rules! on_each_image {
-    ($name:literal, $what:literal, $alone:expr, $backed:expr) => {
-        on_each_image!(io, $name, $what, $alone, $backed)
-    };
-    ($bench:ident, $name:literal, $what:literal, $alone:expr, $backed:expr) => {
+    ($bench:ident, $name:expr, $what:expr, $alone:expr, $backed:expr) => {
         [
-            $bench($name, $what, $alone),
-            $bench(concat!($name, "_journal"), concat!($what, ", journal mode"), $alone),
-            $bench(concat!($name, "_backing"), concat!($what, ", backed"), $backed),
-            $bench(
-                concat!($name, "_journal_backing"),
-                concat!($what, ", journal mode, backed"),
-                $backed,
-            ),
+            of($bench, $name, $what, $alone),
+            of($bench, concat!($name, "_journal"), concat!($what, ", journal mode"), $alone),
+            of($bench, concat!($name, "_backing"), concat!($what, ", backed"), $backed),
+            of($bench, concat!($name, "_journal_backing"), concat!($what, ", journal mode, backed"), $backed),
+        ]
+    };
+}
+
+/// The same with 1, 8 and 32 at a time.
+#[rustfmt::skip]
+macro_rules! at_each_depth {
+    ($bench:ident, $name:literal, $what:literal, $goals:expr, $backed:expr) => {
+        [
+            on_each_image!($bench, concat!($name, "1"), $what, $goals[0], $backed[0]),
+            on_each_image!($bench, concat!($name, "8"), concat!($what, ", 8 at a time"), $goals[1], $backed[1]),
+            on_each_image!($bench, concat!($name, "32"), concat!($what, ", 32 at a time"), $goals[2], $backed[2]),
         ]
     };
 }
@@ -34,72 +40,70 @@ const COPYING: Goal = Goal::SpeedAtLeast(0.5);
 
 /// Every case in the page cache, with so many threads, by work.
 #[rustfmt::skip]
-pub(super) static LIBRARY: [[Case; 4]; 18] = [
-    on_each_image!("read_mapped_4k_t1", "reads of data", IN_PLACE, IN_PLACE),
-    on_each_image!("read_mapped_4k_t8", "reads of data, 8 at a time", IN_PLACE, IN_PLACE),
-    on_each_image!("read_mapped_4k_t32", "reads of data, 32 at a time", IN_PLACE, IN_PLACE),
-    on_each_image!("read_mapped_64k_t1", "reads of data", IN_PLACE, IN_PLACE),
-    on_each_image!("read_mapped_64k_t8", "reads of data, 8 at a time", IN_PLACE, IN_PLACE),
-    on_each_image!("read_mapped_64k_t32", "reads of data, 32 at a time", IN_PLACE, IN_PLACE),
-    on_each_image!("write_in_place_4k_t1", "writes over data", IN_PLACE, IN_PLACE),
-    on_each_image!("write_in_place_4k_t8", "writes over data, 8 at a time", IN_PLACE, IN_PLACE),
-    on_each_image!("write_in_place_4k_t32", "writes over data, 32 at a time", IN_PLACE, IN_PLACE),
-    on_each_image!("write_in_place_64k_t1", "writes over data", IN_PLACE, IN_PLACE),
-    on_each_image!("write_in_place_64k_t8", "writes over data, 8 at a time", IN_PLACE, IN_PLACE),
-    on_each_image!("write_in_place_64k_t32", "writes over data, 32 at a time", IN_PLACE, IN_PLACE),
-    on_each_image!("write_allocating_4k_t1", "writes to new clusters", ALLOCATING, COPYING),
-    on_each_image!("write_allocating_4k_t8", "writes to new clusters, 8 at a time", ALLOCATING, COPYING),
-    on_each_image!("write_allocating_4k_t32", "writes to new clusters, 32 at a time", ALLOCATING, COPYING),
-    on_each_image!("write_allocating_64k_t1", "writes to new clusters", SEQUENTIAL, SEQUENTIAL),
-    on_each_image!("write_allocating_64k_t8", "writes to new clusters, 8 at a time", SEQUENTIAL, SEQUENTIAL),
-    on_each_image!("write_allocating_64k_t32", "writes to new clusters, 32 at a time", SEQUENTIAL, SEQUENTIAL),
+pub(super) static LIBRARY: [[[Case; 4]; 3]; 6] = [
+    at_each_depth!(IO, "read_mapped_4k_t", "reads of data", [IN_PLACE; 3], [IN_PLACE; 3]),
+    at_each_depth!(IO, "read_mapped_64k_t", "reads of data", [IN_PLACE; 3], [IN_PLACE; 3]),
+    at_each_depth!(IO, "write_in_place_4k_t", "writes over data", [IN_PLACE; 3], [IN_PLACE; 3]),
+    at_each_depth!(IO, "write_in_place_64k_t", "writes over data", [IN_PLACE; 3], [IN_PLACE; 3]),
+    at_each_depth!(IO, "write_allocating_4k_t", "writes to new clusters", [ALLOCATING; 3], [COPYING; 3]),
+    at_each_depth!(IO, "write_allocating_64k_t", "writes to new clusters", [SEQUENTIAL; 3], [SEQUENTIAL; 3]),
 ];
 
 /// Every case past it, with one thread and so many requests in flight, by work.
 #[rustfmt::skip]
-pub(super) static DIRECT: [[Case; 4]; 18] = [
-    on_each_image!(direct, "direct_read_mapped_4k_q1", "direct reads of data", IN_PLACE, IN_PLACE),
-    on_each_image!(direct, "direct_read_mapped_4k_q8", "direct reads of data, 8 at a time", IN_PLACE, IN_PLACE),
-    on_each_image!(direct, "direct_read_mapped_4k_q32", "direct reads of data, 32 at a time", IN_PLACE, IN_PLACE),
-    on_each_image!(direct, "direct_read_mapped_64k_q1", "direct reads of data", IN_PLACE, IN_PLACE),
-    on_each_image!(direct, "direct_read_mapped_64k_q8", "direct reads of data, 8 at a time", IN_PLACE, IN_PLACE),
-    on_each_image!(direct, "direct_read_mapped_64k_q32", "direct reads of data, 32 at a time", IN_PLACE, IN_PLACE),
-    on_each_image!(direct, "direct_write_in_place_4k_q1", "direct writes over data", IN_PLACE, IN_PLACE),
-    on_each_image!(direct, "direct_write_in_place_4k_q8", "direct writes over data, 8 at a time", IN_PLACE, IN_PLACE),
-    on_each_image!(direct, "direct_write_in_place_4k_q32", "direct writes over data, 32 at a time", IN_PLACE, IN_PLACE),
-    on_each_image!(direct, "direct_write_in_place_64k_q1", "direct writes over data", IN_PLACE, IN_PLACE),
-    on_each_image!(direct, "direct_write_in_place_64k_q8", "direct writes over data, 8 at a time", IN_PLACE, IN_PLACE),
-    on_each_image!(direct, "direct_write_in_place_64k_q32", "direct writes over data, 32 at a time", IN_PLACE, IN_PLACE),
-    on_each_image!(direct, "direct_write_allocating_4k_q1", "direct writes to new clusters", Goal::None, Goal::None),
-    on_each_image!(direct, "direct_write_allocating_4k_q8", "direct writes to new clusters, 8 at a time", Goal::None, Goal::None),
-    on_each_image!(direct, "direct_write_allocating_4k_q32", "direct writes to new clusters, 32 at a time", DIRECT_ALLOCATING, COPYING),
-    on_each_image!(direct, "direct_write_allocating_64k_q1", "direct writes to new clusters", SEQUENTIAL, SEQUENTIAL),
-    on_each_image!(direct, "direct_write_allocating_64k_q8", "direct writes to new clusters, 8 at a time", SEQUENTIAL, SEQUENTIAL),
-    on_each_image!(direct, "direct_write_allocating_64k_q32", "direct writes to new clusters, 32 at a time", SEQUENTIAL, SEQUENTIAL),
+pub(super) static DIRECT: [[[Case; 4]; 3]; 6] = [
+    at_each_depth!(ENGINE, "direct_read_mapped_4k_q", "direct reads of data", [IN_PLACE; 3], [IN_PLACE; 3]),
+    at_each_depth!(ENGINE, "direct_read_mapped_64k_q", "direct reads of data", [IN_PLACE; 3], [IN_PLACE; 3]),
+    at_each_depth!(ENGINE, "direct_write_in_place_4k_q", "direct writes over data", [IN_PLACE; 3], [IN_PLACE; 3]),
+    at_each_depth!(ENGINE, "direct_write_in_place_64k_q", "direct writes over data", [IN_PLACE; 3], [IN_PLACE; 3]),
+    at_each_depth!(ENGINE, "direct_write_allocating_4k_q", "direct writes to new clusters",
+        [Goal::None, Goal::None, DIRECT_ALLOCATING], [Goal::None, Goal::None, COPYING]),
+    at_each_depth!(ENGINE, "direct_write_allocating_64k_q", "direct writes to new clusters", [SEQUENTIAL; 3], [SEQUENTIAL; 3]),
+];
+
+/// What is served to virtual machines and as a file, beside qemu-storage-daemon with a raw file unless the
+/// name says otherwise, as the bench `served` of qed-cli names it.
+#[rustfmt::skip]
+pub(super) static SERVED: [Case; 20] = [
+    of(GUESTS, "vhost_read_4k_q1", "vhost-user: reads of data", Goal::SpeedAtLeast(1.5)),
+    of(GUESTS, "vhost_read_4k_q32", "vhost-user: reads of data, 32 at a time", Goal::SpeedAtLeast(1.5)),
+    of(GUESTS, "vhost_write_allocating_4k_q32", "vhost-user: writes to new clusters, 32 at a time", Goal::SpeedAtLeast(0.9)),
+    of(GUESTS, "vhost_write_in_place_4k_q32", "vhost-user: writes over data, 32 at a time", Goal::SpeedAtLeast(1.2)),
+    of(GUESTS, "vhost_read_1m_q4", "vhost-user: all of a disk, read", Goal::SpeedAtLeast(1.0)),
+    of(GUESTS, "vhost_write_1m_q4", "vhost-user: all of a disk, written over", Goal::SpeedAtLeast(1.0)),
+    of(GUESTS, "vhost_read_4k_q32x4", "vhost-user: reads by four queues", Goal::SpeedAtLeast(1.5)),
+    of(GUESTS, "vhost_read_4k_q32x4_beside_one", "vhost-user: reads by four queues, beside by one", Goal::None),
+    of(GUESTS, "vhost_read_4k_q32_qed", "vhost-user: reads of data, beside QEMU's QED", Goal::None),
+    of(GUESTS, "vhost_write_allocating_4k_q32_qed", "vhost-user: writes to new clusters, beside QEMU's QED", Goal::None),
+    of(GUESTS, "vhost_write_in_place_4k_q32_qed", "vhost-user: writes over data, beside QEMU's QED", Goal::None),
+    of(GUESTS, "vhost_raw_read_4k_q32", "vhost-user: reads of a raw file by both", Goal::None),
+    of(GUESTS, "vhost_direct_read_4k_q32", "vhost-user, -t none: reads of data", Goal::None),
+    of(GUESTS, "vhost_direct_write_in_place_4k_q32", "vhost-user, -t none: writes over data", Goal::None),
+    of(GUESTS, "vhost_direct_write_allocating_4k_q32", "vhost-user, -t none: writes to new clusters", Goal::None),
+    of(GUESTS, "fuse_read_4k_q1", "FUSE: reads of data", Goal::None),
+    of(GUESTS, "fuse_read_4k_q32", "FUSE: reads of data, 32 at a time", Goal::SpeedAtLeast(1.5)),
+    of(GUESTS, "fuse_write_in_place_4k_q32", "FUSE: writes over data, 32 at a time", Goal::None),
+    of(GUESTS, "fuse_read_1m_q4", "FUSE: all of a disk, read", Goal::SpeedAtLeast(1.2)),
+    of(GUESTS, "fuse_write_1m_q4", "FUSE: all of a disk, written over", Goal::SpeedAtLeast(1.2)),
 ];
 
 /// What is done about space, as the bench `space` of qed names it.
 #[rustfmt::skip]
 pub(super) static SPACE: [Case; 7] = [
-    space("write_reused_64k_beside_raw", "writes into free space, beside a raw file's", Goal::SpeedAtLeast(0.7)),
-    space("write_reused_64k_beside_end", "writes into free space, beside those at the end", Goal::SpeedAtLeast(1.0)),
-    space("write_reused_4k_beside_raw", "small writes into free space, beside a raw file's", Goal::None),
-    space("discard_64g_beside_qemu", "64 GiB given up, beside QEMU's zeros", Goal::TimeAtMost(0.05)),
-    space("sweep_10m_beside_check", "10^7 clusters swept, beside our check", Goal::TimeAtMost(1.5)),
-    space("read_beside_sweep", "reads beside a sweep, beside those alone", Goal::SpeedAtLeast(0.8)),
-    space("compact_10g_beside_cp", "10 GiB with every second cluster free, beside cp", Goal::SpeedAtLeast(0.5)),
+    of(OF_SPACE, "write_reused_64k_beside_raw", "writes into free space, beside a raw file's", Goal::SpeedAtLeast(0.7)),
+    of(OF_SPACE, "write_reused_64k_beside_end", "writes into free space, beside those at the end", Goal::SpeedAtLeast(1.0)),
+    of(OF_SPACE, "write_reused_4k_beside_raw", "small writes into free space, beside a raw file's", Goal::None),
+    of(OF_SPACE, "discard_64g_beside_qemu", "64 GiB given up, beside QEMU's zeros", Goal::TimeAtMost(0.05)),
+    of(OF_SPACE, "sweep_10m_beside_check", "10^7 clusters swept, beside our check", Goal::TimeAtMost(1.5)),
+    of(OF_SPACE, "read_beside_sweep", "reads beside a sweep, beside those alone", Goal::SpeedAtLeast(0.8)),
+    of(OF_SPACE, "compact_10g_beside_cp", "10 GiB with every second cluster free, beside cp", Goal::SpeedAtLeast(0.5)),
 ];
 
-const fn space(name: &'static str, what: &'static str, goal: Goal) -> Case {
-    Case { name, what, goal, kind: Kind::InProcess(InProcess { package: "qed", bench: "space" }) }
-}
+const IO: InProcess = InProcess { package: "qed-core", bench: "io" };
+const ENGINE: InProcess = InProcess { package: "qed-engine", bench: "direct" };
+const OF_SPACE: InProcess = InProcess { package: "qed", bench: "space" };
+const GUESTS: InProcess = InProcess { package: "qed-cli", bench: "served" };
 
-const fn direct(name: &'static str, what: &'static str, goal: Goal) -> Case {
-    let bench = InProcess { package: "qed-engine", bench: "direct" };
-    Case { name, what, goal, kind: Kind::InProcess(bench) }
-}
-
-const fn io(name: &'static str, what: &'static str, goal: Goal) -> Case {
-    let bench = InProcess { package: "qed-core", bench: "io" };
+const fn of(bench: InProcess, name: &'static str, what: &'static str, goal: Goal) -> Case {
     Case { name, what, goal, kind: Kind::InProcess(bench) }
 }
