@@ -153,7 +153,7 @@ impl Refused {
     }
 }
 
-const LATER_SUBCOMMANDS: [&str; 2] = ["bitmap", "vhost"];
+const LATER_SUBCOMMANDS: [&str; 1] = ["bitmap"];
 
 /// Fails if `name` is a subcommand of later work.
 pub(crate) fn refuse_later_subcommand(name: &OsStr) -> anyhow::Result<()> {
