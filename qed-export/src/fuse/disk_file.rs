@@ -11,6 +11,7 @@ use super::gate::Gate;
 use crate::device::{
     Allocation, BlockDevice, DeviceError, Durability, Shrink, Space, Speed, Zeroing,
 };
+use crate::server::Export;
 
 /// The most that one read or write may have; the kernel was told so.
 pub(super) const MAX_REQUEST_BYTES: u32 = 1 << 20;
@@ -72,6 +73,7 @@ pub(super) enum Seek {
 /// The file.
 #[derive(Debug)]
 pub(super) struct DiskFile {
+    export: Arc<Export>,
     disk: Arc<dyn BlockDevice>,
     how: FileOptions,
     growing: Mutex<()>,
@@ -89,8 +91,9 @@ pub(super) struct FileOptions {
 
 impl DiskFile {
     /// The file of a disk.
-    pub(super) fn new(disk: Arc<dyn BlockDevice>, how: FileOptions) -> Self {
-        Self { disk, how, growing: Mutex::default(), gate: Gate::default() }
+    pub(super) fn new(export: &Arc<Export>, how: FileOptions) -> Self {
+        let (export, disk) = (Arc::clone(export), Arc::clone(export.device()));
+        Self { export, disk, how, growing: Mutex::default(), gate: Gate::default() }
     }
 
     pub(super) fn disk(&self) -> &dyn BlockDevice {
@@ -245,7 +248,8 @@ impl DiskFile {
         let _one = self.growing.lock().unwrap_or_else(PoisonError::into_inner);
         if end > self.disk.size() {
             let whole = end.checked_next_multiple_of(SECTOR_BYTES).ok_or(Errno::EFBIG)?;
-            self.disk.resize(whole, Shrink::Refuse).map_err(|error| match error {
+            // Other servers of the disk are told.
+            self.export.resize(whole, Shrink::Refuse).map_err(|error| match error {
                 DeviceError::Failed(_) | DeviceError::NoSpace(_) => FileError::from(error),
                 // A size that no image of its kind has, or a disk that keeps its own.
                 _ => Errno::EFBIG.into(),

@@ -103,7 +103,7 @@ impl Mount {
         let is_file = place.is_file();
         let read_only = how.read_only || export.device().is_read_only();
         let file_options = FileOptions { is_growable: how.growable, is_shared: how.shared };
-        let file = Arc::new(DiskFile::new(Arc::clone(export.device()), file_options));
+        let file = Arc::new(DiskFile::new(export, file_options));
         let counters = Arc::new(Counters::new("fuse", KINDS));
         let filesystem = DiskFilesystem {
             file: Arc::clone(&file),

@@ -8,5 +8,6 @@ mod dialogue;
 mod hand_over;
 mod hooked;
 mod in_flight;
+mod protocols;
 mod server;
 mod vhost;

@@ -2,7 +2,7 @@
 
 mod frontends;
 mod hostile;
-mod machine;
+pub(crate) mod machine;
 mod migration;
 mod requests;
 

@@ -19,7 +19,8 @@ fn file(how: FileOptions) -> DiskFile {
     let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::default());
     create(&*storage, &CreateOptions::new(SIZE)).unwrap();
     let context = WriteContext::new(&RefuseBacking, LockPolicy::None, RecoveryPolicy::Refuse);
-    DiskFile::new(Arc::new(QedDisk::new(Image::open(storage, &context).unwrap())), how)
+    let disk = QedDisk::new(Image::open(storage, &context).unwrap());
+    DiskFile::new(&Arc::new(Export::new("", Arc::new(disk))), how)
 }
 
 fn bytes(file: &DiskFile, at: u64, len: usize) -> Vec<u8> {
