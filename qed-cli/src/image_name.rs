@@ -60,7 +60,7 @@ impl ImageArgs {
 }
 
 /// An image file as the command line names it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct ImageName {
     /// The name as it was given, for messages.
     given: OsString,

@@ -14,7 +14,9 @@ use anyhow::{Context, anyhow, bail};
 use qed::{Keeps, Owner, PendingLost};
 use qed_convert::chain::{ChainError, FormatSource, Layer, LayerHeader};
 use qed_convert::qcow2::{Qcow2Image, Qcow2Options};
-use qed_core::{BackingGate, DiscardMode, GivenBacking, Image, LockPolicy, WriteContext};
+use qed_core::{
+    BackingGate, DiscardMode, GivenBacking, Image, LockPolicy, Ownership, WriteContext,
+};
 use qed_io::{Access, FileOptions, FileStorage, ImageLock, LockError, OpenError, Storage};
 
 use crate::args::{CacheMode, Format};
@@ -28,17 +30,23 @@ pub(crate) struct OpenHow {
     /// `-U`: no lock is taken.
     pub(crate) unlocked: bool,
     pub(crate) cache: CacheMode,
+    /// Past what this host caches of the file, which another may have written.
+    pub(crate) afresh: bool,
 }
 
 impl OpenHow {
     /// For reading; `-U` takes no lock.
     pub(crate) fn read(unlocked: bool) -> Self {
-        Self { access: Access::ReadOnly, unlocked, cache: CacheMode::Cached }
+        Self { access: Access::ReadOnly, unlocked, cache: CacheMode::Cached, afresh: false }
     }
 
     /// For writing, which always takes the lock.
-    pub(crate) const WRITE: Self =
-        Self { access: Access::ReadWrite, unlocked: false, cache: CacheMode::Cached };
+    pub(crate) const WRITE: Self = Self {
+        access: Access::ReadWrite,
+        unlocked: false,
+        cache: CacheMode::Cached,
+        afresh: false,
+    };
 
     /// The same for `qed-io`.
     pub(crate) fn file_options(self) -> FileOptions {
@@ -136,6 +144,9 @@ pub(crate) fn open_file(name: &ImageName, how: OpenHow) -> anyhow::Result<Arc<Fi
         };
         storage.lock(lock).map_err(|error| lock_error(path, error))?;
     }
+    if how.afresh {
+        storage.forget_cached(0..u64::MAX)?;
+    }
     Ok(Arc::new(storage))
 }
 
@@ -225,6 +236,10 @@ pub(crate) struct WriteHow {
     /// Whether what is acknowledged outlives the program.
     pub(crate) keeps: Keeps,
     pub(crate) lost: PendingLost,
+    /// Other hosts can write the image, and locks may not reach them.
+    pub(crate) shared: bool,
+    /// The owner that the image names is gone, or kept from writing.
+    pub(crate) take_over: bool,
 }
 
 /// A QED image for writing; one that was not closed is recovered first, and gets what a program left that
@@ -234,7 +249,7 @@ pub(crate) fn writable_qed(
     gate: &dyn BackingGate,
     how: WriteHow,
 ) -> anyhow::Result<Image> {
-    let WriteHow { discard, keeps, lost } = how;
+    let WriteHow { discard, keeps, lost, shared, take_over } = how;
     let owner = Owner::of(image.storage(), keeps)?;
     if let Some(error) = owner.without_log() {
         // Only a server keeps one, and it logs.
@@ -244,7 +259,7 @@ pub(crate) fn writable_qed(
             "what is not flushed is lost if this server is killed: no pending log"
         );
     }
-    let ownership = owner.ownership(lost);
+    let ownership = Ownership { shared, take_over, ..owner.ownership(lost) };
     let context = WriteContext {
         discard,
         ownership: Some(&ownership),

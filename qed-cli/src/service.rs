@@ -5,6 +5,7 @@ mod events;
 mod images;
 mod low_space;
 mod reach;
+mod served_image;
 mod signals;
 
 use std::ffi::OsString;
@@ -55,6 +56,11 @@ impl ServiceArgs {
             drain.map_or(Ok(DRAIN_SECS), |secs| number_in(secs, "drain time", 0..=86_400))?;
         context.interrupts.defer();
         Ok(Duration::from_secs(secs))
+    }
+
+    /// Whether somebody can ask for an image to be handed over.
+    pub(crate) fn can_hand_over(&self) -> bool {
+        self.control.is_some()
     }
 
     /// The service of these exports, without a server of a disk yet: it hears signals, and tells what

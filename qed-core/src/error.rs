@@ -54,6 +54,10 @@ pub enum ImageError {
     /// A flush failed earlier: what the file holds is unknown, so the image takes no more writes.
     #[error("the image is read-only since a flush failed; close it and check the file")]
     WritesStopped,
+    /// Sector 0 or the superblock is not what this program wrote last: another host has taken the image, and
+    /// this one writes it no more.
+    #[error("another host or program has taken the image; what was not flushed is lost")]
+    NotOurs,
     /// The image was closed.
     #[error("the image is closed")]
     Closed,

@@ -14,6 +14,7 @@ mod ownership;
 pub(crate) mod physical_size;
 pub(crate) mod sections;
 pub(crate) mod sector;
+mod still_ours;
 pub(crate) mod superblock;
 pub(crate) mod writing;
 
@@ -45,6 +46,8 @@ pub(crate) struct Head {
     writing: Writing,
     /// Is told of superblocks and of a flush that failed.
     log: Option<Arc<PendingLog>>,
+    /// Another host may take the image, and no lock says so.
+    looks_before_writes: bool,
 }
 
 #[derive(Debug)]
@@ -70,6 +73,7 @@ impl Head {
             durable_writes: AtomicU64::new(0),
             writing: Writing::default(),
             log: None,
+            looks_before_writes: false,
         }
     }
 
@@ -122,20 +126,24 @@ impl Head {
 
     /// Replaces fields of the header by one write of sector 0; durable after a flush.
     pub(crate) fn update(&self, change: impl FnOnce(&mut HeaderFields)) -> Result<(), ImageError> {
-        self.state().sector.write_fields(&*self.storage, change)
+        let mut state = self.state();
+        self.still_ours_in(&state)?;
+        state.sector.write_fields(&*self.storage, change)
     }
 
     /// Sets or clears NEED_CHECK, or writes the sector for the sake of a write of it that failed;
     /// whether it was written.
     // spec: QED-CONS-03
     pub(crate) fn set_need_check(&self, on: bool) -> Result<bool, ImageError> {
-        let sector = &mut self.state().sector;
+        let mut state = self.state();
+        let sector = &state.sector;
         let is_on = sector.header().features().contains(Features::NEED_CHECK);
         if is_on == on && !sector.is_in_doubt() {
             return Ok(false);
         }
         let change = |fields: &mut HeaderFields| fields.features.set(Features::NEED_CHECK, on);
-        sector.write_fields(&*self.storage, change)?;
+        self.still_ours_in(&state)?;
+        state.sector.write_fields(&*self.storage, change)?;
         Ok(true)
     }
 
@@ -185,6 +193,7 @@ impl Head {
         if self.is_unsettled() {
             self.sync()?;
         }
+        self.still_ours_in(&state)?;
         let superblock = state.superblock.as_mut().ok_or(ImageError::SuperblockFull)?;
         // Step "note superblock".
         if let Some((log, next)) = self.log.as_ref().zip(superblock.identity().1) {

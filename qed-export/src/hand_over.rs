@@ -7,6 +7,7 @@
 
 mod gate;
 
+use std::convert::Infallible;
 use std::fmt;
 use std::ops::{ControlFlow, Range};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -74,25 +75,19 @@ impl HandOver {
         })
     }
 
-    /// As [`HandOver::inactive`], and active from the start.
-    ///
-    /// # Errors
-    /// As [`BlockDevice::activate`].
+    /// As [`HandOver::inactive`], and active from the start, with a `disk` as `own` opens them, of which nobody
+    /// else has a copy.
+    #[must_use]
     pub fn active(
+        disk: Disk,
         view: impl Fn() -> Result<Disk, DeviceError> + Send + Sync + 'static,
         own: impl Fn(TakeOver) -> Result<Disk, DeviceError> + Send + Sync + 'static,
-        take_over: TakeOver,
-    ) -> Result<Self, DeviceError> {
-        let disk = own(take_over)?;
-        let hand_over = Self {
-            gate: Gate::new(),
-            view: Box::new(view),
-            own: Box::new(own),
-            shown: Mutex::new(Shown::of(&*disk)),
-            compaction: Arc::default(),
-        };
-        hand_over.gate.open(|| Ok::<_, DeviceError>(disk))?;
-        Ok(hand_over)
+    ) -> Self {
+        let shown = Shown::of(&*disk);
+        let gate = Gate::new();
+        let Ok(()) = gate.open(|| Ok::<_, Infallible>(disk));
+        let (view, own) = (Box::new(view), Box::new(own));
+        Self { gate, view, own, shown: Mutex::new(shown), compaction: Arc::default() }
     }
 
     /// The disk of the image, or a view that shows it while it is another's.

@@ -17,14 +17,15 @@ mod transfer;
 
 use std::any::Any;
 use std::io;
+use std::num::NonZeroU64;
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rustix::fs::{AtFlags, StatxFlags, statx};
+use rustix::fs::{Advice, AtFlags, StatxFlags, fadvise, statx};
 use rustix::io::retry_on_intr;
 
-use crate::lock::{ByteLocks, ImageLock, LockError};
+use crate::lock::{ByteLocks, ImageLock, LockError, probe};
 use crate::pieces::{Piece, PieceMut, pieces_len, pieces_mut_len};
 use crate::storage::{Growth, RunKind, Storage, StorageRun};
 use direct::DirectIo;
@@ -75,6 +76,14 @@ pub fn effective_user() -> u32 {
 }
 
 impl FileStorage {
+    /// Whether the file system can lock the file; takes no lock.
+    ///
+    /// # Errors
+    /// [`LockError::Unsupported`] if it cannot.
+    pub fn can_lock(&self) -> Result<(), LockError> {
+        probe(&self.fd)
+    }
+
     /// The file that a storage is; none if it is of another kind.
     #[must_use]
     pub fn of(storage: &dyn Storage) -> Option<&Self> {
@@ -332,6 +341,16 @@ impl Storage for FileStorage {
             FileKind::Regular => Growth::Zeros,
             FileKind::BlockDevice => Growth::Stale,
         }
+    }
+
+    fn forget_cached(&self, range: Range<u64>) -> io::Result<()> {
+        if self.direct.is_some() {
+            return Ok(());
+        }
+        // None is up to the end, and so is what the system cannot say.
+        let most = i64::MAX.unsigned_abs();
+        let len = NonZeroU64::new(range.end.min(most).saturating_sub(range.start));
+        Ok(fadvise(&self.fd, range.start.min(most), len, Advice::DontNeed)?)
     }
 
     fn lock(&self, lock: ImageLock) -> Result<(), LockError> {

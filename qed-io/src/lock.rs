@@ -12,7 +12,7 @@ use std::io;
 
 use thiserror::Error;
 
-pub(crate) use byte_locks::{ByteLocks, Claim};
+pub(crate) use byte_locks::{ByteLocks, Claim, probe};
 
 /// One way to use an image, in QEMU's numbering.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -150,6 +150,16 @@ pub trait Storage: Any + Debug + Send + Sync {
     /// What new space reads as when the storage grows.
     fn growth(&self) -> Growth;
 
+    /// Drops what this host caches of `range`, so that the next read sees what another host has written
+    /// meanwhile; what this one wrote and has not flushed stays. Nothing where nothing is cached.
+    ///
+    /// # Errors
+    /// The operating system's error.
+    fn forget_cached(&self, range: Range<u64>) -> io::Result<()> {
+        let _ = range;
+        Ok(())
+    }
+
     /// Takes the image lock, so that other programs (QEMU among them) see what this one does.
     ///
     /// A lock is held until the storage is dropped; a second call replaces the first's permissions.

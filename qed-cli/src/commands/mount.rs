@@ -124,7 +124,8 @@ pub(crate) fn run(args: MountArgs, context: &Context) -> anyhow::Result<Exit> {
         background::leave_session()?;
     }
     let drain = args.service.begin(context)?;
-    let exports = Exports::new(vec![Export::new("", args.disk.open(image)?)])?;
+    let exports =
+        Exports::new(vec![Export::new("", args.disk.open(image, args.service.can_hand_over())?)])?;
     let events = Events::new(Place::Output, args.disk.extend_below()?);
     let mut service = args.service.service(exports.clone(), events, false, context)?;
     for export in exports.iter() {

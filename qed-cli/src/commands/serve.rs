@@ -251,7 +251,10 @@ fn open_exports(args: &ServeArgs) -> anyhow::Result<Exports> {
     let mut exports = Vec::new();
     for (index, image) in images.iter().enumerate() {
         let name = export_name(image, args.name.get(index), images.len() == 1);
-        exports.push(Export::new(name.as_bytes(), args.disks.open(image)?));
+        exports.push(Export::new(
+            name.as_bytes(),
+            args.disks.open(image, args.service.can_hand_over())?,
+        ));
     }
     Ok(Exports::new(exports)?)
 }

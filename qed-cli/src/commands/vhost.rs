@@ -122,7 +122,8 @@ pub(crate) fn run(args: VhostArgs, context: &Context) -> anyhow::Result<Exit> {
     let Some(socket) = &args.socket else { return Err(usage("Expecting --socket")) };
     let options = args.vhost.options()?;
     let drain = args.service.begin(context)?;
-    let exports = Exports::new(vec![Export::new("", args.disk.open(image)?)])?;
+    let disk = args.disk.open(image, args.service.can_hand_over())?;
+    let exports = Exports::new(vec![Export::new("", disk)])?;
     let events = Events::new(Place::Output, args.disk.extend_below()?);
     let mut service = args.service.service(exports.clone(), events, false, context)?;
     for export in exports.iter() {

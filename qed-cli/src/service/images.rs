@@ -4,17 +4,18 @@ use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use clap::Args;
 use qed::{Keeps, PendingLost};
 use qed_core::DiscardMode;
-use qed_export::{BlockDevice, QedDisk, RawDisk, ReadOnlyDisk, WriteThrough};
+use qed_export::{BlockDevice, ReadOnlyDisk, TakeOver, WriteThrough};
 
-use crate::args::{CacheMode, Format, discard_mode, option_size, refuse_qcow2};
+use super::served_image::ServedImage;
+use crate::args::{CacheMode, discard_mode, option_size};
 use crate::chain::ChainArgs;
 use crate::failure::shown;
 use crate::image_name::NameArgs;
-use crate::open::{OpenHow, WriteHow, could_not_open, open_image, storage_of};
+use crate::open::{OpenHow, WriteHow};
 
 /// How the images of a service are opened.
 #[derive(Debug, Args)]
@@ -45,6 +46,17 @@ pub(crate) struct DiskArgs {
     /// Take no lock: the image may be in use. Only with --read-only
     #[arg(short = 'U', long)]
     force_share: bool,
+    /// Begin without the image, which another server has, and wait for 'activate' on the control socket:
+    /// until then reads show what is in the image, changes wait, and nothing is written
+    #[arg(long)]
+    inactive: bool,
+    /// Other hosts serve the image too, one at a time, and locks may not reach them: look past caches
+    /// whether it is still ours before each write of tables. On a block device only with -t none
+    #[arg(long)]
+    shared: bool,
+    /// Take no lock with --shared, where the file system has none
+    #[arg(long, requires = "shared")]
+    no_lock: bool,
     #[command(flatten)]
     named: NameArgs,
 }
@@ -63,6 +75,9 @@ impl DiskArgs {
         self.named.refused.check()?;
         self.how()?;
         self.extend_below()?;
+        if self.read_only && (self.inactive || self.shared) {
+            bail!("--inactive and --shared are for images that are written");
+        }
         Ok(())
     }
 
@@ -90,32 +105,29 @@ impl DiskArgs {
         Ok(How { cache, discard: discard_mode(self.discard.as_deref())?, lost })
     }
 
-    /// Opens and locks an image.
-    pub(crate) fn open(&self, name: &OsStr) -> anyhow::Result<Arc<dyn BlockDevice>> {
+    /// Opens and locks an image; one that `can_be_handed_over`, so that it can be closed and opened again.
+    pub(crate) fn open(
+        &self,
+        name: &OsStr,
+        can_be_handed_over: bool,
+    ) -> anyhow::Result<Arc<dyn BlockDevice>> {
+        if self.inactive && !can_be_handed_over {
+            bail!("--inactive needs --control: only a request on that socket activates the image");
+        }
         if self.read_only {
             return self.open_to_read(name);
         }
         if self.force_share {
             bail!("-U can only be used with --read-only");
         }
-        let How { cache, discard, lost } = self.how()?;
-        let named = self.named.image(name, self.format.as_deref())?;
-        let image = open_image(&named, OpenHow { cache, ..OpenHow::WRITE })?;
-        refuse_qcow2(image.format(), "writing to")?;
-        let disk: Arc<dyn BlockDevice> = match image.format() {
-            Format::Qed => {
-                let below = OpenHow::read(false);
-                let how = WriteHow { discard, keeps: Keeps::Owner, lost };
-                let writable = self.chain.writable_as(&image, below, how);
-                Arc::new(QedDisk::new(writable.with_context(|| could_not_open(name))?))
-            }
-            Format::Raw | Format::Qcow2 => {
-                let disk = RawDisk::open(storage_of(&image))?;
-                Arc::new(if discard == DiscardMode::PassDown { disk.giving_back() } else { disk })
-            }
+        let image = self.image(name)?;
+        let disk: Arc<dyn BlockDevice> = match (self.inactive, can_be_handed_over) {
+            (true, _) => Arc::new(image.inactive()?),
+            (false, true) => Arc::new(image.active()?),
+            (false, false) => image.own(TakeOver::No)?,
         };
         let on_device = || anyhow::Ok(disk.space_usage()?.and_then(|usage| usage.capacity));
-        if self.extend_below.is_some() && on_device()?.is_none() {
+        if self.extend_below.is_some() && !self.inactive && on_device()?.is_none() {
             let name = shown(name);
             bail!("'{name}' is no QED image on a block device, which --extend-below is for");
         }
@@ -123,6 +135,24 @@ impl DiskArgs {
             return Ok(Arc::new(WriteThrough::new(disk)));
         }
         Ok(disk)
+    }
+
+    /// The image that is named `name`, not opened yet.
+    fn image(&self, name: &OsStr) -> anyhow::Result<ServedImage> {
+        let How { cache, discard, lost } = self.how()?;
+        Ok(ServedImage {
+            name: self.named.image(name, self.format.as_deref())?,
+            chain: self.chain.clone(),
+            cache,
+            written: WriteHow {
+                discard,
+                keeps: Keeps::Owner,
+                lost,
+                shared: self.shared,
+                take_over: false,
+            },
+            unlocked: self.no_lock,
+        })
     }
 
     fn open_to_read(&self, name: &OsStr) -> anyhow::Result<Arc<dyn BlockDevice>> {

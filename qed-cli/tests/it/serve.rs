@@ -4,6 +4,7 @@ mod activation;
 mod clients;
 mod control;
 mod ending;
+mod hand_over;
 mod soak;
 mod sockets;
 mod space;

@@ -109,6 +109,7 @@ fn write_batch(metadata: &mut Metadata, batch: &Batch, cx: Cx<'_>) -> Result<(),
     }
     let mut marked = set_need_check(is_needed, cx)?;
     if let Some(bits) = bits {
+        cx.head.still_ours()?;
         marked |= bits.set(cx.storage(), l1_slots_of(batch, cx))?;
     }
     // Step "data first": data and file length are durable before an entry that names them.
@@ -121,6 +122,8 @@ fn write_batch(metadata: &mut Metadata, batch: &Batch, cx: Cx<'_>) -> Result<(),
     if recorded {
         metadata.end_is_durable(cx)?;
     }
+    // Step "look".
+    cx.head.still_ours()?;
     // Step "link". One table that cannot be written keeps no other from its entries.
     let mut linked = Ok(());
     for slice in &batch.slices {
@@ -151,7 +154,10 @@ fn clear_need_check(metadata: &mut Metadata, end: u64, cx: Cx<'_>) -> Result<boo
 // spec: QED-DIRTY-04
 fn clear_bits(metadata: &mut Metadata, cx: Cx<'_>) -> Result<(), ImageError> {
     match &mut metadata.bits {
-        Some(bits) if !cx.head.need_check() => bits.clear(cx.storage()),
+        Some(bits) if !cx.head.need_check() => {
+            cx.head.still_ours()?;
+            bits.clear(cx.storage())
+        }
         _ => Ok(()),
     }
 }

@@ -182,6 +182,8 @@ impl Log {
         work: impl FnOnce(&Journal, &dyn Owner) -> Result<(), JournalError>,
     ) -> Result<(), ImageError> {
         let _watch = cx.head.writing().watch();
+        // Step "look".
+        cx.head.still_ours()?;
         work(&self.journal, &HeadOwner(cx.head)).map_err(|error| failed(error, cx))
     }
 

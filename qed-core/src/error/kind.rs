@@ -20,6 +20,7 @@ impl ImageError {
             Self::Journal(error) => error.kind(),
             Self::NoSpace { .. } => ErrorKind::NoSpace,
             Self::PendingLost => ErrorKind::Io,
+            Self::NotOurs => ErrorKind::Locked,
         }
     }
 }
@@ -165,6 +166,7 @@ mod tests {
             (ImageError::io(IoAction::ReadData, AT)(full()), ErrorKind::NoSpace),
             (ImageError::Backing(refused), ErrorKind::Refused),
             (ImageError::WritesStopped, ErrorKind::ReadOnly),
+            (ImageError::NotOurs, ErrorKind::Locked),
             (ImageError::Closed, ErrorKind::ReadOnly),
             (ImageError::Journal(JournalError::Failed), ErrorKind::ReadOnly),
             (ImageError::SuperblockFull, ErrorKind::ReadOnly),

@@ -59,6 +59,11 @@ impl HeaderSector {
         &self.header
     }
 
+    /// The sector as it was written last.
+    pub(crate) fn bytes(&self) -> &[u8; SECTOR_LEN_BYTES] {
+        &self.bytes
+    }
+
     /// Whether the file may hold another header than this one; writing any settles it.
     pub(crate) fn is_in_doubt(&self) -> bool {
         self.in_doubt

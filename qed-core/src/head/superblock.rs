@@ -4,8 +4,8 @@
 use qed_io::Storage;
 use qed_layout::SuperblockBytes;
 use qed_spec::{
-    Epoch, Generation, Header, ImageUuid, Superblock, SuperblockBuilder, SuperblockChoice,
-    SuperblockCopy, SuperblockFull,
+    Epoch, Generation, Header, ImageUuid, SUPERBLOCK_LEN_BYTES, Superblock, SuperblockBuilder,
+    SuperblockChoice, SuperblockCopy, SuperblockFull,
 };
 
 use crate::error::{ImageError, IoAction};
@@ -45,6 +45,20 @@ impl OpenSuperblock {
     /// The image's, and the generation of the next write; none where no more can be written.
     pub(crate) fn identity(&self) -> (ImageUuid, Option<Generation>) {
         (self.uuid, self.next.map(|(_, generation)| generation))
+    }
+
+    /// Whether the current copy of `found` is what was written last.
+    pub(crate) fn is_current_in(&self, found: &SuperblockBytes) -> bool {
+        let Some((copy, last)) = self.next.and_then(|(copy, next)| {
+            Some((copy.other(), Generation::new(next.get().checked_sub(1)?)?))
+        }) else {
+            return true;
+        };
+        let is_it = |(at, bytes): (SuperblockCopy, &[u8; SUPERBLOCK_LEN_BYTES])| {
+            at == copy && *bytes == self.builder.encode(last)
+        };
+        let current = found.choose().ok().and_then(|choice| Some(choice.current()?.0));
+        current == Some(copy) && found.copies().any(is_it)
     }
 
     /// Writes the superblock with any change; the generation that was written. Durable after a flush,

@@ -1,5 +1,5 @@
-//! Whether an open image may be written: until a flush fails, a thread panics where order matters, or
-//! the image is closed. Knows nothing of what is written.
+//! Whether an open image may be written: until a flush fails, a thread panics where order matters,
+//! another host takes the image, or it is closed. Knows nothing of what is written.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread;
@@ -9,6 +9,7 @@ use crate::error::ImageError;
 const OPEN: u8 = 0;
 const STOPPED: u8 = 1;
 const CLOSED: u8 = 2;
+const TAKEN: u8 = 3;
 
 /// The state of writing, which is never begun again once it has ended.
 #[derive(Debug, Default)]
@@ -17,8 +18,17 @@ pub(crate) struct Writing(AtomicU8);
 impl Writing {
     /// Ends all writing: what the file holds is not known.
     pub(crate) fn stop(&self) {
+        self.end(STOPPED);
+    }
+
+    /// Ends all writing: somebody else has the image.
+    pub(crate) fn is_taken(&self) {
+        self.end(TAKEN);
+    }
+
+    fn end(&self, why: u8) {
         // What was closed stays closed.
-        let _ = self.0.compare_exchange(OPEN, STOPPED, Ordering::AcqRel, Ordering::Acquire);
+        let _ = self.0.compare_exchange(OPEN, why, Ordering::AcqRel, Ordering::Acquire);
     }
 
     /// The image is closed.
@@ -39,6 +49,7 @@ impl Writing {
         match self.0.load(Ordering::Acquire) {
             OPEN => Ok(()),
             STOPPED => Err(ImageError::WritesStopped),
+            TAKEN => Err(ImageError::NotOurs),
             _ => Err(ImageError::Closed),
         }
     }

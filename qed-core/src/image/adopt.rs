@@ -186,7 +186,11 @@ impl Image {
             self.pending.fail_next_flush();
         }
         match ownership.keeps {
-            Keeps::Owner => self.own(ownership),
+            Keeps::Owner => {
+                self.own(ownership)?;
+                self.look_before_writes(ownership);
+                Ok(())
+            }
             // Where another log was believed first.
             Keeps::Nothing => {
                 self.head.give_up_ownership()?;
@@ -207,6 +211,7 @@ impl Image {
         log.is_home(log.boundary());
         if ownership.keeps == Keeps::Owner {
             self.pending.keep_log(log);
+            self.look_before_writes(ownership);
             return Ok(());
         }
         self.head.give_up_ownership()?;
@@ -246,6 +251,14 @@ impl Image {
         let log = Arc::new(place.create(binding, file_len).map_err(OpenError::LogPlace)?);
         self.note_in(&log);
         Ok(log)
+    }
+
+    /// Where another host may write the image, it is looked at from here on before it is written.
+    // spec: QED-HAND-05
+    fn look_before_writes(&mut self, ownership: &Ownership<'_>) {
+        if ownership.shared || self.head.storage().growth() == qed_io::Growth::Stale {
+            self.head.look_before_writes();
+        }
     }
 
     /// What is about to change of superblock and file length is noted in the log from here on.

@@ -15,6 +15,7 @@ mod discard;
 mod errors;
 mod faults;
 mod fill;
+mod hand_over;
 mod hostile_tables;
 mod journal;
 mod life_cycle;

@@ -63,7 +63,7 @@ impl Host {
 }
 
 /// Without reading a table: none can be in doubt where only a process died.
-fn clear_need_check(
+pub(crate) fn clear_need_check(
     storage: &dyn Storage,
     left: &CrashLeft,
 ) -> Result<Recovered, Box<dyn std::error::Error + Send + Sync>> {

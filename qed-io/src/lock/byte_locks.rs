@@ -75,6 +75,15 @@ impl ByteLocks {
     }
 }
 
+/// Whether the file system has such locks; takes none.
+///
+/// # Errors
+/// [`LockError::Unsupported`] if it has not.
+pub(crate) fn probe(fd: impl AsFd) -> Result<(), LockError> {
+    let mut question = one_byte(USED, libc::F_WRLCK);
+    fcntl(&fd, FcntlArg::F_OFD_GETLK(&mut question)).map(drop).map_err(failed)
+}
+
 /// What `a` takes and `b` does not.
 fn difference(a: ImageLock, b: ImageLock) -> ImageLock {
     let not_shared = b.shares.without(a.shares);
