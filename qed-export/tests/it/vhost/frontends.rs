@@ -100,15 +100,13 @@ fn a_frontend_that_dies_gets_back_what_was_taken() {
     stall.wait_until_reached();
     let board = machine.unplug();
     stall.let_go();
-    // Its memory is still shared: the requests come back there, by the old server or by the new.
-    let machine = {
-        board.queues[0].set_used_event(1);
-        board.plug(&running.path, ALL)
-    };
-    let mut board = machine.unplug();
-    board.queues[0].wait_for(2);
-    assert_eq!(board.queues[0].got(write).status, 0);
-    assert_eq!(board.queues[0].got(read).data, [5; 512]);
+    // Its memory is still shared: the requests come back there, by the old session or by the new.
+    board.queues[0].set_used_event(1);
+    let mut machine = board.plug(&running.path, ALL);
+    let queue = &mut machine.board.queues[0];
+    queue.wait_for(2);
+    assert_eq!(queue.got(write).status, 0);
+    assert_eq!(queue.got(read).data, [5; 512]);
     running.end();
 }
 
