@@ -32,6 +32,6 @@ mod worker;
 
 pub use config::VhostOptions;
 pub use lone::{LoneOptions, LoneQueue, LoneQueueError};
-pub use memory::{MAX_REGIONS, Memory, MemoryError, RegionInfo};
+pub use memory::{MAX_REGIONS, Memory, MemoryError, RegionInfo, memory_file};
 pub use ring::{MAX_QUEUE_SIZE, RingAddress};
 pub use server::Server;

@@ -12,3 +12,4 @@ pub(crate) mod operations;
 pub(crate) mod qcow2;
 pub(crate) mod steps;
 pub(crate) mod superblock;
+pub(crate) mod virtqueue;

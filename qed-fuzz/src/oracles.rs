@@ -14,6 +14,7 @@ pub(crate) mod repair;
 pub(crate) mod replay;
 pub(crate) mod superblock;
 pub(crate) mod validity;
+pub(crate) mod virtqueue;
 
 use qed_check::{CheckOptions, Report, check};
 use qed_core::{BackingError, GuestExtent, GuestExtentKind, VirtualDisk};

@@ -4,6 +4,7 @@ mod convert;
 mod journal;
 mod operations;
 mod qcow2;
+mod virtqueue;
 mod writes;
 
 use std::io::Cursor;
@@ -49,7 +50,7 @@ pub struct Target {
 }
 
 /// Every target.
-pub const TARGETS: [Target; 13] = [
+pub const TARGETS: [Target; 14] = [
     Target { name: "header", runs_in_tests: 200_000, run: header },
     Target { name: "superblock", runs_in_tests: 20_000, run: superblock },
     Target { name: "image", runs_in_tests: 6_000, run: image },
@@ -62,6 +63,7 @@ pub const TARGETS: [Target; 13] = [
     Target { name: "convert", runs_in_tests: 3_000, run: convert::run },
     Target { name: "chain", runs_in_tests: 2_000, run: chain },
     Target { name: "nbd", runs_in_tests: 5_000, run: nbd },
+    Target { name: "virtqueue", runs_in_tests: 10_000, run: virtqueue::run },
     Target { name: "qemu", runs_in_tests: 200, run: qemu },
 ];
 

@@ -10,10 +10,9 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use thiserror::Error;
 
-use super::memory::{MemoryError, Shared};
+use super::memory::{MemoryError, Shared, memory_file};
 use super::ring::MAX_QUEUE_SIZE;
 
 const VERSION: u16 = 1;
@@ -70,14 +69,7 @@ impl Shape {
 
     /// A new file for it, all zeros, that nobody can cut.
     pub(super) fn make(self) -> Result<File, InflightError> {
-        let made = || -> io::Result<File> {
-            let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-            let file = File::from(memfd_create("qed-inflight", flags)?);
-            file.set_len(self.bytes())?;
-            fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
-            Ok(file)
-        };
-        made().map_err(InflightError::Make)
+        memory_file(self.bytes()).map_err(InflightError::Make)
     }
 }
 

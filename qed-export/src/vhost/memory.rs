@@ -5,10 +5,12 @@
 //! or read and written as atomic words.
 
 use std::fs::File;
+use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64};
 
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use thiserror::Error;
 use vm_memory::volatile_memory::VolatileSlice;
 use vm_memory::{AtomicInteger, FileOffset, MmapRegion, VolatileMemory};
@@ -303,6 +305,18 @@ fn word<T: AtomicInteger>(map: &MmapRegion<()>, offset: usize) -> Option<&T> {
 
 fn meet(one: &Range<u64>, other: &Range<u64>) -> bool {
     one.start < other.end && other.start < one.end
+}
+
+/// A new file in memory to share, all zeros, that nobody can cut or lengthen.
+///
+/// # Errors
+/// The system's.
+pub fn memory_file(len: u64) -> io::Result<File> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let file = File::from(memfd_create("qed-shared", flags)?);
+    file.set_len(len)?;
+    fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
+    Ok(file)
 }
 
 /// Maps a part of a file that is there as a whole.

@@ -5,8 +5,6 @@ use std::fs::File;
 use std::sync::Mutex;
 use std::time::Instant;
 
-use rustix::fs::{MemfdFlags, memfd_create};
-
 use super::memory::{Memory, RegionInfo};
 use super::ring::RingAddress;
 use super::wire::descriptor::{INDIRECT, NEXT, WRITE};
@@ -17,9 +15,7 @@ use crate::device::{
 
 /// A file in memory, all zeros.
 pub(super) fn memory_file(len: u64) -> File {
-    let file = File::from(memfd_create("qed-test", MemfdFlags::CLOEXEC).unwrap());
-    file.set_len(len).unwrap();
-    file
+    super::memory::memory_file(len).unwrap()
 }
 
 /// What a disk was asked for, besides reads.

@@ -9,7 +9,7 @@ use std::thread;
 use qed_fuzz::{Branches, TARGETS, Target};
 
 /// What the seeds of a target must reach: what the code under test decides by.
-const BRANCHES: [(&str, &str); 13] = [
+const BRANCHES: [(&str, &str); 14] = [
     (
         "header",
         "header-ok header-err-truncated header-err-magic header-err-unsupported-feature
@@ -88,6 +88,11 @@ const BRANCHES: [(&str, &str); 13] = [
          option-overlong read-ok read-err write-ok write-err disconnect-ok flush-ok flush-err
          trim-ok trim-err cache-ok cache-err zeroes-ok zeroes-err status-ok status-err
          undefined-err end-ok end-err-invalid-data end-err-unexpected-eof",
+    ),
+    (
+        "virtqueue",
+        "step-nothing step-served step-broken status-ok status-io-error status-unsupported
+         interrupt-true interrupt-false log-uncovered",
     ),
     ("qemu", "qemu-sound qemu-failed qemu-corrupt qemu-leaks convert-sound convert-failed"),
 ];

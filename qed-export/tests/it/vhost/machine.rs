@@ -125,10 +125,7 @@ pub(crate) fn segment(sector: u64, sectors: u32, flags: u32) -> Vec<u8> {
 
 /// A file in memory, all zeros.
 pub(crate) fn memory_file(len: u64) -> File {
-    let flags = rustix::fs::MemfdFlags::CLOEXEC;
-    let file = File::from(rustix::fs::memfd_create("machine", flags).expect("a file"));
-    file.set_len(len).expect("it grows");
-    file
+    qed_export::vhost::memory_file(len).expect("a file")
 }
 
 impl Board {
