@@ -21,7 +21,7 @@ pub mod nbd;
 mod raw;
 #[cfg(feature = "server")]
 #[cfg_attr(
-    not(feature = "nbd"),
+    not(all(feature = "nbd", feature = "vhost")),
     allow(dead_code, unused_imports, reason = "each protocol uses some of its parts")
 )]
 pub mod server;
