@@ -9,7 +9,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 use rustix::io::Errno;
@@ -211,20 +211,11 @@ fn mount_id(path: &Path) -> Result<u64, Errno> {
 fn mount_by_helper(path: &Path, rights: Rights, denied: io::Error) -> Result<OwnedFd, MountError> {
     let refused = |source| MountError::Refused { path: path.to_owned(), source };
     let (ours, its) = UnixStream::pair().map_err(refused)?;
-    let mut options = format!("{},fsname={SOURCE},subtype=qed", rights.options());
-    if rights.read_only {
-        options += ",ro";
-    }
-    let mut helper = Command::new(HELPER);
-    helper.args(["-o", &options, "--"]).arg(path);
-    // It takes the number of a socket; that of its standard input needs no handing over.
-    helper.env("_FUSE_COMMFD", "0").stdin(OwnedFd::from(its));
-    let helper = helper.stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
-    let helper = match helper {
+    let helper = match start_helper(path, rights, its) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return Err(MountError::NoRights(denied));
         }
-        spawned => spawned.map_err(refused)?,
+        started => started.map_err(refused)?,
     };
     let received = receive(&ours);
     let said = helper.wait_with_output().map_err(refused)?.stderr;
@@ -232,6 +223,20 @@ fn mount_by_helper(path: &Path, rights: Rights, denied: io::Error) -> Result<Own
         let said = String::from_utf8_lossy(&said).trim().to_owned();
         MountError::Helper { said }
     })
+}
+
+/// Starts the helper with its end of a socket, which nobody else has once this returns: if it ends without
+/// sending anything, that is seen.
+fn start_helper(path: &Path, rights: Rights, socket: UnixStream) -> io::Result<Child> {
+    let mut options = format!("{},fsname={SOURCE},subtype=qed", rights.options());
+    if rights.read_only {
+        options += ",ro";
+    }
+    let mut helper = Command::new(HELPER);
+    helper.args(["-o", &options, "--"]).arg(path);
+    // It takes the number of a socket; that of its standard input needs no handing over.
+    helper.env("_FUSE_COMMFD", "0").stdin(OwnedFd::from(socket));
+    helper.stdout(Stdio::null()).stderr(Stdio::piped()).spawn()
 }
 
 /// The descriptor that a socket brings; none if its other end is closed without one.
