@@ -14,6 +14,7 @@ use vhost::vhost_user::message::VhostUserProtocolFeatures;
 use vhost::vhost_user::{Frontend, VhostUserFrontend};
 use vhost::{VhostBackend, VhostUserMemoryRegionInfo, VringConfigData};
 use vm_memory::{AtomicInteger, FileOffset, MmapRegion, VolatileMemory};
+use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::EventFd;
 
 /// Entries of a ring.
@@ -59,6 +60,8 @@ pub(crate) struct Queue {
     block: usize,
     kick: EventFd,
     call: EventFd,
+    /// Waits for it.
+    called: Epoll,
     available: u16,
     kicked: u16,
     used: u16,
@@ -107,8 +110,11 @@ impl Queue {
     fn new(memory: &Arc<MmapRegion<()>>, base: usize, block: usize) -> Self {
         let (kick, call) = (EventFd::new(0).unwrap(), EventFd::new(0).unwrap());
         let memory = Arc::clone(memory);
+        let called = Epoll::new().unwrap();
+        let readable = EpollEvent::new(EventSet::IN, 0);
+        called.ctl(ControlOperation::Add, call.as_raw_fd(), readable).unwrap();
         let (available, kicked, used) = (0, 0, 0);
-        let queue = Self { memory, base, block, kick, call, available, kicked, used };
+        let queue = Self { memory, base, block, kick, call, called, available, kicked, used };
         for slot in 0..MAX_DEPTH {
             let first = u16::try_from(slot * DESCRIPTORS).unwrap();
             queue.set_next(first, HEADERS + 16 * slot, 16, NEXT);
@@ -224,7 +230,9 @@ impl Queue {
         event.store(self.used, Ordering::Release);
         fence(Ordering::SeqCst);
         if self.word::<AtomicU16>(USED + 2).load(Ordering::Acquire) == self.used {
-            self.call.read().unwrap();
+            // A server may have made the descriptor one that does not wait.
+            self.called.wait(-1, &mut [EpollEvent::default()]).unwrap();
+            let _ = self.call.read();
         }
     }
 

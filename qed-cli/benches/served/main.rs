@@ -59,9 +59,9 @@ const READ_Q32: Work = work(Kind::Read, Content::Full, 4096, 32, 200_000);
 /// For each of four queues.
 const READ_Q32X4: Work = work(Kind::Read, Content::Full, 4096, 32, 50_000);
 const ALLOCATING: Work = work(Kind::Write, Content::Fresh, 4096, 32, DISK / CLUSTER);
-const IN_PLACE: Work = work(Kind::Write, Content::Full, 4096, 32, 200_000);
+const IN_PLACE: Work = work(Kind::Write, Content::Full, 4096, 32, 50_000);
 const READ_1M: Work = work(Kind::Read, Content::Full, 1 << 20, 4, 2048);
-const WRITE_1M: Work = work(Kind::Write, Content::Full, 1 << 20, 4, 2048);
+const WRITE_1M: Work = work(Kind::Write, Content::Full, 1 << 20, 4, 512);
 
 const fn vhost(name: &'static str, work: Work, reference: Who) -> Case {
     let (protocol, cache, ours) = (ONE, Cache::PageCache, Who::Ours);
@@ -125,9 +125,9 @@ fn main() {
         _ => {
             let is_wanted = |case: &&Case| words.is_empty() || words.contains(&case.name);
             CASES.iter().filter(is_wanted).for_each(|case| case.run(&dir));
+            clean(&dir);
         }
     }
-    clean(&dir);
 }
 
 impl Case {

@@ -77,13 +77,11 @@ fn every_other_error_is_one() {
 }
 
 #[test]
-fn later_subcommands_are_refused_by_name() {
+fn a_later_subcommand_is_refused_by_name() {
     let lab = lab();
-    for name in ["bitmap", "vhost", "mount"] {
-        let ran = lab.qed([name, "a.qed"]);
-        assert_eq!(ran.code, Some(1));
-        assert_eq!(ran.stderr, format!("qed: the subcommand '{name}' is not supported yet\n"));
-    }
+    let ran = lab.qed(["bitmap", "a.qed"]);
+    assert_eq!(ran.code, Some(1));
+    assert_eq!(ran.stderr, "qed: the subcommand 'bitmap' is not supported yet\n");
 }
 
 #[test]
