@@ -129,11 +129,7 @@ pub(crate) fn run(args: MountArgs, context: &Context) -> anyhow::Result<Exit> {
     let events = Events::new(Place::Output, args.disk.extend_below()?);
     let mut service = args.service.service(exports.clone(), events, false, context)?;
     for export in exports.iter() {
-        let mounted = args.mount.add_to(&mut service, export, Path::new(mount_point), how);
-        let path = mounted.inspect_err(|_| {
-            // It says why; an image that is left open would be recovered for nothing.
-            drop(export.device().close());
-        })?;
+        let path = args.mount.add_to(&mut service, export, Path::new(mount_point), how)?;
         context.console.print_now([path.as_os_str().as_bytes(), b"\n"].concat())?;
     }
     if args.in_background {

@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use super::contained::contained;
@@ -72,17 +72,22 @@ struct Wanted {
 #[derive(Debug, Clone)]
 pub struct CompactHandle {
     maintenance: Arc<Maintenance>,
-    exports: Exports,
+    /// A thread that waits for signals keeps no disk open.
+    exports: Vec<Weak<Export>>,
 }
 
 impl CompactHandle {
     pub(super) fn new(maintenance: &Arc<Maintenance>, exports: &Exports) -> Self {
-        Self { maintenance: Arc::clone(maintenance), exports: exports.clone() }
+        Self {
+            maintenance: Arc::clone(maintenance),
+            exports: exports.iter().map(Arc::downgrade).collect(),
+        }
     }
 
     /// Begins to compact all images of the service, beside requests; those that are at it go on.
     pub fn compact(&self) {
-        self.exports.iter().for_each(|export| self.compact_one(export));
+        let exports = self.exports.iter().filter_map(Weak::upgrade);
+        exports.for_each(|export| self.compact_one(&export));
     }
 
     /// As [`CompactHandle::compact`], only the image of one export.

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::control::ask;
 use super::{Served, clients};
-use crate::lab::Lab;
+use crate::lab::{Lab, Ran};
 
 #[test]
 fn an_image_is_served_over_nbd_and_to_a_virtual_machine() {
@@ -66,4 +66,21 @@ fn options_of_a_protocol_that_is_not_served_are_refused() {
         assert!(ran.stderr.contains(rule), "{line}: {}", ran.stderr);
     }
     assert!(!lab.path("v").exists() && !lab.path("s").exists());
+}
+
+#[test]
+fn an_image_that_is_not_served_after_all_is_closed() {
+    let lab = Lab::new();
+    lab.qed(["create", "-q", "-f", "qed", "a.qed", "1M"]).succeeded();
+    for line in [
+        "serve --socket s --vhost-socket missing/v -f qed a.qed",
+        "serve --socket s --control missing/c -f qed a.qed",
+        "vhost --socket missing/v -f qed a.qed",
+    ] {
+        let ran = lab.qed(line.split(' '));
+        assert!(ran.code == Some(1) && ran.stderr.contains("missing"), "{line}: {ran:?}");
+        // One that was left open is not opened where the log of its pending writes is not found.
+        let mut resize = lab.command(["resize", "-q", "-f", "qed", "a.qed", "+512"]);
+        Ran::of(resize.env("QED_RUNTIME_DIR", lab.path("nowhere"))).succeeded();
+    }
 }
