@@ -22,3 +22,4 @@ mod space;
 mod streams;
 mod transcript;
 mod transcripts;
+mod vhost;
