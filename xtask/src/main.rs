@@ -43,27 +43,11 @@ struct Task {
 const TASKS: &[Task] = &[
     Task { name: "ci", help: "everything that .ci/run does", run: test::ci },
     Task { name: "test", help: "./test: install what is missing, run every test", run: test::run },
-    Task {
-        name: "lint",
-        help: "rustfmt, clippy, rustdoc, shellcheck; warnings fail",
-        run: lint::run,
-    },
+    Task { name: "lint", help: "rustfmt, clippy, rustdoc, shellcheck", run: lint::run },
     Task { name: "tidy", help: "the rules of this tree that no compiler knows", run: tidy::run },
-    Task {
-        name: "spec",
-        help: "write the register of clauses and what keeps them: spec [--check]",
-        run: spec::run,
-    },
-    Task {
-        name: "golden",
-        help: "make the golden images with QEMU and compare: golden [--bless]",
-        run: golden::run,
-    },
-    Task {
-        name: "coverage",
-        help: "the lines that the tests run, crate by crate, against the goals",
-        run: coverage::run,
-    },
+    Task { name: "spec", help: "write the register of clauses: spec [--check]", run: spec::run },
+    Task { name: "golden", help: "golden images of QEMU: golden [--bless]", run: golden::run },
+    Task { name: "coverage", help: "the lines that the tests run", run: coverage::run },
     Task {
         name: "mutants",
         help: "change the libraries, see tests fail: mutants [--resume] [CRATE..]",
@@ -74,24 +58,13 @@ const TASKS: &[Task] = &[
         help: "hold implementations against the vectors: conformance [--help]",
         run: conformance::run,
     },
-    Task {
-        name: "vectors",
-        help: "write the vectors that are computed: vectors [--check]",
-        run: vectors::run,
-    },
+    Task { name: "vectors", help: "write computed vectors: vectors [--check]", run: vectors::run },
     Task { name: "package", help: "cargo package for every published crate", run: package::run },
     Task { name: "security", help: "write the hostile cases into SECURITY.md", run: security::run },
     Task { name: "man", help: "make the man pages in target/man and check them", run: man::run },
-    Task {
-        name: "bench",
-        help: "time qed beside qemu-img: bench [--list] [CASE..]",
-        run: bench::run,
-    },
-    Task {
-        name: "instructions",
-        help: "count the instructions of hot paths",
-        run: instructions::run,
-    },
+    Task { name: "bench", help: "time qed: bench [--list] [CASE..]", run: bench::run },
+    Task { name: "instructions", help: "count instructions of hot paths", run: instructions::run },
+    Task { name: "guests", help: "kill servers and guests: guests [--times N]", run: soak::guests },
     Task {
         name: "fuzz",
         help: "run fuzz targets: fuzz all|TARGET.. [--secs N] [--jobs N] [--minimise]",
@@ -107,11 +80,7 @@ const TASKS: &[Task] = &[
         help: "the tests of what threads share under the thread sanitizer: sanitize [TEST..]",
         run: |words| test::script("scripts/sanitize.sh", words),
     },
-    Task {
-        name: "soak",
-        help: "qed serve under a hundred connections: soak [--seconds N]",
-        run: soak::run,
-    },
+    Task { name: "soak", help: "a hundred connections: soak [--seconds N]", run: soak::run },
     Task { name: "seeds", help: "make the seeds of the fuzz targets anew", run: fuzz::seeds },
     Task {
         name: "fresh",

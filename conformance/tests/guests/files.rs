@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::lab::Lab;
 use crate::machine::{Machine, Plan};
-use crate::server::Server;
+use crate::server::{Server, Way};
 
 const DISK_LEN: u64 = 1 << 30;
 /// What is written and deleted, in MiB.
@@ -40,14 +40,13 @@ else
 fi
 ";
 
-#[test]
-fn a_file_system_is_made_filled_trimmed_and_there_after_a_reboot() {
-    let Some(lab) = Lab::new("journal=off", DISK_LEN) else { return };
-    let server = Server::start(&lab, "s", &[]);
+fn make_fill_trim_and_reboot(way: Way, options: &str) {
+    let Some(lab) = Lab::new(options, DISK_LEN) else { return };
+    let server = Server::start(&lab, way, "s", &[]);
     let plan = Plan {
         job: JOB.replace("DELETED", &DELETED_MIB.to_string()),
         programs: ["mke2fs", "e2fsck"].map(|name| Path::new("/sbin").join(name)).to_vec(),
-        disk: Server::disk(&lab, "s"),
+        disk: way.disk(&lab, "s"),
         reboots: true,
     };
     let guest = Machine::start(&lab, "a", &plan, &[]);
@@ -60,4 +59,14 @@ fn a_file_system_is_made_filled_trimmed_and_there_after_a_reboot() {
     assert_eq!(guest.ended(), ["kept", "sound"]);
     server.stop();
     drop(lab.checked_disk());
+}
+
+#[test]
+fn a_file_system_over_nbd_is_there_after_a_reboot() {
+    make_fill_trim_and_reboot(Way::Nbd, "journal=off");
+}
+
+#[test]
+fn a_file_system_over_vhost_user_is_there_after_a_reboot() {
+    make_fill_trim_and_reboot(Way::Vhost, "journal=on");
 }

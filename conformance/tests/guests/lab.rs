@@ -6,8 +6,12 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use tempfile::TempDir;
+
+/// Far longer than anything takes, on a busy machine too.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A folder that goes away with the test. It lies in memory: no guest loses more than a process.
 pub(crate) struct Lab(TempDir);
@@ -32,7 +36,7 @@ impl Lab {
     pub(crate) fn command<'a>(&self, words: impl IntoIterator<Item = &'a str>) -> Command {
         let mut command = Command::new(&*QED);
         // What it keeps beside its images for as long as this machine runs lies in the folder too.
-        command.args(words).current_dir(self.0.path()).env("XDG_RUNTIME_DIR", self.0.path());
+        command.args(words).current_dir(self.0.path()).env("QED_RUNTIME_DIR", self.0.path());
         command.stdin(Stdio::null());
         command
     }
@@ -54,6 +58,11 @@ impl Lab {
         self.qed(&["convert", "-f", "qed", "-O", "raw", "disk.qed", "disk.raw"]);
         File::open(self.path("disk.raw")).unwrap()
     }
+}
+
+/// A number that the environment may have.
+pub(crate) fn number(variable: &str, otherwise: u64) -> u64 {
+    std::env::var(variable).map_or(otherwise, |text| text.parse().expect("a number"))
 }
 
 /// Runs a program with a path behind its words; it has to succeed. What it printed.

@@ -1,51 +1,88 @@
 //! A `qed` that serves the image of a lab, and how a guest gets at it.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use crate::lab::Lab;
 
+/// How guests get at a disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    Nbd,
+    Vhost,
+}
+
+impl Way {
+    /// QEMU's words for a disk at the socket of a server, which may go away and come back.
+    pub(crate) fn disk(self, lab: &Lab, socket: &str) -> Vec<String> {
+        let socket = lab.path(socket);
+        let (back, front) = match self {
+            Self::Nbd => (
+                format!(
+                    "driver=nbd,node-name=disk,server.type=unix,server.path={},reconnect-delay=60,\
+                     discard=unmap",
+                    socket.display()
+                ),
+                "virtio-blk-pci,drive=disk",
+            ),
+            Self::Vhost => (
+                format!("socket,id=disk,path={},reconnect-ms=10", socket.display()),
+                "vhost-user-blk-pci,chardev=disk",
+            ),
+        };
+        let option = if self == Self::Nbd { "-blockdev" } else { "-chardev" };
+        [option, &back, "-device", front].map(str::to_owned).to_vec()
+    }
+
+    fn command(self) -> &'static str {
+        match self {
+            Self::Nbd => "serve",
+            Self::Vhost => "vhost",
+        }
+    }
+}
+
 /// A server that listens. It ends with the value.
 pub(crate) struct Server {
     child: Child,
+    said: PathBuf,
 }
 
 impl Server {
-    /// Serves `disk.qed` at the socket `name`.
+    /// Serves `disk.qed` at a socket, and answers at another.
     #[track_caller]
-    pub(crate) fn start(lab: &Lab, name: &str, more: &[&str]) -> Self {
-        let mut command = lab.command(["serve", "--socket", name, "--discard", "pass-down"]);
-        command.args(more).args(["-f", "qed", "disk.qed"]);
-        let said = lab.path(&format!("{name}.said"));
+    pub(crate) fn start(lab: &Lab, way: Way, socket: &str, more: &[&str]) -> Self {
+        let said = lab.path(&format!("{socket}.said"));
+        let mut command = lab.command([way.command(), "--socket", socket]);
+        command.args(["--discard", "pass-down"]).args(more).args(["-f", "qed", "disk.qed"]);
         command.stderr(File::options().append(true).create(true).open(&said).unwrap());
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let said = || std::fs::read_to_string(&said).unwrap();
-        assert!(line.starts_with("nbd"), "it does not listen: {line}{}", said());
-        Self { child }
+        let server = Self { child, said };
+        assert!(!line.is_empty(), "it does not listen: {}", server.said());
+        server
     }
 
-    /// QEMU's words for a disk at the socket of a server, which may go away and come back.
-    pub(crate) fn disk(lab: &Lab, name: &str) -> Vec<String> {
-        let socket = lab.path(name);
-        let blockdev = format!(
-            "driver=nbd,node-name=disk,server.type=unix,server.path={},reconnect-delay=60,discard=unmap",
-            socket.display()
-        );
-        let words = ["-blockdev", &blockdev, "-device", "virtio-blk-pci,drive=disk"];
-        words.map(str::to_owned).to_vec()
+    /// SIGKILL.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
     }
 
     /// Ends it, which has to go well.
     #[track_caller]
     pub(crate) fn stop(mut self) {
         let id = self.child.id().to_string();
-        assert!(
-            Command::new("sh").args(["-c", "kill -s TERM $0", &id]).status().unwrap().success()
-        );
-        assert_eq!(self.child.wait().unwrap().code(), Some(0));
+        let kill = Command::new("sh").args(["-c", "kill -s TERM $0", &id]).status().unwrap();
+        assert!(kill.success());
+        assert_eq!(self.child.wait().unwrap().code(), Some(0), "{}", self.said());
+    }
+
+    fn said(&self) -> String {
+        fs::read_to_string(&self.said).unwrap()
     }
 }
 
