@@ -209,7 +209,9 @@ fn features(tables: &Tables<'_>, dirty: bool) -> (Features, AutoclearFeatures) {
     // Where only marked tables are looked at bitmap and end of a device go on; else what they say is
     // over.
     let is_device = tables.storage.growth() == Growth::Stale;
-    let mut kept = AutoclearFeatures::empty();
+    // An owner that did not close the image stays: the next writer looks for what that one left.
+    // spec: QED-PEND-06
+    let mut kept = AutoclearFeatures::OWNED;
     kept.set(AutoclearFeatures::TABLE_DIRTY, tables.marked.is_some());
     kept.set(AutoclearFeatures::PHYSICAL_SIZE, tables.marked.is_some() && is_device);
     (features, tables.layout.header.fields().autoclear_features & kept)
