@@ -10,22 +10,48 @@
 )]
 
 use std::hint::black_box;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use gungraun::prelude::*;
 use qed_core::{
-    CreateOptions, Extent, Image, LockPolicy, RecoveryPolicy, RefuseBacking, WriteContext, create,
+    CreateOptions, Extent, Image, Keeps, LockPolicy, Ownership, PendingLost, RecoveryPolicy,
+    RefuseBacking, WriteContext, create,
 };
 use qed_io::{MemoryStorage, Storage};
+use qed_pending::{FileId, LogPlace};
 use qed_spec::{Features, GuestOffset, Header};
 
 const DISK: u64 = 64 << 20;
 
 /// An image with its first cluster allocated and everything looked at once.
 fn image() -> Box<Image> {
+    opened(None)
+}
+
+/// The same, with a pending log.
+fn logged_image() -> Box<Image> {
+    opened(Some(&Ownership {
+        boot_id: [1; 16],
+        host_name: b"host",
+        since: 1,
+        token: NonZeroU64::MIN,
+        salt: [2, 3],
+        log: Some(&LogPlace::own(FileId { file: [4, 5], birth: [6, 7] })),
+        keeps: Keeps::Owner,
+        lost: PendingLost::Refuse,
+        shared: false,
+        take_over: false,
+    }))
+}
+
+fn opened(ownership: Option<&Ownership<'_>>) -> Box<Image> {
     let storage = Arc::new(MemoryStorage::default());
     create(&*storage, &CreateOptions::new(DISK)).unwrap();
-    let context = WriteContext::new(&RefuseBacking, LockPolicy::None, RecoveryPolicy::Refuse);
+    let context = WriteContext {
+        ownership,
+        ..WriteContext::new(&RefuseBacking, LockPolicy::None, RecoveryPolicy::Refuse)
+    };
     // Boxed, since moving an image counts too.
     let image = Box::new(Image::open(storage, &context).unwrap());
     image.write_at(&[7; 4096], GuestOffset::new(0)).unwrap();
@@ -65,6 +91,7 @@ fn read_mapped_4k(image: Box<Image>) -> (u8, Box<Image>) {
 
 #[library_benchmark]
 #[bench::fresh_cluster(image())]
+#[bench::logged(logged_image())]
 fn write_allocating_4k(image: Box<Image>) -> Box<Image> {
     image.write_at(black_box(&[7; 4096]), GuestOffset::new(1 << 20)).unwrap();
     image
