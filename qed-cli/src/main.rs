@@ -20,6 +20,7 @@ mod new_image;
 mod open;
 mod output;
 mod output_image;
+mod pending;
 mod service;
 mod work;
 

@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use qed_core::{Keeps, Ownership, PendingLost};
 use qed_io::{FileStorage, effective_user};
-use qed_pending::{LogPlace, PlaceError, boot_id};
+use qed_pending::{LogPlace, PendingLog, PlaceError, boot_id};
 
 /// Names the folder of pending logs, before any other is tried.
 const FOLDER_VARIABLE: &str = "QED_RUNTIME_DIR";
@@ -75,6 +75,21 @@ impl Owner {
     #[must_use]
     pub fn without_log(&self) -> Option<&PlaceError> {
         self.refused.as_ref()
+    }
+
+    /// How many changes a log has that is there: those of a process that died, or of the one that has the
+    /// image open.
+    #[must_use]
+    pub fn waiting(&self) -> u64 {
+        let log = self.log.as_ref().and_then(|place| place.find().ok().flatten());
+        let is_of_now = |log: &PendingLog| log.binding().boot_id == self.boot_id;
+        log.filter(is_of_now).map_or(0, |log| log.go_on().len() as u64)
+    }
+
+    /// Where the log is, for people.
+    #[must_use]
+    pub fn log_name(&self) -> Option<String> {
+        self.log.as_ref().map(|place| place.to_string())
     }
 
     /// Where a log is, else where one can be.

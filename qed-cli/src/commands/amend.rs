@@ -74,6 +74,7 @@ pub(crate) fn run(args: AmendArgs, context: &Context) -> anyhow::Result<Exit> {
     let image = open_image(&named, OpenHow { cache, ..OpenHow::WRITE })?;
     refuse_other_formats(image.format())?;
     let options = list.values(AMEND_OPTIONS)?;
+    crate::pending::take_over(&image).with_context(|| could_not_amend(name))?;
     let storage = storage_of(&image);
     let consistency = Consistency::read(&*storage).with_context(|| could_not_amend(name))?;
     let layout = wanted(&options, consistency.mode())?;

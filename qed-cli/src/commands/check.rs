@@ -154,6 +154,7 @@ fn examine(
     let storage = storage_of(image);
     Ok(match what {
         None => {
+            crate::pending::warn_of_waiting(&context.console, image);
             // What the journal holds is checked as if it were in the tables.
             let (journal, shown) = match show_replayed(&storage)? {
                 Some(shown) => (FoundInJournal::Waiting(shown.waiting), shown.storage),
@@ -164,6 +165,7 @@ fn examine(
         Some(what) => {
             // A repair is safe to stop anywhere, but not worth stopping half way.
             context.interrupts.defer();
+            crate::pending::take_over(image)?;
             let replayed = replay_journal(&storage)?;
             let journal = replayed.map_or(FoundInJournal::Nothing, FoundInJournal::Replayed);
             (journal, repair(&*storage, what)?)

@@ -127,6 +127,7 @@ pub(crate) fn run(args: ConvertArgs, context: &Context) -> anyhow::Result<Exit> 
         bail!("Must specify image file name");
     }
     let source = source::open(&args, &settings, inputs)?;
+    source.layers.iter().for_each(|layer| crate::pending::warn_of_waiting(&context.console, layer));
     target::write(&args, &settings, &source, output, context)?;
     Ok(Exit::SUCCESS)
 }

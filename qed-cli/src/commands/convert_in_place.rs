@@ -24,6 +24,7 @@ use crate::failure::{Exit, shown, usage};
 use crate::image_name::{ImageName, NameArgs};
 use crate::new_image::random_identity;
 use crate::open::{OpenHow, open_file, open_image};
+use crate::pending;
 use crate::work::{Work, WorkArgs};
 
 /// Give an image file another format and leave its data where it is.
@@ -187,6 +188,7 @@ fn opened(
 ) -> anyhow::Result<(ImageName, Arc<FileStorage>)> {
     let named = args.named.image(name, args.format.as_deref())?;
     let file = open_file(&named, OpenHow::WRITE).map_err(hint_at_overlays)?;
+    pending::take_over_file(named.path(), &file)?;
     Ok((named, file))
 }
 

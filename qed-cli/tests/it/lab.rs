@@ -10,11 +10,19 @@ use tempfile::TempDir;
 #[derive(Debug)]
 pub(crate) struct Lab {
     folder: TempDir,
+    /// Has what a server keeps in memory, which one that is killed leaves behind.
+    memory: TempDir,
 }
 
 impl Lab {
     pub(crate) fn new() -> Self {
-        Self { folder: TempDir::new().expect("a temporary folder") }
+        let folder = TempDir::new().expect("a temporary folder");
+        Self { folder, memory: TempDir::new_in("/dev/shm").expect("a folder in memory") }
+    }
+
+    /// Where servers keep what outlives them.
+    pub(crate) fn memory(&self) -> &Path {
+        self.memory.path()
     }
 
     pub(crate) fn path(&self, name: impl AsRef<Path>) -> PathBuf {
@@ -30,6 +38,7 @@ impl Lab {
     pub(crate) fn command(&self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_qed"));
         command.args(args).current_dir(self.folder.path());
+        command.env("QED_RUNTIME_DIR", self.memory());
         command
     }
 

@@ -5,6 +5,7 @@ mod clients;
 mod control;
 mod ending;
 mod hand_over;
+mod killed;
 mod protocols;
 mod soak;
 mod sockets;

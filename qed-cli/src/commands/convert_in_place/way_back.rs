@@ -117,6 +117,9 @@ fn open(args: &ConvertInPlaceArgs, name: &OsStr) -> anyhow::Result<Opened> {
     let file = open_file(&named, how).map_err(hint_at_overlays)?;
     let path = named.path().to_path_buf();
     refuse_other_names(name, &path)?;
+    if !args.dry_run {
+        crate::pending::take_over_file(&path, &file)?;
+    }
     Ok(Opened { path, storage: file })
 }
 

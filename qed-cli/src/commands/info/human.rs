@@ -100,6 +100,12 @@ impl Text {
             Err(error) => details.push(format!("not writable: {error}")),
         }
         details.extend(report.owner.map(|owner| owner::line(&owner)));
+        if report.pending > 0 {
+            details.push(format!(
+                "changes that wait in memory for the next writer: {}",
+                report.pending
+            ));
+        }
         match &report.waiting {
             Some(Ok(waiting)) => {
                 details.push(format!("commits that wait in the journal: {}", waiting.commits));

@@ -73,6 +73,7 @@ fn qed(report: &QedReport, image: &ImageReport) -> Value {
     }));
     add(consistency(report));
     add(report.owner.map_or(json!({}), |owner| owner::json(&owner)));
+    add(json!({ "pending-changes": Some(report.pending).filter(|waiting| *waiting > 0) }));
     add(space::json(&report.space));
     // The other members cannot show a name without loss that is no UTF-8.
     let name = image.backing.as_ref().map(|backing| &backing.name);

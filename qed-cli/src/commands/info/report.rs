@@ -69,6 +69,8 @@ pub(super) struct QedReport {
     pub(super) consistency: Result<Consistency, String>,
     /// Who has it open for writing, or had when its host died.
     pub(super) owner: Option<ImageOwner>,
+    /// Changes that its server acknowledged and did not flush.
+    pub(super) pending: u64,
     /// What waits in the journal, or why it cannot be replayed; none if the journal is empty.
     pub(super) waiting: Option<Result<JournalReplay, String>>,
     /// What its space is in use for, or why that is not known.
@@ -145,7 +147,7 @@ impl QedReport {
         if !image.unknown_features().is_empty() {
             let why = "it needs features that are not supported";
             let (consistency, space) = (Err(why.to_owned()), Err(why.to_owned()));
-            return Self { header, consistency, owner: None, waiting: None, space };
+            return Self { header, consistency, owner: None, waiting: None, pending: 0, space };
         }
         let storage = &storage_of(image);
         let shown = show_replayed(storage).map_err(in_full);
@@ -159,6 +161,7 @@ impl QedReport {
             consistency: Consistency::read(&**storage).map_err(in_full),
             // What keeps it from being read, the line above says.
             owner: read_owner(&**storage).unwrap_or_default(),
+            pending: crate::pending::waiting(image),
             waiting: shown.map(|shown| shown.map(|shown| shown.waiting)).transpose(),
             space,
         }
