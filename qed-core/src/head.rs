@@ -216,14 +216,20 @@ impl Head {
         // What is written from here on this flush may miss.
         let written = self.superblock_writes.load(Ordering::Acquire);
         self.storage.flush().map_err(|error| {
-            self.writing.stop();
-            if let Some(log) = &self.log {
-                log.stop();
-            }
+            self.flush_failed();
             ImageError::io(IoAction::Flush, HostOffset::new(0))(error)
         })?;
         self.durable_writes.fetch_max(written, Ordering::AcqRel);
         Ok(())
+    }
+
+    /// A flush of the storage failed, so nobody knows what the file holds: ends all writing, and the next
+    /// process hears of it.
+    pub(crate) fn flush_failed(&self) {
+        self.writing.stop();
+        if let Some(log) = &self.log {
+            log.stop();
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

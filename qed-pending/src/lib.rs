@@ -16,5 +16,5 @@ mod place;
 mod ring;
 mod sync;
 
-pub use log::{PendingLog, Room, SLOTS};
+pub use log::{MIN_SLOTS, PendingLog, Room, SLOTS};
 pub use place::{FileId, LogPlace, PlaceError, boot_id};

@@ -13,6 +13,10 @@ use crate::sync::{AtomicU64, Ordering};
 /// Slots of a log of 4 MiB.
 pub const SLOTS: u32 = 65_472;
 
+/// Slots that the log of an image has at least: twice as many as one change may have records, so that one
+/// that is not crowded has room for each.
+pub const MIN_SLOTS: u32 = 1024;
+
 const HEADER_WORDS: usize = PENDING_HEADER_LEN_BYTES / size_of::<u64>();
 
 /// The log of an image that is open for writing, used by any number of threads.
@@ -37,16 +41,17 @@ pub(crate) fn words_of(slots: u32) -> usize {
 }
 
 impl PendingLog {
-    /// A new log in words that are all zero, of a file that has `file_len` bytes.
+    /// A new log in words that are all zero, of a file that has `file_len` bytes, and with the number of
+    /// its first record.
     pub(crate) fn create(
         words: SharedWords,
         binding: PendingBinding,
-        file_len: u64,
+        (file_len, first): (u64, u64),
         place: LogPlace,
     ) -> Self {
-        let log = Self::over(words, binding, place);
+        let log = Self::over(words, binding, place, first);
         log.set(PendingWord::FileLen, file_len);
-        log.set(PendingWord::Tail, 1);
+        log.set(PendingWord::Tail, first);
         let binding = log.binding.encode();
         for (word, value) in log.ring.words().iter().zip(binding) {
             word.store(value, Ordering::Release);
@@ -65,12 +70,12 @@ impl PendingLog {
         let is_sound = binding.slots > 0
             && words.len() == words_of(binding.slots)
             && words[PendingWord::Tail.index()].load(Ordering::Acquire) < u64::MAX / 2;
-        is_sound.then(|| Self::over(words, binding, place))
+        is_sound.then(|| Self::over(words, binding, place, 1))
     }
 
-    fn over(words: SharedWords, binding: PendingBinding, place: LogPlace) -> Self {
+    fn over(words: SharedWords, binding: PendingBinding, place: LogPlace, next: u64) -> Self {
         let tail = PendingWord::Tail.index();
-        let ring = Ring::new(words, tail, HEADER_WORDS, u64::from(binding.slots), 1);
+        let ring = Ring::new(words, tail, HEADER_WORDS, u64::from(binding.slots), next);
         Self { ring, binding, place }
     }
 

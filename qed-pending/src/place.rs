@@ -17,7 +17,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, fstat, mkdir, open, openat, re
 use rustix::io::Errno;
 use thiserror::Error;
 
-use crate::log::{PendingLog, words_of};
+use crate::log::{PendingLog, SLOTS, words_of};
 
 /// Which file an image is, so that a log of another one is not taken for its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +54,8 @@ pub enum PlaceError {
 pub struct LogPlace {
     kept: Kept,
     id: FileId,
+    /// Slots of a new log, and the number of its first record.
+    shape: (u32, u64),
 }
 
 #[derive(Clone)]
@@ -88,6 +90,7 @@ impl LogPlace {
         Ok(Self {
             kept: Kept::File { folder: Arc::new(opened), path: folder.to_owned(), name },
             id,
+            shape: (SLOTS, 1),
         })
     }
 
@@ -116,7 +119,47 @@ impl LogPlace {
     /// A place in memory of this process, for a test that ends an image as a dead process does.
     #[must_use]
     pub fn own(id: FileId) -> Self {
-        Self { kept: Kept::Own(Arc::default()), id }
+        Self { kept: Kept::Own(Arc::default()), id, shape: (SLOTS, 1) }
+    }
+
+    /// As [`LogPlace::own`], of logs with so many slots, the first record of which has this number: one
+    /// that is used again after a few records.
+    #[cfg(feature = "test-utils")]
+    #[must_use]
+    pub fn own_small(id: FileId, slots: u32, first: u64) -> Self {
+        Self { shape: (slots, first), ..Self::own(id) }
+    }
+
+    /// The words of the log as they are now: what a process leaves that dies now. None without a log, and
+    /// of one in a folder.
+    #[cfg(feature = "test-utils")]
+    #[must_use]
+    pub fn words(&self) -> Option<Vec<u64>> {
+        let Kept::Own(own) = &self.kept else { return None };
+        let own = own.lock().unwrap_or_else(PoisonError::into_inner);
+        let load =
+            |word: &std::sync::atomic::AtomicU64| word.load(std::sync::atomic::Ordering::Acquire);
+        own.as_ref().map(|words| words.iter().map(load).collect())
+    }
+
+    /// Another log, of these words, in memory that nobody else has; or none. Not in a folder.
+    #[cfg(feature = "test-utils")]
+    pub fn put(&self, words: Option<&[u64]>) {
+        let Kept::Own(own) = &self.kept else { return };
+        let stored = words.map(|words| {
+            let stored = SharedWords::own(words.len());
+            for (word, value) in stored.iter().zip(words) {
+                word.store(*value, std::sync::atomic::Ordering::Release);
+            }
+            stored
+        });
+        *own.lock().unwrap_or_else(PoisonError::into_inner) = stored;
+    }
+
+    /// Slots of a new log.
+    #[must_use]
+    pub fn slots(&self) -> u32 {
+        self.shape.0
     }
 
     /// Which file the image is.
@@ -144,7 +187,7 @@ impl LogPlace {
                 let len = File::from(file.try_clone().map_err(|error| io_error(&path, error))?);
                 let len = len.metadata().map_err(|error| io_error(&path, error))?.size();
                 // Of a length that no log has it is none, whatever memory it would take.
-                let most = words_of(crate::SLOTS) as u64 * 8;
+                let most = words_of(SLOTS) as u64 * 8;
                 match usize::try_from(len / 8) {
                     Ok(words) if words >= words_of(1) && len <= most => {
                         let mapped = SharedWords::map(&file, words);
@@ -164,7 +207,8 @@ impl LogPlace {
     pub fn create(&self, binding: PendingBinding, file_len: u64) -> Result<PendingLog, PlaceError> {
         const NEW: &str = ".new";
         let words = self.make(words_of(binding.slots), NEW)?;
-        let log = PendingLog::create(words.clone(), binding, file_len, self.clone());
+        let log =
+            PendingLog::create(words.clone(), binding, (file_len, self.shape.1), self.clone());
         match &self.kept {
             Kept::Own(own) => *own.lock().unwrap_or_else(PoisonError::into_inner) = Some(words),
             Kept::File { folder, path, name } => {

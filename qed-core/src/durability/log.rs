@@ -14,7 +14,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use qed_journal::{Journal, JournalError, Owner, Ticket};
+use qed_journal::{Journal, JournalAction, JournalError, Owner, Ticket};
 use qed_spec::ClusterCount;
 
 use crate::change::{Batch, Logged};
@@ -217,6 +217,9 @@ fn failed(error: JournalError, cx: Cx<'_>) -> ImageError {
         return ImageError::io(IoAction::WriteTable, at)(source);
     }
     cx.head.writing().stop();
+    if let JournalError::Fatal { action: JournalAction::Flush, .. } = &error {
+        cx.head.flush_failed();
+    }
     match error {
         JournalError::Failed => ImageError::WritesStopped,
         error => ImageError::Journal(error),

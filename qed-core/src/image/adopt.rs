@@ -5,8 +5,8 @@
 
 use std::sync::Arc;
 
-use qed_io::Storage;
-use qed_pending::{LogPlace, PendingLog, SLOTS};
+use qed_io::{Growth, Storage};
+use qed_pending::{LogPlace, MIN_SLOTS, PendingLog};
 use qed_spec::{
     AutoclearFeatures, HostOffset, ImageOwner, PendingBinding, PendingRecord, PendingWord,
 };
@@ -22,6 +22,8 @@ use crate::ownership::{Keeps, Ownership, PendingLost};
 pub(super) struct Inheritance {
     /// A log that belongs to the image as it stands, with what it holds.
     log: Option<(Arc<PendingLog>, Vec<PendingRecord>)>,
+    /// Bytes that the file has at the most after a recovery, which makes a cluster whole that the end cuts off.
+    most_after_recovery: u64,
     /// Changes may be lost.
     is_lost: bool,
 }
@@ -49,8 +51,14 @@ impl Inheritance {
             return without_log(is_owned && is_of_this_boot, PendingLogError::Missing, ownership);
         };
         let records = log.go_on();
-        match judge(&log, &head, storage_len(storage)?, ownership) {
-            Ok(()) => Ok(Self { log: Some((Arc::new(log), records)), is_lost: false }),
+        match judge(&log, &head, (storage_len(storage)?, storage.growth()), ownership) {
+            Ok(()) => {
+                let cluster = head.header().geometry().cluster_size_bytes();
+                let most = log.word(PendingWord::FileLen);
+                let most_after_recovery = most.checked_next_multiple_of(cluster).unwrap_or(most);
+                let log = Some((Arc::new(log), records));
+                Ok(Self { log, most_after_recovery, is_lost: false })
+            }
             Err(why) => {
                 let is_lost = is_owned && is_of_this_boot && !records.is_empty();
                 let found = without_log(is_lost, why, ownership)?;
@@ -75,7 +83,9 @@ impl Inheritance {
     pub(super) fn before_recovery(&self, storage: &dyn Storage) -> Result<(), ImageError> {
         let Some((log, _)) = &self.log else { return Ok(()) };
         log.superblock_is(0);
-        let flushed = storage.flush();
+        // spec: QED-PEND-08
+        log.file_has(self.most_after_recovery);
+        let flushed = storage.flush().inspect_err(|_| log.stop());
         flushed.map_err(ImageError::io(IoAction::Flush, HostOffset::new(0)))
     }
 }
@@ -88,7 +98,7 @@ fn check_reach(
     ownership: &Ownership<'_>,
 ) -> Result<(), OpenError> {
     let Some(owner) = head.owner.filter(|owner| owner.token().is_some()) else { return Ok(()) };
-    let is_reached = storage.growth() == qed_io::Growth::Zeros && !ownership.shared;
+    let is_reached = storage.growth() == Growth::Zeros && !ownership.shared;
     let name = ImageOwner::new(ownership.token, 0, [0; 16], ownership.host_name);
     let is_this_host = name.host_name() == owner.host_name() && !ownership.shared;
     let is_this_boot = *owner.boot_id() == ownership.boot_id;
@@ -106,7 +116,7 @@ fn check_reach(
 fn judge(
     log: &PendingLog,
     head: &FoundHead,
-    file_len: u64,
+    (file_len, growth): (u64, Growth),
     ownership: &Ownership<'_>,
 ) -> Result<(), PendingLogError> {
     let binding = log.binding();
@@ -125,6 +135,8 @@ fn judge(
         (head.is_owned(), "mark OWNED"),
         (binding.token == token, "token"),
         (is_generation, "superblock generation"),
+        // In fewer a change finds no room, whatever is flushed.
+        (binding.slots >= MIN_SLOTS, "number of slots"),
     ];
     if let Some((_, what)) = rules.into_iter().find(|(holds, _)| !holds) {
         return Err(PendingLogError::OfAnother { what });
@@ -133,7 +145,8 @@ fn judge(
         return Err(PendingLogError::Stopped);
     }
     let most = log.word(PendingWord::FileLen);
-    if file_len > most {
+    // A device gets longer without a writer.
+    if file_len > most && growth == Growth::Zeros {
         return Err(PendingLogError::FileLonger { file_len, most });
     }
     Ok(())
@@ -149,7 +162,7 @@ fn without_log(
 ) -> Result<Inheritance, OpenError> {
     match ownership.lost {
         PendingLost::Refuse if is_lost => Err(OpenError::PendingLost(why)),
-        _ => Ok(Inheritance { log: None, is_lost }),
+        _ => Ok(Inheritance { is_lost, ..Inheritance::default() }),
     }
 }
 
@@ -170,10 +183,11 @@ impl Image {
 
     fn take_over(
         &mut self,
-        Inheritance { log, mut is_lost }: Inheritance,
+        Inheritance { log, mut is_lost, .. }: Inheritance,
         ownership: &Ownership<'_>,
     ) -> Result<(), OpenError> {
         if let Some((log, records)) = log {
+            let records = self.within_disk(records);
             match self.judge_records(&records) {
                 Ok(()) => return self.adopt(log, &records, ownership),
                 Err(why) => {
@@ -239,7 +253,7 @@ impl Image {
     ) -> Result<Arc<PendingLog>, OpenError> {
         let (uuid, _) = self.head.identity();
         let binding = PendingBinding {
-            slots: SLOTS,
+            slots: place.slots(),
             salt: ownership.salt,
             uuid,
             boot_id: ownership.boot_id,

@@ -66,7 +66,8 @@ impl Image {
     /// this and cannot report what failed.
     ///
     /// # Errors
-    /// As [`Image::flush`]. The image stays open then, and closing can be tried again.
+    /// As [`Image::flush`]. The image stays open then, and closing can be tried again; but where it could not
+    /// be written that it has no owner any more it takes no more writes.
     pub fn close(&self) -> Result<(), ImageError> {
         let metadata = &mut *self.durability.lock(&self.head);
         if self.head.writing().is_closed() {
@@ -96,7 +97,8 @@ impl Image {
         self.durability.mark_clean(metadata, len, self.cx())?;
         self.durability.settle_end(metadata, len, self.cx())?;
         self.space.alloc.end.cut_if_longer(len)?;
-        self.head.give_up_ownership()?;
+        // Half of it leaves an image whose log nobody believes.
+        self.head.give_up_ownership().inspect_err(|_| self.head.writing().stop())?;
         self.head.sync()?;
         // Last: until here the next process would want it.
         if let Some(log) = self.head.log() {

@@ -10,6 +10,7 @@ mod closed;
 mod closing;
 mod compact;
 mod compat;
+mod death_edges;
 mod device;
 mod discard;
 mod errors;

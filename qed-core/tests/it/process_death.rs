@@ -5,9 +5,9 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use qed_core::{
-    BackingGate, Checked, CrashLeft, GivenBacking, Image, ImageError, Keeps, Layout, LockPolicy,
-    OpenError, Ownership, PendingLogError, PendingLost, Recovered, RecoveryPolicy, RefuseBacking,
-    Shrink, WriteContext, ZeroMode,
+    BackingGate, Checked, CrashLeft, DEFAULT_CACHE_LIMIT_BYTES, GivenBacking, Image, ImageError,
+    Keeps, Layout, LockPolicy, OpenError, Ownership, PendingLogError, PendingLost, Recovered,
+    RecoveryPolicy, RefuseBacking, Shrink, WriteContext, ZeroMode,
 };
 use qed_io::{MemoryStorage, Operation, Recorder, Storage};
 use qed_pending::{FileId, LogPlace, SLOTS};
@@ -15,29 +15,36 @@ use qed_spec::GuestOffset;
 
 use crate::support::{Bytes, COMPAT, JOURNAL, Random, new_storage_of, small_geometry};
 
-const CLUSTER: u64 = 4096;
-const DISK: u64 = 2048 * CLUSTER;
-const MODES: [Layout; 3] = [Layout::Classic, COMPAT, JOURNAL];
+pub(crate) const CLUSTER: u64 = 4096;
+pub(crate) const DISK: u64 = 2048 * CLUSTER;
+pub(crate) const MODES: [Layout; 3] = [Layout::Classic, COMPAT, JOURNAL];
 
 /// A host, on which images are opened again and again.
-struct Host {
-    place: LogPlace,
-    boot_id: [u8; 16],
-    lost: PendingLost,
-    keeps: Keeps,
+pub(crate) struct Host {
+    pub(crate) place: LogPlace,
+    pub(crate) boot_id: [u8; 16],
+    pub(crate) lost: PendingLost,
+    pub(crate) keeps: Keeps,
+    pub(crate) cache_limit_bytes: u64,
 }
 
 impl Host {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let place = LogPlace::own(FileId { file: [1, 2], birth: [3, 4] });
-        Self { place, boot_id: [7; 16], lost: PendingLost::Refuse, keeps: Keeps::Owner }
+        let (lost, keeps) = (PendingLost::Refuse, Keeps::Owner);
+        Self { place, boot_id: [7; 16], lost, keeps, cache_limit_bytes: DEFAULT_CACHE_LIMIT_BYTES }
     }
 
-    fn open(&self, storage: &Arc<MemoryStorage>) -> Result<Image, OpenError> {
+    /// After a start of the system.
+    pub(crate) fn started_anew() -> Self {
+        Self { boot_id: [8; 16], ..Self::new() }
+    }
+
+    pub(crate) fn open(&self, storage: &Arc<MemoryStorage>) -> Result<Image, OpenError> {
         self.open_over(storage.clone(), &RefuseBacking)
     }
 
-    fn open_over(
+    pub(crate) fn open_over(
         &self,
         storage: Arc<dyn Storage>,
         gate: &dyn BackingGate,
@@ -56,6 +63,7 @@ impl Host {
         };
         let context = WriteContext {
             ownership: Some(&ownership),
+            cache_limit_bytes: self.cache_limit_bytes,
             ..WriteContext::new(gate, LockPolicy::None, RecoveryPolicy::Run(&clear_need_check))
         };
         Image::open(storage, &context)
@@ -78,25 +86,25 @@ pub(crate) fn clear_need_check(
 }
 
 /// As a process that is killed: nothing is flushed, nothing closed.
-fn dies(image: Image) {
+pub(crate) fn dies(image: Image) {
     std::mem::forget(image);
 }
 
 /// A disk, and what a guest that wrote it knows.
-struct Guest {
+pub(crate) struct Guest {
     expected: Vec<u8>,
     random: Random,
 }
 
 impl Guest {
-    fn new(seed: u64, backing: &[u8]) -> Self {
+    pub(crate) fn new(seed: u64, backing: &[u8]) -> Self {
         let mut expected = vec![0; DISK as usize];
         expected[..backing.len()].copy_from_slice(backing);
         Self { expected, random: Random(seed) }
     }
 
     /// Writes, zeroes and discards, and now and then flushes.
-    fn works(&mut self, image: &Image, requests: usize) {
+    pub(crate) fn works(&mut self, image: &Image, requests: usize) {
         for _ in 0..requests {
             let at = self.random.below(DISK / 512) * 512;
             let len = ((1 + self.random.below(40)) * 512).min(DISK - at);
@@ -124,7 +132,12 @@ impl Guest {
         }
     }
 
-    fn finds_all(&self, image: &Image) {
+    pub(crate) fn zeroes(&mut self, image: &Image, at: GuestOffset, len: u64, mode: ZeroMode) {
+        image.write_zeroes(at, len, mode).unwrap();
+        self.expected[at.get() as usize..(at.get() + len) as usize].fill(0);
+    }
+
+    pub(crate) fn finds_all(&self, image: &Image) {
         let mut found = vec![0; DISK as usize];
         image.read_at(&mut found, GuestOffset::new(0)).unwrap();
         let differs = found.iter().zip(&self.expected).position(|(a, b)| a != b);
@@ -241,7 +254,7 @@ fn a_tool_makes_what_it_finds_durable_and_keeps_no_log() {
 }
 
 /// An image of which a process died that had acknowledged a write, and its host.
-fn left_by_the_dead(mode: Layout) -> (Host, Arc<MemoryStorage>) {
+pub(crate) fn left_by_the_dead(mode: Layout) -> (Host, Arc<MemoryStorage>) {
     let (host, storage) = (Host::new(), new_storage_of(mode, small_geometry(), DISK, false));
     let image = host.open(&storage).unwrap();
     image.write_at(&[1; 512], GuestOffset::new(0)).unwrap();
@@ -252,7 +265,7 @@ fn left_by_the_dead(mode: Layout) -> (Host, Arc<MemoryStorage>) {
 }
 
 /// The first bytes of the first two clusters.
-fn found(image: &Image) -> [u8; 2] {
+pub(crate) fn found(image: &Image) -> [u8; 2] {
     [0, CLUSTER].map(|at| {
         let mut byte = [0];
         image.read_at(&mut byte, GuestOffset::new(at)).unwrap();
