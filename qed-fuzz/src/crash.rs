@@ -1,9 +1,10 @@
 //! What a crash may leave of a recorded run.
 //!
 //! `states` has the disk model, `subject` the engine for anything that is cut; `workload` and `run` what is done to an image, `judge` what must hold
-//! of each state, `campaign` the loop over seeds.
+//! of each state, `life` and `death` the same of processes that die, `campaign` the loop over seeds.
 
 pub(crate) mod campaign;
+pub(crate) mod death;
 pub(crate) mod failure;
 pub(crate) mod faults;
 mod fingerprint;
@@ -11,6 +12,7 @@ mod foreign;
 pub(crate) mod generate;
 mod guest;
 mod judge;
+pub(crate) mod life;
 pub(crate) mod log_writes;
 mod qemu_view;
 mod regions;

@@ -3,6 +3,7 @@
 mod convert;
 mod journal;
 mod operations;
+mod pending;
 mod qcow2;
 mod virtqueue;
 mod writes;
@@ -50,7 +51,7 @@ pub struct Target {
 }
 
 /// Every target.
-pub const TARGETS: [Target; 14] = [
+pub const TARGETS: [Target; 15] = [
     Target { name: "header", runs_in_tests: 200_000, run: header },
     Target { name: "superblock", runs_in_tests: 20_000, run: superblock },
     Target { name: "image", runs_in_tests: 6_000, run: image },
@@ -58,6 +59,7 @@ pub const TARGETS: [Target; 14] = [
     Target { name: "repair", runs_in_tests: 6_000, run: repair },
     Target { name: "writes", runs_in_tests: 6_000, run: writes::run },
     Target { name: "journal", runs_in_tests: 6_000, run: journal::run },
+    Target { name: "pending", runs_in_tests: 2_000, run: pending::run },
     Target { name: "operations", runs_in_tests: 5_000, run: operations::run },
     Target { name: "qcow2", runs_in_tests: 10_000, run: qcow2::run },
     Target { name: "convert", runs_in_tests: 3_000, run: convert::run },

@@ -10,11 +10,13 @@ use std::thread;
 
 use qed_core::DiscardMode;
 
+use super::death::{Deaths, each_death};
 use super::failure::Failure;
 use super::fingerprint::{Fingerprints, mix};
 use super::generate::{Backing, Family, Seeded};
 use super::guest::Guest;
 use super::judge::{Verdict, depth_of, judge};
+use super::life::Phase;
 use super::qemu_view;
 use super::regions::{Region, Regions};
 use super::rules::{Reuse, Rule, asks_for_check, at_stake, names_tables};
@@ -54,6 +56,11 @@ pub(crate) enum Sample {
     },
 }
 
+/// Deaths of a process that are judged of one workload.
+const DEATHS: usize = 12;
+/// And where it is a case that a test names.
+const DEATHS_OF_CASE: usize = 60;
+
 const SAMPLE: Sample = Sample::Metadata { most: 1 << 9 };
 
 /// How many states of which kind were judged. States count once: those that differ only in what
@@ -76,6 +83,11 @@ pub struct Tally {
     pub workloads: u64,
     rules: BTreeMap<(Rule, Mode, Backing), u64>,
     families: BTreeMap<(Family, Mode, Backing), u64>,
+    /// Deaths of a process, by what it did.
+    deaths: BTreeMap<(Phase, Mode, Backing), u64>,
+    /// How many of them left records, how many processes died after them while they opened, and how many
+    /// power losses came then.
+    pub of_deaths: [u64; 3],
 }
 
 /// Judges states until there are enough of them.
@@ -104,6 +116,9 @@ pub fn crash_campaign(campaign: &Campaign) -> Result<Tally, Box<Failure>> {
 pub fn crash_workload(workload: &Workload, most: u64) -> Result<Tally, Box<Failure>> {
     let mut tally = Tally::default();
     let mut seen = HashSet::new();
+    // Of no backing file that is told apart from others.
+    let cell = |phase| (phase, workload.mode, Backing::None);
+    each_death(workload, DEATHS_OF_CASE, |phase, judged| tally.add_death(cell(phase), judged))?;
     each_state(workload, Sample::Even { most }, |state| {
         let verdict = state.judge()?;
         let is_new = seen.insert(state.fingerprint);
@@ -147,9 +162,7 @@ pub(crate) fn each_state(
     sample: Sample,
     mut visit: impl FnMut(&State<'_>) -> Result<(), String>,
 ) -> Result<(), Box<Failure>> {
-    let fail = |problem: String| Failure::of_run(workload, problem);
-    let run = catch_unwind(|| run(workload).map_err(|error| error.to_string()));
-    let run = run.unwrap_or_else(|_| Err("a panic".to_owned())).map_err(fail)?;
+    let run = run_checked(workload)?;
     let mut guest = run.guest.clone();
     let (mut seen, mut reuse) = (HashSet::new(), Reuse::default());
     for point in crash_points(&run.start, &run.records) {
@@ -193,6 +206,13 @@ pub(crate) fn each_state(
         }
     }
     Ok(())
+}
+
+/// Runs a workload.
+pub(crate) fn run_checked(workload: &Workload) -> Result<Run, Box<Failure>> {
+    let run = catch_unwind(|| run(workload).map_err(|error| error.to_string()));
+    let run = run.unwrap_or_else(|_| Err("a panic".to_owned()));
+    run.map_err(|problem| Failure::of_run(workload, problem))
 }
 
 /// What the threads share.
@@ -262,8 +282,13 @@ impl<'a> Work<'a> {
             judged.push(Judged { fingerprint, verdict, rules: state.rules.to_vec() });
             Ok(())
         })?;
+        let mut deaths = Vec::new();
+        each_death(workload, DEATHS, |phase, judged| deaths.push((phase, judged)))?;
         let mut found = locked(&self.found);
         found.add(seeded, &judged);
+        for (phase, judged) in deaths {
+            found.tally.add_death((phase, seeded.workload.mode, seeded.backing), judged);
+        }
         found.tally.by_qemu += by_qemu;
         if found.tally.states >= self.campaign.states {
             self.stop.store(true, Ordering::Relaxed);
@@ -301,6 +326,19 @@ impl Tally {
         }
     }
 
+    fn add_death(&mut self, cell: (Phase, Mode, Backing), judged: Deaths) {
+        *self.deaths.entry(cell).or_default() += 1;
+        let Deaths { had_records, again, power_losses } = judged;
+        let more = [u64::from(had_records), again, power_losses];
+        self.of_deaths.iter_mut().zip(more).for_each(|(all, more)| *all += more);
+    }
+
+    /// Deaths of a process that were judged.
+    #[must_use]
+    pub fn deaths(&self) -> u64 {
+        self.deaths.values().sum()
+    }
+
     /// Whether states of every kind were judged, and recovery had enough to do.
     ///
     /// # Errors
@@ -312,6 +350,10 @@ impl Tally {
         }
         if self.recovered < self.states / 10 {
             return Err(format!("recovery did something in only {}", self.recovered));
+        }
+        let [with_records, ..] = self.of_deaths;
+        if with_records < self.deaths() / 4 {
+            return Err(format!("only {with_records} dead processes left records"));
         }
         Ok(())
     }
@@ -328,12 +370,18 @@ impl Tally {
         let families = families.filter(|(family, (mode, backing))| {
             !self.families.contains_key(&(*family, *mode, *backing))
         });
+        let deaths =
+            Phase::ALL.into_iter().flat_map(|phase| cells().map(move |cell| (phase, cell)));
+        let deaths = deaths.filter(|(phase, (mode, backing))| {
+            !self.deaths.contains_key(&(*phase, *mode, *backing))
+        });
         let name = |what: &dyn Display, (mode, backing): (Mode, Backing)| {
             format!("{what}, {mode}, backing file {backing}")
         };
         rules
             .map(|(rule, cell)| name(&rule.text(), cell))
             .chain(families.map(|(family, cell)| name(&family, cell)))
+            .chain(deaths.map(|(phase, cell)| name(&phase.text(), cell)))
             .collect()
     }
 
@@ -374,6 +422,18 @@ impl Display for Tally {
                 Some(self.families.get(&(family, mode, backing)).copied().unwrap_or_default())
             })?;
         }
+        for phase in Phase::ALL {
+            Self::row(f, phase.text(), &|mode, backing| {
+                Some(self.deaths.get(&(phase, mode, backing)).copied().unwrap_or_default())
+            })?;
+        }
+        let [with_records, again, power_losses] = self.of_deaths;
+        writeln!(
+            f,
+            "{} deaths of a process, {with_records} of them with records ({again} more while the next one \
+             opened, {power_losses} power losses then)",
+            self.deaths()
+        )?;
         write!(
             f,
             "{} states, {} of them recovered, {} of images that pass discards down ({} judged, and {} of \

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use qed_io::Operation;
 
 use super::campaign::{Sample, each_state};
+use super::death::each_death;
 use super::judge::{Depth, judge};
 use super::regions::Regions;
 use super::run::Run;
@@ -69,6 +70,27 @@ impl Failure {
         })
     }
 
+    /// What a process that died left is wrong.
+    pub(crate) fn of_death(
+        workload: &Workload,
+        run: &Run,
+        (content, order): (&SparseContent, u64),
+        problem: String,
+    ) -> Box<Self> {
+        let done = run.records.iter().filter(|record| record.submitted < order);
+        let events = done.map(|record| match &record.operation {
+            Operation::Write { offset, bytes } => format!("write {offset:#x}+{:#x}", bytes.len()),
+            other => format!("{other:x?}"),
+        });
+        Box::new(Self {
+            seed: None,
+            workload: workload.clone(),
+            problem,
+            events: events.collect(),
+            content: content.clone(),
+        })
+    }
+
     pub(crate) fn with_seed(mut self: Box<Self>, seed: u64) -> Box<Self> {
         self.seed = Some(seed);
         self
@@ -94,6 +116,7 @@ impl Failure {
             let mut shorter = least.workload.clone();
             shorter.steps.remove(number);
             let judged = each_state(&shorter, SAMPLE, |state| state.judge().map(drop));
+            let judged = judged.and_then(|()| each_death(&shorter, usize::MAX, |_, _| {}));
             // A step that itself fails without the one before it shows nothing.
             if let Err(failure) = judged
                 && !failure.content.is_empty()
@@ -122,8 +145,9 @@ impl Display for Failure {
         if let Some(seed) = self.seed {
             writeln!(f, "seed {seed}: cargo xtask crash --seed {seed} --states 1")?;
         }
-        let Workload { mode, size, backing, cached, discard, steps } = &self.workload;
-        writeln!(f, "{mode}, {size} sectors over {backing}, cached: {cached}, {discard:?}")?;
+        let Workload { mode, size, backing, cached, discard, has_log, steps } = &self.workload;
+        let log = if *has_log { ", with a pending log" } else { "" };
+        writeln!(f, "{mode}, {size} sectors over {backing}, cached: {cached}, {discard:?}{log}")?;
         steps.iter().try_for_each(|step| writeln!(f, "  {step:?}"))?;
         self.events.iter().try_for_each(|event| writeln!(f, "  {event}"))?;
         write!(f, "wrong: {}", self.problem)

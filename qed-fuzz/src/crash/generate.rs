@@ -4,6 +4,7 @@ use std::fmt::{self, Display, Formatter};
 
 use qed_core::DiscardMode;
 
+use super::fingerprint::mix;
 use super::workload::{Beside, CRASH_CLUSTER, Mode, Step, Workload};
 use crate::random::Random;
 use crate::size::usize_of;
@@ -48,6 +49,8 @@ pub enum Family {
     Reopen,
     /// Work after a crash.
     Crash,
+    /// Work after the death of a process.
+    Die,
     /// All of it but crashes.
     Mixed,
 }
@@ -69,6 +72,26 @@ const TABLE: u64 = 1024 * CRASH_CLUSTER;
 /// Clusters that are written to: at the start of the disk, and where a sector of the L2 table, a
 /// slice of it and the table end.
 const PLACES: [(u64, u64); 4] = [(0, 5), (62, 4), (511, 2), (1021, 6)];
+
+/// Steps of [`Family::Mixed`].
+const MIXED: &[fn(&mut Maker) -> Step] = &[
+    Maker::write,
+    Maker::write,
+    Maker::write_long,
+    Maker::together,
+    Maker::zero,
+    Maker::unmap,
+    Maker::discard,
+    Maker::beside,
+    Maker::sweep,
+    Maker::compact,
+    Maker::abandon,
+    Maker::resize,
+    Maker::name,
+    Maker::reopen,
+    Maker::flush,
+    Maker::flush,
+];
 
 impl Backing {
     /// All of them.
@@ -95,7 +118,7 @@ impl Display for Backing {
 
 impl Family {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Allocate,
         Self::Scatter,
         Self::Overwrite,
@@ -109,6 +132,7 @@ impl Family {
         Self::Names,
         Self::Reopen,
         Self::Crash,
+        Self::Die,
         Self::Mixed,
     ];
 
@@ -176,24 +200,19 @@ impl Family {
                 M::sweep,
                 M::crash,
             ],
-            Self::Mixed => &[
+            Self::Die => &[
                 M::write,
-                M::write,
+                M::scatter,
                 M::write_long,
                 M::together,
-                M::zero,
                 M::unmap,
-                M::discard,
-                M::beside,
+                M::zero,
+                M::flush,
                 M::sweep,
-                M::compact,
-                M::abandon,
-                M::resize,
-                M::name,
-                M::reopen,
-                M::flush,
-                M::flush,
+                M::die,
+                M::die,
             ],
+            Self::Mixed => MIXED,
         }
     }
 }
@@ -235,7 +254,8 @@ impl Seeded {
             kind(&mut maker)
         });
         let steps = family.first_steps(size).into_iter().chain(steps).collect();
-        let workload = Workload { mode, size, backing: under, cached, discard, steps };
+        let has_log = family == Family::Die || mix(seed).is_multiple_of(2);
+        let workload = Workload { mode, size, backing: under, cached, discard, has_log, steps };
         Self { backing, family, workload }
     }
 }
@@ -357,6 +377,10 @@ impl Maker {
 
     fn crash(&mut self) -> Step {
         Step::Crash(self.random.next_u64())
+    }
+
+    fn die(&mut self) -> Step {
+        Step::Die
     }
 
     fn flush(&mut self) -> Step {

@@ -54,6 +54,10 @@ pub(crate) enum What {
     Acknowledged {
         under_way: Vec<Tag>,
     },
+    /// All requests were answered but these writes. The death of the process alone takes none of them.
+    Answered {
+        under_way: Vec<Tag>,
+    },
     /// A resize to this many sectors was asked for.
     ResizeAsked(u64),
     /// It was done, after a flush.
@@ -76,6 +80,8 @@ pub(crate) struct Guest {
     pub(crate) names: Vec<Option<Vec<u8>>>,
     /// Events that have happened.
     happened: usize,
+    /// What was answered stays.
+    keeps_answered: bool,
 }
 
 impl Guest {
@@ -90,7 +96,8 @@ impl Guest {
         let inside = watched.iter().copied().filter(|sector| *sector < size);
         let sectors = inside.map(|sector| (sector, vec![tag(sector)])).collect();
         let (sizes, names) = (vec![size], vec![name]);
-        Self { backing_sectors, watched, sectors, sizes, names, happened: 0 }
+        let keeps_answered = false;
+        Self { backing_sectors, watched, sectors, sizes, names, happened: 0, keeps_answered }
     }
 
     /// The guest of an image as it was found after a crash: what it sees is durable.
@@ -108,6 +115,11 @@ impl Guest {
         }
         let (sizes, names) = (vec![size], vec![image.backing_name()]);
         Ok(Self { sectors, sizes, names, happened: 0, ..self.clone() })
+    }
+
+    /// The same guest, where only processes die.
+    pub(crate) fn outliving(&self) -> Self {
+        Self { keeps_answered: true, ..self.clone() }
     }
 
     /// How many events have happened.
@@ -150,6 +162,8 @@ impl Guest {
                 }
             }
             What::Acknowledged { under_way } => self.acknowledge(under_way),
+            What::Answered { under_way } if self.keeps_answered => self.acknowledge(under_way),
+            What::Answered { .. } => {}
             What::ResizeAsked(size) => self.resize_asked(*size),
             What::Resized(size) => {
                 self.sizes = vec![*size];

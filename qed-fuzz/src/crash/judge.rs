@@ -12,6 +12,7 @@ use qed_io::{Record, Recorder, Storage};
 use qed_spec::GuestOffset;
 
 use super::guest::{Guest, Tag, content};
+use super::life::Host;
 use super::rules::{is_kept, names_tables, same_superblocks};
 use super::run::{Run, open};
 use super::states::crash_points;
@@ -56,7 +57,8 @@ pub(crate) fn judge(
     depth: Depth,
 ) -> Result<Verdict, String> {
     let gate = &run.gate;
-    let case = Case { guest, gate, discard: run.discard };
+    let host = run.has_log.then(Host::started_anew);
+    let case = Case { guest, gate, discard: run.discard, host: host.as_ref() };
     if depth != Depth::Once {
         case.read_only(state)?;
     }
@@ -66,7 +68,7 @@ pub(crate) fn judge(
         Some(recorder) => recorder.clone(),
         None => disk.clone(),
     };
-    let image = open(storage, gate, true, run.discard).map_err(told("opening"))?;
+    let image = open(storage, gate, (true, run.discard), host.as_ref()).map_err(told("opening"))?;
     let records = recorder.map(|recorder| recorder.records());
     let after = disk.content();
     is_sound(&disk)?;
@@ -93,6 +95,27 @@ pub(crate) fn judge(
         _ => 0,
     };
     Ok(Verdict { recovered, again })
+}
+
+/// Judges an image that a process has opened after another one has died; with a sweep, so that what that
+/// left is used again.
+///
+/// # Errors
+/// What is wrong with it.
+pub(crate) fn judge_opened(
+    image: Image,
+    disk: &Arc<SparseStorage>,
+    guest: &Guest,
+    run: &Run,
+    with_sweep: bool,
+) -> Result<(), String> {
+    let host = Host::started_anew();
+    let case = Case { guest, gate: &run.gate, discard: run.discard, host: Some(&host) };
+    case.content(&image)?;
+    if with_sweep {
+        sweep(&image)?;
+    }
+    case.probe(image, disk)
 }
 
 /// Judges some states of a crash of the recovery of `state`; how many.
@@ -122,18 +145,20 @@ fn judge_again(
 /// What it shows instead.
 pub(crate) fn reads_as_promised(image: &Image, guest: &Guest) -> Result<(), String> {
     let gate = &GivenBacking(None);
-    Case { guest, gate, discard: DiscardMode::Reuse }.disk_content(image)
+    Case { guest, gate, discard: DiscardMode::Reuse, host: None }.disk_content(image)
 }
 
 struct Case<'a> {
     guest: &'a Guest,
     gate: &'a GivenBacking,
     discard: DiscardMode,
+    /// Of an image that may name an owner.
+    host: Option<&'a Host>,
 }
 
 impl Case<'_> {
     fn open(&self, disk: &Arc<SparseStorage>) -> Result<Image, OpenError> {
-        open(disk.clone(), self.gate, true, self.discard)
+        open(disk.clone(), self.gate, (true, self.discard), self.host)
     }
 
     /// A reader sees what a writer will.

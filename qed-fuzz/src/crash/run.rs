@@ -1,7 +1,7 @@
 //! Runs a workload on a new image and records what reaches the disk and what the guest was told.
 
 use std::error::Error;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use qed_check::recovery_hook;
@@ -14,6 +14,7 @@ use qed_io::{Gate, Record, Recorder, Storage};
 use qed_spec::GuestOffset;
 
 use super::guest::{BACKING, Event, Guest, Tag, What, ZERO, content};
+use super::life::{Boot, Death, Host, Life, Phase};
 use super::states::crash_points;
 use super::workload::{Mode, Step, Workload};
 use crate::random::Random;
@@ -39,6 +40,11 @@ pub(crate) struct Run {
     pub(crate) discard: DiscardMode,
     /// A program wrote the image that knows no marks.
     pub(crate) has_foreign: bool,
+    /// Moments at which a process may die, of an image with a pending log.
+    pub(crate) deaths: Vec<Death>,
+    pub(crate) has_log: bool,
+    /// In which run of the kernel they die.
+    pub(crate) boot: Boot,
 }
 
 /// Runs all steps, then closes the image.
@@ -59,13 +65,15 @@ pub(crate) fn run(workload: &Workload) -> Result<Run, StepError> {
 pub(crate) fn open(
     storage: Arc<dyn Storage>,
     gate: &GivenBacking,
-    cached: bool,
-    discard: DiscardMode,
+    (cached, discard): (bool, DiscardMode),
+    host: Option<&Host>,
 ) -> Result<Image, OpenError> {
     let recovery = RecoveryPolicy::Run(&recovery_hook);
     let cache_limit_bytes = if cached { DEFAULT_CACHE_LIMIT_BYTES } else { 0 };
+    let ownership = host.map(Host::ownership);
     let context = WriteContext::new(gate, LockPolicy::Take, recovery);
-    let context = WriteContext { cache_limit_bytes, discard, ..context };
+    let ownership = ownership.as_ref();
+    let context = WriteContext { cache_limit_bytes, discard, ownership, ..context };
     Image::open(storage, &context)
 }
 
@@ -87,6 +95,10 @@ pub(crate) struct Runner {
     /// Writes that failed: what they wrote may be there or not, whatever is flushed after them.
     doubtful: Vec<Tag>,
     pub(crate) now: Instant,
+    /// Where images keep a pending log.
+    host: Option<Host>,
+    life: Option<Arc<Life>>,
+    deaths: Arc<Mutex<Vec<Death>>>,
 }
 
 impl Runner {
@@ -119,12 +131,38 @@ impl Runner {
             next_tag: BACKING,
             doubtful: Vec::new(),
             now: Instant::now(),
+            host: workload.has_log.then(Host::new),
+            life: None,
+            deaths: Arc::default(),
         })
     }
 
-    pub(crate) fn open(&self) -> Result<Image, OpenError> {
+    pub(crate) fn open(&mut self) -> Result<Image, OpenError> {
         let Workload { cached, discard, .. } = self.workload;
-        open(self.storage.clone(), &self.gate, cached, discard)
+        let mut storage = self.storage.clone();
+        if let Some(host) = &mut self.host {
+            host.next();
+            let life = host.live(storage, self.recorder.clone(), self.deaths.clone());
+            storage = life.clone();
+            self.life = Some(life);
+        }
+        let image = open(storage, &self.gate, (cached, discard), self.host.as_ref())?;
+        self.enter(Phase::Serving);
+        Ok(image)
+    }
+
+    fn enter(&self, phase: Phase) {
+        if let Some(life) = &self.life {
+            life.enter(phase);
+        }
+    }
+
+    /// All requests were answered but these writes; the process may die now.
+    pub(crate) fn answered(&mut self, under_way: Vec<Tag>) {
+        if let Some(life) = self.life.clone() {
+            self.log(What::Answered { under_way });
+            life.note();
+        }
     }
 
     /// Whether tables stay in memory until a flush: a request then needs no turn to look at one.
@@ -133,6 +171,7 @@ impl Runner {
     }
 
     pub(crate) fn close(&mut self, image: Image) -> Result<(), StepError> {
+        self.enter(Phase::Closing);
         image.close()?;
         self.acknowledge(Vec::new());
         Ok(())
@@ -142,13 +181,17 @@ impl Runner {
     pub(crate) fn step(&mut self, image: Image, step: &Step) -> Result<Image, StepError> {
         match step {
             Step::Crash(number) => return self.crash(image, *number),
+            Step::Die => return self.die(image),
             Step::Reopen => self.close(image)?,
             Step::Foreign => {
                 self.close(image)?;
                 self.foreign()?;
             }
             _ => {
+                let flushes = matches!(step, Step::Flush | Step::Maintain);
+                self.enter(if flushes { Phase::Flushing } else { Phase::Serving });
                 self.step_inside(&image, step)?;
+                self.answered(Vec::new());
                 return Ok(image);
             }
         }
@@ -193,7 +236,7 @@ impl Runner {
                 self.now += TICK;
                 image.maintain(self.now)?;
             }
-            Step::Reopen | Step::Foreign | Step::Crash(_) => {}
+            Step::Reopen | Step::Foreign | Step::Crash(_) | Step::Die => {}
         }
         Ok(())
     }
@@ -239,10 +282,25 @@ impl Runner {
 
     pub(crate) fn into_run(self) -> Run {
         let workload = &self.workload;
-        let Workload { mode, discard, .. } = *workload;
+        let Workload { mode, discard, has_log, .. } = *workload;
         let has_foreign = workload.steps.iter().any(|step| matches!(step, Step::Foreign));
-        let Self { start, recorder, guest, events, gate, .. } = self;
-        Run { start, records: recorder.records(), events, guest, gate, mode, discard, has_foreign }
+        let boot = self.host.as_ref().map_or_else(Boot::default, Host::boot);
+        let Self { start, recorder, guest, events, gate, deaths, .. } = self;
+        let deaths = std::mem::take(&mut *deaths.lock().unwrap_or_else(PoisonError::into_inner));
+        let records = recorder.records();
+        Run {
+            start,
+            records,
+            events,
+            guest,
+            gate,
+            mode,
+            discard,
+            has_foreign,
+            deaths,
+            has_log,
+            boot,
+        }
     }
 
     /// A flush of the guest, which covers all writes but those under way.
@@ -275,8 +333,21 @@ impl Runner {
         self.storage = self.recorder.clone();
         self.stopper = Some(stopper);
         self.events.clear();
+        self.deaths = Arc::default();
+        self.host = self.host.take().map(Host::started_again);
         let image = self.open()?;
         self.guest = self.guest.found(&image)?;
+        Ok(image)
+    }
+
+    /// The process dies; the next one makes all that was answered durable.
+    fn die(&mut self, image: Image) -> Result<Image, StepError> {
+        let Some((host, life)) = self.host.as_ref().zip(self.life.as_ref()) else {
+            return Ok(image);
+        };
+        host.dies(life, || drop(image));
+        let image = self.open()?;
+        self.acknowledge(Vec::new());
         Ok(image)
     }
 

@@ -40,28 +40,25 @@ const FEW: u64 = 64;
 /// The states of any other moment are among those of the next flush.
 #[must_use]
 pub fn crash_points(start: &SparseContent, records: &[Record]) -> Vec<CrashPoint> {
+    Timeline::new(start).crash_points(records)
+}
+
+/// The disk of a run that began with `start` at each of these moments, in order.
+pub(crate) fn disks_at(
+    start: &SparseContent,
+    records: &[Record],
+    orders: impl Iterator<Item = u64>,
+) -> Vec<Timeline> {
     let mut timeline = Timeline::new(start);
-    let mut points = Vec::new();
-    for (order, moment) in moments(records) {
-        match moment {
-            Moment::Submitted(position) => timeline.submit(&records[position], order),
-            Moment::Completed(position) => {
-                if records[position].operation == Operation::Flush {
-                    let submitted =
-                        records.iter().take_while(|record| record.submitted < order).count();
-                    // What was submitted while the flush was under way counts, the flush does not.
-                    let is_beside = submitted > position + 1;
-                    let before = if is_beside { submitted } else { position };
-                    points.push(timeline.point(before, order));
-                    timeline.make_durable(records[position].submitted);
-                } else {
-                    timeline.complete(records[position].submitted, order);
-                }
+    let mut moments = moments(records).into_iter().peekable();
+    orders
+        .map(|order| {
+            while let Some((at, moment)) = moments.next_if(|(at, _)| *at < order) {
+                timeline.pass(records, at, moment);
             }
-        }
-    }
-    points.push(timeline.point(records.len(), u64::MAX));
-    points
+            timeline.clone()
+        })
+        .collect()
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -92,19 +89,66 @@ struct Version<T> {
 }
 
 /// What is durable at a moment of a run and what was written since.
-struct Timeline {
+#[derive(Debug, Clone)]
+pub(crate) struct Timeline {
     durable: SparseContent,
     now: SparseContent,
     sectors: BTreeMap<u64, Vec<Version<Sector>>>,
     lens: Vec<Version<u64>>,
     /// Whether any of these is older than the last flush that completed.
     carried: bool,
+    /// The last moment that has passed.
+    last_order: u64,
 }
 
 impl Timeline {
     fn new(start: &SparseContent) -> Self {
         let (sectors, lens) = (BTreeMap::new(), Vec::new());
-        Self { durable: start.clone(), now: start.clone(), sectors, lens, carried: false }
+        let (durable, now) = (start.clone(), start.clone());
+        Self { durable, now, sectors, lens, carried: false, last_order: 0 }
+    }
+
+    /// What the page cache has: all that was written.
+    pub(crate) fn now(&self) -> &SparseContent {
+        &self.now
+    }
+
+    pub(crate) fn last_order(&self) -> u64 {
+        self.last_order
+    }
+
+    /// All crash points of a run that goes on from here, whose order numbers are greater than those before.
+    pub(crate) fn crash_points(mut self, records: &[Record]) -> Vec<CrashPoint> {
+        let mut points = Vec::new();
+        for (order, moment) in moments(records) {
+            if let Moment::Completed(position) = moment
+                && records[position].operation == Operation::Flush
+            {
+                let submitted =
+                    records.iter().take_while(|record| record.submitted < order).count();
+                // What was submitted while the flush was under way counts, the flush does not.
+                let is_beside = submitted > position + 1;
+                let before = if is_beside { submitted } else { position };
+                points.push(self.point(before, order));
+            }
+            self.pass(records, order, moment);
+        }
+        points.push(self.point(records.len(), u64::MAX));
+        points
+    }
+
+    fn pass(&mut self, records: &[Record], order: u64, moment: Moment) {
+        self.last_order = order;
+        match moment {
+            Moment::Submitted(position) => self.submit(&records[position], order),
+            Moment::Completed(position) => {
+                let Record { operation, submitted, .. } = &records[position];
+                match operation {
+                    Operation::Flush => self.make_durable(*submitted),
+                    _ => self.complete(*submitted, order),
+                }
+            }
+        }
     }
 
     fn submit(&mut self, record: &Record, submitted: u64) {

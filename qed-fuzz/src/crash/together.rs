@@ -64,6 +64,7 @@ impl Runner {
                 3 => drop(image.maintain(self.now)?),
                 _ => self.turn(&mut writers, &mut random, Allowed::All)?,
             }
+            self.answered(under_way(&writers));
         }
         Ok(())
     }

@@ -112,6 +112,8 @@ pub enum Step {
     Reopen,
     /// A crash, of which a state is left that the number draws; the image is opened again.
     Crash(u64),
+    /// The process dies, and the next one opens the image.
+    Die,
     /// Closes, and opens after a program has opened it that knows no extensions.
     Foreign,
 }
@@ -138,6 +140,8 @@ pub struct Workload {
     pub cached: bool,
     /// What becomes of space that is given up.
     pub discard: DiscardMode,
+    /// Whether the image names its owner, and a pending log is kept.
+    pub has_log: bool,
     /// What is done.
     pub steps: Vec<Step>,
 }
@@ -241,6 +245,7 @@ impl Workload {
                 | Step::SetBacking(_)
                 | Step::Maintain
                 | Step::Reopen
+                | Step::Die
                 | Step::Crash(_) => {}
             }
         }

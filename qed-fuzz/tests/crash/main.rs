@@ -29,8 +29,13 @@ fn crash_disk(size: u64, backing: u64, steps: &[Step]) {
 
 #[track_caller]
 fn crash_discarding(discard: DiscardMode, size: u64, backing: u64, steps: &[Step]) {
-    for (mode, cached) in Mode::ALL.into_iter().flat_map(|mode| [(mode, false), (mode, true)]) {
-        let workload = Workload { mode, size, backing, cached, discard, steps: steps.to_vec() };
+    // One that keeps a log, one that keeps none, and both ways to keep tables.
+    let kinds = [(false, true), (true, true), (true, false)];
+    for (mode, (cached, has_log)) in
+        Mode::ALL.into_iter().flat_map(|mode| kinds.map(|it| (mode, it)))
+    {
+        let steps = steps.to_vec();
+        let workload = Workload { mode, size, backing, cached, discard, has_log, steps };
         let tally = crash_workload(&workload, ALL_STATES_MAX);
         let tally = tally.unwrap_or_else(|failure| panic!("{failure}"));
         assert!(tally.judged > 15, "{} states are too few to mean anything", tally.judged);

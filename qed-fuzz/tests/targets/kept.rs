@@ -9,7 +9,7 @@ use std::thread;
 use qed_fuzz::{Branches, TARGETS, Target};
 
 /// What the seeds of a target must reach: what the code under test decides by.
-const BRANCHES: [(&str, &str); 14] = [
+const BRANCHES: [(&str, &str); 15] = [
     (
         "header",
         "header-ok header-err-truncated header-err-magic header-err-unsupported-feature
@@ -43,6 +43,11 @@ const BRANCHES: [(&str, &str); 14] = [
     ("repair", "recover-ok recover-err-corrupt"),
     ("writes", "open-ok open-err-image-corrupt-l1-entry operation-ok operation-err"),
     ("operations", "ending-closed ending-let-go ending-killed"),
+    (
+        "pending",
+        "opened-ok opened-err-pending-lost-no-entry opened-err-pending-lost-value
+         opened-err-pending-lost-foreign",
+    ),
     (
         "journal",
         "shown-ok-none shown-ok-some shown-err-header-unsupported-feature shown-err-mode-unknown

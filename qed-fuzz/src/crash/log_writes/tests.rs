@@ -11,6 +11,7 @@ use qed_io::Operation;
 use super::super::failure::write_sparse;
 use super::super::guest::{Event, Guest, Tag, What, content};
 use super::super::judge::{Depth, judge};
+use super::super::life::Boot;
 use super::super::run::Run;
 use super::super::workload::{CRASH_CLUSTER, Mode};
 use super::read_write_log;
@@ -108,6 +109,9 @@ fn run(start: &SparseContent) -> Run {
         mode: Mode::Classic,
         discard: DiscardMode::Reuse,
         has_foreign: true,
+        deaths: Vec::new(),
+        has_log: false,
+        boot: Boot::default(),
     }
 }
 
