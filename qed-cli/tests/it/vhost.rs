@@ -1,4 +1,4 @@
-//! `qed vhost` as a process that serves many frontends: nothing of them stays.
+//! `qed vhost` as a process that is killed, and that serves for long: no request is lost, and nothing grows.
 
 #[path = "../../../qed-export/tests/it/vhost/machine.rs"]
 #[allow(dead_code, reason = "this program uses a part of the machine")]
@@ -40,6 +40,45 @@ fn send_writes(machine: &mut Machine, round: u64) -> Vec<Sent> {
     let sent = (0..AT_ONCE).map(write).collect();
     queue.kick();
     sent
+}
+
+#[test]
+fn a_server_that_is_killed_and_started_anew_loses_no_request() {
+    const ROUNDS: u64 = 12;
+    let lab = Lab::new();
+    lab.qed(["create", "-f", "qed", "a.qed", "64M"]).succeeded();
+    let mut server = served(&lab);
+    let mut board = Board::new(1, 128);
+    for round in 0..ROUNDS {
+        let mut machine = board.plug(&lab.path("s"), FEATURES);
+        let sent = send_writes(&mut machine, round);
+        // Killed before the first, among the others, and after the last.
+        let before = u16::try_from(round * 3).expect("few").min(32);
+        machine.board.queues[0].wait_for(before);
+        server.signal("KILL");
+        server.wait();
+        server = served(&lab);
+        let mut machine = machine.unplug().plug(&lab.path("s"), FEATURES);
+        let queue = &mut machine.board.queues[0];
+        queue.wait_for(32 - before);
+        assert!(sent.iter().all(|sent| queue.got(*sent).status == 0), "round {round}");
+        board = machine.unplug();
+    }
+    let mut machine = board.plug(&lab.path("s"), FEATURES);
+    let mut lost = Vec::new();
+    for round in 0..ROUNDS {
+        for index in 0..AT_ONCE {
+            let got = machine.ask(Ask::read(sector(round, index), 4096));
+            let is_there = got.status == 0 && got.data == content(round, index);
+            if !is_there {
+                lost.push((round, index));
+            }
+        }
+    }
+    assert!(lost.is_empty(), "{lost:?}");
+    drop(machine);
+    server.stop();
+    lab.qed(["check", "a.qed"]).succeeded();
 }
 
 /// What a process has of the system.
