@@ -64,7 +64,7 @@ const TASKS: &[Task] = &[
     Task { name: "man", help: "make the man pages in target/man and check them", run: man::run },
     Task { name: "bench", help: "time qed: bench [--list] [CASE..]", run: bench::run },
     Task { name: "instructions", help: "count instructions of hot paths", run: instructions::run },
-    Task { name: "guests", help: "kill servers and guests: guests [--times N]", run: soak::guests },
+    Task { name: "guests", help: "kill and move guests: guests [--times N]", run: soak::guests },
     Task {
         name: "fuzz",
         help: "run fuzz targets: fuzz all|TARGET.. [--secs N] [--jobs N] [--minimise]",

@@ -12,10 +12,11 @@ pub(crate) fn run(words: &[String]) -> Result<()> {
     tests(&test, &[("QED_SOAK_SECONDS", seconds)])
 }
 
-/// The tests with guests: each kills `--times N`, 50 by default.
+/// The tests with guests: each kills or moves `--times N`, 50 by default.
 pub(crate) fn guests(words: &[String]) -> Result<()> {
     let times = number(words, "--times", 50)?;
-    tests(&["-p", "conformance", "--test", "guests"], &[("QED_GUEST_KILLS", times)])
+    let variables = [("QED_GUEST_KILLS", times), ("QED_GUEST_MOVES", times)];
+    tests(&["-p", "conformance", "--test", "guests"], &variables)
 }
 
 fn number(words: &[String], option: &str, otherwise: u64) -> Result<u64> {

@@ -9,6 +9,7 @@ use std::thread;
 
 use crate::initramfs::pack;
 use crate::lab::{Lab, PATIENCE, kernel_folder};
+use crate::qmp::Qmp;
 
 /// Nothing but what is named, so that two of them are alike enough to migrate.
 const MACHINE: &str = "-nodefaults -no-user-config -M q35,memory-backend=mem -accel tcg -cpu max \
@@ -34,6 +35,7 @@ pub(crate) struct Machine {
     child: Child,
     lines: Receiver<String>,
     console: PathBuf,
+    qmp: PathBuf,
 }
 
 impl Machine {
@@ -43,12 +45,13 @@ impl Machine {
         let initramfs = file("initramfs");
         let programs: Vec<&Path> = plan.programs.iter().map(PathBuf::as_path).collect();
         pack(&initramfs, &programs, &plan.job);
-        let console = file("console");
+        let (console, qmp) = (file("console"), file("qmp"));
         let mut command = Command::new("qemu-system-x86_64");
         command.args(MACHINE.split_whitespace()).args(&plan.disk).args(more);
         command.arg("-kernel").arg(kernel_folder().join("vmlinuz")).arg("-initrd").arg(initramfs);
         command.args(["-append", "console=ttyS0 loglevel=4 panic=-1 no_timer_check"]);
         command.arg("-serial").arg(format!("file:{}", console.display()));
+        command.arg("-qmp").arg(format!("unix:{},server=on,wait=off", qmp.display()));
         if !plan.reboots {
             command.arg("-no-reboot");
         }
@@ -60,7 +63,7 @@ impl Machine {
         thread::spawn(move || {
             said.lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
         });
-        Self { child, lines, console }
+        Self { child, lines, console, qmp }
     }
 
     /// The next line that the guest says.
@@ -76,6 +79,11 @@ impl Machine {
     /// Says a line to the guest.
     pub(crate) fn say(&mut self, line: &str) {
         writeln!(self.child.stdin.as_mut().unwrap(), "{line}").unwrap();
+    }
+
+    /// QEMU's monitor.
+    pub(crate) fn monitor(&self) -> Qmp {
+        Qmp::connect(&self.qmp)
     }
 
     /// Waits until the guest has powered off; the lines that nobody has read. The kernel must not have

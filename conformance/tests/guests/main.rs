@@ -6,5 +6,7 @@ mod initramfs;
 mod kills;
 mod lab;
 mod machine;
+mod moves;
+mod qmp;
 mod server;
 mod writers;

@@ -1,11 +1,14 @@
 //! A `qed` that serves the image of a lab, and how a guest gets at it.
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
-use crate::lab::Lab;
+use serde_json::Value;
+
+use crate::lab::{Lab, PATIENCE};
 
 /// How guests get at a disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +50,7 @@ impl Way {
 /// A server that listens. It ends with the value.
 pub(crate) struct Server {
     child: Child,
+    control: PathBuf,
     said: PathBuf,
 }
 
@@ -54,16 +58,40 @@ impl Server {
     /// Serves `disk.qed` at a socket, and answers at another.
     #[track_caller]
     pub(crate) fn start(lab: &Lab, way: Way, socket: &str, more: &[&str]) -> Self {
-        let said = lab.path(&format!("{socket}.said"));
-        let mut command = lab.command([way.command(), "--socket", socket]);
+        let (name, said) = (format!("{socket}.control"), lab.path(&format!("{socket}.said")));
+        let mut command = lab.command([way.command(), "--socket", socket, "--control", &name]);
         command.args(["--discard", "pass-down"]).args(more).args(["-f", "qed", "disk.qed"]);
         command.stderr(File::options().append(true).create(true).open(&said).unwrap());
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let server = Self { child, said };
+        let server = Self { child, control: lab.path(&name), said };
         assert!(!line.is_empty(), "it does not listen: {}", server.said());
         server
+    }
+
+    /// Asks at the control socket, and it has to be done.
+    #[track_caller]
+    pub(crate) fn ask(&self, command: &str) -> Value {
+        let answer = self.answer(command);
+        assert_eq!(answer["ok"], true, "{command}: {answer} {}", self.said());
+        answer
+    }
+
+    /// Asks at the control socket for what must not be done.
+    #[track_caller]
+    pub(crate) fn refuses(&self, command: &str) {
+        let answer = self.answer(command);
+        assert_eq!(answer["ok"], false, "{command}: {answer}");
+    }
+
+    fn answer(&self, command: &str) -> Value {
+        let mut stream = BufReader::new(UnixStream::connect(&self.control).unwrap());
+        stream.get_ref().set_read_timeout(Some(PATIENCE)).unwrap();
+        writeln!(stream.get_mut(), "{{\"cmd\":\"{command}\"}}").unwrap();
+        let mut answer = String::new();
+        stream.read_line(&mut answer).unwrap();
+        serde_json::from_str(&answer).unwrap()
     }
 
     /// SIGKILL.
