@@ -45,6 +45,12 @@ pub enum Error {
     /// The image was opened for reading only.
     #[error("the image was opened for reading only")]
     ReadOnly,
+    /// The image was closed to be handed over, and a request is in flight that may still write.
+    #[error("a request is in flight, so the image stays locked")]
+    InUse,
+    /// A block device that other hosts write was to be read through this host's cache.
+    #[error("a block device that is shared is used without caches: each host has its own")]
+    SharedCached,
     /// Reading or writing failed.
     #[error(transparent)]
     Image(#[from] ImageError),
@@ -73,6 +79,8 @@ impl Error {
             Self::Create(error) => error.kind(),
             Self::Geometry { .. } => ErrorKind::InvalidInput,
             Self::ReadOnly => ErrorKind::ReadOnly,
+            Self::InUse => ErrorKind::Locked,
+            Self::SharedCached => ErrorKind::Refused,
             Self::Image(error) => error.kind(),
             Self::Map(error) => error.kind(),
             Self::Resize(error) => error.kind(),

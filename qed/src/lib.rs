@@ -25,12 +25,14 @@
 
 mod error;
 mod image;
+mod inactive;
 mod new_file;
 mod options;
 mod owner;
 
 pub use error::Error;
 pub use image::Image;
+pub use inactive::Inactive;
 pub use new_file::{NewFile, random_identity};
 pub use options::{Backing, Mode, Options, RECOVER};
 pub use owner::Owner;

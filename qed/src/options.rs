@@ -7,10 +7,10 @@ use std::sync::Arc;
 use qed_convert::chain::{Chain, ChainOptions, FormatSource, ImageFormat, Layer, TrustMagic};
 use qed_core::{
     BackingFormat, BackingGate, CreateBacking, CreateOptions, DEFAULT_CACHE_LIMIT_BYTES,
-    DEFAULT_RING_LEN_BYTES, DiscardMode, Keeps, Layout, LockPolicy, PendingLost, ReadContext,
-    ReadOnlyImage, RecoveryPolicy, RefuseBacking, WriteContext, header_area,
+    DEFAULT_RING_LEN_BYTES, DiscardMode, Keeps, Layout, LockPolicy, Ownership, PendingLost,
+    ReadContext, ReadOnlyImage, RecoveryPolicy, RefuseBacking, WriteContext, header_area,
 };
-use qed_io::{Access, Existing, FileOptions, FileStorage, ImageLock, Storage};
+use qed_io::{Access, Existing, FileOptions, FileStorage, Growth, ImageLock, Storage};
 use qed_spec::Geometry;
 
 use crate::error::Error;
@@ -34,6 +34,8 @@ pub struct Options<'a> {
     cache_limit_bytes: u64,
     discard: DiscardMode,
     keeps: Keeps,
+    shared: bool,
+    takes_over: bool,
     mode: Mode,
     cluster_size: u32,
     table_size: u32,
@@ -83,6 +85,8 @@ impl<'a> Options<'a> {
             cache_limit_bytes: DEFAULT_CACHE_LIMIT_BYTES,
             discard: DiscardMode::default(),
             keeps: Keeps::Nothing,
+            shared: false,
+            takes_over: false,
             mode: Mode::Compat,
             cluster_size: 64 << 10,
             table_size: 4,
@@ -139,6 +143,22 @@ impl<'a> Options<'a> {
     /// others, who do not know of a process that ends.
     pub fn outlive_process(mut self) -> Self {
         self.keeps = Keeps::Owner;
+        self
+    }
+
+    /// Other hosts can write the image too, one at a time, and locks may not reach them: what this host
+    /// caches of it is not believed, the image names its owner, and one that lost it writes no more once it
+    /// reads that. A writer that was cut off is noticed so, not stopped: what it has in flight lands, and to
+    /// keep it from writing is the task of whoever manages the hosts. A block device has to be
+    /// [`Options::direct`].
+    // spec: QED-HAND-06
+    pub fn shared(mut self) -> Self {
+        (self.shared, self.keeps) = (true, Keeps::Owner);
+        self
+    }
+
+    pub(crate) fn taking_over(mut self) -> Self {
+        self.takes_over = true;
         self
     }
 
@@ -209,6 +229,9 @@ impl<'a> Options<'a> {
             };
             file.lock(lock).map_err(|error| failed(error.into()))?;
         }
+        if self.shared {
+            forget_what_others_wrote(&file)?;
+        }
         let owns_lock = self.lock == LockPolicy::Take;
         Ok(self.open_locked(path, Arc::new(file))?.with_lock(owns_lock))
     }
@@ -251,7 +274,11 @@ impl<'a> Options<'a> {
         let recovery = if self.recovers { RECOVER } else { RecoveryPolicy::Refuse };
         let file = FileStorage::of(&*storage);
         let owner = file.map(|file| Owner::of(file, self.keeps)).transpose()?;
-        let ownership = owner.as_ref().map(|owner| owner.ownership(PendingLost::Refuse));
+        let ownership = owner.as_ref().map(|owner| Ownership {
+            shared: self.shared,
+            take_over: self.takes_over,
+            ..owner.ownership(PendingLost::Refuse)
+        });
         let context = WriteContext {
             cache_limit_bytes,
             discard: self.discard,
@@ -275,6 +302,15 @@ impl<'a> Options<'a> {
         };
         Ok(CreateOptions { geometry, image_size, backing: self.over.clone(), layout })
     }
+}
+
+/// Whatever is read from now on is what the storage has.
+// spec: QED-HAND-03
+fn forget_what_others_wrote(file: &FileStorage) -> Result<(), Error> {
+    if file.growth() == Growth::Stale && !file.is_direct() {
+        return Err(Error::SharedCached);
+    }
+    Ok(file.forget_cached(0..u64::MAX)?)
 }
 
 impl fmt::Debug for Backing<'_> {
