@@ -106,7 +106,8 @@ impl LogPlace {
             Err(error) => return Err(io_error(folder, error.into())),
         };
         let place = Self::in_folder(folder, file)?;
-        place.make(words_of(1), ".try").inspect_err(|_| {
+        // Of full size: memory that is short is found here.
+        place.make(words_of(SLOTS), ".try").inspect_err(|_| {
             if is_new {
                 // One that is in use by now stays.
                 let _ = std::fs::remove_dir(folder);

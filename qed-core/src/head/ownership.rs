@@ -18,16 +18,17 @@ impl Head {
         self.sync()
     }
 
-    /// The image is about to be closed by its owner, if it names one; durable after a flush, before which
-    /// all else is.
+    /// The image is about to be closed by its owner, if it names one; whether anything was written, which
+    /// is durable after a flush, before which all else is.
     // spec: QED-HAND-04
-    pub(crate) fn give_up_ownership(&self) -> Result<(), ImageError> {
+    pub(crate) fn give_up_ownership(&self) -> Result<bool, ImageError> {
         if !self.header().fields().autoclear_features.contains(AutoclearFeatures::OWNED) {
-            return Ok(());
+            return Ok(false);
         }
         if self.has_superblock() {
             self.set_section(SectionType::OWNER, &ImageOwner::NOBODY.encode())?;
         }
-        self.update(|fields| fields.autoclear_features.remove(AutoclearFeatures::OWNED))
+        self.update(|fields| fields.autoclear_features.remove(AutoclearFeatures::OWNED))?;
+        Ok(true)
     }
 }

@@ -206,10 +206,10 @@ impl Image {
                 Ok(())
             }
             // Where another log was believed first.
-            Keeps::Nothing => {
-                self.head.give_up_ownership()?;
-                Ok(self.head.sync()?)
-            }
+            Keeps::Nothing => Ok(match self.head.give_up_ownership()? {
+                true => self.head.sync()?,
+                false => (),
+            }),
         }
     }
 
@@ -270,7 +270,7 @@ impl Image {
     /// Where another host may write the image, it is looked at from here on before it is written.
     // spec: QED-HAND-05
     fn look_before_writes(&mut self, ownership: &Ownership<'_>) {
-        if ownership.shared || self.head.storage().growth() == qed_io::Growth::Stale {
+        if ownership.shared || self.head.storage().growth() == Growth::Stale {
             self.head.look_before_writes();
         }
     }

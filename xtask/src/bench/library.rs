@@ -87,9 +87,9 @@ pub(super) static SERVED: [Case; 20] = [
     of(GUESTS, "fuse_write_1m_q4", "FUSE: all of a disk, written over", Goal::SpeedAtLeast(1.2)),
 ];
 
-/// What is done about space, as the bench `space` of qed names it.
+/// What is done about space, and what the pending log costs, as the benches of qed name them.
 #[rustfmt::skip]
-pub(super) static SPACE: [Case; 7] = [
+pub(super) static SPACE: [Case; 10] = [
     of(OF_SPACE, "write_reused_64k_beside_raw", "writes into free space, beside a raw file's", Goal::SpeedAtLeast(0.7)),
     of(OF_SPACE, "write_reused_64k_beside_end", "writes into free space, beside those at the end", Goal::SpeedAtLeast(1.0)),
     of(OF_SPACE, "write_reused_4k_beside_raw", "small writes into free space, beside a raw file's", Goal::None),
@@ -97,11 +97,15 @@ pub(super) static SPACE: [Case; 7] = [
     of(OF_SPACE, "sweep_10m_beside_check", "10^7 clusters swept, beside our check", Goal::TimeAtMost(1.5)),
     of(OF_SPACE, "read_beside_sweep", "reads beside a sweep, beside those alone", Goal::SpeedAtLeast(0.8)),
     of(OF_SPACE, "compact_10g_beside_cp", "10 GiB with every second cluster free, beside cp", Goal::SpeedAtLeast(0.5)),
+    of(PENDING, "write_logged_4k", "writes to new clusters with a pending log, beside without", Goal::TimeAtMost(1.05)),
+    of(PENDING, "write_logged_4k_t2", "the same, by two threads", Goal::TimeAtMost(1.05)),
+    of(PENDING, "write_logged_4k_t16", "the same, by 16 threads", Goal::TimeAtMost(1.05)),
 ];
 
 const IO: InProcess = InProcess { package: "qed-core", bench: "io" };
 const ENGINE: InProcess = InProcess { package: "qed-engine", bench: "direct" };
 const OF_SPACE: InProcess = InProcess { package: "qed", bench: "space" };
+const PENDING: InProcess = InProcess { package: "qed", bench: "pending" };
 const GUESTS: InProcess = InProcess { package: "qed-cli", bench: "served" };
 
 const fn of(bench: InProcess, name: &'static str, what: &'static str, goal: Goal) -> Case {
