@@ -54,7 +54,7 @@ fn kill_guests(way: Way, options: &str) {
 
 #[test]
 fn one_writer_over_nbd_loses_nothing_with_its_server() {
-    kill_servers(Way::Nbd, "journal=on", 1);
+    kill_servers(Way::Nbd, "journal=off", 1);
 }
 
 #[test]
@@ -69,7 +69,7 @@ fn one_writer_over_vhost_user_loses_nothing_with_its_server() {
 
 #[test]
 fn sixteen_writers_over_vhost_user_lose_nothing_with_their_server() {
-    kill_servers(Way::Vhost, "journal=on", 16);
+    kill_servers(Way::Vhost, "journal=off", 16);
 }
 
 #[test]
