@@ -172,11 +172,11 @@ impl<'s> Session<'s> {
                 self.set_write_cache(is_on)?;
             }
             Message::SetInflight(info) => self.set_inflight(info, only(descriptors)?)?,
-            Message::ResetDevice => self.reset()?,
+            Message::ResetDevice => self.reset(),
             Message::SetStatus(value) => {
                 self.status = u8::try_from(value & 0xff).unwrap_or(0);
                 if self.status == 0 {
-                    self.reset()?;
+                    self.reset();
                 }
             }
             of_queue => self.obey_for_queue(of_queue, descriptors)?,
@@ -349,15 +349,16 @@ impl<'s> Session<'s> {
         Ok(Answer::Reply(body, None))
     }
 
-    /// As the driver finds the device when it begins. Memory and the session stay.
-    fn reset(&mut self) -> Result<(), SessionError> {
+    /// As the driver finds the device when it begins. Memory and the session stay, and so does the write
+    /// cache: frontends keep their copy of the configuration, by which a guest that finds none never
+    /// flushes.
+    fn reset(&mut self) {
         for state in &mut self.queues {
             state.pause();
             *state = QueueState::default();
         }
         self.status = 0;
         self.features = 0;
-        self.set_write_cache(true)
     }
 
     fn queue(&mut self, queue: u32) -> Result<(usize, &mut QueueState), SessionError> {

@@ -7,6 +7,7 @@ use qed_core::RawFile;
 use qed_export::vhost::VhostOptions;
 use qed_export::{BlockDevice, ReadOnlyDisk, Shrink};
 use qed_io::MemoryStorage;
+use vhost::VhostBackend as _;
 use vhost::vhost_user::message::{VhostUserConfigFlags, VhostUserProtocolFeatures};
 use vhost::vhost_user::{self, VhostUserFrontend as _};
 
@@ -186,6 +187,14 @@ fn a_guest_can_do_without_its_write_cache() {
     // Another server of the same machine keeps it so, by the memory for requests in flight.
     let board = machine.unplug();
     let mut machine = board.plug(&running.path, ALL);
+    assert_eq!(machine.config(32, 1), [0]);
+    machine.ask(Ask::write(0, &[3; 512]));
+    assert_eq!(disk.flushes(), 1);
+    // So does a driver that begins again: its frontend shows it the configuration that it had.
+    machine.frontend.reset_device().expect("reset");
+    machine.board.queues.iter_mut().for_each(super::machine::Queue::reset);
+    machine.frontend.set_features(machine.features).expect("taken");
+    machine.start();
     assert_eq!(machine.config(32, 1), [0]);
     machine.ask(Ask::write(0, &[3; 512]));
     assert_eq!(disk.flushes(), 1);
