@@ -67,7 +67,8 @@ fallocate allocates. The size of the file stays unless --growable is given; a wr
 the end or past it finds no space, as on a block device. SEEK_DATA and SEEK_HOLE find what qed map
 shows.
 
-With -t none the kernel keeps no pages of the file either.
+With -t none the kernel keeps no pages of the file either. Nor does it with --control, by which the
+image can be handed to another server; fallocate then allocates nothing.
 
 The file belongs to who mounted it, and only that user may use it. --allow-other leaves that to its
 permissions, which chmod and chown change until it is unmounted; a user who is not root needs
@@ -113,7 +114,9 @@ pub(crate) fn run(args: MountArgs, context: &Context) -> anyhow::Result<Exit> {
     let [image, mount_point] = &args.operands[..] else {
         return Err(usage("Expecting an image file name and a mount point"));
     };
-    let mut how = MountOptions { direct: args.disk.is_direct()?, ..MountOptions::default() };
+    // What the kernel kept of a disk that was handed over would be shown when it comes back.
+    let (shared, direct) = (args.service.can_hand_over(), args.disk.is_direct()?);
+    let mut how = MountOptions { shared, direct, ..MountOptions::default() };
     if let Some(threads) = &args.threads {
         how.threads = usize::try_from(number_in(threads, "thread count", 1..=256)?)?;
     }

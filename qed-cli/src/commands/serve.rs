@@ -160,7 +160,9 @@ pub(crate) fn run(args: &ServeArgs, context: &Context) -> anyhow::Result<Exit> {
         addresses.extend([socket.as_os_str().as_bytes(), b"\n"].concat());
     }
     if let (Some(point), Some(export)) = (&args.mount_point, exports.only()) {
-        let (shared, direct) = (protocols.are_several(), args.disks.is_direct()?);
+        // What the kernel kept of a disk that was handed over would be shown when it comes back.
+        let shared = protocols.are_several() || args.service.can_hand_over();
+        let direct = args.disks.is_direct()?;
         let how = MountOptions { shared, direct, ..MountOptions::default() };
         let path = args.mount.add_to(&mut service, export, point, how)?;
         addresses.extend([path.as_os_str().as_bytes(), b"\n"].concat());

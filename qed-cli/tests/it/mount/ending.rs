@@ -14,6 +14,23 @@ fn a_signal_unmounts_flushes_and_closes() {
     );
 }
 
+// spec-test: QED-HAND-03
+#[test]
+fn a_disk_that_comes_back_is_not_read_from_what_the_kernel_kept() {
+    on_fuse(
+        r#""$qed" create -q -f qed disk.qed 1M; start --control c disk.qed m
+           ask() {
+               /usr/bin/python3 -c 'import socket, sys
+s = socket.socket(socket.AF_UNIX); s.connect("c"); s.sendall(sys.argv[1].encode())
+s.shutdown(socket.SHUT_WR); print(s.makefile().readline())' "{\"cmd\":\"$1\"}
+" | grep -q '"ok":true'
+           }
+           echo old | dd of=$file conv=notrunc status=none; test "$(head -c 3 $file)" = old
+           ask deactivate; qemu-io -f qed -c 'write -q -P 65 0 512' disk.qed; ask activate
+           test "$(head -c 3 $file)" = AAA; finish"#,
+    );
+}
+
 #[test]
 fn a_file_in_use_is_out_of_sight_and_closed_in_time() {
     on_fuse(
