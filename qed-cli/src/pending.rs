@@ -4,16 +4,17 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::Context as _;
-use qed::{Keeps, Owner};
+use anyhow::{Context as _, bail};
+use qed::{Keeps, Owner, PendingLost};
 use qed_convert::chain::{FormatSource, Layer};
-use qed_core::GivenBacking;
+use qed_core::{GivenBacking, describe_header, read_owner};
 use qed_io::FileStorage;
+use qed_spec::AutoclearFeatures;
 
 use crate::args::Format;
 use crate::console::Console;
 use crate::failure::shown;
-use crate::open::{WriteHow, writable_qed};
+use crate::open::{WriteHow, storage_of, writable_qed};
 
 /// How many changes wait for the next writer, or for the server that has the image now.
 pub(crate) fn waiting(image: &Layer) -> u64 {
@@ -34,9 +35,34 @@ pub(crate) fn warn_of_waiting(console: &Console, image: &Layer) {
     }
 }
 
+/// As [`take_over`], for a repair, which goes on where the log is lost: nobody could open the image
+/// otherwise.
+pub(crate) fn take_over_to_repair(console: &Console, image: &Layer) -> anyhow::Result<()> {
+    if !is_lost(image) {
+        return take_over(image);
+    }
+    let name = shown(image.path());
+    console.error(&format!(
+        "warning: what the last server of '{name}' acknowledged and did not flush is given up: its log is \
+         not found"
+    ));
+    Ok(())
+}
+
 /// Makes what a killed server left part of a QED image, whose file is open for writing and locked, and
 /// closes the image again; nothing where nothing is left.
+///
+/// # Errors
+/// It cannot be made part of the image, or its log is lost: to write the image all the same would hide
+/// that.
 pub(crate) fn take_over(image: &Layer) -> anyhow::Result<()> {
+    if is_lost(image) {
+        bail!(
+            "What the last server of '{}' acknowledged and did not flush may be lost: its log is not found. \
+             'qed serve --pending-lost accept' gives that up",
+            shown(image.path())
+        );
+    }
     if image.format() != Format::Qed || waiting(image) == 0 {
         return Ok(());
     }
@@ -45,14 +71,31 @@ pub(crate) fn take_over(image: &Layer) -> anyhow::Result<()> {
         anyhow::Ok(opened.close()?)
     };
     take_over().with_context(|| {
-        let log = Owner::of(image.storage(), Keeps::Nothing).ok().and_then(|owner| owner.log_name());
+        let log =
+            Owner::of(image.storage(), Keeps::Nothing).ok().and_then(|owner| owner.log_name());
         format!(
-            "What its server acknowledged and did not flush cannot be added to '{}'. To give that up, \
-             remove the log {}",
+            "What its server acknowledged and did not flush cannot be added to '{}'. 'qed serve \
+             --pending-lost accept' gives that up, or a repair once the log {} is removed",
             shown(image.path()),
             log.unwrap_or_default()
         )
     })
+}
+
+/// Whether a server had the image that was killed since this system started, and its log is not there: an
+/// opener for writing would refuse it.
+fn is_lost(image: &Layer) -> bool {
+    let last_without_log = || {
+        let owner = Owner::of(image.storage(), Keeps::Nothing).ok()?;
+        let storage = storage_of(image);
+        let (header, _) = describe_header(&*storage).ok()?;
+        let is_owned = header.fields().autoclear_features.contains(AutoclearFeatures::OWNED);
+        let last =
+            read_owner(&*storage).ok()?.filter(|_| is_owned && owner.log_name().is_none())?;
+        Some(*last.boot_id() == owner.ownership(PendingLost::Refuse).boot_id)
+    };
+    // What cannot be read is told by whoever opens it.
+    image.format() == Format::Qed && last_without_log().unwrap_or(false)
 }
 
 /// As [`take_over`], of a file that may hold an image in any format, or in two.

@@ -165,7 +165,7 @@ fn examine(
         Some(what) => {
             // A repair is safe to stop anywhere, but not worth stopping half way.
             context.interrupts.defer();
-            crate::pending::take_over(image)?;
+            crate::pending::take_over_to_repair(&context.console, image)?;
             let replayed = replay_journal(&storage)?;
             let journal = replayed.map_or(FoundInJournal::Nothing, FoundInJournal::Replayed);
             (journal, repair(&*storage, what)?)
