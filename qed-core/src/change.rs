@@ -236,13 +236,15 @@ impl Pending {
         map.l1.set_link(l1, L1Entry::Unallocated);
     }
 
-    /// Copies what is pending. Where the log ends first: what it has by now is copied. Then clusters that
-    /// were let go: the entries that let them go are published by now. Then slices: a table is linked before it gets entries, so the L1
-    /// slots taken afterwards cover every slice taken before.
-    // spec: QED-FREE-02, QED-PEND-03
+    /// Copies what is pending. Clusters that were let go first: the entries that let them go are
+    /// published, and logged, by now. Then where the log ends: what it has by now is copied, and once that
+    /// is durable no record is left that names a cluster which may be handed out again. Then slices: a
+    /// table is linked before it gets entries, so the L1 slots taken afterwards cover every slice taken
+    /// before.
+    // spec: QED-FREE-02, QED-PEND-03, QED-PEND-07
     pub(crate) fn take(&self, map: &Tables, free: &FreeSpace) -> Batch {
-        let logged = Logged(self.log.as_ref().map_or(0, |log| log.boundary()));
         let let_go = free.take_limbo();
+        let logged = Logged(self.log.as_ref().map_or(0, |log| log.boundary()));
         let slices = map.cache.take_dirty();
         let Links { values: links, zeroed: zeroed_tables } = std::mem::take(&mut *self.links());
         Batch { slices, links, zeroed_tables, let_go, logged }
