@@ -1,6 +1,6 @@
 //! The vhost-user-blk server: a disk for a virtual machine, whatever its VMM.
 //!
-//! `docs/guests.md` says how VMMs are started with it. The protocol of frontends is [`message`] values that
+//! `docs/guests.md` says how VMMs are started with it. The protocol of frontends is values (`message`) that
 //! a `session` obeys; the protocol of guests is a `ring` of `chain`s, which a `queue` makes `request`s of and
 //! performs. [`Server`] is the one with sockets and threads.
 //!

@@ -47,6 +47,7 @@ fn write(path: &Path, keeps: Keeps, threads: usize) -> Duration {
     let options = Image::options().cluster_size(4096);
     let options = if keeps == Keeps::Owner { options.outlive_process() } else { options };
     let image = options.create(path, 2 * WRITES * CLUSTER).unwrap();
+    let bytes = [7; 4096];
     let next = AtomicU64::new(0);
     let start = Instant::now();
     std::thread::scope(|scope| {
@@ -57,7 +58,7 @@ fn write(path: &Path, keeps: Keeps, threads: usize) -> Duration {
                     if number >= WRITES {
                         break;
                     }
-                    image.write_at(&[7; CLUSTER as usize], 2 * number * CLUSTER).unwrap();
+                    image.write_at(&bytes, 2 * number * CLUSTER).unwrap();
                 }
             });
         }
