@@ -3,6 +3,7 @@
 mod ending;
 mod file;
 mod loopback;
+mod ordinary_user;
 
 use std::process::Command;
 
