@@ -51,7 +51,9 @@ pub(crate) struct DiskArgs {
     #[arg(long)]
     inactive: bool,
     /// Other hosts serve the image too, one at a time, and locks may not reach them: look past caches
-    /// whether it is still ours before each write of tables. On a block device only with -t none
+    /// whether it is still ours before each write of tables. On a block device only with -t none. Where no
+    /// lock reaches, a server that was cut off is noticed, not stopped: what it has in flight lands, and
+    /// fencing it is the task of whoever manages the hosts
     #[arg(long)]
     shared: bool,
     /// Take no lock with --shared, where the file system has none
