@@ -9,6 +9,8 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
 use qed::{Keeps, Owner, PendingLost};
@@ -22,6 +24,10 @@ use qed_io::{Access, FileOptions, FileStorage, ImageLock, LockError, OpenError, 
 use crate::args::{CacheMode, Format};
 use crate::failure::{io_error_text, shown};
 use crate::image_name::ImageName;
+
+/// How long an image may be kept by a writer that is dead, and how often it is looked whether it is.
+const PATIENCE: Duration = Duration::from_secs(1);
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// How an image file is opened.
 #[derive(Debug, Clone, Copy)]
@@ -135,19 +141,40 @@ pub(crate) fn open_file(name: &ImageName, how: OpenHow) -> anyhow::Result<Arc<Fi
     if how.access == Access::ReadWrite && name.is_read_only() {
         bail!("Block node is read-only");
     }
-    let storage = FileStorage::open(path, how.file_options())
-        .map_err(|error| file_error(path, "open", error))?;
+    let storage = open_locked(path, how).map_err(|error| file_error(path, "open", error))?;
+    if how.afresh {
+        storage.forget_cached(0..u64::MAX)?;
+    }
+    Ok(Arc::new(storage))
+}
+
+/// Opens and locks a file. A writer past the page cache that was killed has it a moment longer than it
+/// lives: until the kernel is done with what it had in flight.
+fn open_locked(path: &Path, how: OpenHow) -> Result<FileStorage, OpenError> {
+    let may_be_left = how.access == Access::ReadWrite && how.cache == CacheMode::Direct;
+    let until = Instant::now() + if may_be_left { PATIENCE } else { Duration::ZERO };
+    loop {
+        match try_open_locked(path, how) {
+            Err(OpenError::Lock(LockError::Held { .. }) | OpenError::DeviceInUse)
+                if Instant::now() < until =>
+            {
+                sleep(PAUSE);
+            }
+            opened => return opened,
+        }
+    }
+}
+
+fn try_open_locked(path: &Path, how: OpenHow) -> Result<FileStorage, OpenError> {
+    let storage = FileStorage::open(path, how.file_options())?;
     if !how.unlocked {
         let lock = match how.access {
             Access::ReadOnly => ImageLock::READ,
             Access::ReadWrite => ImageLock::WRITE,
         };
-        storage.lock(lock).map_err(|error| lock_error(path, error))?;
+        storage.lock(lock).map_err(OpenError::Lock)?;
     }
-    if how.afresh {
-        storage.forget_cached(0..u64::MAX)?;
-    }
-    Ok(Arc::new(storage))
+    Ok(storage)
 }
 
 /// Why the image at `top`, or one below it, was not opened; in `qemu-img`'s words where it has some.

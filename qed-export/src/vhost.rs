@@ -23,6 +23,7 @@ mod queue;
 mod request;
 mod ring;
 mod server;
+mod serving;
 mod session;
 mod sys;
 #[cfg(test)]

@@ -19,8 +19,8 @@ const PAGE: usize = 4096;
 /// As many as the driver keeps apart.
 const AT_ONCE: u64 = 32;
 
-fn served(lab: &Lab) -> Served {
-    let args = ["vhost", "--socket", "s", "--queues", "2", "-f", "qed", "a.qed"];
+fn served(lab: &Lab, cache: &str) -> Served {
+    let args = ["vhost", "--socket", "s", "--queues", "2", "-t", cache, "-f", "qed", "a.qed"];
     Served::of(&mut lab.command(args), 1)
 }
 
@@ -44,10 +44,20 @@ fn send_writes(machine: &mut Machine, round: u64) -> Vec<Sent> {
 
 #[test]
 fn a_server_that_is_killed_and_started_anew_loses_no_request() {
+    loses_no_request("writeback");
+}
+
+/// Where requests come back in the order in which the disk ends them.
+#[test]
+fn a_server_that_is_killed_with_many_in_flight_loses_no_request() {
+    loses_no_request("none");
+}
+
+fn loses_no_request(cache: &str) {
     const ROUNDS: u64 = 12;
     let lab = Lab::new();
     lab.qed(["create", "-f", "qed", "a.qed", "64M"]).succeeded();
-    let mut server = served(&lab);
+    let mut server = served(&lab, cache);
     let mut board = Board::new(1, 128);
     for round in 0..ROUNDS {
         let mut machine = board.plug(&lab.path("s"), FEATURES);
@@ -57,7 +67,7 @@ fn a_server_that_is_killed_and_started_anew_loses_no_request() {
         machine.board.queues[0].wait_for(before);
         server.signal("KILL");
         server.wait();
-        server = served(&lab);
+        server = served(&lab, cache);
         let mut machine = machine.unplug().plug(&lab.path("s"), FEATURES);
         let queue = &mut machine.board.queues[0];
         queue.wait_for(32 - before);
@@ -109,7 +119,7 @@ fn resident_kib(process: &Path) -> u64 {
 fn frontends_that_come_and_go_leave_nothing_behind() {
     let lab = Lab::new();
     lab.qed(["create", "-f", "qed", "a.qed", "64M"]).succeeded();
-    let server = served(&lab);
+    let server = served(&lab, "writeback");
     let process = Path::new("/proc").join(server.id().to_string());
     let rounds = |count: u64| {
         for round in 0..count {

@@ -47,7 +47,7 @@ impl AsFd for Event {
     }
 }
 
-/// Which of two descriptors are ready.
+/// Which of the descriptors are ready that were waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Ready {
     pub(super) first: bool,
@@ -56,19 +56,22 @@ pub(super) struct Ready {
     pub(super) first_is_gone: bool,
 }
 
-/// Waits until one of two descriptors is ready, or for `time`.
+/// Waits until one of two descriptors is ready, or one `more`, or for `time`.
 pub(super) fn wait(
     first: impl AsFd,
     second: impl AsFd,
+    more: Option<BorrowedFd<'_>>,
     time: Option<Duration>,
 ) -> io::Result<Ready> {
-    let mut fds = [PollFd::new(&first, PollFlags::IN), PollFd::new(&second, PollFlags::IN)];
+    let more = more.unwrap_or(second.as_fd());
+    let fd = |fd| PollFd::from_borrowed_fd(fd, PollFlags::IN);
+    let mut fds = [fd(first.as_fd()), fd(second.as_fd()), fd(more)];
     let time = time.map(|time| Timespec::try_from(time).map_err(io::Error::other)).transpose()?;
     match poll(&mut fds, time.as_ref()) {
         Ok(_) | Err(Errno::INTR) => {}
         Err(error) => return Err(error.into()),
     }
-    let [first, second] = fds.map(|fd| fd.revents());
+    let [first, second, _] = fds.map(|fd| fd.revents());
     Ok(Ready {
         first: first.contains(PollFlags::IN),
         second: !second.is_empty(),

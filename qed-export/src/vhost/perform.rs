@@ -1,5 +1,7 @@
 //! One request and its disk: does what it says and tells how it went. Knows no ring and no thread.
 
+use qed_engine::Direction;
+
 use super::chain::{Chain, len_of};
 use super::config::{
     MAX_DISCARD_SECTORS, MAX_DISCARD_SEGMENTS, MAX_ZERO_SECTORS, MAX_ZERO_SEGMENTS,
@@ -42,6 +44,43 @@ pub(super) struct Outcome {
     pub(super) error: Option<DataError>,
 }
 
+/// What is moved between the guest and the disk by a transfer that goes on by itself.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Moved<'p> {
+    pub(super) direction: Direction,
+    pub(super) at: u64,
+    pub(super) pieces: &'p [Piece],
+    /// Bytes of the pieces.
+    pub(super) len: u64,
+}
+
+impl Outcome {
+    /// That of a transfer which was to move so many bytes.
+    pub(super) fn of_transfer(
+        direction: Direction,
+        len: u64,
+        result: Result<(), DeviceError>,
+    ) -> Self {
+        let written = match direction {
+            Direction::Read => u32::try_from(len).unwrap_or(u32::MAX),
+            Direction::Write => 0,
+        };
+        Self::of(result.map(|()| (written, len)).map_err(Refusal::from))
+    }
+
+    /// Bytes that were written to the guest, and of the disk.
+    fn of(served: Result<(u32, u64), Refusal>) -> Self {
+        let (status, error) = match served {
+            Ok((written, bytes)) => {
+                return Self { status: Status::Ok, written, bytes, error: None };
+            }
+            Err(Refusal::Unsupported) => (Status::Unsupported, None),
+            Err(Refusal::Data(error)) => (Status::IoError, Some(error)),
+        };
+        Self { status, written: 0, bytes: 0, error }
+    }
+}
+
 /// Why a request is not done.
 enum Refusal {
     Unsupported,
@@ -56,19 +95,27 @@ impl<E: Into<DataError>> From<E> for Refusal {
 
 /// Does what a request says.
 pub(super) fn perform(place: Place<'_>, request: Request, chain: &mut Chain) -> Outcome {
-    match place.serve(request, chain) {
-        Ok((written, bytes)) => Outcome { status: Status::Ok, written, bytes, error: None },
-        Err(refusal) => {
-            let (status, error) = match refusal {
-                Refusal::Unsupported => (Status::Unsupported, None),
-                Refusal::Data(error) => (Status::IoError, Some(error)),
-            };
-            Outcome { status, written: 0, bytes: 0, error }
-        }
-    }
+    Outcome::of(place.serve(request, chain))
 }
 
 impl Place<'_> {
+    /// What a request moves, if nothing is to be done but that: one that is refused, or that has to be
+    /// durable when it is given back, is performed.
+    pub(super) fn transfer(self, request: Request, chain: &Chain) -> Option<Moved<'_>> {
+        let (direction, at, pieces) = match request {
+            Request::Read { at } => (Direction::Read, at, &chain.writable),
+            Request::Write { at } if self.has_write_cache => {
+                (Direction::Write, at, &chain.readable)
+            }
+            _ => return None,
+        };
+        if direction == Direction::Write {
+            self.check_writable().ok()?;
+        }
+        let len = self.check(at, pieces).ok().filter(|len| *len > 0)?;
+        Some(Moved { direction, at, pieces, len })
+    }
+
     /// Bytes that were written to the guest, and of the disk.
     fn serve(self, request: Request, chain: &mut Chain) -> Result<(u32, u64), Refusal> {
         let none = Ok((0, 0));

@@ -11,11 +11,11 @@ use super::data::DataError;
 use super::inflight::{InflightError, QueueInflight};
 use super::log::{DirtyLog, NotCovered};
 use super::memory::{Memory, MemoryError};
-use super::perform::{Outcome, Place, Status, perform};
+use super::perform::{Moved, Outcome, Place, Status, perform};
 use super::request::{Asked, Request, RequestError};
 use super::ring::{Ring, RingError};
 use super::wire::ID_BYTES;
-use crate::device::{DeviceError, chain};
+use crate::device::{BlockDevice, DeviceError, chain};
 use crate::server::{Counters, Export, RequestKind};
 
 /// What is counted.
@@ -53,6 +53,10 @@ pub(super) enum Broken {
     Inflight(#[from] InflightError),
     Memory(#[from] MemoryError),
     Log(#[from] NotCovered),
+    #[error("head {0} is offered again before it came back")]
+    OfferedAgain(u16),
+    #[error("the disk does not answer")]
+    Disk(#[source] DeviceError),
     #[error("waiting for the driver")]
     Wait(#[from] std::io::Error),
 }
@@ -71,11 +75,18 @@ pub(super) struct Negotiated {
     pub(super) flushes: bool,
 }
 
+/// A request that was taken and not given back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Begun {
+    pub(super) head: u16,
+    pub(super) asked: Asked,
+}
+
 /// A queue that is mapped and ready.
 #[derive(Debug)]
 pub(super) struct Queue {
     disk: Arc<Disk>,
-    memory: Memory,
+    memory: Arc<Memory>,
     log: Option<Arc<DirtyLog>>,
     negotiated: Negotiated,
     ring: Ring,
@@ -105,7 +116,7 @@ impl Queue {
         let count = |heads: &Vec<u16>| u16::try_from(heads.len()).unwrap_or(size);
         ring.go_on_from(left.as_ref().map_or(base, |left| used.wrapping_add(count(left))));
         let left = left.unwrap_or_default().into_iter();
-        let chain = Chain::default();
+        let (memory, chain) = (Arc::new(memory), Chain::default());
         Ok(Self { disk, memory, log, negotiated, ring, inflight, left, chain })
     }
 
@@ -116,20 +127,95 @@ impl Queue {
 
     /// Serves the next request; none waits if this is false.
     pub(super) fn serve_next(&mut self) -> Result<bool, Broken> {
+        let Some(begun) = self.begin_next()? else { return Ok(false) };
+        let outcome = self.perform(begun);
+        self.finish(begun, outcome)?;
+        Ok(true)
+    }
+
+    /// Takes the next request, none if none waits; its pieces are there until the next is taken.
+    pub(super) fn begin_next(&mut self) -> Result<Option<Begun>, Broken> {
         let head = match self.left.next() {
             Some(head) => head,
             None => match self.take()? {
                 Some(head) => head,
-                None => return Ok(false),
+                None => return Ok(None),
             },
         };
-        self.serve(head)?;
-        Ok(true)
+        let (table, size) = (&self.ring.descriptors, self.ring.size());
+        let indirect = self.negotiated.takes_indirect;
+        self.chain.fill(table, size, head, &self.memory, indirect)?;
+        let asked = Asked::parse(&mut self.chain, &self.memory)?;
+        Ok(Some(Begun { head, asked }))
+    }
+
+    /// Does what the request says that was taken last.
+    pub(super) fn perform(&mut self, begun: Begun) -> Outcome {
+        let mut chain = std::mem::take(&mut self.chain);
+        let outcome = perform(self.place(), begun.asked.request, &mut chain);
+        self.chain = chain;
+        outcome
+    }
+
+    /// What is to be moved for the request that was taken last; none where it is to be performed.
+    pub(super) fn transfer(&self, begun: Begun) -> Option<Moved<'_>> {
+        self.place().transfer(begun.asked.request, &self.chain)
+    }
+
+    /// Gives a request back.
+    pub(super) fn finish(&mut self, begun: Begun, outcome: Outcome) -> Result<(), Broken> {
+        let Begun { head, asked } = begun;
+        let (status, written) = (outcome.status, outcome.written.saturating_add(1));
+        self.account(asked.request, outcome)?;
+        self.memory.write(&[status as u8], asked.status_at)?;
+        let log = self.log.as_deref();
+        if let Some(log) = log {
+            log.mark(asked.status_at, 1)?;
+        }
+        if let Some(inflight) = &self.inflight {
+            inflight.returns(head);
+        }
+        self.ring.give_back(head, written, log)?;
+        if let Some(inflight) = &self.inflight {
+            inflight.returned(head, self.ring.next_used());
+        }
+        Ok(())
+    }
+
+    fn place(&self) -> Place<'_> {
+        Place {
+            device: self.device(),
+            memory: &self.memory,
+            log: self.log.as_deref(),
+            id: &self.disk.id,
+            has_write_cache: self.negotiated.flushes && self.disk.write_cache.is_on(),
+        }
+    }
+
+    pub(super) fn device(&self) -> &dyn BlockDevice {
+        &**self.disk.export.device()
+    }
+
+    pub(super) fn memory(&self) -> &Arc<Memory> {
+        &self.memory
+    }
+
+    pub(super) fn log(&self) -> Option<&DirtyLog> {
+        self.log.as_deref()
+    }
+
+    pub(super) fn size(&self) -> u16 {
+        self.ring.size()
     }
 
     /// Whether heads are left that another server took.
     pub(super) fn has_left(&self) -> bool {
         self.left.len() > 0
+    }
+
+    /// Whether something was given back since it was last asked whether the driver wants an interrupt.
+    pub(super) fn has_untold(&self) -> bool {
+        self.ring.has_untold()
     }
 
     /// Whether the driver wants an interrupt for what was given back since this was last asked.
@@ -153,36 +239,6 @@ impl Queue {
             inflight.taken(head);
         }
         Ok(head)
-    }
-
-    fn serve(&mut self, head: u16) -> Result<(), Broken> {
-        let (table, size) = (&self.ring.descriptors, self.ring.size());
-        let indirect = self.negotiated.takes_indirect;
-        self.chain.fill(table, size, head, &self.memory, indirect)?;
-        let asked = Asked::parse(&mut self.chain, &self.memory)?;
-        let place = Place {
-            device: &**self.disk.export.device(),
-            memory: &self.memory,
-            log: self.log.as_deref(),
-            id: &self.disk.id,
-            has_write_cache: self.negotiated.flushes && self.disk.write_cache.is_on(),
-        };
-        let outcome = perform(place, asked.request, &mut self.chain);
-        let (status, written) = (outcome.status, outcome.written.saturating_add(1));
-        self.account(asked.request, outcome)?;
-        self.memory.write(&[status as u8], asked.status_at)?;
-        let log = self.log.as_deref();
-        if let Some(log) = log {
-            log.mark(asked.status_at, 1)?;
-        }
-        if let Some(inflight) = &self.inflight {
-            inflight.returns(head);
-        }
-        self.ring.give_back(head, written, log)?;
-        if let Some(inflight) = &self.inflight {
-            inflight.returned(head, self.ring.next_used());
-        }
-        Ok(())
     }
 
     /// Counts a request, and tells what went wrong with it.

@@ -153,6 +153,11 @@ impl Ring {
         self.log_used(log, 2, 2)
     }
 
+    /// Whether something was given back since it was last asked whether the driver wants an interrupt.
+    pub(super) fn has_untold(&self) -> bool {
+        self.told_used != self.next_used
+    }
+
     /// Whether the driver wants an interrupt for what was given back since it was last asked.
     pub(super) fn wants_interrupt(&mut self) -> Result<bool, RingError> {
         // The used index is seen before the driver's wish is read.

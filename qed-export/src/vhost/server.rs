@@ -140,7 +140,7 @@ impl Shared {
         stream.set_write_timeout(Some(STALL))?;
         let mut session = Session::new(&self.disk, &self.options);
         loop {
-            let ready = wait(stream, &self.changed, None)?;
+            let ready = wait(stream, &self.changed, None, None)?;
             if ready.second {
                 self.changed.clear();
                 session.disk_changed();

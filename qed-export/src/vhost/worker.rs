@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::event::{Event, wait};
 use super::queue::{Broken, Queue};
+use super::serving::Serving;
 use crate::server::contained;
 
 /// How long the driver waits at most to hear of a request that is done, while others are served.
@@ -74,9 +75,13 @@ impl Worker {
     pub(super) fn start(queue: Queue, lines: Arc<Lines>, index: usize) -> io::Result<Self> {
         let end = Arc::new(End { is_wanted: AtomicBool::new(false), event: Event::new()? });
         let is_broken = Arc::default();
-        let work = Work { queue, lines, end: Arc::clone(&end), is_broken: Arc::clone(&is_broken) };
+        let (ending, breaking) = (Arc::clone(&end), Arc::clone(&is_broken));
         let thread = Builder::new().name(format!("vhost-queue-{index}"));
-        let thread = thread.spawn(move || work.run())?;
+        let thread = thread.spawn(move || {
+            // What is in flight belongs to the thread that has it.
+            let serving = Serving::new(queue);
+            Work { serving, lines, end: ending, is_broken: breaking }.run()
+        })?;
         Ok(Self { thread, end, is_broken })
     }
 
@@ -98,7 +103,7 @@ impl Worker {
 
 /// What the thread has.
 struct Work {
-    queue: Queue,
+    serving: Serving,
     lines: Arc<Lines>,
     end: Arc<End>,
     is_broken: Arc<AtomicBool>,
@@ -108,7 +113,11 @@ impl Work {
     fn run(mut self) -> Stopped {
         let broken = match contained(|| self.serve()) {
             Ok(Ok(())) => None,
-            Ok(Err(broken)) => Some(broken.to_string()),
+            Ok(Err(broken)) => {
+                // What was taken before is not to blame.
+                let _ = contained(|| self.serving.settle());
+                Some(broken.to_string())
+            }
             Err(panicked) => Some(panicked.to_string()),
         };
         if let Some(why) = &broken {
@@ -118,7 +127,7 @@ impl Work {
             Lines::set(&self.lines.call);
             Lines::set(&self.lines.error);
         }
-        Stopped { base: self.queue.base(), is_broken: broken.is_some() }
+        Stopped { base: self.serving.queue().base(), is_broken: broken.is_some() }
     }
 
     fn serve(&mut self) -> Result<(), Broken> {
@@ -128,16 +137,22 @@ impl Work {
         loop {
             self.serve_all()?;
             if self.is_ending() {
-                return Ok(());
-            }
-            if self.queue.ask_for_kicks()? {
+                self.serving.settle()?;
+                self.tell()?;
+                if !self.serving.queue().has_left() {
+                    return Ok(());
+                }
                 continue;
             }
-            let end = &self.end.event;
+            let is_full = self.serving.is_full();
+            if !is_full && self.serving.queue().ask_for_kicks()? {
+                continue;
+            }
+            let (end, ended) = (&self.end.event, self.serving.completion_fd()?);
             let ready = match &self.lines.kick {
-                Some(line) if kick => wait(line, end, None)?,
-                Some(_) => wait(end, end, None)?,
-                None => wait(end, end, Some(POLL))?,
+                Some(line) if kick && !is_full => wait(line, end, ended, None)?,
+                Some(_) => wait(end, end, ended, None)?,
+                None => wait(end, end, ended, Some(POLL))?,
             };
             if ready.first_is_gone {
                 tracing::warn!("the descriptor that kicks a queue is none");
@@ -151,20 +166,33 @@ impl Work {
 
     /// Serves what is there, and tells the driver as it wants to be told.
     fn serve_all(&mut self) -> Result<(), Broken> {
-        self.queue.ask_for_no_kicks()?;
-        let mut untold: Option<Instant> = None;
-        while (!self.is_ending() || self.queue.has_left()) && self.queue.serve_next()? {
-            let since = untold.get_or_insert_with(Instant::now);
-            if since.elapsed() >= PATIENCE {
-                self.tell()?;
-                untold = None;
+        self.serving.queue().ask_for_no_kicks()?;
+        loop {
+            let (since, mut is_idle) = (Instant::now(), true);
+            while self.may_begin() && self.serving.begin_next()? {
+                is_idle = false;
+                if since.elapsed() >= PATIENCE {
+                    break;
+                }
+            }
+            while self.serving.end_next()? {
+                is_idle = false;
+            }
+            self.tell()?;
+            if is_idle {
+                return Ok(());
             }
         }
-        if untold.is_some() { self.tell() } else { Ok(()) }
+    }
+
+    /// When it is to end, only what another server took is left to be taken.
+    fn may_begin(&mut self) -> bool {
+        !self.is_ending() || self.serving.queue().has_left()
     }
 
     fn tell(&mut self) -> Result<(), Broken> {
-        if self.queue.wants_interrupt()? {
+        let queue = self.serving.queue();
+        if queue.has_untold() && queue.wants_interrupt()? {
             Lines::set(&self.lines.call);
         }
         Ok(())

@@ -1,5 +1,6 @@
 //! The vhost-user-blk server, by a frontend that is not ours and drivers that write rings.
 
+mod direct;
 mod frontends;
 mod hostile;
 pub(crate) mod machine;

@@ -2,10 +2,13 @@
 
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::FileExt as _;
+use std::sync::Arc;
 
+use qed_export::BlockDevice;
 use vhost::{VhostBackend as _, VhostUserDirtyLogRegion};
 
 use super::Running;
+use super::direct::Direct;
 use super::machine::{Ask, Board, DATA, LOG_ALL, MEMORY, Machine, memory_file};
 use crate::client::qed_disk;
 
@@ -54,7 +57,13 @@ impl Moving {
 
 #[test]
 fn pages_are_logged_from_when_the_frontend_says_so_until_it_does_not() {
-    let running = Running::start(qed_disk());
+    pages_are_logged(qed_disk());
+    // Reads are logged when they have ended.
+    pages_are_logged(Direct::new(65536).disk());
+}
+
+fn pages_are_logged(disk: Arc<dyn BlockDevice>) {
+    let running = Running::start(disk);
     let mut moving = Moving::begin(&running);
     moving.machine.ask(Ask::read(0, 8192));
     assert!(moving.pages().is_empty());
