@@ -266,7 +266,14 @@ impl BlockDevice for HandOver {
 
     fn close(&self) -> Result<(), DeviceError> {
         self.gate.give_up();
-        self.end()
+        self.end()?;
+        match self.gate.stage() {
+            // Whoever asked for that was told; who ends the server is, too.
+            Stage::Lost => {
+                Err(DeviceError::Failed("the image was handed over and not closed well".into()))
+            }
+            _ => Ok(()),
+        }
     }
 }
 

@@ -309,6 +309,7 @@ fn a_source_that_dies_in_any_step_of_deactivate_loses_nothing_that_was_flushed()
                 assert_eq!(at_once.activate(TakeOver::No).is_err(), kept, "{layout:?} {number}");
                 assert_eq!(is_inactive(source.flush()), !kept, "{layout:?} {number}");
                 at_once.close().unwrap();
+                source.close().unwrap_err();
             }
             drop(source);
             let there = lab.inactive();
