@@ -206,10 +206,12 @@ impl Image {
                 Ok(())
             }
             // Where another log was believed first.
-            Keeps::Nothing => Ok(match self.head.give_up_ownership()? {
-                true => self.head.sync()?,
-                false => (),
-            }),
+            Keeps::Nothing => {
+                if self.head.give_up_ownership()? {
+                    self.head.sync()?;
+                }
+                Ok(())
+            }
         }
     }
 
