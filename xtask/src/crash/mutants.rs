@@ -35,6 +35,7 @@ struct Mutant {
 #[derive(Debug, Deserialize)]
 struct Tests {
     package: String,
+    /// `lib` is what a library has in its own files.
     program: String,
     /// What is in their names.
     word: String,
@@ -81,7 +82,9 @@ fn failed_test(tree: &Path, target: &Path, tests: &Tests) -> Result<Option<Strin
     let Tests { package, program, word } = tests;
     let tests = |options: &[&str]| {
         let mut cargo = process::cargo();
-        cargo.args(["test", "--quiet", "--locked", "--package", package, "--test", program]);
+        cargo.args(["test", "--quiet", "--locked", "--package", package]);
+        let is_lib = program == "lib";
+        cargo.args(if is_lib { vec!["--lib"] } else { vec!["--test", program] });
         cargo.args(options).env("CARGO_TARGET_DIR", target).current_dir(tree);
         cargo
     };
