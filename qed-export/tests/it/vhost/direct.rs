@@ -220,14 +220,22 @@ fn what_is_performed_waits_for_what_is_in_flight_in_the_same_place() {
     let running = Running::start(direct.disk());
     let mut machine = Board::new(1, 128).plug(&running.path, EACH);
     let queue = &mut machine.board.queues[0];
-    let range = segment(0, u32::try_from(SECTORS).unwrap(), 0);
-    let asks = [Ask::write(0, &[5; 4096]), Ask::zero(&range), Ask::write(8, &[6; 4096])];
-    let sent = asks.map(|ask| queue.send(ask));
-    let discard = queue.send(Ask::discard(&range));
+    let clusters = || 0..u64::from(AT_ONCE) / 4;
+    let range = |cluster| segment(cluster * SECTORS, u32::try_from(SECTORS).unwrap(), 0);
+    let mut sent = Vec::new();
+    for cluster in clusters() {
+        let at = cluster * SECTORS;
+        sent.push(queue.send(Ask::write(at, &[5; 4096])));
+        sent.push(queue.send(Ask::zero(&range(cluster))));
+        sent.push(queue.send(Ask::write(at + 8, &[6; 4096])));
+        sent.push(queue.send(Ask::discard(&range(cluster))));
+    }
     queue.kick();
-    queue.wait_for(4);
-    assert!(sent.iter().chain([&discard]).all(|sent| queue.got(*sent).status == 0));
-    assert_eq!(machine.ask(Ask::read(0, 4096)).data, [0; 4096]);
+    queue.wait_for(AT_ONCE.into());
+    assert!(sent.iter().all(|sent| queue.got(*sent).status == 0));
+    for cluster in clusters() {
+        assert_eq!(machine.ask(Ask::read(cluster * SECTORS, 4096)).data, [0; 4096]);
+    }
     running.end();
 }
 
