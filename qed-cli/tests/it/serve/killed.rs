@@ -113,8 +113,8 @@ fn other_commands_do_not_hide_that_a_log_is_lost() {
 }
 
 fn lose_logs(lab: &Lab) {
-    for log in fs::read_dir(lab.memory()).unwrap() {
-        fs::remove_file(log.unwrap().path()).unwrap();
+    for log in fs::read_dir(lab.memory()).expect("the folder of logs") {
+        fs::remove_file(log.expect("a log").path()).expect("it goes");
     }
 }
 
