@@ -2,6 +2,7 @@
 //! `vhost`, which is not ours.
 
 use std::fs::File;
+use std::io::ErrorKind;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -373,5 +374,12 @@ pub(crate) fn is_set(line: &EventFd) -> bool {
     let event = EpollEvent::new(EventSet::IN, 0);
     epoll.ctl(ControlOperation::Add, line.as_raw_fd(), event).expect("watched");
     let mut events = [EpollEvent::default()];
-    epoll.wait(PATIENCE_MS, &mut events).expect("it waits") > 0 && line.read().is_ok()
+    // A ring that this thread had interrupts it once more when it ends.
+    let ready = loop {
+        match epoll.wait(PATIENCE_MS, &mut events) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            waited => break waited.expect("it waits"),
+        }
+    };
+    ready > 0 && line.read().is_ok()
 }
