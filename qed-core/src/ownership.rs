@@ -9,7 +9,8 @@ use qed_pending::LogPlace;
 /// system.
 #[derive(Debug, Clone, Copy)]
 pub struct Ownership<'a> {
-    /// The boot of this host, see [`qed_pending::boot_id`].
+    /// The boot of this host, see [`qed_pending::boot_id`]; zeros where the system does not tell, and then an
+    /// image that was not closed by its owner is taken for one whose log is lost.
     pub boot_id: [u8; 16],
     /// The name of this host, of which the image keeps 16 bytes.
     pub host_name: &'a [u8],

@@ -19,6 +19,9 @@ use thiserror::Error;
 
 use crate::log::{PendingLog, SLOTS, words_of};
 
+/// Where the system tells its boot.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
 /// Which file an image is, so that a log of another one is not taken for its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FileId {
@@ -64,6 +67,14 @@ enum Kept {
     File { folder: Arc<OwnedFd>, path: PathBuf, name: String },
     /// In memory of this process, which outlives an image and not the process.
     Own(Arc<Mutex<Option<SharedWords>>>),
+}
+
+impl PlaceError {
+    /// The system does not tell its boot, without which no log is believed.
+    #[must_use]
+    pub fn no_boot(source: io::Error) -> Self {
+        Self::Io { path: BOOT_ID.to_owned(), source }
+    }
 }
 
 impl FileId {
@@ -284,7 +295,7 @@ impl fmt::Debug for Kept {
 /// # Errors
 /// A system that does not tell.
 pub fn boot_id() -> io::Result<[u8; 16]> {
-    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+    let text = std::fs::read_to_string(BOOT_ID)?;
     let digits: String = text.trim().chars().filter(|digit| *digit != '-').collect();
     let id = u128::from_str_radix(&digits, 16).map(u128::to_be_bytes);
     id.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))

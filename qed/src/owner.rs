@@ -31,8 +31,10 @@ impl Owner {
     /// `/run/qed`, `$XDG_RUNTIME_DIR/qed` and `/dev/shm/qed-UID`; a new one is kept in the first of them
     /// that lies in memory and is this user's alone, where the image is to keep one.
     ///
+    /// Where the system does not tell its boot, as without `/proc`, no log is looked for or kept.
+    ///
     /// # Errors
-    /// A system without random bytes, or one that does not tell its boot.
+    /// A system without random bytes.
     pub fn of(file: &FileStorage, keeps: Keeps) -> io::Result<Self> {
         let mut random = [[0; 8]; 3];
         for bytes in &mut random {
@@ -41,7 +43,7 @@ impl Owner {
         let [token, salt @ ..] = random.map(u64::from_le_bytes);
         let name = std::fs::read("/proc/sys/kernel/hostname").unwrap_or_default();
         let mut owner = Self {
-            boot_id: boot_id()?,
+            boot_id: [0; 16],
             host_name: name.trim_ascii().to_vec(),
             since: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
             token: NonZeroU64::new(token).unwrap_or(NonZeroU64::MAX),
@@ -50,6 +52,14 @@ impl Owner {
             log: None,
             refused: None,
         };
+        match boot_id() {
+            Ok(boot_id) => owner.boot_id = boot_id,
+            // A log would be believed by nobody.
+            Err(error) => {
+                owner.refused = (keeps == Keeps::Owner).then(|| PlaceError::no_boot(error));
+                return Ok(owner);
+            }
+        }
         owner.find_place(file);
         Ok(owner)
     }

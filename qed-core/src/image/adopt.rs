@@ -43,7 +43,8 @@ impl Inheritance {
         let place = ownership.log;
         let found = place.map(LogPlace::find).transpose().map_err(OpenError::LogPlace)?.flatten();
         let is_of_this_boot = match head.owner {
-            Some(owner) => *owner.boot_id() == ownership.boot_id,
+            // Who does not know its boot cannot tell that it is another one.
+            Some(owner) => [*owner.boot_id(), [0; 16]].contains(&ownership.boot_id),
             // Without a superblock nothing says which boot it was: only a log that is there does.
             None => found.as_ref().is_some_and(|log| log.binding().boot_id == ownership.boot_id),
         };

@@ -387,3 +387,14 @@ fn records_of_before_a_resize_are_not_replayed_after_it() {
         assert_eq!((byte, found(&image)), ([4], [1, 2]));
     }
 }
+
+// spec-test: QED-PEND-13
+#[test]
+fn a_host_that_does_not_know_its_boot_takes_no_owner_for_one_of_before_it() {
+    for mode in [COMPAT, JOURNAL] {
+        let (_, storage) = left_by_the_dead(mode);
+        let unknown = Host { boot_id: [0; 16], ..Host::new() };
+        let refused = unknown.open(&storage).unwrap_err();
+        assert!(matches!(refused, OpenError::PendingLost(_)), "{refused:?}");
+    }
+}
