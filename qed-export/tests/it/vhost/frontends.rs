@@ -43,6 +43,7 @@ fn a_queue_is_stopped_when_what_was_taken_is_given_back() {
     assert_eq!(board.queues[0].used_index(), 1);
     assert_eq!(board.queues[0].got(sent).status, 0);
     // Nothing is served before it begins anew.
+    board.queues[0].set_used_event(1);
     let sent = board.queues[0].send(Ask::read(0, 512));
     board.queues[0].kick();
     frontend.get_features().expect("the session goes on");
