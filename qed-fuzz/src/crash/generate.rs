@@ -234,7 +234,8 @@ impl Seeded {
         let family = Family::ALL[usize_of(rest % Family::ALL.len() as u64)];
         let mut random = Random::new(seed);
         let size = match random.below(3) {
-            0 => 5 * CRASH_CLUSTER + 3,
+            // A table moves where there are two.
+            0 if family != Family::Compact => 5 * CRASH_CLUSTER + 3,
             _ => TABLE + 2 * CRASH_CLUSTER + 3,
         };
         let under = backing.sectors(size, &mut random);
@@ -346,7 +347,8 @@ impl Maker {
     }
 
     fn compact(&mut self) -> Step {
-        let (steps, defragment) = (1 + self.below(24), self.below(3) == 0);
+        // Tables move in the last steps of it.
+        let (steps, defragment) = (1 + self.below(60), self.below(3) == 0);
         let writes = (0..self.below(6)).map(|_| self.range(2)).collect();
         Step::Compact { steps, defragment, writes }
     }

@@ -150,7 +150,8 @@ impl Host {
 
     pub(crate) fn ownership(&self) -> Ownership<'_> {
         Ownership {
-            boot_id: [self.boot.0; 16],
+            // Never zeros, which is no boot.
+            boot_id: [1, self.boot.0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
             host_name: b"crash",
             since: self.lives,
             token: NonZeroU64::MIN.saturating_add(self.lives),
