@@ -92,7 +92,9 @@ fn is_lost(image: &Layer) -> bool {
         let is_owned = header.fields().autoclear_features.contains(AutoclearFeatures::OWNED);
         let last =
             read_owner(&*storage).ok()?.filter(|_| is_owned && owner.log_name().is_none())?;
-        Some(*last.boot_id() == owner.ownership(PendingLost::Refuse).boot_id)
+        // As an opener for writing has it: who does not know its boot cannot tell that it is another one.
+        let boot_id = owner.ownership(PendingLost::Refuse).boot_id;
+        Some([*last.boot_id(), [0; 16]].contains(&boot_id))
     };
     // What cannot be read is told by whoever opens it.
     image.format() == Format::Qed && last_without_log().unwrap_or(false)

@@ -126,7 +126,7 @@ fn judge(
     let is_generation = match log.word(PendingWord::Generation) {
         // A recovery was under way.
         0 => true,
-        stored => stored == generation || stored == generation + 1,
+        stored => stored == generation || Some(stored) == generation.checked_add(1),
     };
     let id = ownership.log.map(LogPlace::id);
     let rules = [
